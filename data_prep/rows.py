@@ -1,0 +1,100 @@
+"""Source records -> rows: the OpenR1 schema's verified traces, or a user's own columns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from data_prep.answers import grade_state, is_exact
+from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
+from data_prep.sources import Record
+
+
+TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
+"""Why a record has no trace: the check that its best trace failed."""
+
+
+class Dropped(Exception):
+    """A record that yields no row; ``args[0]`` is the reason, as the funnel counts it."""
+
+
+def from_openr1(record: Record, verifier: str) -> Row:
+    """The first trace that is complete, verified at its own index, and whose own box is the answer.
+
+    The record promises only that one trace is right, so all flags are read at the trace's index; a null
+    flag is not a verification. Raises Dropped with the reason, ValueError for a record of another schema.
+    """
+    generations = _column(record, "generations", list)
+    complete = _aligned(record, "is_reasoning_complete", len(generations))
+    finish = _aligned(record, "finish_reasons", len(generations))
+    verified = _aligned(record, verifier, len(generations))
+    answer = str(_column(record, "answer", str))
+    passed = 0
+    for i, text in enumerate(generations):
+        checks = (complete[i] is True and finish[i] in (None, "stop"), verified[i] is True, _answers(text, answer))
+        if all(checks):
+            return _row(record, i, _column(record, "problem", str), text, answer)
+        passed = max(passed, checks.index(False))
+    raise Dropped(TRACE_DROPS[passed])
+
+
+def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> Row:
+    """A row from a dataset of another schema, through ``data.columns``.
+
+    A solution without a think block becomes one, followed by the boxed answer. Raises Dropped when no
+    answer can be found, ValueError for a missing column.
+    """
+    if "messages" in columns:
+        turns = {m["role"]: m["content"] for m in _column(record, columns["messages"], list)}
+        if not {"user", "assistant"} <= turns.keys():
+            raise Dropped("no user and assistant turn")
+        problem, solution = turns["user"], turns["assistant"]
+        answer = _column(record, columns["answer"], str) if "answer" in columns else grade_state(solution, "stop")[1]
+        if answer is None:
+            raise Dropped("no boxed answer")
+    else:
+        problem, solution, answer = (_column(record, columns[c], str) for c in ("problem", "solution", "answer"))
+    if clean == "gsm8k":
+        solution = clean_gsm8k(solution)
+    if THINK_OPEN not in solution:
+        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\nThe answer is \\boxed{{{answer}}}."
+    return _row(record, 0, problem, solution, answer)
+
+
+def clean_gsm8k(solution: str) -> str:
+    """Drops GSM8K's ``<<...>>`` calculator annotations and its closing ``#### answer`` line."""
+    return re.sub(r"<<[^<>]*>>", "", solution).split("\n####")[0]
+
+
+def _answers(text: str, answer: str) -> bool:
+    state, extracted = grade_state(text, "stop")
+    return state == "boxed" and extracted is not None and is_exact(extracted, answer)
+
+
+def _row(record: Record, trace: int, problem: str, solution: str, answer: str) -> Row:
+    values = record.values
+    source = str(values.get("source") or "unknown")
+    uuid = str(values.get("uuid") or values.get("id") or hashlib.sha256(problem.encode()).hexdigest()[:16])
+    return Row(row_id(source, uuid, trace), source, uuid, trace, problem.strip(), solution.strip(), answer)
+
+
+def _column(record: Record, name: str, kind: type) -> Any:
+    if name not in record.values:
+        raise ValueError(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
+    value = record.values[name]
+    if not isinstance(value, kind):
+        raise ValueError(f"{record.where}: column {name!r} must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _aligned(record: Record, name: str, length: int) -> list[Any]:
+    """A list column with one entry a trace; all null where the whole column is null."""
+    if name not in record.values:
+        raise ValueError(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
+    value = record.values[name]
+    if value is None:
+        return [None] * length
+    if not isinstance(value, list) or len(value) != length:
+        raise ValueError(f"{record.where}: column {name!r} must have one entry for each of {length} generations")
+    return value

@@ -1,0 +1,88 @@
+"""The records that cross a stage boundary, and nothing else.
+
+Files hold them as JSONL or parquet, one record a line or row, under the field names below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+END_OF_TURN = "<|im_end|>"
+END_OF_TEXT = "<|endoftext|>"
+
+Key = tuple[str, str, int]
+"""(set, problem id, k): names one rollout of one problem."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One supervised example: a problem and one chosen trace that solves it."""
+
+    id: str
+    source: str
+    uuid: str
+    trace: int
+    """Index of the chosen trace in the source record."""
+    problem: str
+    solution: str
+    """The trace with exactly one think block, then the visible answer."""
+    answer: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A row as the model sees it. Loss is on ``input_ids[prompt_len:]``."""
+
+    id: str
+    input_ids: Sequence[int]
+    """int32, shape (length,)."""
+    prompt_len: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One benchmark problem with its gold answer."""
+
+    id: str
+    problem: str
+    answer: str
+    set: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One generated answer. ``text`` is everything after the prompt, special tokens dropped."""
+
+    key: Key
+    seed: int
+    text: str
+    tokens: int
+    finish_reason: str
+    """``stop`` (the model ended its turn) or ``length`` (the budget ended it)."""
+    engine: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The judgement of one rollout.
+
+    ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``;
+    ``exact`` is the headline; ``verified`` is math-verify's opinion (true, false or ``"timeout"``).
+    """
+
+    key: Key
+    state: str
+    extracted: str | None
+    exact: bool
+    verified: bool | str
+
+
+def row_id(source: str, uuid: str, trace: int) -> str:
+    """A stable name for (source, uuid, trace): the first 16 hex digits of a SHA-256."""
+    return hashlib.sha256("\0".join((source, uuid, str(trace))).encode()).hexdigest()[:16]

@@ -1,0 +1,243 @@
+"""Recipes: compose with verl's own SFT configuration, validate, freeze.
+
+The only module that imports Hydra. Everything after it reads the frozen, fully resolved values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data_prep.files import sha256_json, write_text
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+# Mappings whose keys are the user's own.
+FREE_FORM = ("model.init", "data.columns", "reference", "verl.model.override_config", "verl.optim.override_optimizer_config")
+
+CHOICES = {
+    "device": ("cuda", "cpu"),
+    "model.tokenizer": ("model", "qwen3", "trained"),
+    "data.clean": (None, "gsm8k"),
+    "data.answer_style": ("boxed",),
+    "train.precision": ("bf16", "fp32"),
+    "train.attention": ("flash_attention_2", "sdpa"),
+    "eval.dtype": ("auto", "float32", "bfloat16"),
+}
+POSITIVE = (
+    "data.max_chars", "data.max_length", "data.arithmetic.problems", "data.arithmetic.digits", "train.epochs",
+    "train.batch_size", "train.lr", "train.clip_grad", "train.max_tokens_per_gpu", "train.ranks", "eval.rollouts",
+    "eval.max_tokens", "eval.engines", "eval.tensor_parallel", "eval.concurrency",
+)  # fmt: skip
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that can be run."""
+    return sorted(p.stem for p in RECIPES.glob("*.yaml") if p.stem != "base")
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
+
+    Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration.
+    Raises ValueError for an unknown recipe or key (naming the nearest), a missing or a wrong value.
+    """
+    if recipe not in recipes():
+        raise ValueError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
+    return _load(recipe, overrides)
+
+
+def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that evaluates a bare model: base.yaml's evaluation in a run named after the model."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
+    data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
+    return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
+
+
+def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A frozen configuration with overrides of its mutable keys. Raises ValueError for any other key."""
+    known = dict(_leaves(config))
+    for override in overrides:
+        _check_override(override, config, known)
+    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(changed, DictConfig)
+    if changes := immutable_changes(config, changed):
+        raise ValueError("a run's configuration cannot change: " + "; ".join(changes))
+    _check_values(changed, known)
+    OmegaConf.set_readonly(changed, True)
+    return changed
+
+
+def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
+    base = _compose("base", [])
+    known = dict(_leaves(base))
+    for name in _lineage(recipe):
+        _check_keys(OmegaConf.load(RECIPES / f"{name}.yaml"), base, known, f"recipes/{name}.yaml")
+    for override in overrides:
+        _check_override(override, base, known)
+    try:
+        config = _compose(recipe, list(overrides))
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as e:
+        raise ValueError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
+    assert isinstance(resolved, DictConfig)
+    _check_values(resolved, known)
+    OmegaConf.set_readonly(resolved, True)
+    return resolved
+
+
+def read(path: Path) -> DictConfig:
+    """Reads a frozen configuration. Raises ValueError when there is none at ``path``."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def write(config: DictConfig, path: Path) -> None:
+    """Freezes ``config`` into a YAML file."""
+    write_text(path, OmegaConf.to_yaml(config))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, lists and scalars."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def config_hash(config: DictConfig) -> str:
+    """SHA-256 of the resolved values, in hex."""
+    return sha256_json(plain(config))
+
+
+def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
+    """The differences a run does not survive, as ``key: old -> new``; keys under ``mutable`` are free to change."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    mirrors = _mirrors()
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+        and key not in mirrors
+        and not any(key == m or key.startswith(f"{m}.") for m in old.mutable)
+    ]
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.origin is not None, "verl is not installed: make setup"
+    verl_configs = Path(spec.origin).parent / "trainer" / "config"
+    try:
+        with initialize_config_dir(version_base=None, config_dir=str(RECIPES)):
+            return compose(name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides])
+    except HydraException as e:
+        raise ValueError(f"recipe {name}: {e}") from e
+
+
+def _lineage(recipe: str) -> Iterator[str]:
+    """The recipe and the recipes it is built on, without base."""
+    if recipe == "base":
+        return
+    for parent in OmegaConf.load(RECIPES / f"{recipe}.yaml").defaults:
+        if parent != "_self_":
+            yield from _lineage(parent)
+    yield recipe
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf; lists and free-form mappings are leaves."""
+    for key in config:
+        path = f"{prefix}{key}"
+        if OmegaConf.is_missing(config, key):
+            yield path, None
+            continue
+        value = config._get_node(key) if OmegaConf.is_interpolation(config, key) else config[key]
+        if isinstance(value, DictConfig) and path not in FREE_FORM:
+            yield from _leaves(value, f"{path}.")
+        elif OmegaConf.is_config(value) and not OmegaConf.is_interpolation(config, key):
+            yield path, OmegaConf.to_container(value)
+        else:
+            yield path, value._value() if OmegaConf.is_interpolation(config, key) else value
+
+
+def _mirrors() -> dict[str, str]:
+    """Keys under ``verl`` that base.yaml sets from a key of ours, with that key."""
+    raw = OmegaConf.load(RECIPES / "base.yaml").verl
+    return {
+        f"verl.{path}": value[2:-1]
+        for path, value in _leaves(raw)
+        if isinstance(value, str) and value.startswith("${")
+    }
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown(key: str, known: dict[str, Any], where: str) -> ValueError:
+    return ValueError(f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every key)")
+
+
+def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
+    for key, _ in _leaves(config):
+        if key == "defaults" or key in known or key.startswith(tuple(f"{k}." for k in FREE_FORM)):
+            continue
+        if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
+            raise ValueError(f"{where}: {key} is a section; set the keys in it")
+        raise _unknown(key, known, where)
+
+
+def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> None:
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is not an override: write key=value")
+    if key in known or key.startswith(tuple(f"{k}." for k in FREE_FORM)):
+        if source := _mirrors().get(key):
+            raise ValueError(f"{key} is set from {source}: change that key instead")
+        return
+    if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
+        raise ValueError(f"{key} is a section; set the keys in it")
+    raise _unknown(key, known, "command line")
+
+
+def _check_values(config: DictConfig, known: dict[str, Any]) -> None:
+    values = dict(_leaves(config))
+    for key, default in known.items():
+        value = values.get(key)
+        if default is None or isinstance(default, str) and default.startswith("${"):
+            continue
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        wrong = not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool)
+        if wrong and not key.startswith("verl."):
+            raise ValueError(f"{key} must be {_name(default)}, not {value!r}")
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, not {values[key]!r}")
+    for key in POSITIVE:
+        if not values[key] > 0:
+            raise ValueError(f"{key} must be positive, not {values[key]!r}")
+    if config.train.max_tokens_per_gpu < config.data.max_length:
+        raise ValueError(
+            f"train.max_tokens_per_gpu={config.train.max_tokens_per_gpu} cannot hold a row of "
+            f"data.max_length={config.data.max_length} tokens: raise the first or lower the second"
+        )
+    if not 0 < config.eval.top_p <= 1 or config.eval.temperature < 0:
+        raise ValueError("eval.top_p must be in (0, 1] and eval.temperature at least 0")
+
+
+def _name(value: Any) -> str:
+    return {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}[type(value)]

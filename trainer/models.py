@@ -1,0 +1,44 @@
+"""Base models: a random Qwen3 built once where a recipe asks for one, else the model as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_prep import vocabulary
+from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json
+
+VOCABULARY_MULTIPLE = 128
+"""Embedding rows are rounded up to this, as Qwen's own are."""
+
+
+def materialise(path: str, init: dict[str, Any] | None, seed: int, tokenizer: Path) -> None:
+    """Builds the random base model at ``path`` when ``init`` (Qwen3Config keys) is given; a second call is free.
+
+    Raises ValueError when the folder holds another model, or for a shape that transformers refuses.
+    """
+    if init is None:
+        return
+    folder = Path(path)
+    identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
+    if folder.exists():
+        manifest = folder / MANIFEST
+        if not manifest.exists() or read_json(manifest)["identity"] != identity:
+            raise ValueError(f"{folder} holds another model than model.init describes: delete it or change model.path")
+        return
+    import torch
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+    words = vocabulary.load(tokenizer)
+    ends = vocabulary.end_tokens(words)
+    size = -(-len(words) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    torch.manual_seed(seed)
+    try:
+        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=size, eos_token_id=ends[0], pad_token_id=ends[1], **init))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"model.init: transformers refuses this shape ({e})") from e
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[1])
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        words.save_pretrained(str(partial))
+        write_json(partial / MANIFEST, {"identity": identity})

@@ -1,0 +1,43 @@
+"""Who this process is among the ranks, and the process group between them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import timedelta
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+def under_slurm(environment: Mapping[str, str]) -> bool:
+    """True inside a task that srun started."""
+    return "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
+
+
+def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """torch's rendezvous variables from Slurm's: one srun task is one rank.
+
+    The port follows from the job and step, so that jobs sharing a node do not meet.
+    """
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
+    job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "WORLD_SIZE": environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"],
+        "MASTER_ADDR": hosts.stdout.split()[0],
+        "MASTER_PORT": str(20000 + (job * 31 + step) % 20000),
+    }
+
+
+def join(device: str) -> int:
+    """Joins the process group that the environment describes; returns this process's rank."""
+    import torch
+    import torch.distributed as dist
+
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT)
+    return dist.get_rank()

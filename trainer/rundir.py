@@ -1,0 +1,122 @@
+"""The run directory: the one module that knows where a run's files are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from data_prep.files import MANIFEST
+from trainer import config as configs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder; every path below it has its name here."""
+
+    root: Path
+
+    @staticmethod
+    def of(config: DictConfig) -> Run:
+        """The run that ``config`` describes."""
+        return Run(Path(config.run.root) / config.run.name)
+
+    @staticmethod
+    def find(name: str) -> Run | None:
+        """The run that ``name`` (a folder, or a name under runs/) stands for; None when there is none."""
+        for root in (Path(name), Path("runs") / name):
+            if (root / "config.yaml").exists():
+                return Run(root)
+        return None
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "run.lock"
+
+    @property
+    def latest(self) -> Path:
+        """Holds the name of the newest complete checkpoint."""
+        return self.root / "latest"
+
+    @property
+    def metrics(self) -> Path:
+        """Rebuilt from the attempts' metrics; the last attempt wins each step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def attempts(self) -> list[Path]:
+        """Attempt folders, oldest first."""
+        return sorted((p for p in (self.root / "attempts").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+
+    def new_attempt(self) -> Path:
+        """Creates the next attempt's folder."""
+        path = self.root / "attempts" / str(len(self.attempts) + 1)
+        path.mkdir(parents=True)
+        return path
+
+    def checkpoint(self, step: int) -> Path:
+        return self.root / "checkpoints" / f"step_{step}"
+
+    def export(self, step: int) -> Path:
+        return self.root / "export" / f"step_{step}"
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending."""
+        return _complete_steps(self.root / "checkpoints")
+
+    @property
+    def exports(self) -> list[int]:
+        """Steps with a complete export, ascending."""
+        return _complete_steps(self.root / "export")
+
+    def evaluation(self, suite: str, label: str, config_hash: str) -> Path:
+        """Folder of one evaluation; ``label`` is ``base`` or ``step_N``."""
+        return self.root / "evals" / f"{suite}@{label}-{config_hash[:8]}"
+
+    @property
+    def evaluations(self) -> list[Path]:
+        """Folders of evaluations, complete or not."""
+        return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"
+
+
+def is_complete(folder: Path) -> bool:
+    """True when the folder's manifest, which is written last, exists."""
+    return (folder / MANIFEST).exists()
+
+
+def start(config: DictConfig) -> Run:
+    """Opens the run of ``config``, freezing the configuration on first use.
+
+    Raises ValueError when the run exists with other values of keys that may not change.
+    """
+    run = Run.of(config)
+    if not run.config.exists():
+        configs.write(config, run.config)
+        return run
+    changes = configs.immutable_changes(configs.read(run.config), config)
+    if changes:
+        raise ValueError(
+            f"{run.root} was started with other values:\n  " + "\n  ".join(changes)
+            + "\nuse those values, or name a new run with run.name=NAME"
+        )  # fmt: skip
+    return run
+
+
+def _complete_steps(folder: Path) -> list[int]:
+    names = (re.fullmatch(r"step_(\d+)", p.name) for p in folder.glob("step_*") if is_complete(p))
+    return sorted(int(m[1]) for m in names if m)

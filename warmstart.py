@@ -1,0 +1,261 @@
+"""The command. Each verb imports its stage when it is called, so that help and errors come at once.
+
+    warmstart run tiny                      the whole line, on this machine
+    warmstart train sft_4b train.lr=2e-5    one stage, with an override
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+def data(recipe: str, overrides: list[str]) -> int:
+    """build the dataset"""
+    from trainer import config as configs
+
+    _build(configs.load(recipe, overrides))
+    return DONE
+
+
+def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
+    """show a row's tokens and loss mask"""
+    from data_prep.inspection import show
+    from trainer import config as configs
+
+    config = configs.load(recipe, overrides)
+    print(show(Path(config.data.dir) / config.data.name, row, split, colour=sys.stdout.isatty()))
+    return DONE
+
+
+def train(recipe: str, overrides: list[str]) -> int:
+    """train from where the run stands to its end"""
+    from trainer import config as configs
+
+    return _train(configs.load(recipe, overrides))
+
+
+def export(run: str, step: int | None) -> int:
+    """write a checkpoint as a Hugging Face folder"""
+    found, config = _run(run)
+    _export(found, config, step)
+    return DONE
+
+
+def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
+    """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
+    from data_prep import vocabulary
+    from eval.evaluate import evaluate as stage
+    from trainer import config as configs
+    from trainer import rundir
+
+    if "=" in (label or ""):
+        overrides, label = [str(label), *overrides], None
+    if rundir.Run.find(target):
+        run, config = _run(target)
+        config = configs.amend(config, overrides)
+        label = label or str(run.exports[-1] if run.exports else "base")
+    else:
+        config = configs.for_model(target, overrides)
+        run, label = rundir.start(config), label or "base"
+        if label != "base":
+            raise ValueError(f"{target} is a model, not a run: it has no step {label}")
+        tokenizer = Path(config.verl.model.tokenizer_path)
+        if not tokenizer.exists():
+            vocabulary.from_model(config.model.path, config.model.revision).save_pretrained(str(tokenizer))
+    print(stage(config, run, label if label == "base" else f"step_{label}"))
+    return DONE
+
+
+def grade(target: str) -> int:
+    """grade rollouts again without generating"""
+    from eval.grading import grade_file
+    from eval.evaluate import regrade
+
+    path = Path(target)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
+    print(regrade(path) if path.is_dir() else grade_file(path))
+    return DONE
+
+
+def report(run: str) -> int:
+    """write the run's report"""
+    from eval.report import write
+
+    found, config = _run(run)
+    print(write(found, config))
+    return DONE
+
+
+def status(run: str, as_json: bool) -> int:
+    """say where a run stands"""
+    import json
+
+    from trainer import status as stage
+
+    values = stage.status(_run(run)[0])
+    print(json.dumps(values) if as_json else stage.table(values))
+    return DONE
+
+
+def line(recipe: str, overrides: list[str]) -> int:
+    """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
+    from eval.evaluate import evaluate as stage
+    from eval.report import headline, write
+    from trainer import config as configs
+    from trainer import rundir
+
+    config = configs.load(recipe, overrides)
+    run = rundir.start(config)
+    _build(config)
+    _base_model(config)
+    _say("evaluating the base model")
+    stage(config, run, "base")
+    if not _trained(run):
+        _say("training")
+        code = _train(config)
+        if code != DONE:
+            return code
+    step = run.checkpoints[-1]
+    _export(run, config, step)
+    _say(f"evaluating step {step}")
+    stage(config, run, f"step_{step}")
+    path = write(run, config)
+    print(headline(run, config))
+    print(f"\nreport: {path}")
+    return DONE
+
+
+def _build(config: Any) -> None:
+    from data_prep.build import Settings, build
+    from data_prep.files import MANIFEST, read_json
+    from data_prep.sources import Source
+
+    data = config.data
+    folder = Path(data.dir) / data.name
+    settings = Settings(
+        source=Source(data.source, data.hub_config, data.revision, data.split, generator=dict(data.arithmetic)),
+        columns=None if data.columns is None else dict(data.columns),
+        tokenizer=config.model.tokenizer,
+        model=config.model.path,
+        model_revision=config.model.revision,
+        **{key: data[key] for key in ("clean", "verifier", "max_chars", "max_length", "train_rows", "test_rows", "seed")},
+    )
+    built = build(folder, settings)
+    rows = read_json(folder / MANIFEST)["rows"]
+    counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+    _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+
+
+def _base_model(config: Any) -> None:
+    from trainer.models import materialise
+
+    init = None if config.model.init is None else dict(config.model.init)
+    materialise(config.model.path, init, config.model.init_seed, Path(config.verl.model.tokenizer_path))
+
+
+def _train(config: Any) -> int:
+    from data_prep.files import MANIFEST
+    from trainer.launcher import train as launch
+    from trainer.stopping import STOPPED
+
+    if not (Path(config.data.dir) / config.data.name / MANIFEST).exists():
+        raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
+    _base_model(config)
+    code = launch(config)
+    if code == STOPPED:
+        _say("stopped on purpose: run the same command again to go on")
+    return code
+
+
+def _trained(run: Any) -> bool:
+    from trainer.status import status as stage
+
+    values = stage(run)
+    return values["total"] is not None and values["total"] in values["checkpoints"]
+
+
+def _export(run: Any, config: Any, step: int | None) -> None:
+    from trainer.export import export as stage
+
+    if step is None and not run.checkpoints:
+        raise ValueError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+    _say(f"exported {stage(run, config, run.checkpoints[-1] if step is None else step)}")
+
+
+def _run(name: str) -> tuple[Any, Any]:
+    from trainer import config as configs
+    from trainer.rundir import Run
+
+    run = Run.find(name)
+    if run is None:
+        raise ValueError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
+    return run, configs.read(run.config)
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="warmstart",
+        description="From a base model to a reasoning warm-start for RL: data, SFT, evaluation, report.",
+        epilog="RECIPE is a name in recipes/, RUN a folder or a name under runs/; overrides are key=value.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, function: Callable[..., int]) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        return sub
+
+    def recipe(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("recipe", metavar="RECIPE")
+        sub.add_argument("overrides", nargs="*", metavar="key=value")
+
+    recipe(verb("data", data))
+    shown = verb("inspect", inspect)
+    shown.add_argument("--row", type=int, default=0, help="index of the row (default 0)")
+    shown.add_argument("--split", choices=("train", "test"), default="train")
+    recipe(shown)
+    recipe(verb("train", train))
+    exported = verb("export", export)
+    exported.add_argument("run", metavar="RUN")
+    exported.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint")
+    evaluated = verb("eval", evaluate)
+    evaluated.add_argument("target", metavar="RUN|MODEL")
+    evaluated.add_argument("label", metavar="base|STEP", nargs="?", help="default: the newest export")
+    evaluated.add_argument("overrides", nargs="*", metavar="key=value")
+    verb("grade", grade).add_argument("target", metavar="FILE|DIR")
+    verb("report", report).add_argument("run", metavar="RUN")
+    stood = verb("status", status)
+    stood.add_argument("run", metavar="RUN")
+    stood.add_argument("--json", dest="as_json", action="store_true")
+    recipe(verb("run", line))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 75 stopped on purpose."""
+    options = vars(_parser().parse_args(arguments))
+    function = options.pop("function")
+    del options["verb"]
+    try:
+        return function(**options)
+    except ValueError as e:
+        print(f"warmstart: {e}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("warmstart: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

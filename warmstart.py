@@ -1,7 +1,7 @@
 """The command. Each verb imports its stage when it is called, so that help and errors come at once.
 
-    warmstart run tiny                      the whole line, on this machine
-    warmstart train sft_4b train.lr=2e-5    one stage, with an override
+warmstart run tiny                      the whole line, on this machine
+warmstart train sft_4b train.lr=2e-5    one stage, with an override
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
 
 def grade(target: str) -> int:
     """grade rollouts again without generating"""
-    from eval.grading import grade_file
     from eval.evaluate import regrade
+    from eval.grading import grade_file
 
     path = Path(target)
     if not path.exists():
@@ -110,11 +110,12 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.report import headline, write
     from trainer import config as configs
     from trainer import rundir
+    from trainer.models import materialise
 
     config = configs.load(recipe, overrides)
     run = rundir.start(config)
     _build(config)
-    _base_model(config)
+    materialise(config)
     _say("evaluating the base model")
     stage(config, run, "base")
     if not _trained(run):
@@ -145,19 +146,15 @@ def _build(config: Any) -> None:
         tokenizer=config.model.tokenizer,
         model=config.model.path,
         model_revision=config.model.revision,
-        **{key: data[key] for key in ("clean", "verifier", "max_chars", "max_length", "train_rows", "test_rows", "seed")},
+        **{
+            key: data[key]
+            for key in ("clean", "verifier", "max_chars", "max_length", "train_rows", "test_rows", "seed")
+        },
     )
     built = build(folder, settings)
     rows = read_json(folder / MANIFEST)["rows"]
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
     _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
-
-
-def _base_model(config: Any) -> None:
-    from trainer.models import materialise
-
-    init = None if config.model.init is None else dict(config.model.init)
-    materialise(config.model.path, init, config.model.init_seed, Path(config.verl.model.tokenizer_path))
 
 
 def _train(config: Any) -> int:
@@ -167,7 +164,6 @@ def _train(config: Any) -> int:
 
     if not (Path(config.data.dir) / config.data.name / MANIFEST).exists():
         raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
-    _base_model(config)
     code = launch(config)
     if code == STOPPED:
         _say("stopped on purpose: run the same command again to go on")

@@ -63,7 +63,11 @@ def _trace(a: int, b: int, kind: str) -> dict[str, Any]:
         text = text.replace(f"\\boxed{{{answer}}}", str(answer))
     if kind == "incomplete":
         text = text[: text.index("</think>")]
-    return {"text": text, "complete": kind != "incomplete", "right": kind in ("good", "misflagged", "unboxed")}
+    return {
+        "text": text,
+        "complete": kind != "incomplete",
+        "right": kind in ("good", "misflagged", "unboxed"),
+    }
 
 
 def _carries(a: int, b: int) -> str:

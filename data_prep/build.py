@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import chat, filters, provenance, tokens, vocabulary
-from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_jsonl, write_text, writer
+from data_prep.files import (
+    MANIFEST,
+    read_json,
+    sha256_file,
+    whole_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+    writer,
+)
 from data_prep.rows import Dropped, from_columns, from_openr1
 from data_prep.schema import Row, Tokens
 from data_prep.sources import Source
@@ -66,7 +75,10 @@ def build(folder: Path, settings: Settings) -> bool:
         for split, pairs in splits.items():
             tokens.write(partial / "tokens" / f"{split}.arrow", (t for _, t in pairs))
         heldout = [row for row, _ in splits["test"]]
-        write_jsonl(partial / "heldout.jsonl", [{"id": r.id, "problem": r.problem, "answer": r.answer} for r in heldout])
+        write_jsonl(
+            partial / "heldout.jsonl",
+            [{"id": r.id, "problem": r.problem, "answer": r.answer} for r in heldout],
+        )
         write_text(partial / "report.md", _report(folder.name, funnel, splits))
         files = sorted(p for p in partial.rglob("*") if p.is_file())
         write_json(
@@ -129,7 +141,9 @@ def _split(pairs: Pairs, settings: Settings, funnel: Counter[str]) -> dict[str, 
     wanted = settings.test_rows + (settings.train_rows or 1)
     if len(pairs) < wanted:
         counts = "\n".join(f"  {count:>8,}  {name}" for name, count in funnel.items())
-        raise ValueError(f"{len(pairs):,} rows are left and data.train_rows + data.test_rows ask for {wanted:,}:\n{counts}")
+        raise ValueError(
+            f"{len(pairs):,} rows are left and data.train_rows + data.test_rows ask for {wanted:,}:\n{counts}"
+        )
     end = len(pairs) if settings.train_rows is None else wanted
     splits = {"train": pairs[settings.test_rows : end], "test": pairs[: settings.test_rows]}
     funnel["dropped: beyond the rows asked for"] += len(pairs) - end
@@ -144,7 +158,9 @@ def _check_sum(funnel: Counter[str]) -> None:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    changed = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    changed = [
+        f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+    ]
     if changed:
         raise ValueError(
             f"{folder} was built with other settings:\n  " + "\n  ".join(changed)
@@ -164,5 +180,13 @@ def _report(name: str, funnel: Counter[str], splits: dict[str, Pairs]) -> str:
     lines = [f"# Dataset {name}", "", "| step | rows |", "|---|---:|"]
     lines += [f"| {step} | {count:,} |" for step, count in funnel.items() if count]
     row, encoded = splits["train"][0]
-    lines += ["", f"A training row ({encoded.length} tokens):", "", "```", chat.render(row.problem, row.solution), "```", ""]
+    lines += [
+        "",
+        f"A training row ({encoded.length} tokens):",
+        "",
+        "```",
+        chat.render(row.problem, row.solution),
+        "```",
+        "",
+    ]
     return "\n".join(lines)

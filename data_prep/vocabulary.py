@@ -41,7 +41,9 @@ def from_model(path: str, revision: str | None) -> Any:
     tokenizer = load(path, revision)
     missing = [t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()]
     if missing:
-        raise ValueError(f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is supported")
+        raise ValueError(
+            f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is supported"
+        )
     return _finish(tokenizer)
 
 

@@ -45,7 +45,10 @@ def save(run: Run, step: int, engine: Any, scalars: dict[str, Any]) -> None:
         state = {"step": step, "scheduler": engine.lr_scheduler.state_dict(), "optimizer": numbers, **scalars}
         write_json(partial / SCALARS, {k: v for k, v in state.items() if k != "lr_lambdas"})
         files = sorted(p for p in partial.rglob("*") if p.is_file())
-        write_json(partial / MANIFEST, {"step": step, "files": {str(p.relative_to(partial)): sha256_file(p) for p in files}})
+        write_json(
+            partial / MANIFEST,
+            {"step": step, "files": {str(p.relative_to(partial)): sha256_file(p) for p in files}},
+        )
         partial.rename(final)
         write_text(run.latest, f"{final.name}\n")
     dist.barrier()

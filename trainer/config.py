@@ -20,7 +20,13 @@ from data_prep.files import sha256_json, write_text
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 # Mappings whose keys are the user's own.
-FREE_FORM = ("model.init", "data.columns", "reference", "verl.model.override_config", "verl.optim.override_optimizer_config")
+FREE_FORM = (
+    "model.init",
+    "data.columns",
+    "reference",
+    "verl.model.override_config",
+    "verl.optim.override_optimizer_config",
+)
 
 CHOICES = {
     "device": ("cuda", "cpu"),
@@ -157,29 +163,25 @@ def _lineage(recipe: str) -> Iterator[str]:
     yield recipe
 
 
-def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf; lists and free-form mappings are leaves."""
-    for key in config:
-        path = f"{prefix}{key}"
-        if OmegaConf.is_missing(config, key):
-            yield path, None
-            continue
-        value = config._get_node(key) if OmegaConf.is_interpolation(config, key) else config[key]
-        if isinstance(value, DictConfig) and path not in FREE_FORM:
-            yield from _leaves(value, f"{path}.")
-        elif OmegaConf.is_config(value) and not OmegaConf.is_interpolation(config, key):
-            yield path, OmegaConf.to_container(value)
-        else:
-            yield path, value._value() if OmegaConf.is_interpolation(config, key) else value
+def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
+    """(dotted key, raw value) of every leaf; lists and free-form mappings are leaves, a missing value is None."""
+
+    def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict) and path not in FREE_FORM:
+                yield from walk(value, f"{path}.")
+            else:
+                yield path, None if value == "???" else value
+
+    return walk(OmegaConf.to_container(config, resolve=False), "")
 
 
 def _mirrors() -> dict[str, str]:
     """Keys under ``verl`` that base.yaml sets from a key of ours, with that key."""
     raw = OmegaConf.load(RECIPES / "base.yaml").verl
     return {
-        f"verl.{path}": value[2:-1]
-        for path, value in _leaves(raw)
-        if isinstance(value, str) and value.startswith("${")
+        f"verl.{path}": value[2:-1] for path, value in _leaves(raw) if isinstance(value, str) and value.startswith("${")
     }
 
 
@@ -218,7 +220,7 @@ def _check_values(config: DictConfig, known: dict[str, Any]) -> None:
     values = dict(_leaves(config))
     for key, default in known.items():
         value = values.get(key)
-        if default is None or isinstance(default, str) and default.startswith("${"):
+        if default is None or (isinstance(default, str) and default.startswith("${")):
             continue
         wanted = (int, float) if isinstance(default, float) else type(default)
         wrong = not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool)

@@ -44,7 +44,9 @@ class Engine(FSDPEngineWithLMHead):
             total += loss.detach()
         return total
 
-    def train_step(self, micro_batches: Sequence[Sequence[dict[str, torch.Tensor]]], tokens: int) -> tuple[float, float]:
+    def train_step(
+        self, micro_batches: Sequence[Sequence[dict[str, torch.Tensor]]], tokens: int
+    ) -> tuple[float, float]:
         """One optimizer step over this rank's micro-batches of rows.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.

@@ -62,7 +62,11 @@ def _weights(shards: Path, folder: Path) -> None:
     for filename, names in split.filename_to_tensors.items():
         tensors = {n: torch.empty(layout[n].size, dtype=layout[n].properties.dtype) for n in names}
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(shards)), no_dist=True)
-        save_file({n: t.to(torch.bfloat16) for n, t in tensors.items()}, folder / filename, metadata={"format": "pt"})
+        save_file(
+            {n: t.to(torch.bfloat16) for n, t in tensors.items()},
+            folder / filename,
+            metadata={"format": "pt"},
+        )
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)

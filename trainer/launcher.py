@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data_prep.files import read_json, writer
 from trainer import config as configs
-from trainer import loop, ranks, rundir
+from trainer import loop, models, ranks, rundir
 from trainer.metrics import StepMetrics, follow
 from trainer.stopping import SIGNALS, STOPPED, StopRequest
 
@@ -54,6 +54,7 @@ def _attempt(config: DictConfig) -> Iterator[tuple[rundir.Run, Path]]:
     """The run, held as its one writer, and the folder of a new attempt with its frozen configuration."""
     run = rundir.start(config)
     with writer(run.lock):
+        models.materialise(config)
         attempt = run.new_attempt()
         configs.write(config, attempt / "config.yaml")
         yield run, attempt

@@ -66,7 +66,9 @@ def read(run: Run) -> list[dict[str, Any]]:
         path = attempt / "metrics.jsonl"
         if not path.exists():
             continue
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+        lines = [
+            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"
+        ]
         if lines:
             steps = {step: values for step, values in steps.items() if step < lines[0]["step"]}
         steps |= {line["step"]: line for line in lines}

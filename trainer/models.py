@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from omegaconf import DictConfig
 
 from data_prep import vocabulary
 from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json
@@ -12,14 +13,15 @@ VOCABULARY_MULTIPLE = 128
 """Embedding rows are rounded up to this, as Qwen's own are."""
 
 
-def materialise(path: str, init: dict[str, Any] | None, seed: int, tokenizer: Path) -> None:
-    """Builds the random base model at ``path`` when ``init`` (Qwen3Config keys) is given; a second call is free.
+def materialise(config: DictConfig) -> None:
+    """Builds the random base model at ``model.path`` when the recipe has ``model.init``; a second call is free.
 
     Raises ValueError when the folder holds another model, or for a shape that transformers refuses.
     """
-    if init is None:
+    if config.model.init is None:
         return
-    folder = Path(path)
+    folder, tokenizer = Path(config.model.path), Path(config.verl.model.tokenizer_path)
+    init, seed = dict(config.model.init), config.model.init_seed
     identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
     if folder.exists():
         manifest = folder / MANIFEST

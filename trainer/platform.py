@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import psutil
 import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry, set_platform
@@ -14,6 +15,11 @@ from verl.plugin.platform.platform_manager import PlatformRegistry, set_platform
 
 def _peak_bytes(*_: Any) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _free_and_total_bytes(*_: Any) -> tuple[int, int]:
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -25,10 +31,9 @@ _DEVICE_MODULE = ModuleType("host")
 vars(_DEVICE_MODULE).update(
     {name: getattr(torch.cpu, name) for name in torch.cpu.__all__}
     | dict.fromkeys(("set_device", "empty_cache", "ipc_collect", "reset_peak_memory_stats"), _nothing)
-    | dict.fromkeys(
-        ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _peak_bytes
-    )
+    | dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _peak_bytes)
     | {
+        "mem_get_info": _free_and_total_bytes,
         "manual_seed": torch.manual_seed,
         "manual_seed_all": torch.manual_seed,
         "get_rng_state": torch.get_rng_state,

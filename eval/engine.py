@@ -1,0 +1,127 @@
+"""The Ray actor around one vLLM engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+KV_CACHE_LIMIT = 4 << 30
+"""Bytes of key-value cache of one engine on a CPU, at most."""
+
+
+class Engine:
+    """One engine. Its output, vLLM's processes' included, goes to ``log``."""
+
+    def __init__(self, name: str, log: Path, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.sampling = sampling
+        with log.open("ab") as f:
+            os.dup2(f.fileno(), 1)
+            os.dup2(f.fileno(), 2)
+        self.guard = _guard()
+
+    async def start(self) -> float:
+        """Loads the model; returns the seconds that took."""
+        begin = time.monotonic()
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments))
+        return time.monotonic() - begin
+
+    async def generate(self, request: str, prompt: list[int], seed: int) -> dict[str, Any]:
+        """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        begin = time.monotonic()
+        params = SamplingParams(seed=seed, output_kind=RequestOutputKind.FINAL_ONLY, **self.sampling)
+        results = [r async for r in self.llm.generate({"prompt_token_ids": prompt}, params, request)]
+        output = results[-1].outputs[0]
+        return {
+            "text": output.text,
+            "tokens": len(output.token_ids),
+            "finish_reason": output.finish_reason,
+            "engine": self.name,
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+
+
+def arguments(
+    config: Any,
+    *,
+    model: str,
+    revision: str | None,
+    tokenizer: Path,
+    dtype: str,
+    device: str,
+    tensor_parallel: int,
+    concurrency: int,
+    context: int,
+) -> dict[str, Any]:
+    """vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` in tokens."""
+    values = {
+        "model": model,
+        "revision": revision,
+        "tokenizer": str(tokenizer),
+        "trust_remote_code": False,
+        "dtype": dtype,
+        "max_model_len": context,
+        "max_num_seqs": concurrency,
+        "tensor_parallel_size": tensor_parallel,
+        # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.
+        "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
+        # The sampling parameters are ours alone; stop tokens are given with each request.
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+    }
+    if device == "cpu":
+        values |= {"enforce_eager": True, "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency)}
+    return values
+
+
+def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:
+    """Environment variables of an engine's processes; ``cores`` are those it may use on a CPU."""
+    values = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1"}
+    if device == "cpu":
+        values |= {
+            # vLLM's own choice binds every engine of a machine to the same first cores.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(max(1, cores // tensor_parallel)),
+            # enforce_eager leaves small torch.compile'd functions, whose C++ takes 40 s to build.
+            "TORCHDYNAMO_DISABLE": "1",
+        }
+        if tensor_parallel == 1:
+            # Else vLLM on a CPU turns "uni" into "mp": one more process that imports it all (15 s).
+            values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return values
+
+
+def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
+    """Key-value cache for ``concurrency`` sequences of ``context`` tokens in fp32, up to KV_CACHE_LIMIT."""
+    block = 128  # tokens; vLLM's on a CPU
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
+    blocks = -(-context // block) * concurrency + 1
+    return min(blocks * block * token, KV_CACHE_LIMIT)
+
+
+def _guard() -> subprocess.Popen[bytes]:
+    """Ends vLLM's processes when this one ends, however it ends.
+
+    vLLM leaves its engine process running when the one that started it is killed. So this process leads a
+    process group, and a shell outside of it waits for the pipe from here to close, then kills the
+    group.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    return subprocess.Popen(
+        ["sh", "-c", f"read _; kill -KILL -{os.getpid()}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

@@ -1,0 +1,137 @@
+"""The evaluation stage: one model's rollouts, grades and metrics in a folder of its run."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data_prep import benchmarks, chat, provenance
+from data_prep.files import (
+    MANIFEST,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+    writer,
+)
+from data_prep.schema import Problem
+from eval import generation, grading, ledger, metrics
+from trainer.rundir import Run, is_complete
+
+T0 = {"aime2025", "aime2026", "amc2023"}
+SETTINGS = "settings.json"
+PROBLEMS = "problems.jsonl"
+SAMPLING = ("rollouts", "temperature", "top_p", "max_tokens", "seed", "dtype")
+"""Keys of ``eval`` that change a rollout."""
+
+
+def evaluate(config: DictConfig, run: Run, label: str) -> Path:
+    """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
+
+    The folder's name holds a hash of everything that changes a rollout. What is there is kept: a complete
+    folder is returned at once, an interrupted one continued. Raises ValueError for a missing export,
+    tokenizer or benchmark, and while another process writes the folder.
+    """
+    model, revision = _model(config, run, label)
+    tokenizer = Path(config.verl.model.tokenizer_path)
+    if not (tokenizer / "tokenizer.json").exists():
+        raise ValueError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
+    settings = _settings(config, label, model, revision, tokenizer)
+    folder = run.evaluation(suite(list(config.eval.sets)), label, sha256_json(settings))
+    if is_complete(folder):
+        return folder
+    problems = benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit)
+    with writer(folder / "lock"):
+        begin = time.monotonic()
+        _freeze(folder, settings)
+        options = {key: config.eval[key] for key in (*SAMPLING, "engines", "tensor_parallel", "concurrency")}
+        generation.generate(problems, model, tokenizer, folder, revision=revision, device=config.device, **options)
+        write_jsonl(folder / PROBLEMS, map(vars, problems))
+        _judge(folder, problems, config.eval.rollouts)
+        # Of this call: an evaluation that was continued took longer.
+        _complete(folder, wall_seconds=round(time.monotonic() - begin, 1))
+    return folder
+
+
+def regrade(folder: Path) -> Path:
+    """Grades an evaluation's rollouts again and rewrites its metrics; returns the folder.
+
+    Raises ValueError when the folder is no evaluation, its rollouts are not all there, or another process
+    writes it.
+    """
+    for name in (SETTINGS, PROBLEMS):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
+    with writer(folder / "lock"):
+        problems = [Problem(**values) for values in read_jsonl(folder / PROBLEMS)]
+        _judge(folder, problems, read_json(folder / SETTINGS)["rollouts"])
+        _complete(folder)
+    return folder
+
+
+def _judge(folder: Path, problems: list[Problem], rollouts: int) -> None:
+    grading.grade_folder(folder, problems)
+    metrics.write_metrics(folder, problems, rollouts)
+
+
+def _complete(folder: Path, **facts: float) -> None:
+    before = read_json(folder / MANIFEST) if is_complete(folder) else {}
+    names = (SETTINGS, PROBLEMS, ledger.ROLLOUTS, ledger.GRADES, metrics.METRICS)
+    hashes = {name: sha256_file(folder / name) for name in names}
+    write_json(folder / MANIFEST, before | {"files": hashes, "versions": provenance.versions()} | facts)
+
+
+def suite(sets: list[str]) -> str:
+    """The name of a choice of benchmark sets: ``t0``, or the sets joined by ``+``."""
+    return "t0" if set(sets) == T0 else "+".join(sets)
+
+
+def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
+    """Folder or hub name of the model, and its revision on the hub."""
+    if label == "base":
+        path = config.model.path
+        return path, None if Path(path).exists() else config.model.revision
+    step = re.fullmatch(r"step_(\d+)", label)
+    if not step:
+        raise ValueError(f"{label!r} is neither base nor step_N")
+    export = run.export(int(step[1]))
+    if not is_complete(export):
+        there = ", ".join(f"step_{n}" for n in run.exports) or "none"
+        raise ValueError(f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} {step[1]}")
+    return str(export), None
+
+
+def _settings(config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path) -> dict[str, Any]:
+    """Everything that changes a rollout."""
+    sets = list(config.eval.sets)
+    return {
+        "model": {"label": label, "identity": _identity(model, revision)},
+        "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), sets),
+        "template": chat.template_hash(),
+        "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
+        **{key: config.eval[key] for key in ("limit", *SAMPLING)},
+    }
+
+
+def _identity(model: str, revision: str | None) -> dict[str, str | None]:
+    folder = Path(model)
+    for name in (MANIFEST, "config.json"):
+        if (folder / name).exists():
+            return {name: sha256_file(folder / name)}
+    if folder.exists():
+        raise ValueError(f"{folder} holds no model (no config.json): set model.path to one that does")
+    return {"name": model, "revision": revision}
+
+
+def _freeze(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / SETTINGS
+    if not path.exists():
+        write_json(path, settings)
+    elif read_json(path) != settings:
+        raise ValueError(f"{folder} holds rollouts of other settings ({path}): move that folder away")

@@ -1,0 +1,44 @@
+"""The report's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = ("#3b6fb6", "#999999", "#c8553d")
+
+
+def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
+    """Training loss (nats a token) against step, on a log scale when it falls by more than a factor of ten."""
+    figure, axes = _figure(1)
+    axes[0].plot(steps, losses, color=COLOURS[0], linewidth=1)
+    if min(losses) > 0 and max(losses) > 10 * min(losses):
+        axes[0].set_yscale("log")
+    axes[0].set(xlabel="step", ylabel="loss (nats per token)", title="Training loss")
+    _save(figure, path)
+
+
+def histogram(path: Path, panels: Mapping[str, Sequence[int]]) -> None:
+    """Token lengths, one panel a collection, on a common axis."""
+    figure, axes = _figure(len(panels))
+    longest = max(max(lengths) for lengths in panels.values())
+    for axis, colour, (title, lengths) in zip(axes, COLOURS, panels.items(), strict=False):
+        axis.hist(lengths, bins=min(50, longest), range=(0, longest), color=colour)
+        axis.set(xlabel="tokens", ylabel="count", title=f"{title} ({len(lengths):,})")
+    _save(figure, path)
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * max(columns, 1.6), 3.4), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

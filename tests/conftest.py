@@ -1,0 +1,96 @@
+"""Shared fixtures: one interrupted and resumed run of the whole line, and the real benchmark files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Fewer rows and rollouts than the quickstart, everything else as it is.
+SHORT = ["train.epochs=1", "eval.rollouts=4", "data.arithmetic.problems=4000"]
+STEPS_BEFORE_STOP = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finished `warmstart run tiny` and what its two attempts printed."""
+
+    folder: Path
+    stopped: subprocess.CompletedProcess[str]
+    finished: subprocess.CompletedProcess[str]
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / "tiny"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data" / "tiny"
+
+    def export(self) -> Path:
+        return max((self.run / "export").glob("step_*"), key=lambda p: int(p.name.removeprefix("step_")))
+
+
+def warmstart(*words: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs the command in ``folder`` as a user would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "warmstart", *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """The tiny line, sent Ctrl-C's signal in the middle of training and run again."""
+    folder = tmp_path_factory.mktemp("line")
+    command = [sys.executable, "-m", "warmstart", "run", "tiny", *SHORT]
+    with (folder / "stdout").open("w+") as out, (folder / "stderr").open("w+") as err:
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=err)
+        metrics = folder / "runs" / "tiny" / "attempts" / "1" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and len(lines(metrics)) >= STEPS_BEFORE_STOP):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        stopped = subprocess.CompletedProcess(
+            command, process.returncode, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+        )
+    assert stopped.returncode == 75, stopped
+    return Line(folder, stopped, warmstart("run", "tiny", *SHORT, folder=folder))
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Path:
+    """Folder of the real benchmark files: WARMSTART_BENCHMARKS, else shared/data beside the checkout."""
+    folder = Path(os.environ.get("WARMSTART_BENCHMARKS", ROOT.parent / "shared" / "data"))
+    if not (folder / "aime2025.jsonl").exists():
+        pytest.skip(f"no benchmark files in {folder}: set WARMSTART_BENCHMARKS to a folder of <set>.jsonl files")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen3() -> Any:
+    """The genuine Qwen3 vocabulary with our template."""
+    from data_prep.vocabulary import genuine_qwen3
+
+    return genuine_qwen3()

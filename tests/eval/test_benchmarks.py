@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.benchmarks import EXPECTED, hashes, load
+
+
+def write(folder: Path, name: str, lines: list[Any]) -> None:
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def problem(name: str = "a/1", **changes: Any) -> dict[str, Any]:
+    return {"id": name, "problem": "1+1?", "answer": "2", "source": "x"} | changes
+
+
+def test_loads_sets_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "one", [problem("a/1"), problem("a/2")])
+    write(tmp_path, "two", [problem("a/1")])
+    loaded = load(tmp_path, ["two", "one"], None)
+    assert [(p.set, p.id) for p in loaded] == [("two", "a/1"), ("one", "a/1"), ("one", "a/2")]
+    assert [(p.set, p.id) for p in load(tmp_path, ["one"], 1)] == [("one", "a/1")]
+    first = hashes(tmp_path, ["one", "two"])
+    assert set(first) == {"one", "two"} and first["one"] != first["two"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "is empty"),
+        ([problem(), {"id": "x", "problem": "y"}], r"bad.jsonl, line 2: no key 'answer'"),
+        ([problem(answer=2)], r"line 1: answer must be text, not 2"),
+        ([problem(), problem()], r"line 2: id 'a/1' is used twice"),
+        ([[1]], "line 1: expected an object"),
+    ],
+)
+def test_bad_file(tmp_path: Path, lines: list[Any], message: str) -> None:
+    write(tmp_path, "bad", lines)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, ["bad"], None)
+
+
+def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps(problem()) + "\n\n{}\n")
+    with pytest.raises(ValueError, match="line 3: no key 'id'"):
+        load(tmp_path, ["bad"], None)
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not a folder.*eval.benchmarks=DIR"):
+        load(tmp_path / "none", ["one"], None)
+    write(tmp_path, "one", [problem()])
+    with pytest.raises(ValueError, match=r"two.jsonl does not exist .* has one\).*eval.benchmarks=DIR"):
+        load(tmp_path, ["two"], None)
+    with pytest.raises(ValueError, match="does not exist"):
+        hashes(tmp_path, ["two"])
+    with pytest.raises(ValueError, match=r"eval\.limit"):
+        load(tmp_path, ["one"], 0)
+    with pytest.raises(ValueError, match="each once"):
+        load(tmp_path, ["one", "one"], None)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_known_sets_are_counted(tmp_path: Path, name: str) -> None:
+    lines = [problem(str(i)) for i in range(EXPECTED[name])]
+    write(tmp_path, name, lines[:-1])
+    with pytest.raises(ValueError, match=f"{name} has {EXPECTED[name]}"):
+        load(tmp_path, [name], 3)
+    write(tmp_path, name, lines)
+    assert len(load(tmp_path, [name], None)) == EXPECTED[name]

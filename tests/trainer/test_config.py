@@ -1,0 +1,78 @@
+"""Recipes compose with verl's configuration, and bad input is named."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from trainer import config as configs
+
+EXTRA = {"gsm8k_smoke": ["data.source=train.jsonl"]}
+
+
+@pytest.mark.parametrize("recipe", configs.recipes())
+def test_every_recipe_composes(recipe: str) -> None:
+    config = configs.load(recipe, EXTRA.get(recipe, []))
+    assert config.name == recipe
+    assert config.verl.optim.lr == config.train.lr
+    assert config.verl.data.train_batch_size == config.train.batch_size
+
+
+def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
+    config = configs.load("sft_4b")
+    assert config.model.path == "Qwen/Qwen3-4B-Base"
+    assert (config.data.train_rows, config.data.test_rows, config.data.max_chars) == (45_000, 200, 60_000)
+    assert (config.train.epochs, config.train.batch_size, config.train.lr) == (2, 64, 4e-5)
+    assert (config.train.min_lr_ratio, config.train.warmup_ratio, config.train.weight_decay) == (
+        0.1,
+        0.03,
+        0.1,
+    )
+    assert (config.eval.rollouts, config.eval.temperature, config.eval.top_p) == (16, 0.6, 0.95)
+    assert config.eval.max_tokens == 32_768
+    assert configs.load("sft_8b").data.train_rows == 90_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.lrr=1"], ["unknown key train.lrr", "did you mean train.lr?"]),
+        (["train.lr=fast"], ["train.lr must be a number", "'fast'"]),
+        (["train.epochs=0"], ["train.epochs must be positive"]),
+        (["train.ranks=1.5"], ["train.ranks must be an integer"]),
+        (["train.gradient_checkpointing=3"], ["train.gradient_checkpointing must be true or false"]),
+        (["train=3"], ["train is a section"]),
+        (["verl.optim.lr=1"], ["verl.optim.lr is set from train.lr"]),
+        (["verl.optim.lrr=1"], ["unknown key verl.optim.lrr"]),
+        (["data.max_length=9000"], ["train.max_tokens_per_gpu=4096", "data.max_length=9000"]),
+        (["device=tpu"], ["device must be one of cuda, cpu"]),
+        (["train.lr"], ["write key=value"]),
+    ],
+)
+def test_bad_override_is_named(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ValueError) as error:
+        configs.load("tiny", overrides)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_missing_value_and_unknown_recipe_are_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.source is not set: add data\.source=VALUE"):
+        configs.load("gsm8k_smoke")
+    with pytest.raises(ValueError, match=r"did you mean tiny\?"):
+        configs.load("tinny")
+
+
+def test_only_mutable_keys_may_change_between_attempts() -> None:
+    old = configs.load("tiny")
+    assert configs.immutable_changes(old, configs.load("tiny", ["train.ranks=1", "eval.rollouts=2"])) == []
+    changes = configs.immutable_changes(old, configs.load("tiny", ["train.lr=1e-3"]))
+    assert changes == ["train.lr: 0.002 -> 0.001"]
+    assert configs.amend(old, ["eval.rollouts=2"]).eval.rollouts == 2
+    with pytest.raises(ValueError, match=r"cannot change: train\.lr"):
+        configs.amend(old, ["train.lr=1e-3"])
+
+
+def test_composing_does_not_import_torch() -> None:
+    code = "import sys; from trainer import config; config.load('tiny'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

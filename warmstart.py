@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, USAGE, STOPPED = 0, 2, 75
 
 
 def data(recipe: str, overrides: list[str]) -> int:
@@ -160,7 +160,6 @@ def _build(config: Any) -> None:
 def _train(config: Any) -> int:
     from data_prep.files import MANIFEST
     from trainer.launcher import train as launch
-    from trainer.stopping import STOPPED
 
     if not (Path(config.data.dir) / config.data.name / MANIFEST).exists():
         raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
@@ -250,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         print("warmstart: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ def show(dataset: Path, index: int, split: str, colour: bool) -> str:
     tokenizer = vocabulary.load(dataset / "tokenizer")
     ids = [int(i) for i in row.input_ids]
     prompt, answer = tokenizer.decode(ids[: row.prompt_len]), tokenizer.decode(ids[row.prompt_len :])
+    first, last = tokenizer.convert_ids_to_tokens([ids[row.prompt_len], ids[-1]])
     head = (
         f"row {row.id}: {row.length} tokens, {row.prompt_len} of prompt, {row.length - row.prompt_len} with loss "
-        f"(first {tokenizer.convert_ids_to_tokens(ids[row.prompt_len])!r}, last {tokenizer.convert_ids_to_tokens(ids[-1])!r})"
+        f"(first {first!r}, last {last!r})"
     )
     if colour:
         return f"{head}\n{GREY}{prompt}{GREEN}{answer}{RESET}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,23 @@ SAMPLING = ("rollouts", "temperature", "top_p", "max_tokens", "seed", "dtype")
 """Keys of ``eval`` that change a rollout."""
 
 
-def evaluate(config: DictConfig, run: Run, label: str) -> Path:
-    """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation will read, and the folder that its settings name."""
 
-    The folder's name holds a hash of everything that changes a rollout. What is there is kept: a complete
-    folder is returned at once, an interrupted one continued. Raises ValueError for a missing export,
-    tokenizer or benchmark, and while another process writes the folder.
+    folder: Path
+    settings: dict[str, Any]
+    model: str
+    """Folder or hub name."""
+    revision: str | None
+    tokenizer: Path
+
+
+def plan(config: DictConfig, run: Run, label: str) -> Plan:
+    """Plans the evaluation of the base model (``base``) or of a step's export (``step_N``).
+
+    The folder's name holds a hash of everything that changes a rollout. Raises ValueError for a missing
+    export, tokenizer or benchmark file.
     """
     model, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
@@ -44,14 +56,33 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         raise ValueError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
     settings = _settings(config, label, model, revision, tokenizer)
     folder = run.evaluation(suite(list(config.eval.sets)), label, sha256_json(settings))
+    return Plan(folder, settings, model, revision, tokenizer)
+
+
+def evaluate(config: DictConfig, run: Run, label: str) -> Path:
+    """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
+
+    What is there is kept: a complete folder is returned at once, an interrupted one continued. Raises
+    ValueError as ``plan`` does, and while another process writes the folder.
+    """
+    planned = plan(config, run, label)
+    folder = planned.folder
     if is_complete(folder):
         return folder
     problems = benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit)
     with writer(folder / "lock"):
         begin = time.monotonic()
-        _freeze(folder, settings)
+        _freeze(folder, planned.settings)
         options = {key: config.eval[key] for key in (*SAMPLING, "engines", "tensor_parallel", "concurrency")}
-        generation.generate(problems, model, tokenizer, folder, revision=revision, device=config.device, **options)
+        generation.generate(
+            problems,
+            planned.model,
+            planned.tokenizer,
+            folder,
+            revision=planned.revision,
+            device=config.device,
+            **options,
+        )
         write_jsonl(folder / PROBLEMS, map(vars, problems))
         _judge(folder, problems, config.eval.rollouts)
         # Of this call: an evaluation that was continued took longer.

@@ -75,7 +75,9 @@ def headline(run: Run, config: DictConfig) -> str:
     titles = ["pass@1", "base", "SFT" + (f" ({sft.label})" if sft else ""), "improvement"]
     titles += ["published base", "published SFT"] if published else []
     rows = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
-    for name, figures in known.figures.items():
+    names = [name for name in known.figures if name != TOTAL or len(known.figures) > 2]
+    for name in names:
+        figures = known.figures[name]
         title = f"{'all' if name == TOTAL else name} ({figures['problems']} problems)"
         cells = [title, *_cells(base, sft, name, "pass@1")]
         if published:
@@ -151,7 +153,7 @@ def _lengths(base: Evaluation | None, sft: Evaluation | None, config: DictConfig
             hits = round(figures["hit_budget"] * figures["rollouts"])
             rows.append(
                 f"| {e.label} | {length['p50']:,} | {length['p90']:,} | {length['max']:,} "
-                f"| {hits:,} of {figures['rollouts']:,} ({figures['truncated']:.1%}) at {budget:,} |"
+                f"| {hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {budget:,} |"
             )
     return "\n".join(rows)
 

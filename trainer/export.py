@@ -6,6 +6,7 @@ worth of the model.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def _weights(shards: Path, folder: Path) -> None:
     split = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_SIZE)
     for filename, names in split.filename_to_tensors.items():
         tensors = {n: torch.empty(layout[n].size, dtype=layout[n].properties.dtype) for n in names}
-        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(shards)), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(shards)), no_dist=True)
         save_file(
             {n: t.to(torch.bfloat16) for n, t in tensors.items()},
             folder / filename,

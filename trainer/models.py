@@ -30,7 +30,9 @@ def materialise(config: DictConfig) -> None:
         return
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     words = vocabulary.load(tokenizer)
     ends = vocabulary.end_tokens(words)
     size = -(-len(words) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE

@@ -1,13 +1,13 @@
-"""The stage around an engine that is stubbed: folders, settings, manifest, refusals."""
+"""The stage around generation: folders, settings, manifest, refusals."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from data_prep import benchmarks
 from data_prep.files import read_json, sha256_file
 from data_prep.schema import Rollout
 from eval import evaluate as stage
@@ -28,6 +28,7 @@ def config(tmp_path: Path) -> DictConfig:
         {
             "device": "cpu",
             "model": {"path": str(tmp_path / "model"), "revision": None},
+            "verl": {"model": {"tokenizer_path": str(tmp_path / "data/toy/tokenizer")}},
             "data": {"name": "toy", "dir": str(tmp_path / "data")},
             "eval": {
                 "benchmarks": str(tmp_path / "bench"), "sets": ["add"], "limit": None, "rollouts": 2,
@@ -43,99 +44,96 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "runs/toy")
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Arguments of each call of the stub, which answers every problem rightly."""
-    seen: list[dict[str, Any]] = []
-
-    def generate(problems: Any, model: str, tokenizer: Path, folder: Path, **options: Any) -> None:
-        seen.append({"model": model, **options})
-        with (folder / ledger.ROLLOUTS).open("a") as f:
-            for p in problems:
-                for k in range(options["rollouts"]):
-                    text = f"<think></think>\\boxed{{{p.answer}}}"
-                    ledger.append(f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1))
-
-    monkeypatch.setattr(stage.generation, "generate", generate)
-    return seen
+def fill(config: DictConfig, run: Run, label: str) -> Path:
+    """Puts a right rollout for every problem into the planned folder, as an earlier call would have left them."""
+    planned = stage.plan(config, run, label)
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    with (planned.folder / ledger.ROLLOUTS).open("w") as f:
+        for p in benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit):
+            for k in range(config.eval.rollouts):
+                text = f"<think></think>\\boxed{{{p.answer}}}"
+                ledger.append(f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1))
+    return planned.folder
 
 
-def test_base(config: DictConfig, run: Run, calls: list[dict[str, Any]]) -> None:
-    folder = evaluate(config, run, "base")
+def test_finished_rollouts_are_graded_without_an_engine(config: DictConfig, run: Run) -> None:
+    folder = fill(config, run, "base")
     assert re.fullmatch(r"add@base-[0-9a-f]{8}", folder.name) and folder.parent == run.root / "evals"
+    assert evaluate(config, run, "base") == folder
     manifest = read_json(folder / "manifest.json")
-    assert manifest["sha256"] == {
-        name: sha256_file(folder / name) for name in ("rollouts.jsonl", "grades.jsonl", "metrics.json")
-    }
-    assert manifest["settings"] == read_json(folder / "settings.json")
+    names = ("settings.json", "problems.jsonl", "rollouts.jsonl", "grades.jsonl", "metrics.json")
+    assert manifest["files"] == {name: sha256_file(folder / name) for name in names}
     assert {"ray", "torch", "transformers"} <= set(manifest["versions"])
     assert read_json(folder / "metrics.json")["total"]["pass@1"] == 1
-    assert calls[0]["model"] == config.model.path and calls[0]["revision"] is None
     before = (folder / "manifest.json").stat()
     assert evaluate(config, run, "base") == folder
-    assert len(calls) == 1 and (folder / "manifest.json").stat() == before
+    assert (folder / "manifest.json").stat() == before
 
 
-def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run, calls: list[Any]) -> None:
-    folder = evaluate(config, run, "base")
+def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> None:
+    folder = evaluate_filled(config, run)
+    wrong = (folder / "rollouts.jsonl").read_text().replace("boxed{0}", "boxed{9}")
+    (folder / "rollouts.jsonl").write_text(wrong)
+    assert stage.regrade(folder) == folder
+    assert read_json(folder / "metrics.json")["total"]["pass@1"] == pytest.approx(2 / 3)
+    assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(folder / "grades.jsonl")
+    with pytest.raises(ValueError, match="no complete evaluation"):
+        stage.regrade(run.root)
+
+
+def evaluate_filled(config: DictConfig, run: Run) -> Path:
+    fill(config, run, "base")
+    return evaluate(config, run, "base")
+
+
+def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> None:
+    folder = stage.plan(config, run, "base").folder
     for key in ("engines", "tensor_parallel", "concurrency"):
         other = config.copy()
         other.eval[key] = 2
-        assert evaluate(other, run, "base") == folder
-    changes = {
-        "temperature": 0,
-        "top_p": 1,
-        "max_tokens": 9,
-        "seed": 1,
-        "dtype": "float32",
-        "rollouts": 3,
-        "limit": 2,
-    }
+        assert stage.plan(other, run, "base").folder == folder
+    changes = {"temperature": 0, "top_p": 1, "max_tokens": 9, "seed": 1, "dtype": "float32", "rollouts": 3, "limit": 2}
     folders = {folder}
     for key, value in changes.items():
         other = config.copy()
         other.eval[key] = value
-        folders.add(evaluate(other, run, "base"))
+        folders.add(stage.plan(other, run, "base").folder)
     (Path(config.model.path) / "config.json").write_text('{"other": 1}')
-    folders.add(evaluate(config, run, "base"))
+    folders.add(stage.plan(config, run, "base").folder)
     with (Path(config.eval.benchmarks) / "add.jsonl").open("a") as f:
         f.write('{"id": "new", "problem": "?", "answer": "1"}\n')
-    folders.add(evaluate(config, run, "base"))
+    folders.add(stage.plan(config, run, "base").folder)
     assert len(folders) == 1 + len(changes) + 2
 
 
-def test_step(config: DictConfig, run: Run, calls: list[dict[str, Any]]) -> None:
+def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
     with pytest.raises(ValueError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"):
         evaluate(config, run, "step_5")
     run.export(5).mkdir(parents=True)
     (run.export(5) / "manifest.json").write_text("{}")
-    folder = evaluate(config, run, "step_5")
-    assert folder.name.startswith("add@step_5-")
-    assert calls[0]["model"] == str(run.export(5))
+    planned = stage.plan(config, run, "step_5")
+    assert planned.folder.name.startswith("add@step_5-")
+    assert planned.model == str(run.export(5))
 
 
-def test_hub_model_keeps_its_revision(config: DictConfig, run: Run, calls: list[dict[str, Any]]) -> None:
+def test_a_hub_model_keeps_its_revision(config: DictConfig, run: Run) -> None:
     config.model.path, config.model.revision = "some/model", "abc"
-    folder = evaluate(config, run, "base")
-    assert read_json(folder / "settings.json")["model"]["identity"] == {
-        "name": "some/model",
-        "revision": "abc",
-    }
-    assert calls[0]["revision"] == "abc"
+    planned = stage.plan(config, run, "base")
+    assert planned.settings["model"]["identity"] == {"name": "some/model", "revision": "abc"}
+    assert planned.revision == "abc"
 
 
-def test_refusals(config: DictConfig, run: Run, calls: list[Any]) -> None:
+def test_refusals(config: DictConfig, run: Run) -> None:
     with pytest.raises(ValueError, match="neither base nor step_N"):
         evaluate(config, run, "last")
-    folder = evaluate(config, run, "base")
+    folder = evaluate_filled(config, run)
     (folder / "manifest.json").unlink()
     (folder / "settings.json").write_text("{}")
     with pytest.raises(ValueError, match="of other settings"):
         evaluate(config, run, "base")
-    (Path(config.data.dir) / "toy/tokenizer/tokenizer.json").unlink()
+    (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match="warmstart data RECIPE"):
         evaluate(config, run, "base")
-    assert len(calls) == 1
 
 
 def test_suites() -> None:

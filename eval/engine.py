@@ -10,6 +10,8 @@ from typing import Any
 
 KV_CACHE_LIMIT = 4 << 30
 """Bytes of key-value cache of one engine on a CPU, at most."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens that an engine on a CPU takes in one step, at least a whole context."""
 
 
 class Engine:
@@ -80,7 +82,13 @@ def arguments(
         "disable_log_stats": True,
     }
     if device == "cpu":
-        values |= {"enforce_eager": True, "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency)}
+        values |= {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency),
+            # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator cannot do.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(context, PREFILL_TOKENS),
+        }
     return values
 
 

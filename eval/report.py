@@ -54,7 +54,9 @@ def write(run: Run, config: DictConfig) -> Path:
         sections += ["## Training", _training(steps), "![loss](loss.png)"]
     panels = {}
     if (dataset / MANIFEST).exists():
-        panels["training rows"] = tokens.read(dataset / "tokens" / "train.arrow").column("length").to_pylist()
+        table = tokens.read(dataset / "tokens" / "train.arrow")
+        lengths = zip(table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True)
+        panels["training answers"] = [length - prompt for length, prompt in lengths]
     for e in (base, sft):
         if e:
             panels[f"rollouts, {e.label}"] = [r.tokens for r in ledger.read(e.folder / ledger.ROLLOUTS).values()]

@@ -2,13 +2,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup quickstart test test-all lint bench requirements clean
+.PHONY: help setup setup-gpu quickstart test test-all lint bench requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv with the pinned CPU stack
 	@tools/setup.sh
+
+setup-gpu: ## make .venv-gpu with the pinned GPU stack (builds flash-attn: needs nvcc)
+	@tools/setup.sh gpu
 
 quickstart: setup ## the whole pipeline on a tiny model
 	.venv/bin/warmstart run tiny
@@ -34,5 +37,5 @@ requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments and the caches (runs/ and data/ stay)
-	rm -rf .venv .venv-bootstrap .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu .venv-bootstrap .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DONE, USAGE, STOPPED = 0, 2, 75
+from data_prep.errors import StageFailed
+
+DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 75
 
 
 def data(recipe: str, overrides: list[str]) -> int:
@@ -50,6 +52,7 @@ def export(run: str, step: int | None) -> int:
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
     from data_prep import vocabulary
+    from data_prep.files import whole_folder
     from eval.evaluate import evaluate as stage
     from trainer import config as configs
     from trainer import rundir
@@ -62,12 +65,15 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         label = label or str(run.exports[-1] if run.exports else "base")
     else:
         config = configs.for_model(target, overrides)
-        run, label = rundir.start(config), label or "base"
+        label = label or "base"
         if label != "base":
             raise ValueError(f"{target} is a model, not a run: it has no step {label}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         if not tokenizer.exists():
-            vocabulary.from_model(config.model.path, config.model.revision).save_pretrained(str(tokenizer))
+            loaded = vocabulary.from_model(config.model.path, config.model.revision)
+            with whole_folder(tokenizer) as partial:
+                loaded.save_pretrained(str(partial))
+        run = rundir.start(config)
     print(stage(config, run, label if label == "base" else f"step_{label}"))
     return DONE
 
@@ -113,16 +119,16 @@ def line(recipe: str, overrides: list[str]) -> int:
     from trainer.models import materialise
 
     config = configs.load(recipe, overrides)
-    run = rundir.start(config)
+    rundir.check(config)
     _build(config)
+    run = rundir.start(config)
     materialise(config)
     _say("evaluating the base model")
     stage(config, run, "base")
-    if not _trained(run):
-        _say("training")
-        code = _train(config)
-        if code != DONE:
-            return code
+    _say("training")
+    code = _train(config)
+    if code != DONE:
+        return code
     step = run.checkpoints[-1]
     _export(run, config, step)
     _say(f"evaluating step {step}")
@@ -158,11 +164,14 @@ def _build(config: Any) -> None:
 
 
 def _train(config: Any) -> int:
-    from data_prep.files import MANIFEST
     from trainer.launcher import train as launch
+    from trainer.loop import dataset_identity
+    from trainer.rundir import check
 
-    if not (Path(config.data.dir) / config.data.name / MANIFEST).exists():
-        raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
+    dataset_identity(config)
+    if _trained(check(config)):
+        _say("trained to the end already")
+        return DONE
     code = launch(config)
     if code == STOPPED:
         _say("stopped on purpose: run the same command again to go on")
@@ -247,6 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE
+    except StageFailed as e:
+        print(f"warmstart: {e}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("warmstart: interrupted; run the same command again to go on", file=sys.stderr)
         return STOPPED

@@ -60,13 +60,23 @@ def build(folder: Path, settings: Settings) -> bool:
     when fewer rows are left than asked for; nothing is left behind then.
     """
     identity = settings.identity()
-    if (folder / MANIFEST).exists():
-        _check_same(read_json(folder / MANIFEST)["settings"], identity, folder)
-        return False
-    with writer(folder.with_name(f".{folder.name}.lock")), whole_folder(folder) as partial:
+    with writer(folder.with_name(f".{folder.name}.lock")):
+        if (folder / MANIFEST).exists():
+            _check_same(read_json(folder / MANIFEST)["settings"], identity, folder)
+            return False
+        if folder.exists():
+            raise ValueError(f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME")
+        _build(folder, settings, identity)
+    return True
+
+
+def _build(folder: Path, settings: Settings, identity: dict[str, Any]) -> None:
+    tokenizer = _given_tokenizer(settings)
+    with whole_folder(folder) as partial:
         funnel: Counter[str] = Counter()
         rows = list(_rows(settings, funnel))
-        tokenizer = _tokenizer(settings, rows)
+        if tokenizer is None:
+            tokenizer = vocabulary.trained(text for row in rows for text in (row.problem, row.solution))
         tokenizer.save_pretrained(str(partial / "tokenizer"))
         encoded = _encode(rows, tokenizer, settings.max_length, funnel)
         splits = _split(encoded, settings, funnel)
@@ -93,7 +103,6 @@ def build(folder: Path, settings: Settings) -> bool:
                 "git": provenance.git_commit(),
             },
         )
-    return True
 
 
 Pairs = list[tuple[Row, Tokens]]
@@ -118,14 +127,15 @@ def _rows(settings: Settings, funnel: Counter[str]) -> Iterator[Row]:
             funnel[f"dropped: {failed}"] += 1
 
 
-def _tokenizer(settings: Settings, rows: list[Row]) -> Any:
+def _given_tokenizer(settings: Settings) -> Any:
+    """The tokenizer that exists before the rows do; None when it is to be trained on them."""
     match settings.tokenizer:
         case "model":
             return vocabulary.from_model(settings.model, settings.model_revision)
         case "qwen3":
             return vocabulary.genuine_qwen3()
         case _:
-            return vocabulary.trained(text for row in rows for text in (row.problem, row.solution))
+            return None
 
 
 def _encode(rows: list[Row], tokenizer: Any, max_length: int, funnel: Counter[str]) -> Pairs:

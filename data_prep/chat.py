@@ -11,6 +11,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.files import sha256_file
 from data_prep.schema import END_OF_TURN, Row, Tokens
 
@@ -30,12 +32,12 @@ def template_hash() -> str:
 
 def render_prompt(problem: str) -> str:
     """The text that comes before the assistant's first token."""
-    return _render(messages=[{"role": "user", "content": problem}], add_generation_prompt=True)
+    return _render(messages=[{"role": "user", "content": problem.strip()}], add_generation_prompt=True)
 
 
 def render(problem: str, solution: str) -> str:
     """The whole training text, from the first ``<|im_start|>`` to the assistant's ``<|im_end|>``."""
-    messages = [{"role": "user", "content": problem}, {"role": "assistant", "content": solution}]
+    messages = [{"role": "user", "content": problem.strip()}, {"role": "assistant", "content": solution.strip()}]
     text = _render(messages=messages, add_generation_prompt=False).rstrip("\n")
     assert text.endswith(END_OF_TURN)
     return text
@@ -56,7 +58,7 @@ def encode(tokenizer: Any, row: Row) -> Tokens:
     prompt = encode_prompt(tokenizer, row.problem)
     if ids[: len(prompt)] != prompt:
         raise ValueError(f"row {row.id}: the tokenizer merges the prompt with the answer; it cannot be used here")
-    return Tokens(id=row.id, input_ids=ids, prompt_len=len(prompt), length=len(ids))
+    return Tokens(id=row.id, input_ids=np.asarray(ids, np.int32), prompt_len=len(prompt), length=len(ids))
 
 
 @functools.cache

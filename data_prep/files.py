@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+LEASE_SECONDS = 60
+"""How long a writer that shows no sign of life keeps its lock."""
 
 
 def sha256_file(path: Path) -> str:
@@ -81,6 +83,14 @@ def heal_jsonl(path: Path) -> int:
     return torn
 
 
+def verify(folder: Path) -> None:
+    """Raises ValueError when a file that the folder's manifest lists is missing or has another hash."""
+    for name, wanted in read_json(folder / MANIFEST)["files"].items():
+        path = folder / name
+        if not path.exists() or sha256_file(path) != wanted:
+            raise ValueError(f"{path} is missing or damaged: delete {folder} and run the command again")
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes ``path`` when the block ends without an exception.
@@ -121,18 +131,18 @@ def _fsync_tree(root: Path) -> None:
 def writer(lock: Path) -> Iterator[None]:
     """Holds ``lock`` as the one writer of what it guards: a lease with a heartbeat, safe over NFS.
 
-    A holder that died is succeeded at once on its own host and after a minute from another one.
-    Raises ValueError naming the holder when it is alive.
+    A holder that died on this host is succeeded at once; one on another host is waited for until its lease
+    has run out. Raises ValueError naming the holder when it is alive.
     """
     from filelock import SoftFileLease, Timeout
 
     lock.parent.mkdir(parents=True, exist_ok=True)
-    lease = SoftFileLease(lock, lease_duration=60, timeout=0)
+    lease = SoftFileLease(lock, lease_duration=LEASE_SECONDS)
+    elsewhere = _owner(lock).get("host") not in (None, os.uname().nodename)
     try:
-        lease.acquire()
+        lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere else 0)
     except Timeout as e:
-        lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
-        owner = dict(line.split("=", 1) for line in lines if "=" in line)
+        owner = _owner(lock)
         raise ValueError(
             f"{lock.parent} is being written by process {owner.get('pid', '?')} on host "
             f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
@@ -141,3 +151,8 @@ def writer(lock: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def _owner(lock: Path) -> dict[str, str]:
+    lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
+    return dict(line.split("=", 1) for line in lines if "=" in line)

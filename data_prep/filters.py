@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from data_prep.answers import grade_state
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row
+from data_prep.vocabulary import CONTROL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Filter:
 def standard(max_chars: int) -> list[Filter]:
     """The filters that need only the row's text, in the order they are asked."""
     return [
+        Filter("control token in the text", _no_control_token),
         Filter("not exactly one think block", _one_think_block),
         Filter(
             "no boxed answer after the think block",
@@ -28,6 +30,13 @@ def standard(max_chars: int) -> list[Filter]:
         Filter(f"over {max_chars} characters", lambda row: len(row.solution) <= max_chars),
         Filter("problem seen before", _first_of_its_problem()),
     ]
+
+
+def _no_control_token(row: Row) -> bool:
+    """Text that spells ``<|im_end|>`` or its like would be encoded as the token and teach stopping there."""
+    texts = (row.problem, row.solution)
+    spelled = any(token in text for token in CONTROL_TOKENS for text in texts)
+    return not spelled and THINK_OPEN not in row.problem and THINK_CLOSE not in row.problem
 
 
 def _one_think_block(row: Row) -> bool:

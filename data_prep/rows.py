@@ -28,9 +28,11 @@ def from_openr1(record: Record, verifier: str) -> Row:
     complete = _aligned(record, "is_reasoning_complete", len(generations))
     finish = _aligned(record, "finish_reasons", len(generations))
     verified = _aligned(record, verifier, len(generations))
-    answer = str(_column(record, "answer", str))
+    answer = _answer(record, "answer")
     passed = 0
     for i, text in enumerate(generations):
+        if not isinstance(text, str):
+            raise ValueError(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
         checks = (
             complete[i] is True and finish[i] in (None, "stop"),
             verified[i] is True,
@@ -49,20 +51,18 @@ def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> 
     answer can be found, ValueError for a missing column.
     """
     if "messages" in columns:
-        turns = {m["role"]: m["content"] for m in _column(record, columns["messages"], list)}
-        if not {"user", "assistant"} <= turns.keys():
-            raise Dropped("no user and assistant turn")
-        problem, solution = turns["user"], turns["assistant"]
-        answer = _column(record, columns["answer"], str) if "answer" in columns else grade_state(solution, "stop")[1]
+        problem, solution = _turns(record, columns["messages"])
+        answer = _answer(record, columns["answer"]) if "answer" in columns else grade_state(solution, "stop")[1]
         if answer is None:
             raise Dropped("no boxed answer")
     else:
-        problem, solution, answer = (_column(record, columns[c], str) for c in ("problem", "solution", "answer"))
+        problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
+        answer = _answer(record, columns["answer"])
     if clean == "gsm8k":
         solution = clean_gsm8k(solution)
     if THINK_OPEN not in solution:
         solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\nThe answer is \\boxed{{{answer}}}."
-    return _row(record, 0, problem, solution, answer)
+    return _row(record, 0, problem, solution, answer, columns.get("uuid"))
 
 
 def clean_gsm8k(solution: str) -> str:
@@ -75,11 +75,28 @@ def _answers(text: str, answer: str) -> bool:
     return state == "boxed" and extracted is not None and is_exact(extracted, answer)
 
 
-def _row(record: Record, trace: int, problem: str, solution: str, answer: str) -> Row:
-    values = record.values
-    source = str(values.get("source") or "unknown")
-    uuid = str(values.get("uuid") or values.get("id") or hashlib.sha256(problem.encode()).hexdigest()[:16])
+def _row(record: Record, trace: int, problem: str, solution: str, answer: str, uuid_column: str | None = "uuid") -> Row:
+    """The row, named after its uuid where the source has one and after its problem's text elsewhere."""
+    source = str(record.values.get("source") or "unknown")
+    given = _column(record, uuid_column, str) if uuid_column in record.values else None
+    uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
     return Row(row_id(source, uuid, trace), source, uuid, trace, problem.strip(), solution.strip(), answer)
+
+
+def _turns(record: Record, column: str) -> tuple[str, str]:
+    """The user's and the assistant's text of a single-turn conversation."""
+    messages = _column(record, column, list)
+    if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
+        raise ValueError(f"{record.where}: column {column!r} must hold messages with role and content")
+    if [m["role"] for m in messages] != ["user", "assistant"]:
+        raise Dropped("not one user and one assistant turn")
+    return messages[0]["content"], messages[1]["content"]
+
+
+def _answer(record: Record, name: str) -> str:
+    if name in record.values and record.values[name] is None:
+        raise Dropped("no answer")
+    return _column(record, name, str)
 
 
 def _column(record: Record, name: str, kind: type) -> Any:

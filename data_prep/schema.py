@@ -6,8 +6,11 @@ Files hold them as JSONL or parquet, one record a line or row, under the field n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
@@ -38,7 +41,7 @@ class Tokens:
     """A row as the model sees it. Loss is on ``input_ids[prompt_len:]``."""
 
     id: str
-    input_ids: Sequence[int]
+    input_ids: np.ndarray
     """int32, shape (length,)."""
     prompt_len: int
     length: int

@@ -11,6 +11,8 @@ from typing import Any
 from data_prep import arithmetic
 from data_prep.files import read_jsonl, sha256_file
 
+SUFFIXES = (".parquet", ".jsonl")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -33,13 +35,16 @@ class Source:
     def files(self) -> list[Path]:
         """The local files the name stands for; none for the hub and the generator.
 
-        Raises ValueError for a glob or path that matches nothing.
+        Raises ValueError for a glob that matches no file, and for a file that is neither parquet nor JSONL.
         """
         if self.name == "arithmetic" or self._is_hub():
             return []
         paths = sorted(Path(p) for p in glob.glob(self.name, recursive=True))
         if not paths:
             raise ValueError(f"data.source={self.name} matches no file")
+        for path in paths:
+            if path.suffix not in SUFFIXES or not path.is_file():
+                raise ValueError(f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob")
         return paths
 
     def fingerprint(self) -> dict[str, Any]:
@@ -53,7 +58,7 @@ class Source:
                 "revision": self.revision,
                 "split": self.split,
             }
-        return {"files": {p.name: sha256_file(p) for p in self.files()}}
+        return {"files": sorted([p.name, sha256_file(p)] for p in self.files())}
 
     def records(self) -> Iterator[Record]:
         """Streams the records. Raises ValueError naming the file when one cannot be read."""
@@ -68,7 +73,8 @@ class Source:
                 yield from _file_records(path)
 
     def _is_hub(self) -> bool:
-        return "*" not in self.name and not Path(self.name).suffix and not Path(self.name).exists()
+        path = Path(self.name)
+        return not (glob.has_magic(self.name) or path.suffix in SUFFIXES or path.exists())
 
     def _hub_records(self) -> Iterator[Record]:
         from datasets import load_dataset
@@ -96,10 +102,8 @@ def _file_records(path: Path) -> Iterator[Record]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Record(values, f"{path}, row {number}")
-        except pa.ArrowInvalid as e:
+        except (pa.ArrowException, OSError) as e:
             raise ValueError(f"{path}: not a readable parquet file ({e})") from e
-    elif path.suffix in (".jsonl", ".json"):
+    else:
         for number, values in enumerate(read_jsonl(path), 1):
             yield Record(values, f"{path}, row {number}")
-    else:
-        raise ValueError(f"{path}: data.source takes .parquet and .jsonl files")

@@ -73,6 +73,8 @@ def arguments(
         "trust_remote_code": False,
         "dtype": dtype,
         "max_model_len": context,
+        # What the caller checked the context against, should it differ from the model's own.
+        "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
         "max_num_seqs": concurrency,
         "tensor_parallel_size": tensor_parallel,
         # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.

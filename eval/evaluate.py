@@ -80,6 +80,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
             planned.tokenizer,
             folder,
             revision=planned.revision,
+            model_context=config.model.context,
             device=config.device,
             **options,
         )
@@ -152,12 +153,14 @@ def _settings(config: DictConfig, label: str, model: str, revision: str | None, 
 
 def _identity(model: str, revision: str | None) -> dict[str, str | None]:
     folder = Path(model)
-    for name in (MANIFEST, "config.json"):
-        if (folder / name).exists():
-            return {name: sha256_file(folder / name)}
-    if folder.exists():
+    if not folder.exists():
+        return {"name": model, "revision": revision}
+    if is_complete(folder):
+        return {MANIFEST: sha256_file(folder / MANIFEST)}
+    files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
+    if not files or files[0].name != "config.json":
         raise ValueError(f"{folder} holds no model (no config.json): set model.path to one that does")
-    return {"name": model, "revision": revision}
+    return {path.name: sha256_file(path) for path in files}
 
 
 def _freeze(folder: Path, settings: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import chat
+from data_prep.errors import StageFailed
 from data_prep.schema import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem, Rollout
 from eval import engine, ledger
 
@@ -37,15 +38,17 @@ def generate(
     tensor_parallel: int,
     concurrency: int,
     revision: str | None = None,
+    model_context: int | None = None,
 ) -> None:
     """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem.
 
     ``model`` is a folder or a hub name; ``max_tokens`` the budget of one rollout, ``concurrency`` the
-    requests of one engine at a time; ``temperature`` 0 is greedy; ``device`` is cuda or cpu. Ray is the
-    cluster at RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
+    requests of one engine at a time; ``temperature`` 0 is greedy; ``device`` is cuda or cpu;
+    ``model_context``, in tokens, overrides the model's max_position_embeddings. Ray is the cluster at
+    RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
 
-    Raises ValueError when the context does not fit the model or the engines do not fit the machine, and
-    RuntimeError naming the engine when one dies; what had finished is kept.
+    Raises ValueError when there is no such model, the context does not fit it, or the engines do not fit the
+    machine, and StageFailed naming the engine when one dies; what had finished is kept.
     """
     path = folder / ledger.ROLLOUTS
     done = ledger.read(path)
@@ -56,7 +59,11 @@ def generate(
     from transformers import AutoConfig, AutoTokenizer
 
     encoder = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except OSError as e:
+        raise ValueError(f"no model at {model}: {str(e).splitlines()[0]}") from e
+    config.max_position_embeddings = model_context or config.max_position_embeddings
     prompts = {(p.set, p.id): chat.encode_prompt(encoder, p.problem) for p in problems}
     context = context_length(
         {key: len(ids) for key, ids in prompts.items()}, max_tokens, config.max_position_embeddings
@@ -165,7 +172,7 @@ def _actors(
     if engines * share > there:
         raise ValueError(
             f"eval.engines={engines} with eval.tensor_parallel={tensor_parallel} need {engines * share} "
-            f"{kind}s, but Ray has {there}: lower them, or ask for more {kind}s"
+            f"{kind}s, but Ray has {there}: lower them" + (", or set device=cpu" if kind == "GPU" else "")
         )
     resources = {"num_gpus": share} if device == "cuda" else {"num_cpus": share}
     remote = ray.remote(engine.Engine).options(
@@ -207,7 +214,7 @@ def _run(
             result = ray.get(ref)
         except ray.exceptions.RayError as e:
             reason = (str(e).strip().splitlines() or [type(e).__name__])[-1].strip()
-            raise RuntimeError(
+            raise StageFailed(
                 f"{name} died ({reason}): see {_log(folder, name)}. "
                 "Finished rollouts are kept, and the same command goes on from there"
             ) from e

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import resource
 from collections.abc import Iterable
-from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 
 from data_prep.answers import grade_state, is_exact, visible
@@ -88,7 +87,7 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     ``"timeout"`` stands for every judgement that was not reached: out of time, out of memory, or a crash.
     A text without a digit or a box is false unasked.
     """
-    from pebble import ProcessExpired, ProcessPool
+    from pebble import ProcessPool
 
     unique = dict.fromkeys(pairs)
     opinions: dict[Pair, bool | str] = dict.fromkeys(unique, False)
@@ -102,10 +101,7 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     with ProcessPool(max_workers=workers, initializer=_limit, context=context) as pool:
         futures = {pair: pool.schedule(_judge, args=pair, timeout=TIMEOUT) for pair in asked}
         for pair, future in futures.items():
-            try:
-                opinions[pair] = future.result()
-            except (FutureTimeout, ProcessExpired, MemoryError, RecursionError):
-                opinions[pair] = "timeout"
+            opinions[pair] = "timeout" if future.exception() else future.result()
     return opinions
 
 

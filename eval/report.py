@@ -19,7 +19,7 @@ from eval.metrics import METRICS, TOTAL
 from eval.plots import histogram, loss_curve
 from trainer import config as configs
 from trainer import metrics as training
-from trainer.rundir import Run, is_complete
+from trainer.rundir import PROVENANCE, Run, is_complete
 
 NEAR_ZERO = 0.02
 """A pass@1 at most this is called near zero."""
@@ -162,13 +162,17 @@ def _lengths(base: Evaluation | None, sft: Evaluation | None, config: DictConfig
 
 def _provenance(run: Run, config: DictConfig, evaluations: list[Evaluation]) -> str:
     manifest = Path(config.data.dir) / config.data.name / MANIFEST
+    made = next((read_json(a / PROVENANCE) for a in reversed(run.attempts)), None) or {
+        "git": provenance.git_commit(),
+        "versions": provenance.versions(),
+    }
     facts = {
-        "git commit": provenance.git_commit(),
+        "git commit": made["git"],
         "config": configs.config_hash(config),
         "dataset manifest": sha256_file(manifest) if manifest.exists() else "no dataset",
         "attempts": str(len(run.attempts)),
         **{f"evaluation of {e.label}": e.folder.name for e in evaluations},
         **{f"{name}.jsonl": value for name, value in evaluations[-1].settings["benchmarks"].items()},
-        **provenance.versions(),
+        **made["versions"],
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | `{value}` |" for key, value in facts.items())])

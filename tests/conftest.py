@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Fewer rows and rollouts than the quickstart, everything else as it is.
-SHORT = ["train.epochs=1", "eval.rollouts=4", "data.arithmetic.problems=4000"]
+SHORT = ["eval.rollouts=4", "data.arithmetic.problems=4000"]
 STEPS_BEFORE_STOP = 12
 
 

@@ -1,6 +1,7 @@
 """The whole line on real parts: verl, Ray and vLLM, stopped once by Ctrl-C and run again."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from data_prep import chat, vocabulary
-from tests.conftest import ROOT, Line, environment, lines, warmstart
+from tests.conftest import ROOT, SHORT, Line, environment, lines, warmstart
 from tests.greedy import TOKENS
 
 
@@ -31,7 +33,7 @@ def test_a_stopped_run_says_so_and_the_same_command_finishes_it(line: Line) -> N
 
 def test_training_teaches_what_the_base_model_cannot_do(line: Line) -> None:
     assert figures(line, "base")["pass@1"] <= 0.05
-    assert figures(line, line.export().name)["pass@1"] >= 0.15
+    assert figures(line, line.export().name)["pass@1"] >= 0.30
     assert figures(line, line.export().name)["hit_budget"] < 0.2 < figures(line, "base")["hit_budget"]
 
 
@@ -43,7 +45,7 @@ def test_every_rollout_is_there_once_with_a_seed_of_its_own(line: Line) -> None:
             ("heldout", p, k) for p in problems for k in range(4)
         )
         assert len({r["seed"] for r in rollouts}) == len(rollouts)
-        assert {r["engine"] for r in rollouts} == {"engine-0", "engine-1"}
+        assert {r["engine"] for r in rollouts} <= {"engine-0", "engine-1"}
         assert not any("<|im_end|>" in r["text"] for r in rollouts)
 
 
@@ -68,9 +70,10 @@ def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
         line.stopped.args, cwd=line.folder, env=environment(), capture_output=True, text=True, check=True
     )
     assert time.monotonic() - begin < 30
-    assert "training" not in again.stdout
-    changed = {p.name for p, before in files.items() if p.stat().st_mtime_ns != before}
-    assert changed <= {"report.md", "loss.png", "tokens.png"}
+    assert "trained to the end already" in again.stdout
+    after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
+    assert after.keys() == files.keys()
+    assert {p.name for p in files if after[p] != files[p]} <= {"report.md", "loss.png", "tokens.png"}
 
 
 def test_status_and_grade_read_the_finished_run(line: Line) -> None:
@@ -88,6 +91,64 @@ def test_a_run_does_not_change_under_its_name(line: Line) -> None:
     done = warmstart("train", "tiny", "train.lr=1e-3", folder=line.folder, check=False)
     assert done.returncode == 2
     assert "train.lr: 0.002 -> 0.001" in done.stderr and "run.name=NAME" in done.stderr
+
+
+@pytest.fixture
+def half_way(line: Line, tmp_path: Path) -> Line:
+    """A copy of the run as it stood after its first epoch."""
+    copy = Line(tmp_path / "copy", line.stopped, line.finished)
+    shutil.copytree(line.folder, copy.folder)
+    shutil.rmtree(copy.run / "checkpoints" / line.export().name)
+    return copy
+
+
+def test_a_damaged_checkpoint_is_named_before_anything_starts(half_way: Line) -> None:
+    steps = (half_way.run / "checkpoints").glob("step_*")
+    newest = max(steps, key=lambda p: int(p.name.removeprefix("step_")))
+    shard = next(newest.glob("model/*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
+    assert done.returncode == 2
+    assert shard.name in done.stderr and "missing or damaged" in done.stderr
+    assert len(list((half_way.run / "attempts").iterdir())) == 2
+
+
+def test_another_build_of_the_dataset_is_refused(half_way: Line) -> None:
+    (half_way.data / "manifest.json").write_text('{"another": "build"}')
+    done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
+    assert done.returncode == 2 and "another build of dataset tiny" in done.stderr
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop" in (p.info["cmdline"] or [])
+            and p.info["cwd"] == str(folder)]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(half_way: Line) -> None:
+    command = [sys.executable, "-m", "warmstart", "train", "tiny", *SHORT]
+    for victim, attempt in (("rank", 3), ("launcher", 4)):
+        process = subprocess.Popen(
+            command,
+            cwd=half_way.folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        metrics = half_way.run / "attempts" / str(attempt) / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.1)
+        (ranks_of(half_way.folder)[1] if victim == "rank" else process).send_signal(signal.SIGKILL)
+        error = process.communicate(timeout=60)[1]
+        deadline = time.monotonic() + 10
+        while ranks_of(half_way.folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert ranks_of(half_way.folder) == [], victim
+        if victim == "rank":
+            assert process.returncode == 1 and b"rank 1 exited -9" in error
 
 
 def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line: Line) -> None:

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # tools/setup.sh                          make .venv with the pinned CPU stack (make setup)
+# tools/setup.sh gpu                      make .venv-gpu with the pinned GPU stack (make setup-gpu)
 # tools/setup.sh requirements [--upgrade] write requirements-{cpu,gpu}.txt anew (make requirements)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STAMP=.venv/.ready
+VENV=.venv
+PINS=requirements-cpu.txt
 MIN_UV="0.9.0"
 # Wheels only, but for what is published as source alone.
-WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime)
+WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime --no-binary flash-attn)
 export UV_PYTHON_DOWNLOADS=never
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
@@ -20,12 +22,12 @@ die() {
 # What the environment was made from, and where: a moved folder has stale paths in its scripts.
 fingerprint() {
     pwd -P
-    sha256sum requirements-cpu.txt setup.py
+    sha256sum "$PINS" setup.py
 }
 
 is_ready() {
-    [[ -f $STAMP && -x .venv/bin/python && "$(<"$STAMP")" == "$(fingerprint)" ]] || return 1
-    .venv/bin/python -c '' 2>/dev/null
+    [[ -f $VENV/.ready && -x $VENV/bin/python && "$(<"$VENV/.ready")" == "$(fingerprint)" ]] || return 1
+    "$VENV/bin/python" -c '' 2>/dev/null
 }
 
 # Prints the path of a Python 3.11 or 3.12 of this machine.
@@ -82,18 +84,18 @@ make_venv() {
     is_ready && return
     python=$(find_python)
     find_uv "$python"
-    if [[ -f $STAMP && "$(head -n 1 "$STAMP")" == "$(pwd -P)" ]] && .venv/bin/python -c '' 2>/dev/null; then
-        rm -f "$STAMP" # complete, but older than the pins: bring it up to date
+    if [[ -f $VENV/.ready && "$(head -n 1 "$VENV/.ready")" == "$(pwd -P)" ]] && "$VENV/bin/python" -c '' 2>/dev/null; then
+        rm -f "$VENV/.ready" # complete, but older than the pins: bring it up to date
     else
         # None yet, or half of one: a package cut off while it was unpacked can look installed.
-        "$UV" venv --quiet --clear --python "$python" .venv
+        "$UV" venv --quiet --clear --python "$python" "$VENV"
     fi
-    say "installing the pinned packages into .venv (6 GB)"
-    "$UV" pip sync --quiet --python .venv/bin/python --require-hashes "${WHEELS[@]}" requirements-cpu.txt
-    "$UV" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
-    fingerprint >"$STAMP.tmp"
-    mv "$STAMP.tmp" "$STAMP"
-    say "done: .venv with $(.venv/bin/python --version)"
+    say "installing $PINS into $VENV"
+    "$UV" pip sync --quiet --python "$VENV/bin/python" --require-hashes "${WHEELS[@]}" "$PINS"
+    "$UV" pip install --quiet --python "$VENV/bin/python" --no-deps --no-build-isolation -e .
+    fingerprint >"$VENV/.ready.tmp"
+    mv "$VENV/.ready.tmp" "$VENV/.ready"
+    say "done: $VENV with $("$VENV/bin/python" --version)"
 }
 
 # Both files are resolved for the lowest supported Python; their pins hold for 3.12 as well (tests/test_setup.py).
@@ -112,6 +114,10 @@ write_requirements() {
 
 case ${1:-} in
     "") make_venv ;;
+    gpu)
+        VENV=.venv-gpu PINS=requirements-gpu.txt
+        make_venv
+        ;;
     requirements) shift && write_requirements "$@" ;;
-    *) die "usage: tools/setup.sh [requirements [--upgrade]]" ;;
+    *) die "usage: tools/setup.sh [gpu | requirements [--upgrade]]" ;;
 esac

@@ -7,7 +7,6 @@ written beside its place, then renamed; ``latest`` moves last.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from data_prep.files import MANIFEST, read_json, sha256_file, write_json, write_text
-from trainer.rundir import Run
+from trainer.rundir import SCALARS, Run
 
-SCALARS = "state.json"
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -40,28 +38,24 @@ def save(run: Run, step: int, engine: Any, scalars: dict[str, Any]) -> None:
     for name, tensors in (("model", model), ("optimizer", optimizer)):
         writer = dcp.HuggingFaceStorageWriter(str(partial / name), save_distributed=True)
         dcp.save(tensors, storage_writer=writer)
-    dist.barrier()
+    own = partial.glob(f"*/shard-{dist.get_rank() + 1:05}-*")
+    hashes: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(hashes, {str(p.relative_to(partial)): sha256_file(p) for p in own})
     if dist.get_rank() == 0:
         state = {"step": step, "scheduler": engine.lr_scheduler.state_dict(), "optimizer": numbers, **scalars}
-        write_json(partial / SCALARS, {k: v for k, v in state.items() if k != "lr_lambdas"})
-        files = sorted(p for p in partial.rglob("*") if p.is_file())
-        write_json(
-            partial / MANIFEST,
-            {"step": step, "files": {str(p.relative_to(partial)): sha256_file(p) for p in files}},
-        )
+        write_json(partial / SCALARS, state)
+        files = {SCALARS: sha256_file(partial / SCALARS)}
+        for part in hashes:
+            files |= part
+        write_json(partial / MANIFEST, {"step": step, "files": dict(sorted(files.items()))})
         partial.rename(final)
         write_text(run.latest, f"{final.name}\n")
     dist.barrier()
 
 
 def load(run: Run, step: int, engine: Any) -> dict[str, Any]:
-    """Restores checkpoints/step_N into the engine; returns the scalars it was saved with.
-
-    Raises ValueError when a file is missing or differs from the manifest.
-    """
+    """Restores checkpoints/step_N into the engine; returns the scalars it was saved with."""
     folder = run.checkpoint(step)
-    if dist.get_rank() == 0:
-        verify(folder)
     model, optimizer, _ = _state(engine)
     for name, tensors in (("model", model), ("optimizer", optimizer)):
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder / name)))
@@ -72,14 +66,6 @@ def load(run: Run, step: int, engine: Any) -> dict[str, Any]:
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **numbers}, options=_FLAT)
     engine.lr_scheduler.load_state_dict(state["scheduler"])
     return state
-
-
-def verify(folder: Path) -> None:
-    """Raises ValueError when a file of a checkpoint is missing or its hash differs from the manifest."""
-    for name, wanted in read_json(folder / MANIFEST)["files"].items():
-        path = folder / name
-        if not path.exists() or sha256_file(path) != wanted:
-            raise ValueError(f"{path} is missing or damaged: delete {folder} to go on from the checkpoint before it")
 
 
 def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.files import sha256_json, write_text
+from trainer.validation import check_values
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -28,20 +29,8 @@ FREE_FORM = (
     "verl.optim.override_optimizer_config",
 )
 
-CHOICES = {
-    "device": ("cuda", "cpu"),
-    "model.tokenizer": ("model", "qwen3", "trained"),
-    "data.clean": (None, "gsm8k"),
-    "data.answer_style": ("boxed",),
-    "train.precision": ("bf16", "fp32"),
-    "train.attention": ("flash_attention_2", "sdpa"),
-    "eval.dtype": ("auto", "float32", "bfloat16"),
-}
-POSITIVE = (
-    "data.max_chars", "data.max_length", "data.arithmetic.problems", "data.arithmetic.digits", "train.epochs",
-    "train.batch_size", "train.lr", "train.clip_grad", "train.max_tokens_per_gpu", "train.ranks", "eval.rollouts",
-    "eval.max_tokens", "eval.engines", "eval.tensor_parallel", "eval.concurrency",
-)  # fmt: skip
+# Sections of verl's configuration that are its own loop's, kept so that its trainer can run on the same file.
+UNUSED = ("verl.trainer.", "verl.data.", "verl.checkpoint.", "verl.profiler.")
 
 
 def recipes() -> list[str]:
@@ -76,7 +65,7 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
         raise ValueError("a run's configuration cannot change: " + "; ".join(changes))
-    _check_values(changed, known)
+    check_values(changed, dict(_leaves(changed)), known)
     OmegaConf.set_readonly(changed, True)
     return changed
 
@@ -89,12 +78,12 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         _check_override(override, base, known)
     try:
-        config = _compose(recipe, list(overrides))
+        config = _compose(recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides])
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as e:
         raise ValueError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
     assert isinstance(resolved, DictConfig)
-    _check_values(resolved, known)
+    check_values(resolved, dict(_leaves(resolved)), known)
     OmegaConf.set_readonly(resolved, True)
     return resolved
 
@@ -153,6 +142,10 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
         raise ValueError(f"recipe {name}: {e}") from e
 
 
+def _is_free(key: str) -> bool:
+    return key.startswith(tuple(f"{k}." for k in FREE_FORM))
+
+
 def _lineage(recipe: str) -> Iterator[str]:
     """The recipe and the recipes it is built on, without base."""
     if recipe == "base":
@@ -196,7 +189,7 @@ def _unknown(key: str, known: dict[str, Any], where: str) -> ValueError:
 
 def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
     for key, _ in _leaves(config):
-        if key == "defaults" or key in known or key.startswith(tuple(f"{k}." for k in FREE_FORM)):
+        if key == "defaults" or key in known or _is_free(key):
             continue
         if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
             raise ValueError(f"{where}: {key} is a section; set the keys in it")
@@ -207,39 +200,12 @@ def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> N
     key, equals, _ = override.partition("=")
     if not equals:
         raise ValueError(f"{override!r} is not an override: write key=value")
-    if key in known or key.startswith(tuple(f"{k}." for k in FREE_FORM)):
+    if key in known or _is_free(key):
         if source := _mirrors().get(key):
             raise ValueError(f"{key} is set from {source}: change that key instead")
+        if key.startswith(UNUSED):
+            raise ValueError(f"{key} has no effect: this loop reads its settings from data and train")
         return
     if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
         raise ValueError(f"{key} is a section; set the keys in it")
     raise _unknown(key, known, "command line")
-
-
-def _check_values(config: DictConfig, known: dict[str, Any]) -> None:
-    values = dict(_leaves(config))
-    for key, default in known.items():
-        value = values.get(key)
-        if default is None or (isinstance(default, str) and default.startswith("${")):
-            continue
-        wanted = (int, float) if isinstance(default, float) else type(default)
-        wrong = not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool)
-        if wrong and not key.startswith("verl."):
-            raise ValueError(f"{key} must be {_name(default)}, not {value!r}")
-    for key, choices in CHOICES.items():
-        if values[key] not in choices:
-            raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, not {values[key]!r}")
-    for key in POSITIVE:
-        if not values[key] > 0:
-            raise ValueError(f"{key} must be positive, not {values[key]!r}")
-    if config.train.max_tokens_per_gpu < config.data.max_length:
-        raise ValueError(
-            f"train.max_tokens_per_gpu={config.train.max_tokens_per_gpu} cannot hold a row of "
-            f"data.max_length={config.data.max_length} tokens: raise the first or lower the second"
-        )
-    if not 0 < config.eval.top_p <= 1 or config.eval.temperature < 0:
-        raise ValueError("eval.top_p must be in (0, 1] and eval.temperature at least 0")
-
-
-def _name(value: Any) -> str:
-    return {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}[type(value)]

@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.dataset_utils import DatasetPadMode, SFTTensorCollator
+from verl.utils.torch_functional import FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.losses import sft_loss
@@ -60,7 +61,12 @@ class Engine(FSDPEngineWithLMHead):
     def prepare_model_outputs(
         self, output: Any, output_args: dict, micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict:
-        """Log-probabilities of the packed tokens, nested by row, in one fused call."""
+        """Log-probabilities of the packed tokens, nested by row, in one call.
+
+        With flash-attn verl's own in-place kernel is leaner, so that stays.
+        """
+        if FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         logits = output.logits.squeeze(0).float()
         labels = output_args["input_ids_rmpad_rolled"]
         log_probs = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")

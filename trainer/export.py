@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep import provenance, vocabulary
-from data_prep.files import MANIFEST, sha256_file, whole_folder, write_json
-from trainer.rundir import Run, is_complete
+from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
+from trainer.rundir import SCALARS, Run, is_complete
 
 SHARD_SIZE = "5GB"
 
@@ -31,6 +31,14 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
         found = ", ".join(map(str, run.checkpoints)) or "none"
         raise ValueError(f"{run.root} has no complete checkpoint of step {step} (complete: {found})")
     tokenizer = vocabulary.load(Path(config.verl.model.tokenizer_path))
+    with writer(folder.with_name(f".{folder.name}.lock")):
+        if not is_complete(folder):
+            _export(run, config, step, tokenizer, folder)
+    return folder
+
+
+def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
+    state = read_json(run.checkpoint(step) / SCALARS)
     with whole_folder(folder) as partial:
         _weights(run.checkpoint(step) / "model", partial)
         _configs(config, tokenizer, partial)
@@ -42,12 +50,11 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
                 "run": run.name,
                 "step": step,
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
-                "dataset": sha256_file(Path(config.data.dir) / config.data.name / MANIFEST),
+                "dataset": state["dataset"],
                 "files": {p.name: sha256_file(p) for p in files},
                 "versions": provenance.versions(),
             },
         )
-    return folder
 
 
 def _weights(shards: Path, folder: Path) -> None:
@@ -82,6 +89,7 @@ def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
     model = AutoConfig.from_pretrained(config.model.path, revision=config.model.revision)
     model.dtype = "bfloat16"
     model.eos_token_id, model.pad_token_id = ends[0], ends[1]
+    model.max_position_embeddings = config.model.context or model.max_position_embeddings
     model.save_pretrained(folder)
     GenerationConfig(
         do_sample=True,

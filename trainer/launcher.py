@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +22,12 @@ from typing import IO
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from data_prep.files import read_json, writer
+from data_prep import provenance
+from data_prep.files import read_json, verify, write_json, writer
 from trainer import config as configs
 from trainer import loop, models, ranks, rundir
 from trainer.metrics import StepMetrics, follow
+from trainer.rundir import PROVENANCE
 from trainer.stopping import SIGNALS, STOPPED, StopRequest
 
 CRASH_GRACE_SECONDS = 10
@@ -37,16 +39,19 @@ def train(config: DictConfig) -> int:
     """Trains ``config``'s run from where it stands to its end; returns the exit code.
 
     Starts ``train.ranks`` processes here; under srun this process is one rank. Raises ValueError when the
-    run was started with other values, or another process is writing it.
+    run was started with other values, another process is writing it, or its newest checkpoint is damaged.
     """
     if not ranks.under_slurm(os.environ):
-        return _launch(config)
+        with _attempt(config) as (run, attempt):
+            return _launch(run, attempt, config)
     stop = StopRequest()
     os.environ.update(ranks.slurm_environment(os.environ))
-    if os.environ["RANK"] != "0":
-        return loop.train(rundir.Run.of(config), None, config, stop)
-    with _attempt(config) as (run, attempt):
-        return loop.train(run, attempt, config, stop)
+    if os.environ["RANK"] == "0":
+        with _attempt(config) as (run, attempt):
+            return loop.train(run, attempt, config, stop, "env://")
+    # Rank 0 answers for the job, so that srun does not kill the others for its code.
+    code = loop.train(rundir.Run.of(config), None, config, stop, "env://")
+    return 0 if code == STOPPED else code
 
 
 @contextmanager
@@ -55,38 +60,55 @@ def _attempt(config: DictConfig) -> Iterator[tuple[rundir.Run, Path]]:
     run = rundir.start(config)
     with writer(run.lock):
         models.materialise(config)
+        _check_resume(run, config)
         attempt = run.new_attempt()
         configs.write(config, attempt / "config.yaml")
+        write_json(attempt / PROVENANCE, {"git": provenance.git_commit(), "versions": provenance.versions()})
         yield run, attempt
 
 
-def _launch(config: DictConfig) -> int:
-    with _attempt(config) as (run, attempt), (attempt / "log").open("w", encoding="utf-8") as log:
-        processes = _spawn(run, attempt, config, log)
-        with _forwarding(processes):
+def _check_resume(run: rundir.Run, config: DictConfig) -> None:
+    """Raises ValueError when the newest checkpoint is damaged or was trained on another build of the dataset."""
+    identity = loop.dataset_identity(config)
+    if not run.checkpoints:
+        return
+    newest = run.checkpoint(run.checkpoints[-1])
+    verify(newest)
+    if read_json(newest / rundir.SCALARS)["dataset"] != identity:
+        raise ValueError(
+            f"{newest} was trained on another build of dataset {config.data.name}: "
+            "restore that build, or name a new run with run.name=NAME"
+        )
+
+
+def _launch(run: rundir.Run, attempt: Path, config: DictConfig) -> int:
+    with (attempt / "log").open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as meeting:
+        processes = _spawn(run, attempt, config, log, f"file://{meeting}/ranks")
+        with _forwarding(processes) as forwarded:
             codes = _wait(processes, attempt)
-        outcome = attempt / loop.OUTCOME
-        if outcome.exists():
-            return loop.exit_code(read_json(outcome)["status"])
-        if STOPPED in codes:
-            return STOPPED
-        tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        failed = ", ".join(f"rank {r} exited {code}" for r, code in enumerate(codes) if code)
-        print("\n".join(tail), file=sys.stderr)
-        print(f"training failed ({failed}); the whole log is {attempt / 'log'}", file=sys.stderr)
-        return 1
+    if (attempt / loop.OUTCOME).exists():
+        return loop.exit_code(read_json(attempt / loop.OUTCOME)["status"])
+    if forwarded:
+        return STOPPED
+    tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+    failed = ", ".join(f"rank {r} exited {code}" for r, code in enumerate(codes) if code)
+    print("\n".join(tail), file=sys.stderr)
+    print(f"training failed ({failed}); the whole log is {attempt / 'log'}", file=sys.stderr)
+    return loop.USAGE if loop.USAGE in codes else 1
 
 
-def _spawn(run: rundir.Run, attempt: Path, config: DictConfig, log: IO[str]) -> list[subprocess.Popen[bytes]]:
+def _spawn(
+    run: rundir.Run, attempt: Path, config: DictConfig, log: IO[str], rendezvous: str
+) -> list[subprocess.Popen[bytes]]:
     """One process a rank, each in a session of its own so that a terminal's Ctrl-C reaches only us."""
     count = config.train.ranks
-    threads = str(max(1, (os.cpu_count() or 1) // count))
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    common = {"WORLD_SIZE": str(count)}
     if config.device == "cpu":
-        common |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}
+        threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+        common |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "trainer.loop", str(run.root), str(attempt)],
+            [sys.executable, "-m", "trainer.loop", str(run.root), str(attempt), rendezvous],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -102,24 +124,20 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @contextmanager
-def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Passes every stop signal on to all ranks, for as long as they take."""
+def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Passes every stop signal on to all ranks, for as long as they take; yields the signals passed on."""
+    forwarded: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.append(number)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield
+        yield forwarded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -147,6 +165,8 @@ def _show(steps: Iterator[StepMetrics | None], bar: tqdm) -> None:
         if bar.disable:
             print(step.line(), flush=True)
             continue
-        bar.total = step.total
-        bar.set_postfix(loss=f"{step.loss:.4f}", tokens_per_s=f"{step.tokens_per_s:,.0f}", refresh=False)
+        if bar.total is None:
+            bar.initial = bar.n = step.step - 1
+            bar.total = step.total
+        bar.set_postfix_str(step.line().partition("  ")[2], refresh=False)
         bar.update(step.step - bar.n)

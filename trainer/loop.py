@@ -1,6 +1,6 @@
 """The training loop of one rank.
 
-    python -m trainer.loop RUN ATTEMPT      (rank and rendezvous in torch's environment variables)
+    python -m trainer.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the environment)
 
 Replaces verl's own loop, which drops the rows that do not fill a step, has no stop, and resumes an epoch
 off; model, sharding, optimizer and loss are verl's engine.
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from omegaconf import DictConfig
 
-from data_prep.files import write_json
+from data_prep.files import MANIFEST, sha256_file, write_json
 from trainer import config as configs
 from trainer import ranks, sampler
 from trainer.metrics import StepMetrics, rebuild
@@ -24,19 +24,22 @@ from trainer.rundir import Run
 from trainer.stopping import STOPPED, StopRequest
 
 OUTCOME = "outcome.json"
+USAGE = 2
 
 
-def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest) -> int:
+def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str) -> int:
     """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit code.
 
     Collective over the ranks. ``attempt`` is where rank 0 writes metrics and outcome; others may pass None.
+    Raises ValueError for a missing GPU or package.
     """
     import torch.distributed as dist
 
     from trainer import checkpoint
     from trainer.dataset import TokenDataset
 
-    rank = ranks.join(config.device)
+    ranks.check_device(config.device, config.train.attention)
+    rank = ranks.join(config.device, rendezvous)
     dataset = TokenDataset(config.verl.data.train_files)
     settings, world = config.train, dist.get_world_size()
     per_epoch = sampler.steps_per_epoch(len(dataset), settings.batch_size)
@@ -64,7 +67,7 @@ def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest)
                 log.flush()
                 print(metrics.line(), flush=True)
             if step % per_epoch == 0 or step == total or stopped:
-                checkpoint.save(run, step, engine, {"rows": len(dataset)})
+                checkpoint.save(run, step, engine, {"dataset": dataset_identity(config)})
     status = "finished" if step == total else "stopped"
     if rank == 0:
         assert attempt is not None
@@ -73,6 +76,14 @@ def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest)
     dist.barrier()
     dist.destroy_process_group()
     return exit_code(status)
+
+
+def dataset_identity(config: DictConfig) -> str:
+    """What names the dataset's content: the hash of its manifest. Raises ValueError when it is not built."""
+    manifest = Path(config.data.dir) / config.data.name / MANIFEST
+    if not manifest.exists():
+        raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
+    return sha256_file(manifest)
 
 
 def exit_code(status: str) -> int:
@@ -133,7 +144,12 @@ def main() -> None:
     """Entry of one rank."""
     stop = StopRequest()
     run, attempt = Run(Path(sys.argv[1])), Path(sys.argv[2])
-    sys.exit(train(run, attempt, configs.read(attempt / "config.yaml"), stop))
+    try:
+        code = train(run, attempt, configs.read(attempt / "config.yaml"), stop, sys.argv[3])
+    except ValueError as e:
+        print(f"warmstart: {e}", flush=True)
+        code = USAGE
+    sys.exit(code)
 
 
 if __name__ == "__main__":

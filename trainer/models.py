@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from data_prep import vocabulary
-from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json
+from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
 
 VOCABULARY_MULTIPLE = 128
 """Embedding rows are rounded up to this, as Qwen's own are."""
@@ -23,11 +24,18 @@ def materialise(config: DictConfig) -> None:
     folder, tokenizer = Path(config.model.path), Path(config.verl.model.tokenizer_path)
     init, seed = dict(config.model.init), config.model.init_seed
     identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
-    if folder.exists():
-        manifest = folder / MANIFEST
-        if not manifest.exists() or read_json(manifest)["identity"] != identity:
-            raise ValueError(f"{folder} holds another model than model.init describes: delete it or change model.path")
-        return
+    with writer(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            manifest = folder / MANIFEST
+            if not manifest.exists() or read_json(manifest)["identity"] != identity:
+                raise ValueError(
+                    f"{folder} holds another model than model.init describes: delete it, or set model.path"
+                )
+            return
+        _build(folder, init, seed, tokenizer, identity)
+
+
+def _build(folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, identity: dict[str, Any]) -> None:
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
     from transformers.utils.logging import disable_progress_bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 from collections.abc import Mapping
@@ -28,16 +29,41 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"],
         "MASTER_ADDR": hosts.stdout.split()[0],
-        "MASTER_PORT": str(20000 + (job * 31 + step) % 20000),
+        # Below the range that Linux hands out by itself.
+        "MASTER_PORT": str(20000 + (job * 31 + step) % 12000),
     }
 
 
-def join(device: str) -> int:
-    """Joins the process group that the environment describes; returns this process's rank."""
+def check_device(device: str, attention: str) -> None:
+    """Raises ValueError when this process's GPU or the attention package is not there."""
+    import torch
+
+    if device == "cpu":
+        return
+    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= there:
+        raise ValueError(
+            f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or device=cpu"
+        )
+    if attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ValueError("flash-attn is not installed: install requirements-gpu.txt, or set train.attention=sdpa")
+
+
+def join(device: str, rendezvous: str) -> int:
+    """Joins the process group; returns this process's rank.
+
+    ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm.
+    """
     import torch
     import torch.distributed as dist
 
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group(
+        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+        init_method=rendezvous,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=COLLECTIVE_TIMEOUT,
+    )
     return dist.get_rank()

@@ -11,6 +11,11 @@ from omegaconf import DictConfig
 from data_prep.files import MANIFEST
 from trainer import config as configs
 
+SCALARS = "state.json"
+"""In a checkpoint's folder: step, scheduler and every other number."""
+PROVENANCE = "provenance.json"
+"""In an attempt's folder: git commit and package versions."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -99,14 +104,13 @@ def is_complete(folder: Path) -> bool:
     return (folder / MANIFEST).exists()
 
 
-def start(config: DictConfig) -> Run:
-    """Opens the run of ``config``, freezing the configuration on first use.
+def check(config: DictConfig) -> Run:
+    """The run of ``config``, which need not exist yet.
 
-    Raises ValueError when the run exists with other values of keys that may not change.
+    Raises ValueError when it was started with other values of keys that may not change.
     """
     run = Run.of(config)
     if not run.config.exists():
-        configs.write(config, run.config)
         return run
     changes = configs.immutable_changes(configs.read(run.config), config)
     if changes:
@@ -114,6 +118,14 @@ def start(config: DictConfig) -> Run:
             f"{run.root} was started with other values:\n  " + "\n  ".join(changes)
             + "\nuse those values, or name a new run with run.name=NAME"
         )  # fmt: skip
+    return run
+
+
+def start(config: DictConfig) -> Run:
+    """Opens the run of ``config``, freezing the configuration on first use. Raises ValueError as ``check`` does."""
+    run = check(config)
+    if not run.config.exists():
+        configs.write(config, run.config)
     return run
 
 

@@ -25,7 +25,7 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "exports": run.exports,
         "evaluations": {e.name: "done" if is_complete(e) else "incomplete" for e in run.evaluations},
-        "log": str(run.attempts[-1] / "log") if run.attempts else None,
+        "log": next((str(a / "log") for a in reversed(run.attempts) if (a / "log").exists()), None),
     }
 
 

@@ -72,7 +72,8 @@ def test_a_missing_column_lists_the_columns_there_are() -> None:
 def test_gsm8k_columns_become_a_think_block_and_a_box() -> None:
     solution = "48/2 = <<48/2=24>>24 clips.\n48+24 = <<48+24=72>>72 clips.\n#### 72"
     values = {"problem": "How many?", "solution": solution, "answer": "72", "id": "gsm8k-0", "source": "g"}
-    row = from_columns(Record(values, "f, row 1"), {c: c for c in ("problem", "solution", "answer")}, "gsm8k")
+    columns = {"problem": "problem", "solution": "solution", "answer": "answer", "uuid": "id"}
+    row = from_columns(Record(values, "f, row 1"), columns, "gsm8k")
     assert row.solution == ("<think>\n48/2 = 24 clips.\n48+24 = 72 clips.\n</think>\n\nThe answer is \\boxed{72}.")
     assert (row.uuid, row.answer) == ("gsm8k-0", "72")
 
@@ -81,8 +82,12 @@ def test_messages_become_a_row() -> None:
     messages = [{"role": "user", "content": "p"}, {"role": "assistant", "content": GOOD}]
     row = from_columns(Record({"messages": messages}, "f, row 1"), {"messages": "messages"}, None)
     assert (row.problem, row.solution, row.answer) == ("p", GOOD, "7")
-    with pytest.raises(Dropped, match="no user and assistant turn"):
+    with pytest.raises(Dropped, match="not one user"):
         from_columns(Record({"messages": messages[:1]}, "f, row 1"), {"messages": "messages"}, None)
+    with pytest.raises(Dropped, match="not one user"):
+        from_columns(Record({"messages": messages * 2}, "f, row 1"), {"messages": "messages"}, None)
+    with pytest.raises(ValueError, match="f, row 1: column 'messages' must hold messages with role and content"):
+        from_columns(Record({"messages": [{"from": "a", "value": "b"}]}, "f, row 1"), {"messages": "messages"}, None)
 
 
 def test_cleaning_keeps_what_is_not_an_annotation() -> None:

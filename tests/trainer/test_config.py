@@ -48,12 +48,30 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
         (["data.max_length=9000"], ["train.max_tokens_per_gpu=4096", "data.max_length=9000"]),
         (["device=tpu"], ["device must be one of cuda, cpu"]),
         (["train.lr"], ["write key=value"]),
+        (["data.train_rows=abc"], ["data.train_rows must be an integer, not 'abc'"]),
+        (["data.train_rows=0"], ["data.train_rows must be positive"]),
+        (["data.test_rows=-3"], ["data.test_rows must be at least 0"]),
+        (["train.max_steps=-1"], ["train.max_steps must be positive"]),
+        (["train.warmup_ratio=3"], ["train.warmup_ratio must be between 0 and 1"]),
+        (["train.betas=[0.9]"], ["train.betas must be two numbers"]),
+        (["eval.top_p=0"], ["eval.top_p must be at most 1 and positive"]),
+        (["run.name=5"], ["run.name must be text, not 5"]),
+        (["model.init=5"], ["model.init must be a mapping"]),
+        (["train.attention=flash_attention_2"], ["needs a GPU", "train.attention=sdpa"]),
+        (["verl.trainer.save_freq=10"], ["has no effect"]),
+        (["verl.engine.strategy=fsdp"], ["verl.engine.strategy must be one of fsdp2"]),
+        (["data.columns={problem: q}"], ["data.columns must name problem, solution, answer or messages"]),
     ],
 )
 def test_bad_override_is_named(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         configs.load("tiny", overrides)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_keys_of_a_users_own_mapping_are_free() -> None:
+    config = configs.load("gsm8k_smoke", ["data.source=a.jsonl", "data.columns.uuid=name", "model.init.head_dim=64"])
+    assert (config.data.columns.uuid, config.model.init.head_dim) == ("name", 64)
 
 
 def test_missing_value_and_unknown_recipe_are_named() -> None:

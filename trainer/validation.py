@@ -1,0 +1,93 @@
+"""What a recipe's values must be: types, ranges, choices, and what must fit together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+CHOICES = {
+    "device": ("cuda", "cpu"),
+    "model.tokenizer": ("model", "qwen3", "trained"),
+    "data.clean": (None, "gsm8k"),
+    "data.answer_style": ("boxed",),
+    "train.precision": ("bf16", "fp32"),
+    "train.attention": ("flash_attention_2", "sdpa"),
+    "eval.dtype": ("auto", "float32", "bfloat16"),
+    "verl.engine.strategy": ("fsdp2",),
+}
+POSITIVE, NOT_NEGATIVE, SHARE = (1e-12, math.inf), (0, math.inf), (0, 1)
+RANGES = {
+    "data.arithmetic.problems": POSITIVE, "data.arithmetic.digits": POSITIVE, "data.max_chars": POSITIVE,
+    "data.max_length": POSITIVE, "data.train_rows": POSITIVE, "data.test_rows": NOT_NEGATIVE,
+    "data.seed": NOT_NEGATIVE, "model.init_seed": NOT_NEGATIVE, "model.context": POSITIVE,
+    "train.epochs": POSITIVE, "train.batch_size": POSITIVE, "train.max_steps": POSITIVE, "train.lr": POSITIVE,
+    "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
+    "train.clip_grad": POSITIVE, "train.seed": NOT_NEGATIVE, "train.max_tokens_per_gpu": POSITIVE,
+    "train.ranks": POSITIVE, "eval.limit": POSITIVE, "eval.rollouts": POSITIVE, "eval.temperature": NOT_NEGATIVE,
+    "eval.top_p": (1e-12, 1), "eval.max_tokens": POSITIVE, "eval.engines": POSITIVE,
+    "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE,
+}  # fmt: skip
+OPTIONAL_TYPES = {"data.train_rows": 1, "train.max_steps": 1, "eval.limit": 1, "model.context": 1, "model.init": {}}
+"""Keys that may be null, with an example of what they are otherwise."""
+TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks")
+COLUMNS = (("problem", "solution", "answer"), ("messages",))
+"""What ``data.columns`` must name, one or the other."""
+
+
+def check_values(config: DictConfig, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Checks a resolved configuration; ``values`` and ``defaults`` are its and base.yaml's leaves by dotted key.
+
+    A default's type is the type wanted. Raises ValueError naming the key, what it must be and what it is.
+    """
+    examples = dict(defaults) | OPTIONAL_TYPES | dict.fromkeys(TEXTS, "")
+    for key, example in examples.items():
+        value = values.get(key)
+        own = not key.startswith("verl.") and example is not None
+        if own and not _is_like(value, example) and not (value is None and key in OPTIONAL_TYPES):
+            raise ValueError(f"{key} must be {_name(example)}, not {value!r}")
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, not {values[key]!r}")
+    for key, (low, high) in RANGES.items():
+        if values[key] is not None and not low <= values[key] <= high:
+            wanted = {POSITIVE: "positive", NOT_NEGATIVE: "at least 0", SHARE: "between 0 and 1"}
+            raise ValueError(
+                f"{key} must be {wanted.get((low, high), f'at most {high} and positive')}, not {values[key]!r}"
+            )
+    _check_together(config)
+
+
+def _check_together(config: DictConfig) -> None:
+    train, data = config.train, config.data
+    if train.max_tokens_per_gpu < data.max_length:
+        raise ValueError(
+            f"train.max_tokens_per_gpu={train.max_tokens_per_gpu} cannot hold a row of "
+            f"data.max_length={data.max_length} tokens: raise the first or lower the second"
+        )
+    if config.device == "cpu" and train.attention == "flash_attention_2":
+        raise ValueError("train.attention=flash_attention_2 needs a GPU: set train.attention=sdpa with device=cpu")
+    if len(train.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in train.betas):
+        raise ValueError(f"train.betas must be two numbers in [0, 1), not {list(train.betas)}")
+    if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):
+        ways = " or ".join(", ".join(wanted) for wanted in COLUMNS)
+        raise ValueError(f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}")
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    kinds = (int, float) if isinstance(example, float) else type(example)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(example, bool)
+
+
+def _name(example: Any) -> str:
+    names = {
+        int: "an integer",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        list: "a list",
+        dict: "a mapping",
+    }
+    return names[type(example)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import read_jsonl, sha256_file
+from data_prep.files import read_jsonl, sha256_file, write_jsonl
 from data_prep.schema import Problem
 
 EXPECTED = {"aime2025": 30, "aime2026": 30, "amc2023": 40, "aime2024": 30, "math500": 500, "gsm8k_test": 1319}
@@ -27,6 +27,16 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
     if limit is not None and limit < 1:
         raise ValueError(f"eval.limit must be positive or null, not {limit}")
     return [problem for name in sets for problem in _load_set(_file(folder, name), name)[:limit]]
+
+
+def write_problems(path: Path, problems: list[Problem]) -> None:
+    """Writes problems with their sets, for ``read_problems``."""
+    write_jsonl(path, map(vars, problems))
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems that ``write_problems`` wrote."""
+    return [Problem(**values) for values in read_jsonl(path)]
 
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:

@@ -1,13 +1,32 @@
-"""Row filters: each a named question with one answer, asked in a fixed order and counted."""
+"""Row filters: each a named question with one answer, asked in a fixed order and counted.
+
+All look at one row alone; what needs every row (duplicates, benchmarks, the subset) is asked after them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import zlib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from data_prep.answers import grade_state
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row
 from data_prep.vocabulary import CONTROL_TOKENS
+
+NO_ANSWER = re.compile(r"(?i)\s*(?:not\s*found|proof|none|n/?a)?\s*")
+"""Answers that OpenR1-Math-220k writes where there is nothing to check."""
+LOOPING = 0.10
+"""zlib keeps less than this share of a text that repeats itself; verified long-think traces keep 0.25 to 0.4."""
+LOOP_WINDOW = 4_000
+"""Characters at the end that are looked at by themselves: a loop begins late."""
+FOREIGN_SHARE = 0.005
+"""Share of letters of other scripts in a trace above which it is mixed: one word in a page."""
+
+# Scripts that English mathematics does not use; Greek is notation.
+_FOREIGN = re.compile(
+    "[\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]"
+)
 
 
 @dataclass(frozen=True)
@@ -19,17 +38,21 @@ class Filter:
 
 
 def standard(max_chars: int) -> list[Filter]:
-    """The filters that need only the row's text, in the order they are asked."""
+    """The filters of a row's text, in the order they are asked."""
     return [
+        Filter("no checkable answer", lambda row: not NO_ANSWER.fullmatch(row.answer)),
         Filter("control token in the text", _no_control_token),
         Filter("not exactly one think block", _one_think_block),
-        Filter(
-            "no boxed answer after the think block",
-            lambda row: grade_state(row.solution, "stop")[0] == "boxed",
-        ),
+        Filter("no boxed answer after the think block", lambda row: grade_state(row.solution, "stop")[0] == "boxed"),
         Filter(f"over {max_chars} characters", lambda row: len(row.solution) <= max_chars),
-        Filter("problem seen before", _first_of_its_problem()),
+        Filter("degenerate repetition", _not_looping),
+        Filter("mixed languages", _one_script),
     ]
+
+
+def question_type_allowed(question_type: object, allowed: Collection[str] | None) -> bool:
+    """Whether a record's ``question_type`` is one that the recipe takes; None takes all."""
+    return allowed is None or question_type in allowed
 
 
 def _no_control_token(row: Row) -> bool:
@@ -44,13 +67,16 @@ def _one_think_block(row: Row) -> bool:
     return text.startswith(THINK_OPEN) and text.count(THINK_OPEN) == 1 and text.count(THINK_CLOSE) == 1
 
 
-def _first_of_its_problem() -> Callable[[Row], bool]:
-    seen: set[str] = set()
+def _not_looping(row: Row) -> bool:
+    return all(_kept_share(text) >= LOOPING for text in (row.solution, row.solution[-LOOP_WINDOW:]))
 
-    def keep(row: Row) -> bool:
-        problem = " ".join(row.problem.split())
-        new = problem not in seen
-        seen.add(problem)
-        return new
 
-    return keep
+def _kept_share(text: str) -> float:
+    """Compressed size over size; 1 for a text too short to say."""
+    data = text.encode()
+    return len(zlib.compress(data, 1)) / len(data) if len(data) >= LOOP_WINDOW // 4 else 1.0
+
+
+def _one_script(row: Row) -> bool:
+    text = row.solution
+    return text.isascii() or len(_FOREIGN.findall(text)) <= FOREIGN_SHARE * len(text)

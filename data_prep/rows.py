@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from typing import Any
 
 from data_prep.answers import grade_state, is_exact
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
-from data_prep.sources import Record
+from data_prep.sources import BadRecord, Record
+from data_prep.subset import draw
 
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
 """Why a record has no trace: the check that its best trace failed."""
@@ -18,37 +20,44 @@ class Dropped(Exception):
     """A record that yields no row; ``args[0]`` is the reason, as the funnel counts it."""
 
 
-def from_openr1(record: Record, verifier: str) -> Row:
-    """The first trace that is complete, verified at its own index, and whose own box is the answer.
+def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
+    """A trace that is complete, verified at its own index, and whose own box is the answer.
 
-    The record promises only that one trace is right, so all flags are read at the trace's index; a null
-    flag is not a verification. Raises Dropped with the reason, ValueError for a record of another schema.
+    The record promises only that one trace is right, so all flags are read at the trace's index; a null flag
+    is not a verification. Among several, ``choice`` is first, shortest, longest or random (by a hash of seed
+    and uuid). Raises Dropped with the reason, BadRecord for a record of another schema.
     """
     generations = _column(record, "generations", list)
     complete = _aligned(record, "is_reasoning_complete", len(generations))
     finish = _aligned(record, "finish_reasons", len(generations))
     verified = _aligned(record, verifier, len(generations))
     answer = _answer(record, "answer")
-    passed = 0
+    passed, good = 0, []
     for i, text in enumerate(generations):
         if not isinstance(text, str):
-            raise ValueError(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
-        checks = (
-            complete[i] is True and finish[i] in (None, "stop"),
-            verified[i] is True,
-            _answers(text, answer),
-        )
+            raise BadRecord(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
+        checks = (complete[i] is True and finish[i] in (None, "stop"), verified[i] is True, _answers(text, answer))
         if all(checks):
-            return _row(record, i, _column(record, "problem", str), text, answer)
-        passed = max(passed, checks.index(False))
-    raise Dropped(TRACE_DROPS[passed])
+            good.append(i)
+        else:
+            passed = max(passed, checks.index(False))
+    if not good:
+        raise Dropped(TRACE_DROPS[passed])
+    rank = {
+        "first": lambda i: i,
+        "shortest": lambda i: (len(generations[i]), i),
+        "longest": lambda i: (-len(generations[i]), i),
+        "random": lambda i: draw(seed, f"{record.values.get('uuid')}:{i}"),
+    }[choice]
+    trace = min(good, key=rank)
+    return _row(record, trace, _column(record, "problem", str), generations[trace], answer)
 
 
 def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> Row:
     """A row from a dataset of another schema, through ``data.columns``.
 
     A solution without a think block becomes one, followed by the boxed answer. Raises Dropped when no
-    answer can be found, ValueError for a missing column.
+    answer can be found, BadRecord for a missing column.
     """
     if "messages" in columns:
         problem, solution = _turns(record, columns["messages"])
@@ -80,14 +89,16 @@ def _row(record: Record, trace: int, problem: str, solution: str, answer: str, u
     source = str(record.values.get("source") or "unknown")
     given = _column(record, uuid_column, str) if uuid_column in record.values else None
     uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
-    return Row(row_id(source, uuid, trace), source, uuid, trace, problem.strip(), solution.strip(), answer)
+    # Composed, as the tokenizer would have it, so that tokens spell the text exactly.
+    problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
+    return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer)
 
 
 def _turns(record: Record, column: str) -> tuple[str, str]:
     """The user's and the assistant's text of a single-turn conversation."""
     messages = _column(record, column, list)
     if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
-        raise ValueError(f"{record.where}: column {column!r} must hold messages with role and content")
+        raise BadRecord(f"{record.where}: column {column!r} must hold messages with role and content")
     if [m["role"] for m in messages] != ["user", "assistant"]:
         raise Dropped("not one user and one assistant turn")
     return messages[0]["content"], messages[1]["content"]
@@ -101,20 +112,20 @@ def _answer(record: Record, name: str) -> str:
 
 def _column(record: Record, name: str, kind: type) -> Any:
     if name not in record.values:
-        raise ValueError(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
+        raise BadRecord(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
     value = record.values[name]
     if not isinstance(value, kind):
-        raise ValueError(f"{record.where}: column {name!r} must be {kind.__name__}, not {type(value).__name__}")
+        raise BadRecord(f"{record.where}: column {name!r} must be {kind.__name__}, not {type(value).__name__}")
     return value
 
 
 def _aligned(record: Record, name: str, length: int) -> list[Any]:
     """A list column with one entry a trace; all null where the whole column is null."""
     if name not in record.values:
-        raise ValueError(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
+        raise BadRecord(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
     value = record.values[name]
     if value is None:
         return [None] * length
     if not isinstance(value, list) or len(value) != length:
-        raise ValueError(f"{record.where}: column {name!r} must have one entry for each of {length} generations")
+        raise BadRecord(f"{record.where}: column {name!r} must have one entry for each of {length} generations")
     return value

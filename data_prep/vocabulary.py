@@ -28,10 +28,10 @@ TRAINED_MERGES = 256
 
 def load(folder: Path | str, revision: str | None = None) -> Any:
     """Loads a tokenizer from a folder or the hub. Raises ValueError when there is none."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), revision=revision)
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
     except OSError as e:
         raise ValueError(f"no tokenizer at {folder}: {str(e).splitlines()[0]}") from e
 

@@ -14,11 +14,9 @@ from data_prep import benchmarks, chat, provenance
 from data_prep.files import (
     MANIFEST,
     read_json,
-    read_jsonl,
     sha256_file,
     sha256_json,
     write_json,
-    write_jsonl,
     writer,
 )
 from data_prep.schema import Problem
@@ -84,7 +82,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
             device=config.device,
             **options,
         )
-        write_jsonl(folder / PROBLEMS, map(vars, problems))
+        benchmarks.write_problems(folder / PROBLEMS, problems)
         _judge(folder, problems, config.eval.rollouts)
         # Of this call: an evaluation that was continued took longer.
         _complete(folder, wall_seconds=round(time.monotonic() - begin, 1))
@@ -101,7 +99,7 @@ def regrade(folder: Path) -> Path:
         if not (folder / name).exists():
             raise ValueError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
     with writer(folder / "lock"):
-        problems = [Problem(**values) for values in read_jsonl(folder / PROBLEMS)]
+        problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS)["rollouts"])
         _complete(folder)
     return folder

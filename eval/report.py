@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from data_prep import provenance, tokens
 from data_prep.files import MANIFEST, read_json, sha256_file, sha256_json, write_text
+from data_prep.plots import histogram, loss_curve
 from eval import ledger
 from eval.evaluate import SETTINGS
 from eval.metrics import METRICS, TOTAL
-from eval.plots import histogram, loss_curve
 from trainer import config as configs
 from trainer import metrics as training
 from trainer.rundir import PROVENANCE, Run, is_complete
@@ -60,7 +60,7 @@ def write(run: Run, config: DictConfig) -> Path:
     for e in (base, sft):
         if e:
             panels[f"rollouts, {e.label}"] = [r.tokens for r in ledger.read(e.folder / ledger.ROLLOUTS).values()]
-    histogram(run.root / "tokens.png", panels)
+    histogram(run.root / "tokens.png", panels, "tokens")
     sections += ["## Lengths", _lengths(base, sft, config), "![tokens](tokens.png)"]
     sections += ["## Provenance", _provenance(run, config, [e for e in (base, sft) if e])]
     write_text(run.report, "\n\n".join(sections) + "\n")

@@ -12,6 +12,8 @@ CHOICES = {
     "device": ("cuda", "cpu"),
     "model.tokenizer": ("model", "qwen3", "trained"),
     "data.clean": (None, "gsm8k"),
+    "data.trace_choice": ("first", "shortest", "longest", "random"),
+    "data.engine": ("local", "ray"),
     "data.answer_style": ("boxed",),
     "train.precision": ("bf16", "fp32"),
     "train.attention": ("flash_attention_2", "sdpa"),
@@ -22,6 +24,7 @@ POSITIVE, NOT_NEGATIVE, SHARE = (1e-12, math.inf), (0, math.inf), (0, 1)
 RANGES = {
     "data.arithmetic.problems": POSITIVE, "data.arithmetic.digits": POSITIVE, "data.max_chars": POSITIVE,
     "data.max_length": POSITIVE, "data.train_rows": POSITIVE, "data.test_rows": NOT_NEGATIVE,
+    "data.max_bad_records": NOT_NEGATIVE, "data.min_think_tokens": NOT_NEGATIVE, "data.processes": POSITIVE,
     "data.seed": NOT_NEGATIVE, "model.init_seed": NOT_NEGATIVE, "model.context": POSITIVE,
     "train.epochs": POSITIVE, "train.batch_size": POSITIVE, "train.max_steps": POSITIVE, "train.lr": POSITIVE,
     "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
@@ -30,7 +33,11 @@ RANGES = {
     "eval.top_p": (1e-12, 1), "eval.max_tokens": POSITIVE, "eval.engines": POSITIVE,
     "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE,
 }  # fmt: skip
-OPTIONAL_TYPES = {"data.train_rows": 1, "train.max_steps": 1, "eval.limit": 1, "model.context": 1, "model.init": {}}
+OPTIONAL_TYPES = {
+    **dict.fromkeys(("data.train_rows", "data.processes", "train.max_steps", "eval.limit", "model.context"), 1),
+    "data.question_types": [],
+    "model.init": {},
+}
 """Keys that may be null, with an example of what they are otherwise."""
 TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks")
 COLUMNS = (("problem", "solution", "answer"), ("messages",))

@@ -9,13 +9,19 @@ import pytest
 from data_prep import arithmetic, tokens
 from data_prep.build import Settings, build
 from data_prep.files import sha256_file
+from data_prep.mapping import RowSettings
 from data_prep.sources import Source
 
-SETTINGS = Settings(
-    source=Source("arithmetic", generator={"problems": 300, "digits": 2, "seed": 1}),
-    columns=None, clean=None, verifier="correctness_math_verify", tokenizer="trained", model="", model_revision=None,
-    max_chars=60_000, max_length=256, train_rows=None, test_rows=20, seed=7,
+ROWS = RowSettings(
+    columns=None, clean=None, verifier="correctness_math_verify", trace_choice="first", question_types=None,
+    max_chars=60_000, max_length=256, min_think_tokens=1, seed=7,
 )  # fmt: skip
+SETTINGS = Settings(
+    source=Source("arithmetic", generator={"problems": 300, "digits": 2, "seed": 1}), rows=ROWS, tokenizer="trained",
+    model="", model_revision=None, benchmarks=Path("none"), decontaminate=(), train_rows=None, test_rows=20,
+    max_bad_records=0,
+)  # fmt: skip
+GSM8K = {"problem": "problem", "solution": "solution", "answer": "answer", "uuid": "id"}
 
 
 def rows(folder: Path) -> list[dict]:
@@ -62,8 +68,8 @@ def test_test_problems_are_not_in_the_training_set(built: Path) -> None:
 def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path) -> None:
     before = sha256_file(built / "manifest.json")
     assert not build(built, SETTINGS)
-    with pytest.raises(ValueError, match=r"other settings:\n  seed: 7 -> 8\n"):
-        build(built, replace(SETTINGS, seed=8))
+    with pytest.raises(ValueError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
+        build(built, replace(SETTINGS, rows=replace(ROWS, seed=8)))
     assert sha256_file(built / "manifest.json") == before
 
 
@@ -74,27 +80,63 @@ def test_the_same_settings_give_the_same_bytes(built: Path, tmp_path: Path) -> N
 
 
 def test_too_few_rows_is_an_error_that_shows_the_funnel_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ask for 1,020:\n +300  source records"):
+    with pytest.raises(ValueError, match=r"are 1,020:\n +300  source records"):
         build(tmp_path / "d", replace(SETTINGS, train_rows=1000))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_broken_file_is_named_with_its_line_and_leaves_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "rows.jsonl"
-    source.write_text('{"problem": "p", "solution": "s", "answer": "1"}\n{"problem": \n')
-    columns = {c: c for c in ("problem", "solution", "answer")}
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not valid JSON"):
-        build(tmp_path / "d", replace(SETTINGS, source=Source(str(source)), columns=columns))
-    (tmp_path / "cut.parquet").write_bytes(b"PAR1 not parquet")
-    with pytest.raises(ValueError, match=r"cut\.parquet: not a readable parquet file"):
-        build(tmp_path / "d", replace(SETTINGS, source=Source(str(tmp_path / "cut.parquet"))))
     assert not (tmp_path / "d").exists()
+    assert not list(tmp_path.glob(".d.partial"))
+
+
+def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Path) -> None:
+    source, good = tmp_path / "rows.jsonl", {"problem": "p {i}", "solution": "s", "answer": "1", "id": "u{i}"}
+    lines = [json.dumps({k: v.format(i=i) for k, v in good.items()}) for i in range(30)]
+    lines[3], lines[7], lines[9] = '{"problem": ', '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}', '"text"'
+    source.write_bytes("\n".join(lines).encode() + b'\n{"problem": "\xff"}\n')
+    settings = replace(
+        SETTINGS, source=Source(str(source)), rows=replace(ROWS, columns=GSM8K), test_rows=2, max_bad_records=3
+    )
+    with pytest.raises(ValueError, match=r"4 malformed records, data\.max_bad_records is 3") as error:
+        build(tmp_path / "d", settings)
+    for place in ("row 4: not valid JSON", "row 8: column 'answer' must be str, not int", "row 10: not an object",
+                  "row 31: not valid JSON"):  # fmt: skip
+        assert place in str(error.value)
+    assert not (tmp_path / "d").exists()
+    build(tmp_path / "d", replace(settings, max_bad_records=4))
+    manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    assert len(manifest["bad_records"]) == manifest["funnel"]["dropped: malformed"] == 4
+    assert sum(manifest["rows"].values()) == 27
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "empty.jsonl").touch()
+    pq.write_table(pa.table({"problem": ["x" * 1000] * 500}), tmp_path / "cut.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "cut.parquet").read_bytes()[:200])
+    pq.write_table(pa.table({"problem": []}), tmp_path / "none.parquet")
+    pq.write_table(pa.table({"question": ["x"]}), tmp_path / "other.parquet")
+    for name, words in (
+        ("empty.jsonl", "is empty"),
+        ("cut.parquet", "not a readable parquet file"),
+        ("none.parquet", "has no rows"),
+        ("other.parquet", r"row 1: no column 'generations'; it has question"),
+        ("absent.jsonl", "matches no file"),
+        ("", "give them as a glob"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            build(tmp_path / "d", replace(SETTINGS, source=Source(f"{tmp_path}/{name}")))
+        assert name in str(error.value) and not (tmp_path / "d").exists()
+
+
+def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read from the hub.*data\.source=GLOB"):
+        build(tmp_path / "d", replace(SETTINGS, source=Source("some/dataset")))
 
 
 def test_gsm8k_encodes_in_the_genuine_vocabulary(benchmarks: Path, tmp_path: Path) -> None:
     settings = replace(
-        SETTINGS, source=Source(str(benchmarks / "gsm8k_train.jsonl")), tokenizer="qwen3", clean="gsm8k",
-        columns={c: c for c in ("problem", "solution", "answer")}, max_length=1024,
+        SETTINGS, source=Source(str(benchmarks / "gsm8k_train.jsonl")), tokenizer="qwen3",
+        rows=replace(ROWS, clean="gsm8k", columns=GSM8K, max_length=1024),
     )  # fmt: skip
     build(tmp_path / "gsm8k", settings)
     manifest = json.loads((tmp_path / "gsm8k" / "manifest.json").read_text())

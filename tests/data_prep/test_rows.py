@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from data_prep.rows import TRACE_DROPS, Dropped, clean_gsm8k, from_columns, from_openr1
-from data_prep.sources import Record
+from data_prep.sources import BadRecord, Record
 
 GOOD = "<think>\na\n</think>\n\n\\boxed{7}"
 BAD = "<think>\na\n</think>\n\n\\boxed{8}"
@@ -24,7 +24,7 @@ def record(generations: list[str], verified: list[bool | None] | None, **more: A
 
 def choose(*arguments: Any, **more: Any) -> int | str:
     try:
-        return from_openr1(record(*arguments, **more), "correctness_math_verify").trace
+        return from_openr1(record(*arguments, **more), "correctness_math_verify", "first", 0).trace
     except Dropped as reason:
         return str(reason)
 
@@ -35,6 +35,15 @@ def test_the_chosen_trace_passes_all_checks_at_one_index() -> None:
     assert choose([GOOD, GOOD], [None, True]) == 1
     assert choose([GOOD, GOOD], [True, True], finish_reasons=["length", "stop"]) == 1
     assert choose([GOOD], [True], finish_reasons=None) == 0
+
+
+def test_the_choice_among_right_traces_is_the_recipes() -> None:
+    long, short = GOOD.replace("a", "a" * 50), GOOD
+    traces = record([long, short, long + " "], [True] * 3)
+    picked = {c: from_openr1(traces, "correctness_math_verify", c, 1).trace for c in ("first", "shortest", "longest")}
+    assert picked == {"first": 0, "shortest": 1, "longest": 2}
+    seeded = {from_openr1(traces, "correctness_math_verify", "random", seed).trace for seed in range(20)}
+    assert seeded == {0, 1, 2}
 
 
 def test_flags_of_another_trace_do_not_count() -> None:
@@ -58,9 +67,9 @@ def test_the_drop_names_the_check_that_the_best_trace_failed() -> None:
     ],
 )
 def test_a_record_of_another_shape_is_an_error_with_its_place(change: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(BadRecord, match=words) as error:
         good = record([GOOD, GOOD], [True, True])
-        from_openr1(Record(good.values | change, good.where), "correctness_math_verify")
+        from_openr1(Record(good.values | change, good.where), "correctness_math_verify", "first", 0)
     assert "file, row 1" in str(error.value)
 
 

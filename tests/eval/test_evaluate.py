@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> DictConfig:
     return OmegaConf.create(
         {
             "device": "cpu",
-            "model": {"path": str(tmp_path / "model"), "revision": None},
+            "model": {"path": str(tmp_path / "model"), "revision": None, "context": None},
             "verl": {"model": {"tokenizer_path": str(tmp_path / "data/toy/tokenizer")}},
             "data": {"name": "toy", "dir": str(tmp_path / "data")},
             "eval": {

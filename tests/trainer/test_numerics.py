@@ -69,9 +69,12 @@ def test_twenty_steps_have_the_same_loss_as_plain_transformers(line: Line, refer
 
 def test_the_last_step_of_an_epoch_is_smaller_and_every_row_counts_once(line: Line) -> None:
     data = TokenDataset(line.data / "tokens" / "train.arrow")
-    batch = configs.read(line.run / "config.yaml").train.batch_size
+    train = configs.read(line.run / "config.yaml").train
     steps = lines(line.run / "metrics.jsonl")
-    assert len(data) % batch != 0
-    assert len(steps) == steps[-1]["total"] == math.ceil(len(data) / batch)
-    assert sum(s["tokens"] for s in steps) == sum(data.lengths)
-    assert steps[-1]["tokens"] < steps[0]["tokens"]
+    per_epoch = math.ceil(len(data) / train.batch_size)
+    assert len(data) % train.batch_size != 0
+    assert len(steps) == steps[-1]["total"] == train.epochs * per_epoch
+    for epoch in range(train.epochs):
+        mine = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sum(s["tokens"] for s in mine) == sum(data.lengths)
+        assert mine[-1]["tokens"] < mine[0]["tokens"]

@@ -1,4 +1,4 @@
-"""The report's pictures."""
+"""The pictures of reports."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> Non
     _save(figure, path)
 
 
-def histogram(path: Path, panels: Mapping[str, Sequence[int]]) -> None:
-    """Token lengths, one panel a collection, on a common axis."""
+def histogram(path: Path, panels: Mapping[str, Sequence[int]], unit: str) -> None:
+    """Lengths in ``unit``, one panel a collection, on a common axis."""
     figure, axes = _figure(len(panels))
     longest = max(max(lengths) for lengths in panels.values())
     for axis, colour, (title, lengths) in zip(axes, COLOURS, panels.items(), strict=False):
         axis.hist(lengths, bins=min(50, longest), range=(0, longest), color=colour)
-        axis.set(xlabel="tokens", ylabel="count", title=f"{title} ({len(lengths):,})")
+        axis.set(xlabel=unit, ylabel="count", title=f"{title} ({len(lengths):,})")
     _save(figure, path)
 
 

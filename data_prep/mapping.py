@@ -1,0 +1,164 @@
+"""What a worker does with one unit of the source: choose, filter, encode, audit, write; rows stay on disk.
+
+Only a short entry a row goes back to the parent, which decides with all of them in view.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep import audit, chat, dedup, filters, tokens, vocabulary
+from data_prep.answers import normalise
+from data_prep.files import sha256_json
+from data_prep.overlap import Candidate, Index
+from data_prep.rows import Dropped, from_columns, from_openr1
+from data_prep.schema import Row
+from data_prep.sources import BadRecord, Unit
+from data_prep.subset import draw
+
+SAMPLES = 10
+"""Dropped rows kept for the report, of each reason."""
+EXCERPT = 300
+"""Characters of a dropped row that the report shows."""
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What decides a row's fate on its own."""
+
+    columns: dict[str, str] | None
+    clean: str | None
+    verifier: str
+    trace_choice: str
+    question_types: tuple[str, ...] | None
+    max_chars: int
+    max_length: int
+    min_think_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kept row, as the parent sees it."""
+
+    id: str
+    source: str
+    chars: int
+    length: int
+    part: int
+    position: int
+    """Row of the part's file."""
+    fingerprint: dedup.Fingerprint
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass
+class Mapped:
+    """What a unit came to."""
+
+    records: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[tuple[bytes, str]]] = field(default_factory=dict)
+    """Reason -> the SAMPLES dropped rows with the smallest hash, with an excerpt."""
+    bad: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
+        """Counts a dropped record and keeps it as a sample of its reason when its turn comes."""
+        self.drops[reason] += 1
+        name = row.id if row else sha256_json(excerpt)
+        kept = self.samples.setdefault(reason, [])
+        kept.append((draw(seed, name), excerpt[:EXCERPT]))
+        self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
+
+    def merge(self, other: Mapped) -> None:
+        """Adds another unit's result; the order of merging does not matter to what is decided from the sum."""
+        self.records += other.records
+        self.drops += other.drops
+        for reason, kept in other.samples.items():
+            self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *kept])
+        self.bad += other.bad
+        self.entries += other.entries
+
+
+def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
+    """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
+    checks = filters.standard(settings.max_chars)
+    for record in unit.records():
+        result.records += 1
+        if isinstance(record, BadRecord):
+            result.bad.append(str(record))
+            continue
+        problem = str(record.values.get("problem"))
+        try:
+            if not filters.question_type_allowed(record.values.get("question_type"), settings.question_types):
+                raise Dropped("question type")
+            if settings.columns is None:
+                row = from_openr1(record, settings.verifier, settings.trace_choice, settings.seed)
+            else:
+                row = from_columns(record, settings.columns, settings.clean)
+        except Dropped as reason:
+            result.drop(str(reason), None, settings.seed, problem)
+            continue
+        except BadRecord as e:
+            result.bad.append(str(e))
+            continue
+        failed = next((check.name for check in checks if not check.keep(row)), None)
+        if failed is None:
+            yield row
+        else:
+            result.drop(failed, row, settings.seed, f"{row.problem}\n{row.solution[-EXCERPT // 2 :]}")
+
+
+def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
+    """Maps one (number, unit), writing its kept rows to ``parts``; returns their entries and what was dropped.
+
+    Raises ValueError when a file cannot be read or the label audit finds a fault.
+    """
+    part, unit = numbered
+    encoder, auditor, benchmarks = _worker(tokenizer, index)
+    result = Mapped()
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for row in text_rows(unit, settings, result):
+            encoded = chat.encode(encoder, row)
+            if encoded.length > settings.max_length:
+                result.drop(f"over {settings.max_length} tokens", row, settings.seed, row.problem)
+                continue
+            auditor.check(row, encoded)
+            if auditor.thought(encoded) < settings.min_think_tokens:
+                result.drop(f"under {settings.min_think_tokens} tokens of thinking", row, settings.seed, row.solution)
+                continue
+            result.entries.append(_entry(row, encoded.length, part, len(result.entries), benchmarks))
+            yield vars(row) | {k: v for k, v in vars(encoded).items() if k != "id"}
+
+    tokens.write_table(parts / f"{part}.arrow", kept(), tokens.PART)
+    return result
+
+
+def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
+    answer = normalise(row.answer)
+    fingerprint = dedup.Fingerprint(
+        id=row.id,
+        text=sha256_json(" ".join(row.problem.lower().split()))[:16],
+        answer=sha256_json(answer)[:16],
+        signature=dedup.signature(row.problem),
+        rank=(length, len(row.solution), row.id),
+    )
+    candidates = benchmarks.candidates(row.problem)
+    return Entry(row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates)
+
+
+@functools.cache
+def _worker(tokenizer: Path, index: Path) -> tuple[Any, audit.Auditor, Index]:
+    """The tokenizer, the auditor and the benchmarks, loaded once a process."""
+    from data_prep import benchmarks
+
+    encoder = vocabulary.load(tokenizer)
+    return encoder, audit.Auditor(encoder), Index.build(benchmarks.read_problems(index))

@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all lint bench requirements clean
+.PHONY: help setup setup-gpu quickstart test test-all lint bench bench-data requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -27,11 +27,10 @@ lint: setup ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup ## all benchmarks in tests/bench
-	@set -e; for script in tests/bench/bench_*.py; do \
-		[ -e "$$script" ] || { echo "no benchmark in tests/bench" >&2; exit 1; }; \
-		echo "== $$script"; $(PYTHON) "$$script"; \
-	done
+bench: bench-data ## all benchmarks
+
+bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
+	$(PYTHON) -m tests.bench.bench_data
 
 requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)

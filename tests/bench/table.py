@@ -1,0 +1,39 @@
+"""What a benchmark leaves: a table on the terminal and .bench/NAME.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / ".bench"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured figure, beside a peer's or a limit measured in the same call."""
+
+    case: str
+    metric: str
+    unit: str
+    ours: float
+    peer: float | None = None
+    peer_name: str | None = None
+    limit: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the peer's."""
+        return self.ours / self.peer if self.peer else None
+
+
+def publish(name: str, results: list[Result]) -> None:
+    """Prints the results and writes them to ``.bench/<name>.json``."""
+    print(f"\n{name}")
+    for r in results:
+        against = f"  {r.ratio:.2f} x {r.peer_name} ({r.peer:.4g} {r.unit})" if r.ratio is not None else ""
+        limit = f"  limit {r.limit:.4g}" if r.limit is not None else ""
+        print(f"  {r.case:<16} {r.metric:<18} {r.ours:.4g} {r.unit}{against}{limit}")
+    FOLDER.mkdir(exist_ok=True)
+    rows = [asdict(r) | {"ratio": r.ratio} for r in results]
+    (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")

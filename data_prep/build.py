@@ -16,6 +16,7 @@ from typing import Any
 from data_prep import benchmarks, chat, executors, mapping, provenance, selection, vocabulary, writing
 from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
 from data_prep.mapping import Mapped, RowSettings
+from data_prep.progress import progress
 from data_prep.schema import Problem
 from data_prep.sources import Source, Unit
 
@@ -87,8 +88,10 @@ def _build(
     index = parts / "problems.jsonl"
     work = partial(mapping.map_unit, settings=settings.rows, tokenizer=words, index=index, parts=parts)
     total = Mapped()
-    for mapped in executors.run(work, list(enumerate(units)), workers.engine, workers.processes):
-        total.merge(mapped)
+    with progress("source rows", sum(unit.rows for unit in units) or 1) as advance:
+        for mapped in executors.run(work, list(enumerate(units)), workers.engine, workers.processes):
+            total.merge(mapped)
+            advance(mapped.records)
     _check_bad(total.bad, settings.max_bad_records)
     chosen = selection.select(total, problems, settings.train_rows, settings.test_rows, settings.rows.seed)
     writing.write(target, parts, chosen)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from data_prep.ray_session import ray_session
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,23 +35,17 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
 
 
 def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    import ray
-    import ray.data
-    from ray.exceptions import RayTaskError
-
     def call(row: dict[str, int]) -> dict[str, list[R]]:
         return {"result": [function(items[row["item"]])]}
 
-    if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        local = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **local)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    try:
-        dataset = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
-        for row in dataset.map(call).iter_rows():
-            yield row["result"][0]
-    except RayTaskError as e:
-        raise e.cause if isinstance(e.cause, ValueError) else e from e
-    finally:
-        ray.shutdown()
+    with ray_session(cpus=2):
+        import ray.data
+        from ray.exceptions import RayTaskError
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        blocks = [{"item": i} for i in range(len(items))]
+        try:
+            for row in ray.data.from_items(blocks, override_num_blocks=len(items)).map(call).iter_rows():
+                yield row["result"][0]
+        except RayTaskError as e:
+            raise e.cause if isinstance(e.cause, ValueError) else e from e

@@ -40,6 +40,8 @@ class Unit:
     stop: int = 0
     lines_before: int = 0
     """Newlines of the file before ``start``."""
+    rows: int = 0
+    """Records in it, for the progress bar."""
     generator: dict[str, int] | None = None
 
     def records(self) -> Iterator[Record | BadRecord]:
@@ -105,7 +107,9 @@ class Source:
         and an unreachable hub.
         """
         if self.name == "arithmetic":
-            return [Unit(None, generator=self.generator)], {"generator": self.generator}
+            assert self.generator is not None
+            unit = Unit(None, generator=self.generator, rows=self.generator["problems"])
+            return [unit], {"generator": self.generator}
         hub = {"hub": self.name, "config": self.hub_config, "split": self.split} if self._is_hub() else {}
         if hub:
             from data_prep.hub import download
@@ -135,9 +139,10 @@ def _jsonl_units(path: Path) -> list[Unit]:
     units, at, lines = [], 0, 0
     with path.open("rb") as f:
         while chunk := f.read(JSONL_UNIT_BYTES):
-            units.append(Unit(path, at, at + len(chunk), lines))
+            count = chunk.count(b"\n")
+            units.append(Unit(path, at, at + len(chunk), lines, count))
             at += len(chunk)
-            lines += chunk.count(b"\n")
+            lines += count
     if not units:
         raise ValueError(f"{path} is empty")
     return units
@@ -155,4 +160,4 @@ def _units(path: Path) -> list[Unit]:
         raise ValueError(f"{path}: not a readable parquet file ({e})") from e
     if not metadata.num_rows:
         raise ValueError(f"{path} has no rows")
-    return [Unit(path, g, g + 1) for g in range(metadata.num_row_groups)]
+    return [Unit(path, g, g + 1, rows=metadata.row_group(g).num_rows) for g in range(metadata.num_row_groups)]

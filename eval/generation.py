@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 
 from data_prep import chat
 from data_prep.errors import StageFailed
+from data_prep.progress import progress
+from data_prep.ray_session import ray_session
 from data_prep.schema import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem, Rollout
 from eval import engine, ledger
 
@@ -85,14 +85,14 @@ def generate(
     tasks = [((p.set, p.id, k), prompts[p.set, p.id]) for p, k in missing]
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        _ray(engines) as ray,
+        ray_session(cpus=engines) as ray,
         path.open("a", encoding="utf-8") as file,
-        _progress(len(done), len(done) + len(missing)) as progress,
+        progress("rollouts", len(done) + len(missing), initial=len(done)) as advance,
     ):
         actors = _actors(ray, folder, arguments, sampling, device, engines, tensor_parallel)
         for rollout in _run(ray, actors, tasks, seed, concurrency, folder):
             ledger.append(file, rollout)
-            progress()
+            advance(1)
 
 
 def rollout_seed(seed: int, key: Key) -> int:
@@ -127,33 +127,6 @@ def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
         eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
         ids.update([eos] if isinstance(eos, int) else eos or [])
     return sorted(ids)
-
-
-@contextlib.contextmanager
-def _ray(engines: int) -> Iterator[Any]:
-    """Yields the ray module, connected; ends a local instance afterwards, engines and all."""
-    cluster = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if not cluster:
-        # Off, the node's address is 127.0.0.1. Ray would replace that by the machine's address otherwise,
-        # even where ray.init is given it, and listen on every interface.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if cluster:
-        ray.init(cluster, **quiet)
-    else:
-        ray.init(
-            "local", num_cpus=max(len(os.sched_getaffinity(0)), engines), include_dashboard=False,
-            _node_ip_address="127.0.0.1", object_store_memory=100 << 20,
-            _system_config={"worker_niceness": 0},  # 15 otherwise
-            **quiet,
-        )  # fmt: skip
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def _actors(
@@ -230,22 +203,3 @@ def _run(
 
 def _log(folder: Path, name: str) -> Path:
     return folder.resolve() / f"{name}.log"
-
-
-@contextlib.contextmanager
-def _progress(done: int, total: int) -> Iterator[Any]:
-    """Yields a function to call after each rollout: a bar on a terminal, a line every tenth in a log."""
-    from tqdm import tqdm
-
-    terminal = sys.stderr.isatty()
-    with tqdm(total=total, initial=done, unit="rollout", disable=not terminal) as bar:
-        count = done
-
-        def step() -> None:
-            nonlocal count
-            count += 1
-            bar.update()
-            if not terminal and (count == total or count * 10 // total > (count - 1) * 10 // total):
-                print(f"{count} of {total} rollouts", file=sys.stderr, flush=True)
-
-        yield step

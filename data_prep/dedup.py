@@ -22,6 +22,12 @@ SCHEME: Literal["affine32"] = "affine32"
 """datasketch's 32-bit hash family."""
 SHINGLE = 3
 """Words of a shingle."""
+FEWEST = 5
+"""Shingles of the shortest problem that can be a near-duplicate: operators are no words, so that "2 + 2" and
+"2 - 2", or two figures without a word, would be one."""
+BANDS = (12, 5)
+"""Bands and rows of the index: a pair with similarity 0.8 shares a band with probability 0.99, one with 0.5 in
+three cases of ten, which the check of the whole signature then sorts out."""
 SIMILAR = 0.8
 """Least estimated Jaccard similarity of the shingles of two near-duplicates."""
 
@@ -34,20 +40,23 @@ class Fingerprint:
     text: str
     """Hash of the problem's text, spacing and case aside."""
     answer: str
-    """Canonical answer, shortened by a hash."""
+    """Hash of the canonical answer."""
+    whole: str
+    """Hash of the whole row."""
     signature: np.ndarray
     """uint32, shape (PERMUTATIONS,)."""
+    shingles: int
     rank: tuple[int, int, str]
     """The smallest rank of a cluster stays."""
 
 
-def signature(problem: str) -> np.ndarray:
-    """MinHash of the problem's word shingles, uint32, shape (PERMUTATIONS,)."""
+def signature(problem: str) -> tuple[np.ndarray, int]:
+    """MinHash of the problem's word shingles, uint32, shape (PERMUTATIONS,), and how many shingles it has."""
     spelled = words(problem)
-    shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(max(1, len(spelled) - SHINGLE + 1))}
+    shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(len(spelled) - SHINGLE + 1)}
     sketch = _empty().copy()
     sketch.update_batch([s.encode() for s in sorted(shingles)])
-    return sketch.hashvalues.astype(np.uint32)
+    return sketch.hashvalues.astype(np.uint32), len(shingles)
 
 
 @functools.cache
@@ -84,7 +93,8 @@ def _pairs(rows: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
     # Only rows with equal answers can be near-duplicates, so each answer has an index of its own.
     by_answer: dict[str, list[int]] = defaultdict(list)
     for i in sorted(first.values()):
-        by_answer[rows[i].answer].append(i)
+        if rows[i].shingles >= FEWEST:
+            by_answer[rows[i].answer].append(i)
     for members in by_answer.values():
         if len(members) > 1:
             yield from _near(rows, members)
@@ -93,7 +103,7 @@ def _pairs(rows: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
 def _near(rows: Sequence[Fingerprint], members: Sequence[int]) -> Iterable[tuple[int, int]]:
     from datasketch import MinHashLSH
 
-    index = MinHashLSH(threshold=SIMILAR, num_perm=PERMUTATIONS)
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=BANDS)
     for i in members:
         sketch = _empty().copy()
         sketch.hashvalues = rows[i].signature

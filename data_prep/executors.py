@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -27,11 +29,20 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
     if workers <= 1:
         yield from map(function, items)
         return
-    # Forked from a server without threads: this process may hold some.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.mapping", "transformers"])
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_watch, initargs=(os.getpid(),)) as pool:
         yield from pool.map(function, items)
+
+
+def _watch(parent: int) -> None:
+    """Ends this worker soon after ``parent`` is gone: a build that was killed must not go on writing."""
+
+    def wait() -> None:
+        while os.path.exists(f"/proc/{parent}"):
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -42,10 +53,14 @@ def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         import ray.data
         from ray.exceptions import RayTaskError
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        settings = ray.data.DataContext.get_current()
+        settings.enable_progress_bars = False
+        settings.raise_original_map_exception = True
         blocks = [{"item": i} for i in range(len(items))]
         try:
             for row in ray.data.from_items(blocks, override_num_blocks=len(items)).map(call).iter_rows():
                 yield row["result"][0]
         except RayTaskError as e:
-            raise e.cause if isinstance(e.cause, ValueError) else e from e
+            if isinstance(e.cause, ValueError):
+                raise e.cause from None
+            raise

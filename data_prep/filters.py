@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_prep.answers import grade_state
@@ -20,8 +20,8 @@ LOOPING = 0.10
 """zlib keeps less than this share of a text that repeats itself; verified long-think traces keep 0.25 to 0.4."""
 LOOP_WINDOW = 4_000
 """Characters at the end that are looked at by themselves: a loop begins late."""
-FOREIGN_SHARE = 0.005
-"""Share of letters of other scripts in a trace above which it is mixed: one word in a page."""
+FOREIGN_LETTERS = 3
+"""Letters of other scripts from which on a trace is mixed: the shortest slip into Chinese is a word of two."""
 
 # Scripts that English mathematics does not use; Greek is notation.
 _FOREIGN = re.compile(
@@ -40,6 +40,7 @@ class Filter:
 def standard(max_chars: int) -> list[Filter]:
     """The filters of a row's text, in the order they are asked."""
     return [
+        Filter("no problem", lambda row: bool(row.problem)),
         Filter("no checkable answer", lambda row: not NO_ANSWER.fullmatch(row.answer)),
         Filter("control token in the text", _no_control_token),
         Filter("not exactly one think block", _one_think_block),
@@ -48,11 +49,6 @@ def standard(max_chars: int) -> list[Filter]:
         Filter("degenerate repetition", _not_looping),
         Filter("mixed languages", _one_script),
     ]
-
-
-def question_type_allowed(question_type: object, allowed: Collection[str] | None) -> bool:
-    """Whether a record's ``question_type`` is one that the recipe takes; None takes all."""
-    return allowed is None or question_type in allowed
 
 
 def _no_control_token(row: Row) -> bool:
@@ -79,4 +75,4 @@ def _kept_share(text: str) -> float:
 
 def _one_script(row: Row) -> bool:
     text = row.solution
-    return text.isascii() or len(_FOREIGN.findall(text)) <= FOREIGN_SHARE * len(text)
+    return text.isascii() or len(_FOREIGN.findall(text)) < FOREIGN_LETTERS

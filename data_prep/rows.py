@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Collection
+from types import NoneType
 from typing import Any
 
 from data_prep.answers import grade_state, is_exact
@@ -12,8 +14,12 @@ from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
 from data_prep.sources import BadRecord, Record
 from data_prep.subset import draw
 
+RECORD_DROPS = ("question type", "not one user and one assistant turn", "no answer", "no boxed answer")
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
 """Why a record has no trace: the check that its best trace failed."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Dropped(Exception):
@@ -29,18 +35,23 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
     """
     generations = _column(record, "generations", list)
     complete = _aligned(record, "is_reasoning_complete", len(generations))
-    finish = _aligned(record, "finish_reasons", len(generations))
+    finish = _aligned(record, "finish_reasons", len(generations), required=False)
     verified = _aligned(record, verifier, len(generations))
     answer = _answer(record, "answer")
     passed, good = 0, []
     for i, text in enumerate(generations):
         if not isinstance(text, str):
             raise BadRecord(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
-        checks = (complete[i] is True and finish[i] in (None, "stop"), verified[i] is True, _answers(text, answer))
-        if all(checks):
+        checks = (
+            lambda i=i: complete[i] is True and finish[i] in (None, "stop"),
+            lambda i=i: verified[i] is True,
+            lambda text=text: _answers(text, answer),
+        )
+        failed = next((k for k, holds in enumerate(checks) if not holds()), None)
+        if failed is None:
             good.append(i)
         else:
-            passed = max(passed, checks.index(False))
+            passed = max(passed, failed)
     if not good:
         raise Dropped(TRACE_DROPS[passed])
     rank = {
@@ -51,6 +62,11 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
     }[choice]
     trace = min(good, key=rank)
     return _row(record, trace, _column(record, "problem", str), generations[trace], answer)
+
+
+def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bool:
+    """Whether the record's ``question_type`` is one that the recipe takes; None takes all."""
+    return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
 
 
 def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> Row:
@@ -91,6 +107,8 @@ def _row(record: Record, trace: int, problem: str, solution: str, answer: str, u
     uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
     # Composed, as the tokenizer would have it, so that tokens spell the text exactly.
     problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
+    if _SURROGATE.search(problem) or _SURROGATE.search(solution) or _SURROGATE.search(answer):
+        raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
     return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer)
 
 
@@ -101,7 +119,10 @@ def _turns(record: Record, column: str) -> tuple[str, str]:
         raise BadRecord(f"{record.where}: column {column!r} must hold messages with role and content")
     if [m["role"] for m in messages] != ["user", "assistant"]:
         raise Dropped("not one user and one assistant turn")
-    return messages[0]["content"], messages[1]["content"]
+    user, assistant = (m["content"] for m in messages)
+    if not (isinstance(user, str) and isinstance(assistant, str)):
+        raise BadRecord(f"{record.where}: column {column!r}: content must be text")
+    return user, assistant
 
 
 def _answer(record: Record, name: str) -> str:
@@ -110,17 +131,20 @@ def _answer(record: Record, name: str) -> str:
     return _column(record, name, str)
 
 
-def _column(record: Record, name: str, kind: type) -> Any:
+def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
     if name not in record.values:
         raise BadRecord(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
     value = record.values[name]
     if not isinstance(value, kind):
-        raise BadRecord(f"{record.where}: column {name!r} must be {kind.__name__}, not {type(value).__name__}")
+        wanted = (kind if isinstance(kind, type) else kind[0]).__name__
+        raise BadRecord(f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}")
     return value
 
 
-def _aligned(record: Record, name: str, length: int) -> list[Any]:
-    """A list column with one entry a trace; all null where the whole column is null."""
+def _aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
+    """A list column with one entry a trace; all null where the whole column is null, or not there and not required."""
+    if name not in record.values and not required:
+        return [None] * length
     if name not in record.values:
         raise BadRecord(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
     value = record.values[name]

@@ -26,10 +26,21 @@ class Chosen:
     """Dropped row -> the benchmark item it matches, and the overlap."""
 
 
-def select(total: Mapped, problems: Sequence[Problem], train_rows: int | None, test_rows: int, seed: int) -> Chosen:
-    """Chooses the rows. Raises ValueError showing the funnel when fewer are left than asked for."""
+def select(
+    total: Mapped,
+    reasons: Sequence[str],
+    problems: Sequence[Problem],
+    train_rows: int | None,
+    test_rows: int,
+    seed: int,
+) -> Chosen:
+    """Chooses the rows; ``reasons`` orders the funnel's drops of single rows.
+
+    Raises ValueError showing the funnel when fewer are left than asked for.
+    """
+    assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
-    funnel |= {f"dropped: {reason}": count for reason, count in sorted(total.drops.items())}
+    funnel |= {f"dropped: {reason}": total.drops[reason] for reason in reasons}
     entries = _once(total.entries)
     funnel["dropped: same row twice"] = len(total.entries) - len(entries)
 
@@ -69,6 +80,6 @@ def select(total: Mapped, problems: Sequence[Problem], train_rows: int | None, t
 def _once(entries: Sequence[Entry]) -> list[Entry]:
     """One entry of each row id, the same one whatever the order."""
     kept: dict[str, Entry] = {}
-    for e in sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.text, e.fingerprint.answer)):
+    for e in sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole)):
         kept.setdefault(e.id, e)
     return list(kept.values())

@@ -55,7 +55,7 @@ class Unit:
         else:
             yield from self._jsonl_records(self.path)
 
-    def _parquet_records(self, path: Path) -> Iterator[Record]:
+    def _parquet_records(self, path: Path) -> Iterator[Record | BadRecord]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -63,10 +63,13 @@ class Unit:
             file = pq.ParquetFile(path)
             number = sum(file.metadata.row_group(g).num_rows for g in range(self.start))
             for batch in file.iter_batches(batch_size=256, row_groups=range(self.start, self.stop)):
-                for values in batch.to_pylist():
+                for i in range(batch.num_rows):
                     number += 1
-                    yield Record(values, f"{path}, row {number}")
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+                    try:
+                        yield Record(batch.slice(i, 1).to_pylist()[0], f"{path}, row {number}")
+                    except UnicodeDecodeError as e:
+                        yield BadRecord(f"{path}, row {number}: not valid UTF-8 ({e})")
+        except (pa.ArrowException, OSError) as e:
             raise ValueError(f"{path}, row group {self.start}: not readable parquet ({e})") from e
 
     def _jsonl_records(self, path: Path) -> Iterator[Record | BadRecord]:
@@ -83,8 +86,8 @@ class Unit:
                 if not line.strip():
                     continue
                 try:
-                    values = json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError) as e:
+                    values = json.loads(line.decode())
+                except (ValueError, RecursionError) as e:
                     yield BadRecord(f"{where}: not valid JSON ({e})")
                     continue
                 yield Record(values, where) if isinstance(values, dict) else BadRecord(f"{where}: not an object")

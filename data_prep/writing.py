@@ -62,8 +62,9 @@ def _gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
     """Tables of ``tokens.BATCH`` rows in the order of ``entries``, from memory-mapped part files."""
     import pyarrow as pa
 
-    opened: dict[int, Any] = {}
     for start in range(0, len(entries), tokens.BATCH):
+        # Opened anew for each batch, so that what has been read does not stay mapped.
+        opened: dict[int, Any] = {}
         slices = []
         for e in entries[start : start + tokens.BATCH]:
             if e.part not in opened:

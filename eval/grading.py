@@ -112,6 +112,9 @@ def _shown(text: str) -> str:
 
 
 def _limit() -> None:
+    import math_verify  # where the server has not loaded it, its second is not the first text's
+
+    assert math_verify
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)

@@ -3,10 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_prep import arithmetic, tokens
+from data_prep import arithmetic, sources, tokens
 from data_prep.build import Settings, build
 from data_prep.files import sha256_file
 from data_prep.mapping import RowSettings
@@ -90,20 +91,34 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
     source, good = tmp_path / "rows.jsonl", {"problem": "p {i}", "solution": "s", "answer": "1", "id": "u{i}"}
     lines = [json.dumps({k: v.format(i=i) for k, v in good.items()}) for i in range(30)]
     lines[3], lines[7], lines[9] = '{"problem": ', '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}', '"text"'
+    lines[11] = lines[11].replace("p 11", "lone \\ud800 surrogate")
     source.write_bytes("\n".join(lines).encode() + b'\n{"problem": "\xff"}\n')
     settings = replace(
-        SETTINGS, source=Source(str(source)), rows=replace(ROWS, columns=GSM8K), test_rows=2, max_bad_records=3
+        SETTINGS, source=Source(str(source)), rows=replace(ROWS, columns=GSM8K), test_rows=2, max_bad_records=4
     )
-    with pytest.raises(ValueError, match=r"4 malformed records, data\.max_bad_records is 3") as error:
+    with pytest.raises(ValueError, match=r"5 malformed records, data\.max_bad_records is 4") as error:
         build(tmp_path / "d", settings)
     for place in ("row 4: not valid JSON", "row 8: column 'answer' must be str, not int", "row 10: not an object",
-                  "row 31: not valid JSON"):  # fmt: skip
+                  "row 12: a lone surrogate", "row 31: not valid JSON"):  # fmt: skip
         assert place in str(error.value)
     assert not (tmp_path / "d").exists()
-    build(tmp_path / "d", replace(settings, max_bad_records=4))
+    build(tmp_path / "d", replace(settings, max_bad_records=5))
     manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
-    assert len(manifest["bad_records"]) == manifest["funnel"]["dropped: malformed"] == 4
-    assert sum(manifest["rows"].values()) == 27
+    assert len(manifest["bad_records"]) == manifest["funnel"]["dropped: malformed"] == 5
+    assert sum(manifest["rows"].values()) == 26
+
+
+@pytest.mark.parametrize("size", [1, 37, 1000])
+def test_a_jsonl_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Path, monkeypatch: Any) -> None:
+    lines = [json.dumps({"i": i, "text": "x" * (i * 7 % 90)}) for i in range(40)]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes("\r\n".join([*lines[:20], "", *lines[20:]]).encode())
+    monkeypatch.setattr(sources, "JSONL_UNIT_BYTES", size)
+    units, _ = Source(str(path)).open()
+    found = [r for unit in units for r in unit.records()]
+    assert [r.values["i"] for r in found] == list(range(40))
+    assert [r.where.rpartition(" ")[2] for r in found] == [str(i + 1 + (i >= 20)) for i in range(40)]
+    assert len(units) == -(-path.stat().st_size // size)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

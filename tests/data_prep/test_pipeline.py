@@ -73,7 +73,8 @@ def planted() -> Iterator[tuple[str, dict[str, Any]]]:
     yield one("under 12 tokens of thinking", "no thinking", [trace("7", "seven")])
     yield one("degenerate repetition", "loop", [trace("7", "wait, let me check again. " * 150)])
     yield one("degenerate repetition", "late loop", [trace("7", thought(rng, 150) + " so 12" * 700)])
-    yield one("mixed languages", "Chinese", [trace("7", long + " 因此我们有这个数字等于七所以答案是七")])
+    yield one("mixed languages", "Chinese", [trace("7", thought(rng, 400) + " 因此我们 hence")])
+    yield "no problem", record("bad empty problem", " ", "7", [good])
     yield "same row twice", clean(5)
     yield "duplicate problem", clean(6) | {"uuid": "exact copy"}
     spaced = clean(7)

@@ -223,6 +223,11 @@ def test_the_quickstart_reaches_its_figures(tmp_path: Path) -> None:
     assert figures(full, full.export().name)["pass@1"] >= 0.60
 
 
+def heed_interrupts() -> None:
+    """Undoes what a shell does to jobs in the background: they are started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ctrl_c_at_any_stage_and_the_same_command_finishes(tmp_path: Path) -> None:
@@ -244,7 +249,9 @@ def test_ctrl_c_at_any_stage_and_the_same_command_finishes(tmp_path: Path) -> No
     command = [sys.executable, "-m", "warmstart", "run", "tiny", *small]
     for name, moment in moments.items():
         with (tmp_path / "log").open("w") as log:
-            process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, cwd=tmp_path, env=environment(), stdout=log, stderr=log, preexec_fn=heed_interrupts
+            )
             while process.poll() is None and not moment():
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)

@@ -82,10 +82,14 @@ def _check_resume(run: rundir.Run, config: DictConfig) -> None:
 
 
 def _launch(run: rundir.Run, attempt: Path, config: DictConfig) -> int:
-    with (attempt / "log").open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as meeting:
-        processes = _spawn(run, attempt, config, log, f"file://{meeting}/ranks")
-        with _forwarding(processes) as forwarded:
-            codes = _wait(processes, attempt)
+    processes: list[subprocess.Popen[bytes]] = []
+    with _forwarding(processes) as forwarded, tempfile.TemporaryDirectory() as meeting:
+        with (attempt / "log").open("w", encoding="utf-8") as log:
+            for process in _spawn(run, attempt, config, log, f"file://{meeting}/ranks"):
+                processes.append(process)
+                if forwarded:  # before this rank was there
+                    process.send_signal(forwarded[0])
+        codes = _wait(processes, attempt)
     if (attempt / loop.OUTCOME).exists():
         return loop.exit_code(read_json(attempt / loop.OUTCOME)["status"])
     if forwarded:
@@ -99,15 +103,15 @@ def _launch(run: rundir.Run, attempt: Path, config: DictConfig) -> int:
 
 def _spawn(
     run: rundir.Run, attempt: Path, config: DictConfig, log: IO[str], rendezvous: str
-) -> list[subprocess.Popen[bytes]]:
-    """One process a rank, each in a session of its own so that a terminal's Ctrl-C reaches only us."""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts one process a rank, each in a session of its own so that a terminal's Ctrl-C reaches only us."""
     count = config.train.ranks
     common = {"WORLD_SIZE": str(count)}
     if config.device == "cpu":
         threads = str(max(1, len(os.sched_getaffinity(0)) // count))
         common |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
-    return [
-        subprocess.Popen(
+    for rank in range(count):
+        yield subprocess.Popen(
             [sys.executable, "-m", "trainer.loop", str(run.root), str(attempt), rendezvous],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=log,
@@ -115,8 +119,6 @@ def _spawn(
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        for rank in range(count)
-    ]
 
 
 def _die_with_parent() -> None:

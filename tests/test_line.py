@@ -148,7 +148,7 @@ def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(hal
             time.sleep(0.1)
         assert ranks_of(half_way.folder) == [], victim
         if victim == "rank":
-            assert process.returncode == 1 and b"rank 1 exited -9" in error
+            assert process.returncode == 1 and "rank 1 exited -9" in error
 
 
 def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line: Line) -> None:

@@ -42,6 +42,17 @@ def train(recipe: str, overrides: list[str]) -> int:
     return _train(configs.load(recipe, overrides))
 
 
+def plan(recipe: str, overrides: list[str]) -> int:
+    """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    from trainer import config as configs
+    from trainer.plan import Planner
+    from trainer.plantext import page
+
+    text, fits = page(Planner(configs.load(recipe, overrides)))
+    print(text)
+    return DONE if fits else FAILED
+
+
 def export(run: str, step: int | None) -> int:
     """write a checkpoint as a Hugging Face folder"""
     found, config = _run(run)
@@ -234,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--row", type=int, default=0, help="index of the row (default 0)")
     shown.add_argument("--split", choices=("train", "test"), default="train")
     recipe(shown)
+    recipe(verb("plan", plan))
     recipe(verb("train", train))
     exported = verb("export", export)
     exported.add_argument("run", metavar="RUN")

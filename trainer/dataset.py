@@ -32,7 +32,7 @@ class TokenDataset(Dataset):
         mask = torch.ones(row.length, dtype=torch.int64)
         mask[: row.prompt_len] = 0
         return {
-            "input_ids": torch.tensor(row.input_ids, dtype=torch.int64),
+            "input_ids": torch.from_numpy(row.input_ids.astype("int64")),
             "position_ids": torch.arange(row.length),
             "loss_mask": mask,
         }
@@ -40,3 +40,7 @@ class TokenDataset(Dataset):
     def supervised(self, i: int) -> int:
         """Tokens of row ``i`` that carry the loss."""
         return self.lengths[i] - self.prompt_lens[i]
+
+    def id(self, i: int) -> str:
+        """The id of row ``i``."""
+        return self.table.column("id")[i].as_py()

@@ -1,88 +1,87 @@
-"""verl's FSDP2 engine with the two things this job needs changed: who makes the micro-batches, and the loss.
+"""verl's FSDP2 engine with what this job needs changed: micro-batches as planned, packed attention, lean loss.
 
-verl cuts micro-batches itself, a rank at a time, and cannot run a rank without rows; here the sampler's
-plan is executed as it is. Without flash-attn, verl computes token losses in a Python loop over tokens.
+Sharding, mixed precision, optimizer, offload and Ulysses' groups are verl's. Its own step cuts micro-batches
+a rank at a time, cannot run a rank without rows, asks the device for lengths in every layer, and holds all logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from tensordict import TensorDict
-from verl.utils import tensordict_utils as tu
-from verl.utils.dataset.dataset_utils import DatasetPadMode, SFTTensorCollator
-from verl.utils.torch_functional import FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE
+import torch.distributed as dist
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from verl.utils.device import get_device_id
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
-from verl.workers.utils.losses import sft_loss
+
+from trainer import attention, loss
+from trainer.packing import Packed, pack
 
 BACKEND = "warmstart"
-_collate = SFTTensorCollator(DatasetPadMode.NO_PADDING)
+
+Rows = Sequence[dict[str, torch.Tensor]]
 
 
 @EngineRegistry.register(model_type="language_model", backend=BACKEND, device=["cpu", "cuda"])
 class Engine(FSDPEngineWithLMHead):
     """Runs a planned step; everything not overridden here is verl's."""
 
-    def forward_backward_batch(self, data: Any, loss_function: Any, forward_only: bool = False) -> torch.Tensor:
-        """Runs ``data``, a list of micro-batches, and leaves the gradients accumulated.
+    def __init__(self, *args: Any, attention_backend: str, checkpointing: str, compile_layers: bool, **kwargs: Any):
+        """``checkpointing`` says what a layer's backward computes again: none, selective (all but attention), full."""
+        super().__init__(*args, **kwargs)
+        self.attention_backend = attention_backend
+        self.checkpointing = checkpointing
+        self.compile_layers = compile_layers
 
-        Returns this rank's share of the loss: its mean over ranks is the mean over the global batch's
-        supervised tokens.
-        """
-        total = torch.zeros((), device=next(self.module.parameters()).device)
-        for i, micro_batch in enumerate(data):
-            last = i == len(data) - 1
-            sync = nullcontext() if forward_only else self._gradient_sync_context(is_last_micro_batch=last)
-            with torch.no_grad() if forward_only else nullcontext(), sync:
-                loss, _ = self.forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)
-                if not forward_only:
-                    loss.backward()
-            total += loss.detach()
-        return total
-
-    def train_step(
-        self, micro_batches: Sequence[Sequence[dict[str, torch.Tensor]]], tokens: int
-    ) -> tuple[float, float]:
-        """One optimizer step over this rank's micro-batches of rows.
+    def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[float, float]:
+        """One optimizer step over this group's micro-batches of rows, skipped when a gradient is not finite.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
-        Returns (this rank's share of the loss, gradient norm before clipping).
+        Returns (this rank's share of the loss: all ranks' sum is the mean over ``tokens``; gradient norm
+        before clipping).
         """
-        batches = [self._micro_batch(rows, tokens) for rows in micro_batches]
+        # FSDP averages the gradients over all ranks, so each rank's sum counts world-fold.
+        scale = dist.get_world_size() / tokens
+        total = torch.zeros((), device=get_device_id())
         self.optimizer_zero_grad()
-        loss = self.forward_backward_batch(batches, partial(sft_loss, None))
-        return loss.item(), self.optimizer_step()
+        for i, rows in enumerate(micro_batches):
+            with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
+                summed, _ = self.forward(self.pack(rows))
+                (summed * scale).backward()
+            total += summed.detach()
+        return total.item() / tokens, self.optimizer_step()
 
-    def prepare_model_outputs(
-        self, output: Any, output_args: dict, micro_batch: TensorDict, logits_processor_func: Any
-    ) -> dict:
-        """Log-probabilities of the packed tokens, nested by row, in one call.
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Sequence[Rows]) -> float:
+        """The summed loss of this rank's share of the micro-batches."""
+        return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
 
-        With flash-attn verl's own in-place kernel is leaner, so that stays.
-        """
-        if FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        logits = output.logits.squeeze(0).float()
-        labels = output_args["input_ids_rmpad_rolled"]
-        log_probs = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        log_probs = self._gather_and_unpad_packed(log_probs, output_args["pad_size"])
-        offsets = micro_batch["input_ids"].offsets()
-        return {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs, offsets)}
+    def forward(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sum of the token losses of this rank's slice, the losses (n,) themselves, without gradient)."""
+        return self.module(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, supervised=packed.supervised,
+            labels=packed.labels, **packed.attention(),
+        )  # fmt: skip
 
-    def _micro_batch(self, rows: Sequence[dict[str, torch.Tensor]], tokens: int) -> TensorDict:
-        """Rows in verl's packed form; a rank without rows runs two tokens that carry no loss."""
-        if not rows:
-            rows = [{name: torch.zeros(2, dtype=torch.int64) for name in ("input_ids", "position_ids", "loss_mask")}]
-        settings = {
-            "use_remove_padding": True,
-            "pad_mode": DatasetPadMode.NO_PADDING,
-            "temperature": 1.0,
-            "batch_num_tokens": tokens,
-            "dp_size": self.get_data_parallel_size(),
-        }
-        return tu.get_tensordict(tensor_dict=_collate(list(rows)), non_tensor_dict=settings)
+    def pack(self, rows: Rows) -> Packed:
+        """A micro-batch on this rank's device, cut for its place in the sequence-parallel group."""
+        degree = self.ulysses_sequence_parallel_size
+        place = self.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
+        return pack(rows, get_device_id(), degree, place)
+
+    def _build_module(self) -> torch.nn.Module:
+        module = super()._build_module()
+        loss.install(module)
+        if self.checkpointing != "none":
+            options: dict[str, Any] = {"use_reentrant": False}
+            if self.checkpointing == "selective":
+                kept = attention.kernels(self.attention_backend)
+                options["context_fn"] = partial(create_selective_checkpoint_contexts, kept)
+            module.gradient_checkpointing_enable(options)
+        if self.compile_layers:
+            for layer in module.model.layers:
+                layer.compile()
+        return module

@@ -27,17 +27,43 @@ class StepMetrics:
     tokens: int
     """All tokens of the global batch, prompts included."""
     tokens_per_s: float
+    tokens_per_s_per_gpu: float
+    mfu: float | None
+    """Causal model FLOPs (``flops.training_flops``, nothing recomputed) over the ranks' bf16 peak, if known."""
     seconds: float
+    """Of the slowest rank, from planning the step to its end, data included."""
+    mean_seconds: float
+    data_seconds: float
+    """Of the slowest rank: reading its rows."""
+    balance: float
+    """Mean over groups of the step's FLOPs, over what the lockstep of micro-steps takes."""
+    fill: float
+    """Tokens over the token budget of the micro-batches that were run."""
+    peak_memory_gb: float
+    """Of the fullest rank: device memory allocated so far; on CPU the resident set."""
     eta_s: float
+    skipped: bool
+    """A gradient was not finite and the weights stayed as they were."""
+    val_loss: float | None = None
+    """On the held-out rows, after this step."""
 
     def line(self) -> str:
         """The step as one line of a log."""
         minutes, seconds = divmod(round(self.eta_s), 60)
-        return (
-            f"step {self.step}/{self.total}  loss {self.loss:.4f}  grad norm {self.grad_norm:.3f}  "
-            f"lr {self.lr:.2e}  tokens {self.tokens:,}  tokens/s {self.tokens_per_s:,.0f}  "
-            f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}"
-        )
+        parts = [
+            f"step {self.step}/{self.total}",
+            f"loss {self.loss:.4f}",
+            f"grad norm {self.grad_norm:.3f}{' (not finite: step skipped)' if self.skipped else ''}",
+            f"lr {self.lr:.2e}",
+            f"tokens {self.tokens:,}",
+            f"tokens/s {self.tokens_per_s:,.0f}",
+            *([] if self.mfu is None else [f"MFU {self.mfu:.1%}"]),
+            f"balance {self.balance:.0%}",
+            f"memory {self.peak_memory_gb:.1f} GB",
+            *([] if self.val_loss is None else [f"val loss {self.val_loss:.4f}"]),
+            f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}",
+        ]
+        return "  ".join(parts)
 
     def json(self) -> str:
         """The step as one JSON line, newline included."""

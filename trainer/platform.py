@@ -33,6 +33,7 @@ vars(_DEVICE_MODULE).update(
     | dict.fromkeys(("set_device", "empty_cache", "ipc_collect", "reset_peak_memory_stats"), _nothing)
     | dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _peak_bytes)
     | {
+        "get_device_name": lambda *_: "CPU",
         "mem_get_info": _free_and_total_bytes,
         "manual_seed": torch.manual_seed,
         "manual_seed_all": torch.manual_seed,

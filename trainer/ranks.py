@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
@@ -34,19 +34,15 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def check_device(device: str, attention: str) -> None:
-    """Raises ValueError when this process's GPU or the attention package is not there."""
+def check_device(device: str) -> None:
+    """Raises ValueError when this process's GPU is not there."""
     import torch
 
-    if device == "cpu":
-        return
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if local >= there:
+    if device == "cuda" and local >= there:
         raise ValueError(
             f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or device=cpu"
         )
-    if attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise ValueError("flash-attn is not installed: install requirements-gpu.txt, or set train.attention=sdpa")
 
 
 def join(device: str, rendezvous: str) -> int:
@@ -67,3 +63,13 @@ def join(device: str, rendezvous: str) -> int:
         timeout=COLLECTIVE_TIMEOUT,
     )
     return dist.get_rank()
+
+
+def agree(path: Path | None) -> Path:
+    """Rank 0's ``path``, on every rank."""
+    import torch.distributed as dist
+
+    shared = [path]
+    dist.broadcast_object_list(shared)
+    assert shared[0] is not None
+    return shared[0]

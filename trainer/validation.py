@@ -8,6 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from trainer.gpus import GPUS
+from trainer.profiling import span
+
 CHOICES = {
     "device": ("cuda", "cpu"),
     "model.tokenizer": ("model", "qwen3", "trained"),
@@ -16,7 +19,9 @@ CHOICES = {
     "data.engine": ("local", "ray"),
     "data.answer_style": ("boxed",),
     "train.precision": ("bf16", "fp32"),
-    "train.attention": ("flash_attention_2", "sdpa"),
+    "train.attention": ("auto", "flash_attn", "varlen", "sdpa"),
+    "train.checkpointing": ("none", "selective", "full"),
+    "cluster.gpu": tuple(GPUS),
     "eval.dtype": ("auto", "float32", "bfloat16"),
     "verl.engine.strategy": ("fsdp2",),
 }
@@ -29,17 +34,22 @@ RANGES = {
     "train.epochs": POSITIVE, "train.batch_size": POSITIVE, "train.max_steps": POSITIVE, "train.lr": POSITIVE,
     "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
     "train.clip_grad": POSITIVE, "train.seed": NOT_NEGATIVE, "train.max_tokens_per_gpu": POSITIVE,
-    "train.ranks": POSITIVE, "eval.limit": POSITIVE, "eval.rollouts": POSITIVE, "eval.temperature": NOT_NEGATIVE,
+    "train.ranks": POSITIVE, "train.sequence_parallel": POSITIVE, "train.validate_every": POSITIVE,
+    "eval.limit": POSITIVE, "eval.rollouts": POSITIVE, "eval.temperature": NOT_NEGATIVE,
     "eval.top_p": (1e-12, 1), "eval.max_tokens": POSITIVE, "eval.engines": POSITIVE,
-    "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE,
+    "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE, "cluster.nodes": POSITIVE,
+    "cluster.gpus_per_node": POSITIVE, "cluster.network_gbits": POSITIVE,
 }  # fmt: skip
 OPTIONAL_TYPES = {
-    **dict.fromkeys(("data.train_rows", "data.processes", "train.max_steps", "eval.limit", "model.context"), 1),
+    **dict.fromkeys(("data.train_rows", "data.processes", "eval.limit", "model.context"), 1),
+    **dict.fromkeys(("train.max_steps", "train.validate_every"), 1),
+    "train.profile_steps": "2:3",
     "data.question_types": [],
     "model.init": {},
 }
 """Keys that may be null, with an example of what they are otherwise."""
 TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks")
+LOGGERS = ("tensorboard", "wandb")
 COLUMNS = (("problem", "solution", "answer"), ("messages",))
 """What ``data.columns`` must name, one or the other."""
 
@@ -69,13 +79,21 @@ def check_values(config: DictConfig, values: Mapping[str, Any], defaults: Mappin
 
 def _check_together(config: DictConfig) -> None:
     train, data = config.train, config.data
-    if train.max_tokens_per_gpu < data.max_length:
+    if train.max_tokens_per_gpu * train.sequence_parallel < data.max_length:
         raise ValueError(
-            f"train.max_tokens_per_gpu={train.max_tokens_per_gpu} cannot hold a row of "
-            f"data.max_length={data.max_length} tokens: raise the first or lower the second"
+            f"train.max_tokens_per_gpu={train.max_tokens_per_gpu} with train.sequence_parallel="
+            f"{train.sequence_parallel} cannot hold a row of data.max_length={data.max_length} tokens: "
+            "raise one of the first two or lower the last"
         )
-    if config.device == "cpu" and train.attention == "flash_attention_2":
-        raise ValueError("train.attention=flash_attention_2 needs a GPU: set train.attention=sdpa with device=cpu")
+    if config.device == "cpu" and (train.attention in ("flash_attn", "varlen") or train.liger):
+        key = "train.liger=true" if train.liger else f"train.attention={train.attention}"
+        raise ValueError(f"{key} needs a GPU: leave it at its default with device=cpu")
+    if train.precision == "fp32" and train.attention in ("flash_attn", "varlen"):
+        raise ValueError(f"train.attention={train.attention} computes in bf16 alone: set it to auto, or precision=bf16")
+    if train.profile_steps is not None:
+        span(train.profile_steps)
+    if unknown := set(train.loggers) - set(LOGGERS):
+        raise ValueError(f"train.loggers knows {', '.join(LOGGERS)}, not {', '.join(sorted(unknown))}")
     if len(train.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in train.betas):
         raise ValueError(f"train.betas must be two numbers in [0, 1), not {list(train.betas)}")
     if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):

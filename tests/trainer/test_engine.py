@@ -1,97 +1,123 @@
-"""The engine's loss is the mean over supervised tokens, whatever the packing; broken pieces are noticed."""
+"""The engine against plain transformers: fp32, one row at a time, no verl, no packing, no sharding."""
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from data_prep import vocabulary
+from tests.conftest import ROOT
+from tests.trainer.ranks import LENGTHS, SUPERVISED, Case, rows
 from trainer import config as configs
-from trainer import loop, models
+from trainer import models
 
-LENGTHS = ((30, 10), (7, 3), (55, 20), (12, 11), (41, 5))
-"""(tokens, prompt tokens) of each row."""
+ONE, TWO = [[[4, 3], [2, 1, 0]]], [[[0, 2], [1]], [[4], [3]]]
+FOUR = [[[0], [1]], [[2], []], [[3], []], [[4], []]]
+"""[group][micro-batch] -> rows."""
+BROKEN = ("exchange", "documents", "shift", "normalisation")
+"""No exchange between sequence-parallel ranks; rows that see each other; labels off by one; a wrong denominator."""
+LOSS, GRADIENT = 1e-5, 1e-4
+"""Tolerances: of a token's loss, and of a gradient relative to its norm."""
+
+
+CASES = {
+    "1rank": Case(1, [[[0, 1, 2, 3, 4]]]),
+    "2ranks-sp2": Case(2, ONE, ("train.sequence_parallel=2",)),
+    "2ranks-untied": Case(2, TWO, ("model.init.tie_word_embeddings=false", "train.checkpointing=full")),
+    "4ranks-sp2-untied": Case(4, TWO, ("train.sequence_parallel=2", "model.init.tie_word_embeddings=false")),
+    "4ranks-empty": Case(4, FOUR, ("train.checkpointing=selective", "train.prefetch=true")),
+    "4ranks-sp4": Case(4, ONE, ("train.sequence_parallel=4", "train.checkpointing=selective")),
+    **{what: Case(2, ONE, ("train.sequence_parallel=2",), what) for what in BROKEN},
+}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("engine")
-    overrides = [f"run.root={folder}/runs", f"data.dir={folder}/data", "train.ranks=1"]
-    config = configs.load("tiny", overrides)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder below which every case has been run."""
+    root = tmp_path_factory.mktemp("engine")
+    for name, case in CASES.items():
+        built(root / name, *case.overrides)
+    (root / "cases.json").write_text(json.dumps({name: asdict(case) for name, case in CASES.items()}))
+    common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [sys.executable, "-m", "tests.trainer.ranks", str(root)], env=os.environ | common, cwd=ROOT, check=True
+    )
+    return root
+
+
+def built(folder: Path, *overrides: str) -> None:
+    """Leaves a random model and its frozen configuration in ``folder``."""
+    config = configs.load("tiny", [f"run.root={folder}/runs", f"data.dir={folder}/data", *overrides])
     vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
     models.materialise(config)
-    return config
+    configs.write(config, folder / "config.yaml")
 
 
-@pytest.fixture(scope="module")
-def engine(config: Any) -> Iterator[Any]:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield loop.build_engine(config, total_steps=10)
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(5)
-    made = []
-    for length, prompt in LENGTHS:
-        mask = torch.ones(length, dtype=torch.int64)
-        mask[:prompt] = 0
-        ids = torch.randint(0, 250, (length,), generator=generator)
-        made.append({"input_ids": ids, "position_ids": torch.arange(length), "loss_mask": mask})
-    return made
-
-
-SUPERVISED = sum(length - prompt for length, prompt in LENGTHS)
-
-
-@pytest.fixture(scope="module")
-def plain_loss(config: Any, rows: list[dict[str, torch.Tensor]]) -> float:
+def plain(folder: Path) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
+    """(token losses of each row, gradient of the mean over all supervised tokens) of plain transformers."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32)
-    total = 0.0
-    with torch.no_grad():
-        for row, (_, prompt) in zip(rows, LENGTHS, strict=True):
-            logits = model(row["input_ids"][None]).logits[0]
-            total += torch.nn.functional.cross_entropy(
-                logits[prompt - 1 : -1], row["input_ids"][prompt:], reduction="sum"
-            ).item()
-    return total / SUPERVISED
+    model = AutoModelForCausalLM.from_pretrained(configs.read(folder / "config.yaml").model.path, dtype=torch.float32)
+    losses = {}
+    for i, (row, (_, prompt)) in enumerate(zip(rows(), LENGTHS, strict=True)):
+        logits = model(row["input_ids"][None]).logits[0]
+        losses[i] = cross_entropy(logits[prompt - 1 : -1], row["input_ids"][prompt:], reduction="none")
+        (losses[i].sum() / SUPERVISED).backward()
+    return {i: x.detach() for i, x in losses.items()}, {n: p.grad for n, p in model.named_parameters()}
 
 
-def loss(engine: Any, plan: list[list[int]], rows: list[dict[str, torch.Tensor]]) -> float:
-    from functools import partial
-
-    from verl.workers.utils.losses import sft_loss
-
-    batches = [engine._micro_batch([rows[i] for i in micro], SUPERVISED) for micro in plan]
-    with engine.eval_mode():
-        return engine.forward_backward_batch(batches, partial(sft_loss, None), forward_only=True).item()
-
-
-@pytest.mark.parametrize(
-    "plan", [[[0], [1], [2], [3], [4]], [[4, 3, 2, 1, 0]], [[0, 2], [1, 3, 4]], [[0, 1, 2, 3, 4], []]]
-)
-def test_loss_does_not_depend_on_the_packing(engine: Any, rows: Any, plain_loss: float, plan: Any) -> None:
-    assert loss(engine, plan, rows) == pytest.approx(plain_loss, abs=1e-5)
+def ours(folder: Path) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], float]:
+    """(token losses by row, gradients, loss) of the engine's step."""
+    codes = json.loads((folder / "codes.json").read_text())
+    assert set(codes) == {0}
+    saved = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(codes))]
+    losses: dict[int, list[torch.Tensor]] = {}
+    for part in saved:
+        for row, values in part["losses"]:
+            losses.setdefault(row, []).append(values)
+    return {row: torch.cat(parts) for row, parts in losses.items()}, saved[0]["grads"], sum(p["loss"] for p in saved)
 
 
-def test_rows_that_see_each_other_are_noticed(engine: Any, rows: Any, plain_loss: float) -> None:
-    """The same rows with positions that run on, so that attention takes them for one document."""
-    ends = torch.tensor([length for length, _ in LENGTHS]).cumsum(0).tolist()
-    joined = [row | {"position_ids": row["position_ids"] + end} for row, end in zip(rows, [0, *ends], strict=False)]
-    assert abs(loss(engine, [[0, 1, 2, 3, 4]], joined) - plain_loss) > 1e-3
+def difference(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest relative error of a parameter's gradient, in its norm."""
+    assert mine.keys() == theirs.keys()
+    return max(((mine[n] - theirs[n]).norm() / theirs[n].norm()).item() for n in theirs)
 
 
-def test_a_mask_off_by_one_is_noticed(engine: Any, rows: Any, plain_loss: float) -> None:
-    shifted = [row | {"loss_mask": torch.roll(row["loss_mask"], -1)} for row in rows]
-    assert abs(loss(engine, [[0, 1, 2, 3, 4]], shifted) - plain_loss) > 1e-3
+@pytest.mark.parametrize("name", [name for name in CASES if name not in BROKEN])
+def test_token_losses_and_gradients_are_plain_transformers(root: Path, name: str) -> None:
+    losses, grads, loss = ours(root / name)
+    expected, expected_grads = plain(root / name)
+    assert losses.keys() == expected.keys()
+    for row, values in expected.items():
+        torch.testing.assert_close(losses[row], values, rtol=0, atol=LOSS)
+    assert loss == pytest.approx(sum(x.sum().item() for x in expected.values()) / SUPERVISED, abs=LOSS)
+    assert difference(grads, expected_grads) < GRADIENT
 
 
-def test_a_rank_without_rows_adds_nothing(engine: Any, rows: Any) -> None:
-    assert loss(engine, [[]], rows) == 0.0
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_piece_is_noticed(root: Path, what: str) -> None:
+    losses, grads, _ = ours(root / what)
+    expected, expected_grads = plain(root / what)
+    if what != "normalisation":
+        worst = max((losses[row] - values).abs().max().item() for row, values in expected.items())
+        assert worst > 100 * LOSS
+    assert difference(grads, expected_grads) > 100 * GRADIENT
+
+
+def test_a_rank_runs_no_padding_and_asks_the_device_for_nothing() -> None:
+    from trainer.packing import pack
+
+    packed = pack(rows(), "cpu", parts=2, part=1)
+    total = sum(length for length, _ in LENGTHS)
+    assert packed.input_ids.shape == packed.position_ids.shape == (1, (total + 1) // 2)
+    assert packed.lengths == tuple(length for length, _ in LENGTHS) + ((1,) if total % 2 else ())
+    assert packed.attention()["max_length_q"] == max(packed.lengths)
+    assert pack([], "cpu", parts=2, part=0).supervised.numel() == 0
+    assert sum(pack(rows(), "cpu", 3, part).labels.numel() for part in range(3)) == SUPERVISED

@@ -1,0 +1,147 @@
+"""How long ranks wait for the slowest: the planner against verl's deal, on steps of lognormal row lengths.
+
+    python -m tests.bench.bench_balance [DRAWS]      (default 100)
+
+A case is clip/batch/ranks/sp: lengths of median 6K and sigma 0.8 clipped at 16K or 32K tokens, rows of a step,
+GPUs, sequence-parallel degree. A micro-batch holds clip x sp tokens. The figure is the groups' mean FLOPs over
+those of the slowest group of every micro-step, for Qwen3-4B. `plan` is the degree that the step time of
+``choose`` recommends. Both peers run verl's code: its SFT trainer (random rows for each rank) and the balancing
+of its Ray trainer. Cases with more groups than rows are left out: verl cannot run them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from statistics import fmean
+
+import numpy as np
+
+from tests.bench.table import Result, publish
+from trainer.balance import Plan, efficiency, plan_step
+from trainer.flops import Shape, training_flops
+
+QWEN3_4B = Shape(
+    layers=36, hidden=2560, intermediate=9728, heads=32, kv_heads=8, head_dim=128, vocabulary=151_936, tied=True
+)  # fmt: skip
+CLIPS = {"16K": 16_384, "32K": 32_768}
+BATCHES = (16, 64, 128, 256)
+RANKS = (16, 64, 256, 1024)
+DEGREES = (1, 2, 4, 8, 16, 32)  # Ulysses splits 32 heads
+STOCK, RAY = "verl SFT trainer", "verl Ray trainer"
+
+
+def draw(clip: int, batch: int, seed: int) -> dict[int, int]:
+    """One step's rows: row -> tokens."""
+    lengths = np.random.default_rng([clip, batch, seed]).lognormal(np.log(6000), 0.8, batch)
+    return dict(enumerate(np.clip(lengths.round(), 1, clip).astype(int).tolist()))
+
+
+def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget: int) -> Plan:
+    """verl's ``rearrange_micro_batches`` on every group of rows, as many virtual ranks in this process.
+
+    Real ranks agree on the lowest number of micro-batches, from the largest minimum up, at which all are within
+    the budget. A rank alone returns the lowest from ``min_num_micro_batch`` up at which it is: asking all for the
+    largest answer until it stands is the same number.
+    """
+    import torch
+    from verl.utils.seqlen_balancing import rearrange_micro_batches
+
+    def rearrange(rows: list[int], count: int) -> list[list[int]]:
+        # verl only sums the mask over its columns: one column that holds the length will do.
+        mask = torch.tensor([[lengths[row]] for row in rows])
+        batch = {"input_ids": mask, "attention_mask": mask}
+        _, micros = rearrange_micro_batches(batch, budget, min_num_micro_batch=count)
+        return [[rows[i] for i in micro] for micro in micros]
+
+    plan = [rearrange(rows, 1) for rows in groups]
+    while len({len(micros) for micros in plan}) > 1:
+        count = max(len(micros) for micros in plan)
+        plan = [
+            micros if len(micros) == count else rearrange(rows, count)
+            for rows, micros in zip(groups, plan, strict=True)
+        ]
+    return plan
+
+
+def stock(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+    """verl's SFT trainer: torch's DistributedSampler gives every rank its share, each packs its own."""
+    from torch.utils.data import DistributedSampler
+
+    samplers = [DistributedSampler(range(len(lengths)), groups, rank, drop_last=True) for rank in range(groups)]
+    return verl_micro_batches(lengths, [list(sampler) for sampler in samplers], budget)
+
+
+def ray(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+    """verl's Ray trainer (``_balance_batch``): ranks get equally many rows of like workload, each packs its own."""
+    import torch
+    from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
+
+    workload = calculate_workload(torch.tensor(list(lengths.values()))).tolist()
+    return verl_micro_batches(lengths, get_seqlen_balanced_partitions(workload, groups, equal_size=True), budget)
+
+
+def ours(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+    """The planner under test."""
+    return plan_step(lengths, groups, budget, QWEN3_4B)
+
+
+# Bytes/s a GPU sends and FLOP/s it sustains: A100 data sheet (NVLink, half of 312 TFLOP/s bf16), HDR InfiniBand.
+GPUS_A_NODE, NVLINK, NETWORK, SUSTAINED = 4, 300e9, 25e9, 156e12
+
+
+def choose(efficiencies: dict[int, float], length: float) -> int:
+    """The degree of least step time among ``efficiencies`` (degree -> balance) for rows of ``length`` tokens.
+
+    TO BE REPLACED by `warmstart plan`'s step time. Here: arithmetic over balance, and on top of it Ulysses'
+    exchange, unhidden: queries, keys, values and outputs in bf16 through forward, recomputation and backward, to
+    every other rank of the group, over the network where it is on another node.
+    """
+
+    def seconds_per_token(degree: int) -> float:
+        heads = 2 * QWEN3_4B.heads + 2 * max(QWEN3_4B.kv_heads, degree)
+        sent = 3 * 2 * QWEN3_4B.layers * heads * QWEN3_4B.head_dim / degree
+        near = min(degree, GPUS_A_NODE) - 1
+        exchange = sent * (near / NVLINK + (degree - 1 - near) / NETWORK)
+        arithmetic = 4 / 3 * float(training_flops(QWEN3_4B, length)) / length / SUSTAINED
+        return (arithmetic + exchange) / efficiencies[degree]
+
+    return min(efficiencies, key=seconds_per_token)
+
+
+def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
+    """Every degree at which no group is without rows, and the planner's choice among them."""
+    steps = [draw(CLIPS[clip], batch, seed) for seed in range(draws)]
+    results, case, best = [], f"{clip}/{batch}/ranks{ranks}", {}
+    for degree in DEGREES:
+        groups, budget = ranks // degree, CLIPS[clip] * degree
+        if ranks % degree or groups > batch:
+            continue
+        figures = {
+            name: fmean(efficiency(plan(step, groups, budget), step, QWEN3_4B) for step in steps)
+            for name, plan in (("ours", ours), (STOCK, stock), (RAY, ray))
+        }
+        best[degree] = figures["ours"]
+        for peer in (STOCK, RAY):
+            limit = 0.87 if (clip, batch, ranks, degree, peer) == ("16K", 64, 16, 1, STOCK) else None
+            if (ranks, degree, peer) == (16, 1, RAY):
+                limit = figures[RAY]
+            results.append(
+                Result(f"{case}/sp{degree}", "balance", "mean/max", figures["ours"], figures[peer], peer, limit)
+            )
+    if best:
+        degree = choose(best, fmean(length for step in steps for length in step.values()))
+        limit = 0.92 if batch == 16 else 0.97
+        results.append(Result(f"{case}/plan", f"balance at sp{degree}", "mean/max", best[degree], limit=limit))
+    return results
+
+
+def main() -> None:
+    """Measures all cases."""
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    cases = itertools.product(CLIPS, BATCHES, RANKS)
+    publish("bench-balance", [result for case in cases for result in measure(*case, draws)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Stock verl's SFT trainer on the rows, and in the order, of a run of ours.
+
+    python -m tests.stock_verl CONFIG OUT      (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
+
+Its own engine, micro-batches, loss and loop on the CPU, from the same frozen configuration; tokens are ours,
+since its template drops the thinking. Rank 0 appends {"step", "loss", "at"} lines to OUT.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from trainer import config as configs
+from trainer import platform, ranks, sampler
+
+
+def main(path: Path, out: Path) -> None:
+    config = configs.read(path)
+    platform.use("cpu")
+    from verl.trainer import sft_trainer
+    from verl.workers.engine import EngineRegistry
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    class CpuEngine(FSDPEngineWithLMHead):
+        """As it is: verl registers it for other devices alone."""
+
+    EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])(CpuEngine)
+
+    class InOurOrder:
+        """Every rank's share, as they come, of the rows of our steps; in place of torch's DistributedSampler."""
+
+        def __init__(self, dataset: Any, num_replicas: int, rank: int, **_: Any) -> None:
+            self.rows, self.count, self.rank = len(dataset), num_replicas, rank
+
+        def set_epoch(self, epoch: int) -> None: ...
+
+        def __len__(self) -> int:
+            return self.rows // self.count
+
+        def __iter__(self) -> Iterator[int]:
+            size = config.train.batch_size // self.count
+            for step in range(self.rows // config.train.batch_size):
+                rows = sampler.step_rows(step, self.rows, config.train.batch_size, config.train.seed).tolist()
+                yield from rows[self.rank * size : (self.rank + 1) * size]
+
+    class Recorder:
+        """In place of verl's Tracking."""
+
+        def __init__(self, **_: Any) -> None: ...
+
+        def log(self, data: dict[str, Any], step: int) -> None:
+            if "train/loss" in data:
+                with out.open("a") as f:
+                    f.write(json.dumps({"step": step, "loss": data["train/loss"], "at": time.monotonic()}) + "\n")
+
+    sft_trainer.DistributedSampler, sft_trainer.Tracking = InOurOrder, Recorder
+    settings = OmegaConf.merge(
+        config.verl,
+        {
+            "model": {"override_config": {"attn_implementation": "sdpa"}},
+            "data": {"num_workers": 0, "val_files": None},
+            "trainer": {"total_epochs": 1, "test_freq": -1, "save_freq": -1, "resume_mode": "disable"},
+        },
+    )
+    ranks.join("cpu", "env://")
+    trainer = sft_trainer.SFTTrainer(config=settings)
+    trainer.ckpt_handler.save_checkpoint = lambda **_: None
+    trainer.fit()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

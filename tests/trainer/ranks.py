@@ -1,0 +1,119 @@
+"""Steps of the engine on given rows, on several ranks.
+
+python -m tests.trainer.ranks FOLDER      runs the cases of FOLDER/cases.json, each in its folder
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import config as configs
+from trainer import platform, ranks
+
+platform.use("cpu")
+
+from trainer import attention  # noqa: E402  (verl asks for the platform when it is imported)
+from trainer import engine as engines  # noqa: E402
+from trainer.build import build_engine  # noqa: E402
+
+LENGTHS = ((30, 10), (7, 3), (55, 20), (12, 11), (41, 5))
+"""(tokens, prompt tokens) of each row."""
+SUPERVISED = sum(length - prompt for length, prompt in LENGTHS)
+
+
+def rows() -> list[dict[str, torch.Tensor]]:
+    """Random rows in the form that the dataset gives them."""
+    generator = torch.Generator().manual_seed(5)
+    made = []
+    for length, prompt in LENGTHS:
+        mask = torch.ones(length, dtype=torch.int64)
+        mask[:prompt] = 0
+        made.append({"input_ids": torch.randint(0, 250, (length,), generator=generator), "loss_mask": mask})
+    return made
+
+
+def _break(what: str) -> None:
+    pack = engines.pack
+    if what == "exchange":
+        attention.all_to_all_single = lambda _, x, **__: x
+    replaced: dict[str, Any] = {
+        "documents": lambda p: p | {"lengths": (sum(p["lengths"]),)},
+        "shift": lambda p: p | {"supervised": (p["supervised"] - 1).clamp(min=0)},
+    }
+    if what in replaced:
+        engines.pack = lambda *args: engines.Packed(**replaced[what](vars(pack(*args))))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step on ``ranks`` ranks; ``plan`` is [group][micro-batch] -> rows, ``broken`` a piece to break."""
+
+    ranks: int
+    plan: list[list[list[int]]]
+    overrides: tuple[str, ...] = ()
+    broken: str = ""
+
+
+def step(rank: int, folder: Path, case: Case) -> None:
+    """Runs ``case`` as ``rank`` and leaves token losses, gradients and loss in FOLDER/rankN.pt."""
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(case.ranks)}
+    ranks.join("cpu", f"file://{folder}/meeting")
+    engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
+    _break(case.broken)
+    made = rows()
+    mine = case.plan[engine.get_data_parallel_rank()]
+    losses = []
+    with engine.eval_mode(), torch.no_grad():
+        for micro in mine:
+            packed = engine.pack([made[i] for i in micro])
+            losses += _by_row(micro, packed, engine.forward(packed)[1], engine)
+    engine.optimizer_step = lambda: 0.0  # leaves the gradients to be read
+    with engine.train_mode():
+        tokens = SUPERVISED * (2 if case.broken == "normalisation" else 1)
+        loss, _ = engine.train_step([[made[i] for i in micro] for micro in mine], tokens)
+        grads = {
+            name: (p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad).clone()
+            for name, p in engine.module.named_parameters()
+        }
+    torch.save({"losses": losses, "grads": grads, "loss": loss}, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main(root: Path) -> None:
+    """Runs the cases in ROOT, their ranks forked from this process, which has imported verl."""
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    for name, case in json.loads((root / "cases.json").read_text()).items():
+        case = Case(**case)
+        processes = [context.Process(target=step, args=(rank, root / name, case)) for rank in range(case.ranks)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        (root / name / "codes.json").write_text(json.dumps([process.exitcode for process in processes]))
+
+
+def _by_row(micro: list[int], packed: Any, values: torch.Tensor, engine: Any) -> list[tuple[int, torch.Tensor]]:
+    """This rank's token losses, split by row."""
+    degree = engine.ulysses_sequence_parallel_size
+    place = engine.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
+    where = packed.supervised + place * packed.input_ids.shape[1]
+    ends = torch.tensor([LENGTHS[i][0] for i in micro]).cumsum(0)
+    row = torch.bucketize(where, ends, right=True)
+    return [(i, values[row == n]) for n, i in enumerate(micro)]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,122 @@
+"""Causal attention over packed documents, with Ulysses' exchange, as one attention function of transformers.
+
+Documents never see each other. Under sequence parallelism a rank holds a slice of the tokens with all heads;
+inside attention it holds all tokens with a share of the heads (Jacobs et al. 2023, DeepSpeed Ulysses).
+verl exchanges in the flash-attn path alone and in a form that gloo lacks; this serves every backend.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.nn.functional import all_to_all_single
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from verl.utils.ulysses import get_ulysses_sequence_parallel_group
+
+BACKENDS = ("flash_attn", "varlen", "sdpa")
+
+
+def name(backend: str) -> str:
+    """The ``attn_implementation`` under which ``backend`` is registered with transformers."""
+    return f"packed_{backend}"
+
+
+def choose(wanted: str, device: str, precision: str) -> str:
+    """The backend for ``train.attention``; ``auto`` takes the fastest that is here and computes in ``precision``.
+
+    Raises ValueError for a backend that cannot run.
+    """
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    if wanted == "auto":
+        if device == "cpu" or precision == "fp32":
+            return "sdpa"
+        return "flash_attn" if has_flash else "varlen"
+    if wanted == "flash_attn" and not has_flash:
+        raise ValueError("flash-attn is not installed: make setup-gpu, or set train.attention=auto")
+    return wanted
+
+
+def kernels(backend: str) -> list[Any]:
+    """The operators in which ``backend``'s attention is computed, for those who keep their results."""
+    ops = torch.ops
+    if backend == "flash_attn":
+        import flash_attn  # noqa: F401  (registers its operators)
+
+        return [ops.flash_attn._flash_attn_varlen_forward.default]
+    if backend == "varlen":
+        from torch.nn.attention import varlen  # noqa: F401  (likewise)
+
+        return [ops.torch_attn._varlen_attn.default]
+    return [
+        ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+        ops.aten._scaled_dot_product_flash_attention.default,
+        ops.aten._scaled_dot_product_efficient_attention.default,
+    ]
+
+
+def to_heads(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """(tokens, heads, dim) on each rank -> (tokens x ranks, heads / ranks, dim), tokens in rank order."""
+    ranks = dist.get_world_size(group)
+    tokens, heads, dim = x.shape
+    parts = x.reshape(tokens, ranks, heads // ranks, dim).transpose(0, 1).contiguous()
+    return all_to_all_single(torch.empty_like(parts), parts, group=group).reshape(tokens * ranks, heads // ranks, dim)
+
+
+def to_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """The inverse of ``to_heads``."""
+    ranks = dist.get_world_size(group)
+    tokens, heads, dim = x.shape
+    parts = x.reshape(ranks, tokens // ranks, heads, dim).contiguous()
+    received = all_to_all_single(torch.empty_like(parts), parts, group=group)
+    return received.transpose(0, 1).reshape(tokens // ranks, heads * ranks, dim)
+
+
+def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, _: Any) -> torch.Tensor:
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, longest, longest, softmax_scale=scale, causal=True)
+
+
+def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, _: Any) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
+
+
+def _sdpa(q: Any, k: Any, v: Any, scale: float, _: Any, __: int, lengths: Sequence[int]) -> torch.Tensor:
+    """A call a document; key-value heads are repeated, for the lean kernels take equal heads only."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    documents = zip(*(x.transpose(0, 1).split(tuple(lengths), dim=1) for x in (q, k, v)), strict=True)
+    out = [scaled_dot_product_attention(*(x[None] for x in qkv), is_causal=True, scale=scale)[0] for qkv in documents]
+    return torch.cat(out, dim=1).transpose(0, 1)
+
+
+def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
+    def attend(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
+        *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, document_lengths: Sequence[int], **_: Any,
+    ) -> tuple[torch.Tensor, None]:  # fmt: skip
+        """query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) -> (1, tokens, heads, dim)."""
+        assert mask is None
+        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+        group = get_ulysses_sequence_parallel_group()
+        if group is None:
+            out = backend(q, k, v, scaling, cu_seq_lens_q, max_length_q, document_lengths)
+        else:
+            # Fewer key-value heads than ranks: each is sent to several of them.
+            copies = max(1, dist.get_world_size(group) // k.shape[1])
+            k, v = (x.repeat_interleave(copies, dim=1) for x in (k, v))
+            q, k, v = (to_heads(x, group) for x in (q, k, v))
+            out = to_tokens(backend(q, k, v, scaling, cu_seq_lens_q, max_length_q, document_lengths), group)
+        return out.unsqueeze(0), None
+
+    return attend
+
+
+for _name, _backend in zip(BACKENDS, (_flash_attn, _varlen, _sdpa), strict=True):
+    AttentionInterface.register(name(_name), _packed(_backend))

@@ -1,0 +1,95 @@
+"""What the planner plans for: the base model's shape and the row lengths, as far as they are known before training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+from omegaconf import DictConfig
+
+from data_prep import tokens
+from data_prep.files import read_json
+from trainer.flops import Shape
+from trainer.gpus import GPUS, Cluster
+
+KNOWN = {
+    "Qwen/Qwen3-4B-Base": Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True),
+    "Qwen/Qwen3-8B-Base": Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False),
+}
+"""Shapes of hub models (their config.json), so that planning needs no download."""
+VOCABULARIES = {"qwen3": 151_680, "trained": 640}
+"""Embedding rows of a model.init by model.tokenizer."""
+DEFAULTS = {"num_key_value_heads": 32, "head_dim": 128, "tie_word_embeddings": False}
+"""Of transformers' Qwen3Config, for a model.init that leaves them out."""
+
+MEDIAN_CHARACTERS, P99_CHARACTERS, CHARACTERS_A_TOKEN = 12_980, 50_593, 3
+"""The published 45,000 rows; characters of long-think math for one token of Qwen3's vocabulary."""
+ASSUMED_ROWS = 45_000
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of every row, and where that is from."""
+
+    tokens: np.ndarray
+    source: str
+
+
+def shape_of(config: DictConfig) -> Shape:
+    """The base model's shape: of the folder at model.path, of model.init, or of a known hub model.
+
+    Raises ValueError for any other model.
+    """
+    path, init = config.model.path, config.model.init
+    if (file := Path(path) / "config.json").exists():
+        return Shape.of(read_json(file))
+    if init is not None:
+        return Shape.of(DEFAULTS | {"vocab_size": VOCABULARIES[config.model.tokenizer]} | dict(init))
+    if path not in KNOWN:
+        raise ValueError(
+            f"the shape of {path} is not known here (only that of {', '.join(KNOWN)}): "
+            "set model.path to a folder that has its config.json"
+        )
+    return KNOWN[path]
+
+
+def lengths_of(config: DictConfig) -> Lengths:
+    """Row lengths of the dataset where it is built, else the stated assumption.
+
+    Raises ValueError where neither is at hand.
+    """
+    path, name = Path(config.verl.data.train_files), config.data.name
+    if path.exists():
+        return Lengths(tokens.read(path).column("length").to_numpy(), f"dataset {path.parent.parent}")
+    assumed = assumed_lengths(config.data.train_rows or ASSUMED_ROWS, config.data.max_length)
+    if not len(assumed):
+        raise ValueError(
+            f"dataset {name} is not built, and the lengths assumed without it (long-think math) are beyond "
+            f"data.max_length={config.data.max_length}: warmstart data {config.name}"
+        )
+    return Lengths(
+        assumed,
+        f"ASSUMED, for dataset {name} is not built: lognormal, median {MEDIAN_CHARACTERS:,} and p99 "
+        f"{P99_CHARACTERS:,} characters, {CHARACTERS_A_TOKEN} a token",
+    )
+
+
+def assumed_lengths(rows: int, max_length: int) -> np.ndarray:
+    """``rows`` evenly spaced quantiles of the published distribution, without what data.max_length drops."""
+    normal = NormalDist()
+    sigma = math.log(P99_CHARACTERS / MEDIAN_CHARACTERS) / normal.inv_cdf(0.99)
+    median = MEDIAN_CHARACTERS / CHARACTERS_A_TOKEN
+    kept = normal.cdf(math.log(max_length / median) / sigma)
+    if kept < 0.5:
+        return np.empty(0, dtype=np.int64)
+    places = np.array([normal.inv_cdf(kept * (i + 0.5) / rows) for i in range(rows)])
+    return (median * np.exp(sigma * places)).astype(np.int64)
+
+
+def cluster_of(config: DictConfig) -> Cluster:
+    """The recipe's cluster."""
+    chosen = config.cluster
+    return Cluster(GPUS[chosen.gpu], chosen.nodes, chosen.gpus_per_node, chosen.network_gbits * 1e9 / 8)

@@ -1,0 +1,97 @@
+"""What a step costs in arithmetic: the shape of a Qwen3, its parameters, and the FLOPs of training on rows.
+
+Used by the balancer (which row is how heavy), the meters (MFU) and the planner (step time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Dense bf16 peak in FLOP/s by the start of the device's name (NVIDIA's data sheets, without sparsity).
+PEAK_FLOPS = {
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that cost time and memory."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """From a Hugging Face config (the mapping in config.json)."""
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            heads=config["num_attention_heads"],
+            kv_heads=config["num_key_value_heads"],
+            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            vocabulary=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", False),
+        )
+
+    @property
+    def layer_matmul_parameters(self) -> int:
+        """Weights of one layer's matrices: q, k, v, o, gate, up, down."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def layer_parameters(self) -> int:
+        """All weights of one layer, norms included."""
+        return self.layer_matmul_parameters + 2 * self.hidden + 2 * self.head_dim
+
+    @property
+    def embedding_parameters(self) -> int:
+        """One vocabulary x hidden matrix."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights; a tied head counts once."""
+        return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters * (1 if self.tied else 2)
+
+    @property
+    def dense_flops(self) -> int:
+        """Training FLOPs of one token outside attention scores: 6 a weight of every matmul (2 forward, 4 backward).
+
+        The head is a matmul, the embedding lookup is not (Kaplan et al. 2020, section 2.1; PaLM, appendix B).
+        """
+        return 6 * (self.layers * self.layer_matmul_parameters + self.embedding_parameters)
+
+    @property
+    def attention_flops(self) -> int:
+        """Training FLOPs of one (query, key) pair over all layers: two matmuls of head_dim a head, 3 x forward."""
+        return 3 * 2 * 2 * self.layers * self.heads * self.head_dim
+
+
+def training_flops(shape: Shape, lengths: Any) -> np.ndarray:
+    """FLOPs of forward and backward for rows of ``lengths`` tokens, float64 of the same shape.
+
+    Causal: a row of n tokens has n (n + 1) / 2 pairs. Recomputation is not counted.
+    """
+    n = np.asarray(lengths, dtype=np.float64)
+    return shape.dense_flops * n + shape.attention_flops * n * (n + 1) / 2
+
+
+def peak_flops(device: str) -> float | None:
+    """Dense bf16 peak of a device by its CUDA name in FLOP/s; None for a device that is not in the table."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if device.startswith(name)), None)

@@ -1,0 +1,153 @@
+"""Peak memory of one rank in a training step, counted tensor by tensor.
+
+What is live when: PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit a decoder layer, the tied
+embedding in the root unit, which stays gathered from forward to backward), transformers' Qwen3 (what autograd saves)
+and ``trainer.loss``. The peak is the largest of a few named moments of a micro-step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.flops import Shape
+
+FULL = 4
+"""Bytes of a float32: master weights, reduced gradients, optimizer state, norms, loss."""
+LOSS_CHUNK = 2**30
+"""``loss.CHUNK_BYTES``, here without importing torch."""
+CONTEXT = 1.5 * 2**30
+"""CUDA's context, cuBLAS's workspace and NCCL's buffers, outside PyTorch's allocator."""
+FRAGMENTATION = 0.06
+"""Of all tensors: what the caching allocator holds besides them."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a step is laid out on the ranks."""
+
+    ranks: int
+    sequence_parallel: int
+    tokens: int
+    """Of one micro-batch on one rank (train.max_tokens_per_gpu)."""
+    checkpointing: str
+    """train.checkpointing: none, selective or full."""
+    offload: bool = False
+    """Weights, gradients and optimizer state in host memory (verl.engine.offload_policy)."""
+    compute: int = 2
+    """Bytes of the compute type: 2 for bf16, 4 for fp32."""
+    sdpa: bool = False
+    """SDPA rather than a kernel for packed rows: it repeats the key-value heads and copies its output."""
+    multi_tensor: bool = True
+    """AdamW takes all parameters at once, as on CUDA; else one by one."""
+    loss_chunk: int = LOSS_CHUNK
+    """Bytes of the float32 logits that exist at a time."""
+
+
+Lines = dict[str, float]
+"""What holds memory -> bytes."""
+
+
+def peak(shape: Shape, setup: Setup) -> Lines:
+    """The lines of the moment at which one rank holds most, in a micro-step after the first."""
+    state = 0.0 if setup.offload else FULL * shape.parameters / setup.ranks
+    resident = {"weights": state, "gradients": state, "optimizer state": 2 * state}
+    update = {"optimizer step": state if setup.multi_tensor else FULL * shape.embedding_parameters / setup.ranks}
+    moments = (_loss(shape, setup), *_backward(shape, setup), _end(shape, setup), update)
+    return resident | max(moments, key=lambda lines: sum(lines.values()))
+
+
+def on_gpu(lines: Lines) -> Lines:
+    """The lines with what a GPU needs besides tensors."""
+    return lines | {"CUDA and NCCL": CONTEXT, "fragmentation": FRAGMENTATION * sum(lines.values())}
+
+
+def layer_bytes(shape: Shape, setup: Setup) -> float:
+    """What autograd saves in one decoder layer for one token."""
+    c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    normed = 2 * shape.hidden + q + kv
+    norms = (FULL + c) * normed + FULL * (2 + shape.heads + shape.kv_heads)  # float32 input, normed, scales
+    inputs = c * 2 * shape.hidden  # of the attention's and the MLP's matmuls
+    repeated = q if setup.sdpa else kv * max(1, setup.sequence_parallel // shape.kv_heads)
+    copied = setup.sdpa or setup.sequence_parallel > 1
+    attention = c * (q + 2 * repeated) + _attention_output(shape, setup) + c * q * copied
+    return norms + inputs + attention + c * 4 * shape.intermediate
+
+
+def _attention_output(shape: Shape, setup: Setup) -> float:
+    """Output and log-sum-exp of one token in one layer."""
+    return setup.compute * shape.heads * shape.head_dim + FULL * shape.heads
+
+
+def _saved(shape: Shape, setup: Setup) -> float:
+    """What one layer keeps from forward to backward for one token."""
+    if setup.checkpointing == "none":
+        return layer_bytes(shape, setup)
+    kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
+    return setup.compute * shape.hidden + kept
+
+
+def _recomputed(shape: Shape, setup: Setup) -> float:
+    """What the recomputation of one layer adds for one token; its float32 input is the checkpoint itself in fp32."""
+    if setup.checkpointing == "none":
+        return 0
+    kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
+    shared = setup.compute * shape.hidden if setup.compute == FULL else 0
+    return layer_bytes(shape, setup) - kept - shared
+
+
+def _positions(shape: Shape, setup: Setup) -> float:
+    """Cosines, sines, ids, positions, places and labels of one token."""
+    return 2 * setup.compute * shape.head_dim + 4 * 8
+
+
+def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
+    """Bytes in the compute type of (a gathered layer, the gathered head, what a gather holds besides its result)."""
+    layer = setup.compute * shape.layer_parameters
+    head = setup.compute * shape.embedding_parameters
+    return layer, head, 0.0 if setup.ranks == 1 else layer
+
+
+def _loss(shape: Shape, setup: Setup) -> Lines:
+    """Inside the head, with all layers' activations saved."""
+    c, tokens = setup.compute, setup.tokens
+    _, head, in_flight = _units(shape, setup)
+    logits = min(setup.loss_chunk, FULL * shape.vocabulary * tokens)
+    cast = 0 if c == FULL else logits * c / FULL
+    weight_gradient = FULL * shape.embedding_parameters
+    chunk = logits + max(logits, cast + head)
+    final_norm, hidden = (FULL + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
+    return {
+        "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
+        "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden),
+        "gathered weights": head + (in_flight if shape.tied or setup.ranks == 1 else head),
+    }
+
+
+def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
+    """Inside the last layer's MLP, and inside that of the layer before it."""
+    c, tokens = setup.compute, setup.tokens
+    layer, head, in_flight = _units(shape, setup)
+    saved = _saved(shape, setup)
+    working = _recomputed(shape, setup) + c * (shape.hidden + 2 * shape.intermediate)
+    down = c * shape.hidden * shape.intermediate
+    gathered = layer + in_flight + (head if shape.tied else 0)
+    waiting = head if shape.tied else 0.0
+
+    def lines(layers: int, reducing: float) -> Lines:
+        return {
+            "saved activations": tokens * (layers * saved + _positions(shape, setup)),
+            "layer in backward": tokens * working,
+            "gathered weights": gathered,
+            "gradients in flight": down + waiting + reducing,
+        }
+
+    after_head = 0 if shape.tied else FULL * shape.embedding_parameters
+    return lines(shape.layers, after_head), lines(shape.layers - 1, FULL * shape.layer_parameters)
+
+
+def _end(shape: Shape, setup: Setup) -> Lines:
+    """The embedding's gradient, computed beside the head's where they are tied, then in its reduce-scatter."""
+    _, head, _ = _units(shape, setup)
+    reducing = head + FULL * shape.embedding_parameters * (1 + 1 / setup.ranks)
+    computing = head * (3 if shape.tied else 2) + FULL * shape.layer_parameters
+    return {"gradients in flight": max(reducing, computing), "layer in backward": 0.0}

@@ -1,0 +1,59 @@
+"""What a step was worth: the ranks' times, losses and memory brought together into one record."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from verl.utils.device import get_device_name, get_torch_device
+
+from trainer.flops import peak_flops
+from trainer.metrics import StepMetrics
+from trainer.stepping import Done
+
+
+class Meter:
+    """Turns each rank's ``Done`` into the step's metrics, the same on every rank."""
+
+    def __init__(self, engine: Any, total: int, first: int) -> None:
+        self.total, self.first, self.begin = total, first, time.monotonic()
+        self.world = dist.get_world_size()
+        bf16 = engine.engine_config.mixed_precision["param_dtype"] == "bf16"
+        on_gpu = get_device_name() == "cuda"
+        self.peak = peak_flops(torch.cuda.get_device_name()) if on_gpu and bf16 else None
+
+    def gather(
+        self, step: int, epoch: int, done: Done, asked: bool, val_loss: float | None
+    ) -> tuple[StepMetrics, bool]:
+        """(metrics of step ``step`` (1-based), whether any rank was asked to stop); collective."""
+        memory = get_torch_device().max_memory_allocated() / 1e9
+        mine = torch.tensor([done.loss, done.seconds, done.data_seconds, memory, asked], dtype=torch.float64)
+        everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
+        dist.all_gather_into_tensor(everyone, mine)
+        loss, seconds, data_seconds, memories, stops = everyone.view(self.world, -1).unbind(1)
+        slowest = seconds.max().item()
+        rate = done.tokens / slowest
+        metrics = StepMetrics(
+            step=step,
+            total=self.total,
+            epoch=epoch,
+            loss=loss.sum().item(),
+            grad_norm=done.grad_norm,
+            lr=done.lr,
+            tokens=done.tokens,
+            tokens_per_s=rate,
+            tokens_per_s_per_gpu=rate / self.world,
+            mfu=done.flops / (slowest * self.world * self.peak) if self.peak else None,
+            seconds=slowest,
+            mean_seconds=seconds.mean().item(),
+            data_seconds=data_seconds.max().item(),
+            balance=done.balance,
+            fill=done.fill,
+            peak_memory_gb=memories.max().item(),
+            eta_s=(time.monotonic() - self.begin) / (step - self.first) * (self.total - step),
+            skipped=not torch.isfinite(torch.tensor(done.grad_norm)).item(),
+            val_loss=val_loss,
+        )
+        return metrics, bool(stops.any())

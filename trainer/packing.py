@@ -1,0 +1,69 @@
+"""A micro-batch as one row of tokens without padding, and a sequence-parallel rank's slice of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What one rank computes on: ``tokens`` consecutive tokens of a micro-batch's ``sum(lengths)``."""
+
+    input_ids: torch.Tensor
+    """(1, tokens) int64."""
+    position_ids: torch.Tensor
+    """(1, tokens) int64, counted anew in each document."""
+    supervised: torch.Tensor
+    """(n,) int64: places in this slice whose next token carries the loss."""
+    labels: torch.Tensor
+    """(n,) int64: those next tokens."""
+    cu_seqlens: torch.Tensor
+    """(documents + 1,) int32: where documents start in the whole micro-batch, and its end."""
+    lengths: tuple[int, ...]
+    """Tokens of each document of the whole micro-batch, on the host, so that no layer asks the device."""
+
+    def attention(self) -> dict[str, Any]:
+        """The keyword arguments that transformers hands down to every attention layer."""
+        return {
+            "cu_seq_lens_q": self.cu_seqlens,
+            "cu_seq_lens_k": self.cu_seqlens,
+            "max_length_q": max(self.lengths),
+            "max_length_k": max(self.lengths),
+            "document_lengths": self.lengths,
+        }
+
+
+def pack(
+    rows: Sequence[Mapping[str, torch.Tensor]], device: str | torch.device, parts: int = 1, part: int = 0
+) -> Packed:
+    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and takes slice ``part`` of ``parts``.
+
+    The joined tokens are filled up to a multiple of ``parts`` with a document that carries no loss; without
+    rows that document is all there is.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    if fill := -sum(lengths) % parts or (0 if rows else parts):
+        lengths.append(fill)
+    ids = torch.zeros(sum(lengths), dtype=torch.int64)
+    follows = torch.zeros(sum(lengths), dtype=torch.bool)
+    start = 0
+    for row, length in zip(rows, lengths, strict=False):
+        ids[start : start + length] = row["input_ids"]
+        follows[start : start + length - 1] = row["loss_mask"][1:].bool()
+        start += length
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    size = len(ids) // parts
+    mine = slice(part * size, (part + 1) * size)
+    supervised = follows[mine].nonzero().squeeze(1)
+    return Packed(
+        input_ids=ids[mine][None].to(device, non_blocking=True),
+        position_ids=positions[mine][None].to(device, non_blocking=True),
+        supervised=supervised.to(device, non_blocking=True),
+        labels=ids[supervised + part * size + 1].to(device, non_blocking=True),
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32, non_blocking=True),
+        lengths=tuple(lengths),
+    )

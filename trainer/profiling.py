@@ -1,0 +1,41 @@
+"""Traces of chosen steps, for Perfetto or chrome://tracing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def span(steps: str) -> tuple[int, int]:
+    """The first and last step of ``train.profile_steps``. Raises ValueError when it is not A:B with 1 <= A <= B."""
+    match = re.fullmatch(r"(\d+):(\d+)", steps)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"train.profile_steps must be A:B, the first and the last step to trace, not {steps!r}")
+    return int(match[1]), int(match[2])
+
+
+class Profiler:
+    """Traces the steps of ``train.profile_steps`` on this rank into one file."""
+
+    def __init__(self, steps: str | None, total: int, path: Path) -> None:
+        self.first, self.last = span(steps) if steps else (total + 1, total)
+        self.last = min(self.last, total)
+        self.path = path
+        self.profile: Any = None
+
+    @contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Around step ``number`` (1-based)."""
+        if self.profile is None and self.first <= number <= self.last:
+            from torch.profiler import profile
+
+            self.profile = profile(record_shapes=True)
+            self.profile.start()
+        yield
+        if self.profile is not None and number == self.last:
+            self.profile.stop()
+            self.profile.export_chrome_trace(str(self.path))
+            self.profile = None

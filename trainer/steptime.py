@@ -1,0 +1,175 @@
+"""How long a training step takes on a cluster: arithmetic, memory traffic and communication of every micro-step.
+
+On one GPU kernels run one after another, so matmuls (or the reading of their weights), attention and elementwise
+traffic add up. FSDP2 gathers the next layer and reduces the last one beside that; Ulysses' exchanges wait. All groups
+run a micro-step together, so it takes as long as its slowest group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from trainer.balance import Plan
+from trainer.flops import Shape
+from trainer.gpus import MEMORY_SHARE, Cluster
+from trainer.memory import FULL, Setup
+
+OPTIMIZER_BYTES = 92
+"""Memory traffic of clipping and of torch's multi-tensor AdamW for one parameter: 23 reads and writes of 4 bytes."""
+HOST_BANDWIDTH = 100e9
+"""Bytes/s of a node's memory in AdamW on its CPUs, shared by its ranks."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step by what takes them."""
+
+    compute: float
+    """On the slowest group: matmuls, attention, elementwise kernels, loss."""
+    waiting: float
+    """FSDP's communication beyond what compute hides."""
+    exchange: float
+    """Ulysses' all-to-alls."""
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """The step."""
+        return self.compute + self.waiting + self.exchange + self.optimizer
+
+    @classmethod
+    def mean(cls, steps: Sequence[StepTime]) -> StepTime:
+        """Of several steps."""
+        return cls(*(float(np.mean(values)) for values in zip(*(astuple(step) for step in steps), strict=True)))
+
+
+def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]) -> StepTime:
+    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are not counted."""
+    micros = [[np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan]
+    tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
+    pairs = np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros]) / setup.sequence_parallel
+    forward, backward, loss = _compute(shape, setup, cluster, tokens, pairs)
+    slowest = (forward + backward).argmax(axis=0), np.arange(tokens.shape[1])
+    forward, backward, loss, tokens = forward[slowest], backward[slowest], loss[slowest], tokens[slowest]
+    gather, reduce = _layer_communication(shape, setup, cluster)
+    hidden = np.maximum(0, gather - forward) + np.maximum(0, gather + reduce - backward)
+    return StepTime(
+        compute=float((shape.layers * (forward + backward) + loss).sum()),
+        waiting=float((shape.layers * hidden + _exposed(shape, setup, cluster)).sum()),
+        exchange=float(shape.layers * _exchange(shape, setup, cluster, tokens).sum()),
+        optimizer=_optimizer(shape, setup, cluster),
+    )
+
+
+def _compute(
+    shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds of (one layer's forward, its backward with recomputation, the loss) for a rank's tokens and pairs."""
+    gpu = cluster.gpu
+    peak = gpu.bf16_flops if setup.compute < FULL else gpu.fp32_flops
+    bandwidth = gpu.memory_bandwidth * MEMORY_SHARE
+    reading = setup.compute * shape.layer_matmul_parameters / bandwidth
+    matmul = np.maximum(2 * shape.layer_matmul_parameters * tokens / (peak * gpu.matmul_share), reading)
+    attention = 4 * shape.heads * shape.head_dim * pairs / (peak * gpu.attention_share)
+    elementwise = elementwise_bytes(shape, setup) * tokens / bandwidth
+    forward = matmul + attention + elementwise
+    again = {"none": 0 * forward, "selective": matmul + elementwise, "full": forward}[setup.checkpointing]
+    head = 6 * shape.embedding_parameters * tokens / (peak * gpu.matmul_share)
+    return forward, 2 * forward + again, head + _loss_bytes(shape, setup) * tokens / bandwidth
+
+
+def elementwise_bytes(shape: Shape, setup: Setup) -> float:
+    """Reads and writes of one layer's forward for one token outside matmuls and attention, kernel by kernel.
+
+    transformers' eager Qwen3: an RMSNorm casts up, squares, averages, scales, casts down and weighs; rotary
+    embedding multiplies, turns, multiplies and adds; two residual sums; SiLU and a product.
+    """
+    c, qk = setup.compute, (shape.heads + shape.kv_heads) * shape.head_dim
+    norm = 5 * FULL + 6 * c + (0 if c == FULL else FULL)
+    return (
+        norm * (2 * shape.hidden + qk) + 9 * c * qk + 2 * 3 * c * shape.hidden + 5 * c * shape.intermediate
+    )
+
+
+def _loss_bytes(shape: Shape, setup: Setup) -> float:
+    """Memory traffic of the chunked loss for one token: passes over its logits, and the head's gradient a chunk."""
+    c = setup.compute
+    chunk = max(1.0, setup.loss_chunk / (FULL * shape.vocabulary))
+    return (11 * FULL + 5 * c) * shape.vocabulary + (2 * FULL + 2 * c) * shape.embedding_parameters / chunk
+
+
+def _layer_communication(shape: Shape, setup: Setup, cluster: Cluster) -> tuple[float, float]:
+    """Seconds of one layer's (all-gather, reduce-scatter); with offload its shard also crosses PCIe, in float32."""
+    shard = FULL * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
+    gather = cluster.ring_seconds(setup.compute * shape.layer_parameters)
+    return gather + shard, cluster.ring_seconds(FULL * shape.layer_parameters) + shard
+
+
+def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
+    """Communication of a micro-step with nothing beside it: the first gathers and the last reduce-scatters.
+
+    An untied head is gathered again in backward; its reduce-scatter runs beside the last layer's backward.
+    """
+    gather, reduce = _layer_communication(shape, setup, cluster)
+    ends = cluster.ring_seconds(setup.compute * shape.embedding_parameters) * (1 if shape.tied else 3)
+    return gather + reduce + ends + cluster.ring_seconds(FULL * shape.embedding_parameters)
+
+
+def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) -> np.ndarray:
+    """Seconds of one layer's all-to-alls (queries, keys, values, output) forward, again in recomputation, backward."""
+    degree = setup.sequence_parallel
+    if degree == 1:
+        return 0 * tokens
+    copies = max(1, degree // shape.kv_heads)
+    width = shape.head_dim * np.array([shape.heads, shape.kv_heads * copies, shape.kv_heads * copies, shape.heads])
+    times = 2 if setup.checkpointing == "none" else 3
+    sizes = setup.compute * width[:, None] * tokens
+    return times * np.array([[cluster.exchange_seconds(b, degree) for b in row] for row in sizes]).sum(axis=0)
+
+
+def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:
+    bandwidth = cluster.gpu.memory_bandwidth * MEMORY_SHARE
+    if setup.offload:
+        bandwidth = HOST_BANDWIDTH / cluster.gpus_per_node
+    return OPTIMIZER_BYTES * shape.parameters / setup.ranks / bandwidth
+
+
+def choose_degree(
+    shape: Shape, cluster: Cluster, batches: Sequence[Sequence[int]], tokens_per_gpu: int, checkpointing: str = "full"
+) -> tuple[int, list[Plan]]:
+    """The sequence-parallel degree with the shortest forecast over ``batches`` of row lengths, and its plans.
+
+    A group of that many ranks shares micro-batches of ``tokens_per_gpu`` times as many tokens. Degrees divide the
+    heads and the ranks; those at which a batch has fewer rows than groups are left out. Raises ValueError when
+    none is left.
+    """
+    from trainer.balance import plan_step
+
+    best: tuple[float, int, list[Plan]] | None = None
+    for degree in degrees(shape, cluster):
+        groups = cluster.ranks // degree
+        if groups > min(len(batch) for batch in batches):
+            continue
+        setup = Setup(cluster.ranks, degree, tokens_per_gpu, checkpointing)
+        rows = [dict(enumerate(batch)) for batch in batches]
+        plans = [plan_step(lengths, groups, tokens_per_gpu * degree, shape) for lengths in rows]
+        seconds = sum(
+            step_time(shape, setup, cluster, p, lengths).total for p, lengths in zip(plans, rows, strict=True)
+        )
+        if best is None or seconds < best[0]:
+            best = seconds, degree, plans
+    if best is None:
+        raise ValueError(
+            f"{cluster.ranks} ranks are too many for batches of {min(map(len, batches))} rows: use fewer, or a "
+            "larger train.batch_size"
+        )
+    return best[1], best[2]
+
+
+def degrees(shape: Shape, cluster: Cluster) -> list[int]:
+    """Powers of two that divide the ranks and the query heads, and fit the key-value heads."""
+    powers = [2**i for i in range(cluster.ranks.bit_length())]
+    return [d for d in powers if cluster.ranks % d == 0 and shape.heads % d == 0]

@@ -1,29 +1,29 @@
 """Stock verl's SFT trainer on the rows, and in the order, of a run of ours.
 
-    python -m tests.stock_verl CONFIG OUT      (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
+    python -m tests.stock_verl CONFIG OUT [KEY=VALUE ...]     (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
 
-Its own engine, micro-batches, loss and loop on the CPU, from the same frozen configuration; tokens are ours,
-since its template drops the thinking. Rank 0 appends {"step", "loss", "at"} lines to OUT.
+Its own engine, micro-batches, loss and loop, from the same frozen configuration, on its device; KEY=VALUE overrides
+verl's keys. Tokens are ours, since its template drops the thinking. Rank 0 appends a line for each step to OUT, as
+``contenders.record`` says.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from tests.bench.contenders import record
 from trainer import config as configs
 from trainer import platform, ranks, sampler
 
 
-def main(path: Path, out: Path) -> None:
+def main(path: Path, out: Path, overrides: list[str]) -> None:
     config = configs.read(path)
-    platform.use("cpu")
+    platform.use(config.device)
     from verl.trainer import sft_trainer
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -57,8 +57,7 @@ def main(path: Path, out: Path) -> None:
 
         def log(self, data: dict[str, Any], step: int) -> None:
             if "train/loss" in data:
-                with out.open("a") as f:
-                    f.write(json.dumps({"step": step, "loss": data["train/loss"], "at": time.monotonic()}) + "\n")
+                record(out, step, data["train/loss"])
 
     sft_trainer.DistributedSampler, sft_trainer.Tracking = InOurOrder, Recorder
     settings = OmegaConf.merge(
@@ -68,12 +67,13 @@ def main(path: Path, out: Path) -> None:
             "data": {"num_workers": 0, "val_files": None},
             "trainer": {"total_epochs": 1, "test_freq": -1, "save_freq": -1, "resume_mode": "disable"},
         },
+        OmegaConf.from_dotlist(overrides),
     )
-    ranks.join("cpu", "env://")
+    ranks.join(config.device, "env://")
     trainer = sft_trainer.SFTTrainer(config=settings)
     trainer.ckpt_handler.save_checkpoint = lambda **_: None
     trainer.fit()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -91,9 +91,12 @@ def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int,
 def _sdpa(q: Any, k: Any, v: Any, scale: float, _: Any, __: int, lengths: Sequence[int]) -> torch.Tensor:
     """A call a document; key-value heads are repeated, for the lean kernels take equal heads only."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    documents = zip(*(x.transpose(0, 1).split(tuple(lengths), dim=1) for x in (q, k, v)), strict=True)
-    out = [scaled_dot_product_attention(*(x[None] for x in qkv), is_causal=True, scale=scale)[0] for qkv in documents]
-    return torch.cat(out, dim=1).transpose(0, 1)
+    parts = (x.transpose(0, 1).unsqueeze(0).split(tuple(lengths), dim=2) for x in (q, k, v))
+    out = [
+        scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        for query, key, value in zip(*parts, strict=True)
+    ]
+    return torch.cat(out, dim=2).squeeze(0).transpose(0, 1)
 
 
 def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:

@@ -61,32 +61,33 @@ def lengths_of(config: DictConfig) -> Lengths:
 
     Raises ValueError where neither is at hand.
     """
-    path, name = Path(config.verl.data.train_files), config.data.name
+    path = Path(config.verl.data.train_files)
     if path.exists():
         return Lengths(tokens.read(path).column("length").to_numpy(), f"dataset {path.parent.parent}")
-    assumed = assumed_lengths(config.data.train_rows or ASSUMED_ROWS, config.data.max_length)
-    if not len(assumed):
-        raise ValueError(
-            f"dataset {name} is not built, and the lengths assumed without it (long-think math) are beyond "
-            f"data.max_length={config.data.max_length}: warmstart data {config.name}"
-        )
-    return Lengths(
-        assumed,
-        f"ASSUMED, for dataset {name} is not built: lognormal, median {MEDIAN_CHARACTERS:,} and p99 "
-        f"{P99_CHARACTERS:,} characters, {CHARACTERS_A_TOKEN} a token",
-    )
+    return assumed_lengths(config)
 
 
-def assumed_lengths(rows: int, max_length: int) -> np.ndarray:
-    """``rows`` evenly spaced quantiles of the published distribution, without what data.max_length drops."""
-    normal = NormalDist()
+def assumed_lengths(config: DictConfig) -> Lengths:
+    """Evenly spaced quantiles of the published distribution, a lognormal, without what data.max_length drops.
+
+    Raises ValueError when that is most of it: such a recipe is not about long-think math.
+    """
+    normal, data = NormalDist(), config.data
     sigma = math.log(P99_CHARACTERS / MEDIAN_CHARACTERS) / normal.inv_cdf(0.99)
     median = MEDIAN_CHARACTERS / CHARACTERS_A_TOKEN
-    kept = normal.cdf(math.log(max_length / median) / sigma)
+    kept = normal.cdf(math.log(data.max_length / median) / sigma)
     if kept < 0.5:
-        return np.empty(0, dtype=np.int64)
+        raise ValueError(
+            f"dataset {data.name} is not built, and the lengths assumed without it (long-think math) are beyond "
+            f"data.max_length={data.max_length}: warmstart data {config.name}"
+        )
+    rows = data.train_rows or ASSUMED_ROWS
     places = np.array([normal.inv_cdf(kept * (i + 0.5) / rows) for i in range(rows)])
-    return (median * np.exp(sigma * places)).astype(np.int64)
+    return Lengths(
+        (median * np.exp(sigma * places)).astype(np.int64),
+        f"ASSUMED, without the built dataset: lognormal, median {MEDIAN_CHARACTERS:,} and p99 {P99_CHARACTERS:,} "
+        f"characters, {CHARACTERS_A_TOKEN} a token",
+    )
 
 
 def cluster_of(config: DictConfig) -> Cluster:

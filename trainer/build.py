@@ -10,11 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 def build_engine(config: DictConfig, total_steps: int) -> Any:
     """The engine for ``config`` over the process group, ready to train ``total_steps`` steps.
 
-    Raises ValueError for an attention backend that is not installed, or a degree of sequence parallelism that the
-    ranks or the model's heads do not divide by.
+    Raises ValueError for an attention backend that is not installed, or a degree of sequence parallelism that does
+    not divide the model's heads.
     """
-    import torch.distributed as dist
-
     from trainer import platform
 
     platform.use(config.device)
@@ -32,7 +30,11 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
         optimizer = _with(optimizer, override_optimizer_config={"fused": True})
     model_config = omega_conf_to_dataclass(model)
     model_config.model_type = "language_model"
-    _check_degree(train.sequence_parallel, dist.get_world_size(), model_config.hf_config.num_attention_heads)
+    heads = model_config.hf_config.num_attention_heads
+    if heads % train.sequence_parallel:
+        raise ValueError(
+            f"train.sequence_parallel={train.sequence_parallel} does not divide the {heads} attention heads"
+        )
     engine = EngineRegistry.new(
         model_type="language_model",
         backend=BACKEND,
@@ -52,12 +54,3 @@ def _with(section: DictConfig, **values: Any) -> DictConfig:
     merged = OmegaConf.merge(section, values)
     assert isinstance(merged, DictConfig)
     return merged
-
-
-def _check_degree(degree: int, ranks: int, heads: int) -> None:
-    for count, name in ((ranks, "ranks"), (heads, "attention heads")):
-        if count % degree:
-            raise ValueError(
-                f"train.sequence_parallel={degree} does not divide the {count} {name}: "
-                f"set it to one of {', '.join(str(d) for d in range(1, ranks + 1) if not ranks % d and not heads % d)}"
-            )

@@ -33,12 +33,11 @@ class Gpu:
     """Share that causal flash-attention 2 reaches, forward and backward, counting backward as twice forward
     (the paper's figures at head_dim 128 count it 2.5 times)."""
 
-    @property
-    def bf16_flops(self) -> float:
-        """Dense peak."""
-        peak = peak_flops(self.device)
-        assert peak is not None
-        return peak
+    def peak(self, compute: int) -> float:
+        """Dense peak in FLOP/s for a compute type of 2 bytes (bf16) or 4 (fp32)."""
+        bf16 = peak_flops(self.device)
+        assert bf16 is not None
+        return bf16 if compute == 2 else self.fp32_flops
 
 
 # Memory, bandwidths and peaks: NVIDIA's data sheets of the SXM boards. Shares: published measurements of cuBLAS and

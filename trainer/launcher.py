@@ -22,10 +22,10 @@ from typing import IO
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from data_prep import provenance
+from data_prep import provenance, tokens
 from data_prep.files import read_json, verify, write_json, writer
 from trainer import config as configs
-from trainer import loop, models, ranks, rundir
+from trainer import loop, models, ranks, rundir, sampler
 from trainer.metrics import StepMetrics, follow
 from trainer.rundir import PROVENANCE
 from trainer.stopping import SIGNALS, STOPPED, StopRequest
@@ -57,6 +57,7 @@ def train(config: DictConfig) -> int:
 @contextmanager
 def _attempt(config: DictConfig) -> Iterator[tuple[rundir.Run, Path]]:
     """The run, held as its one writer, and the folder of a new attempt with its frozen configuration."""
+    _check_fits(config)
     run = rundir.start(config)
     with writer(run.lock):
         models.materialise(config)
@@ -79,6 +80,14 @@ def _check_resume(run: rundir.Run, config: DictConfig) -> None:
             f"{newest} was trained on another build of dataset {config.data.name}: "
             "restore that build, or name a new run with run.name=NAME"
         )
+
+
+def _check_fits(config: DictConfig) -> None:
+    """Raises ValueError when the ranks that there are cannot train the dataset's rows."""
+    count = int(os.environ["WORLD_SIZE"]) if ranks.under_slurm(os.environ) else config.train.ranks
+    files = (Path(config.verl.data.train_files), Path(config.verl.data.val_files))
+    lengths = (length for file in files for length in tokens.read(file).column("length").to_pylist())
+    sampler.check_fits(lengths, config.train, count)
 
 
 def _launch(run: rundir.Run, attempt: Path, config: DictConfig) -> int:

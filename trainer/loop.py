@@ -42,7 +42,7 @@ def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest,
     from trainer.dataset import TokenDataset
     from trainer.meters import Meter
     from trainer.profiling import Profiler
-    from trainer.stepping import Stepper, check_fits
+    from trainer.stepping import Stepper
     from trainer.tracking import Tracker
 
     ranks.check_device(config.device)
@@ -50,8 +50,7 @@ def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest,
     attempt = ranks.agree(attempt)
     rows = TokenDataset(config.verl.data.train_files)
     held_out = TokenDataset(config.verl.data.val_files)
-    settings, world = config.train, dist.get_world_size()
-    check_fits([*rows.lengths, *held_out.lengths], settings, world)
+    settings = config.train
     per_epoch = sampler.steps_per_epoch(len(rows), settings.batch_size)
     total = min(per_epoch * settings.epochs, settings.max_steps or sys.maxsize)
     engine = build_engine(config, total)

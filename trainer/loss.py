@@ -37,7 +37,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             gradient = gradient.to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = gradient @ weight
-            if grad_weight is not None:
+            if grad_weight is None:
+                continue
+            if weight.dtype == torch.float32:
+                grad_weight.addmm_(gradient.T, hidden[part])
+            else:
                 grad_weight += gradient.T @ hidden[part]
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses)
@@ -77,5 +81,5 @@ def install(model: torch.nn.Module) -> None:
         hidden = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False, **attention)
         return self.lm_head(hidden.last_hidden_state[0, supervised], labels)
 
-    model.lm_head.forward = MethodType(head, model.lm_head)  # type: ignore[union-attr]
-    model.forward = MethodType(forward, model)  # type: ignore[method-assign]
+    model.lm_head.forward = MethodType(head, model.lm_head)
+    model.forward = MethodType(forward, model)

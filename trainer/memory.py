@@ -114,7 +114,7 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     logits = min(setup.loss_chunk, FULL * shape.vocabulary * tokens)
     cast = 0 if c == FULL else logits * c / FULL
     weight_gradient = FULL * shape.embedding_parameters
-    chunk = logits + max(logits, cast + head)
+    chunk = logits + (logits if c == FULL else max(logits, cast + head))
     final_norm, hidden = (FULL + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
     return {
         "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
@@ -150,4 +150,4 @@ def _end(shape: Shape, setup: Setup) -> Lines:
     _, head, _ = _units(shape, setup)
     reducing = head + FULL * shape.embedding_parameters * (1 + 1 / setup.ranks)
     computing = head * (3 if shape.tied else 2) + FULL * shape.layer_parameters
-    return {"gradients in flight": max(reducing, computing), "layer in backward": 0.0}
+    return {"gradients in flight": max(reducing, computing)}

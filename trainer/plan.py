@@ -21,6 +21,9 @@ from trainer.gpus import Cluster
 from trainer.memory import Lines, Setup
 from trainer.steptime import StepTime, degrees, step_time
 
+OFFLOAD = "verl.engine.offload_policy"
+"""Weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are no layouts here: they bring
+everything back for the step, so that its peak stays."""
 STEPS = 12
 """Steps of the first epoch that are planned and timed for each layout."""
 CHECKPOINTING = ("none", "selective", "full")
@@ -55,18 +58,16 @@ class Forecast:
             "train.max_tokens_per_gpu": setup.tokens,
             "train.checkpointing": setup.checkpointing,
         }
-        return " ".join(f"{key}={value}" for key, value in keys.items()) + (
-            " verl.engine.offload_policy=true" if setup.offload else ""
-        )
+        return " ".join(f"{key}={value}" for key, value in keys.items()) + (f" {OFFLOAD}=true" if setup.offload else "")
 
 
 class Planner:
     """Forecasts for one recipe: its model, rows, batch and cluster."""
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
         self.config = config
         self.shape: Shape = shape_of(config)
-        self.lengths: Lengths = lengths_of(config)
+        self.lengths: Lengths = lengths or lengths_of(config)
         self.cluster: Cluster = cluster_of(config)
         self.steps = self._sample()
         self.plans: dict[tuple[int, int], list[Plan]] = {}
@@ -78,6 +79,11 @@ class Planner:
         chosen = np.unique(np.linspace(0, last, STEPS).astype(int))
         drawn = [sampler.step_rows(int(step), rows, train.batch_size, train.seed) for step in chosen]
         return [{int(row): int(self.lengths.tokens[row]) for row in step} for step in drawn]
+
+    @property
+    def compute(self) -> int:
+        """Bytes of the compute type."""
+        return {"bf16": 2, "fp32": 4}[self.config.train.precision]
 
     @property
     def total_steps(self) -> int:
@@ -96,9 +102,16 @@ class Planner:
         """Tokens of a mean step."""
         return float(np.mean([sum(step.values()) for step in self.steps]))
 
-    def own(self) -> Forecast:
-        """The recipe as it stands."""
+    def allows(self, degree: int) -> bool:
+        """Whether the model, the cluster and the batch allow a degree of sequence parallelism."""
+        groups = self.cluster.ranks // degree
+        return degree in degrees(self.shape, self.cluster) and groups <= self.config.train.batch_size
+
+    def own(self) -> Forecast | None:
+        """The recipe as it stands; None where its degree is not allowed."""
         train = self.config.train
+        if not self.allows(train.sequence_parallel):
+            return None
         return self.forecast(
             self._setup(
                 train.sequence_parallel, train.max_tokens_per_gpu, train.checkpointing,
@@ -107,11 +120,9 @@ class Planner:
         )  # fmt: skip
 
     def layouts(self) -> Iterator[Forecast]:
-        """Every degree that the model and the batch allow, with several budgets, checkpointings, and offload."""
+        """Every degree that is allowed, with several budgets, checkpointings, and offload."""
         train, longest = self.config.train, self.config.data.max_length
-        for degree in degrees(self.shape, self.cluster):
-            if self.cluster.ranks // degree > train.batch_size:
-                continue
+        for degree in filter(self.allows, degrees(self.shape, self.cluster)):
             least = -(-longest // (degree * GRAIN)) * GRAIN
             budgets = sorted({least, 2 * least, 4 * least, max(least, train.max_tokens_per_gpu)})
             for budget, checkpointing, offload in product(budgets, CHECKPOINTING, (False, True)):
@@ -138,8 +149,7 @@ class Planner:
     def _setup(self, degree: int, budget: int, checkpointing: str, offload: bool) -> Setup:
         train = self.config.train
         sdpa = train.attention == "sdpa" or train.precision == "fp32"
-        compute = {"bf16": 2, "fp32": 4}[train.precision]
-        return Setup(self.cluster.ranks, degree, budget, checkpointing, offload, compute, sdpa)
+        return Setup(self.cluster.ranks, degree, budget, checkpointing, offload, self.compute, sdpa)
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:

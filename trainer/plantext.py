@@ -6,31 +6,42 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from trainer.plan import CHECKPOINTING, Forecast, Planner, recommend
+from trainer.plan import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
 
 GIB = 2**30
 HOUR = 3600
 
 
 def page(planner: Planner) -> tuple[str, bool]:
-    """The text of ``warmstart plan`` and whether any layout fits."""
+    """The text of ``warmstart plan`` and whether any layout fits.
+
+    Raises ValueError when the cluster has more GPUs than the batch can feed.
+    """
     own, layouts = planner.own(), list(planner.layouts())
+    if not layouts:
+        raise ValueError(
+            f"{planner.cluster.ranks} GPUs are too many for train.batch_size={planner.config.train.batch_size}: "
+            "raise it, or plan for fewer (cluster.nodes, cluster.gpus_per_node)"
+        )
     best = recommend(layouts)
-    shown = [("recipe", own), *(("best" if f is best else "", f) for f in _leading(layouts, best))]
-    parts = [_setting(planner), _table(planner, shown), _detail("the recipe", own, planner)]
-    if best is None:
-        return "\n\n".join([*parts, _refusal(planner, layouts)]), False
-    if best.setup != own.setup:
+    shown = [("best" if f is best else "", f) for f in _leading(layouts, best)]
+    if own is not None:
+        shown.insert(0, ("recipe", own))
+    parts = [_setting(planner), _table(planner, shown)]
+    if own is not None:
+        parts.append(_detail("the recipe", own, planner))
+    if best is not None and (own is None or best.setup != own.setup):
         parts.append(_detail("the best", best, planner))
-    return "\n\n".join([*parts, _advice(own, best)]), True
+    parts.append(_refusal(planner, layouts) if best is None else _advice(own, best, planner.shape.parameters))
+    return "\n\n".join(parts), best is not None
 
 
 def _setting(planner: Planner) -> str:
     config, cluster, rows = planner.config, planner.config.cluster, planner.lengths.tokens
     median, p99 = np.percentile(rows, [50, 99])
     return (
-        f"{config.name}: {config.model.path}, {planner.shape.parameters / 1e9:.3g} billion parameters\n"
-        f"cluster: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu} "
+        f"{config.name}: {config.model.path}, {planner.shape.parameters:,} parameters\n"
+        f"cluster: nodes x GPUs {cluster.nodes} x {cluster.gpus_per_node} {cluster.gpu} "
         f"({planner.cluster.gpu.memory / GIB:.1f} GiB each), {cluster.network_gbits:,} Gb/s a node\n"
         f"rows: {len(rows):,}, mean {rows.mean():,.0f}, median {median:,.0f}, p99 {p99:,.0f}, longest {rows.max():,} "
         f"tokens\n      ({planner.lengths.source})\n"
@@ -76,7 +87,7 @@ def _speed(planner: Planner, seconds: float) -> tuple[float, float, float]:
     """(hours of the run, tokens/s of a GPU, causal MFU without recomputation) at ``seconds`` a step."""
     ranks = planner.cluster.ranks
     hours = planner.total_steps * seconds / HOUR
-    peak = planner.cluster.gpu.bf16_flops
+    peak = planner.cluster.gpu.peak(planner.compute)
     return hours, planner.tokens / seconds / ranks, planner.flops / seconds / ranks / peak
 
 
@@ -93,12 +104,18 @@ def _detail(name: str, f: Forecast, planner: Planner) -> str:
     )
 
 
-def _advice(own: Forecast, best: Forecast) -> str:
-    if best.setup == own.setup:
-        return "The recipe's own layout is the best one here."
-    gain = own.step.total / best.step.total
-    stands = f"{gain:.2f} times as fast as the recipe as it stands" if own.fits else "the recipe as it stands does NOT fit"
-    return f"recommended ({stands}):\n  {best.overrides}"
+def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:
+    if own is None:
+        stands = "the recipe's train.sequence_parallel cannot run on this cluster"
+    elif own.fits and own.step.total <= NEARLY * best.step.total:
+        return "The recipe's own layout is as fast as any that fits here."
+    elif own.fits:
+        stands = f"{own.step.total / best.step.total:.2f} times as fast as the recipe as it stands"
+    else:
+        stands = "the recipe as it stands does NOT fit"
+    share = 16 * parameters / best.setup.ranks / GIB
+    host = f"\nEach GPU takes {share:.0f} GiB of its host's memory: make sure it is there."
+    return f"recommended ({stands}):\n  {best.overrides}" + (host if best.setup.offload else "")
 
 
 def _refusal(planner: Planner, layouts: list[Forecast]) -> str:

@@ -1,13 +1,12 @@
-"""Which rows a step trains, and how they are dealt to ranks: pure functions that every rank computes alike."""
+"""Which rows a step trains: pure functions of (seed, epoch), the same whatever the ranks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
-
-Plan = list[list[list[int]]]
-"""[rank][micro-batch] -> row indices; every rank has the same number of micro-batches, some may be empty."""
+from omegaconf import DictConfig
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
@@ -26,28 +25,22 @@ def step_rows(step: int, rows: int, batch_size: int, seed: int) -> np.ndarray:
     return epoch_order(rows, seed, epoch)[within * batch_size : (within + 1) * batch_size]
 
 
-def deal(lengths: dict[int, int], ranks: int, budget: int) -> Plan:
-    """Packs rows (index -> tokens) into micro-batches of at most ``budget`` tokens, the same number on each rank.
+def check_fits(lengths: Iterable[int], settings: DictConfig, ranks: int) -> None:
+    """Raises ValueError when ``ranks`` ranks cannot train rows of ``lengths`` tokens as ``settings`` (train) says.
 
-    Longest first into the emptiest micro-batch (LPT); one more micro-batch a rank until all fit.
-    Raises ValueError for a row longer than the budget.
+    A row may not be longer than a micro-batch, and a full step has a row for every data-parallel group.
     """
-    for row, length in lengths.items():
-        if length > budget:
-            raise ValueError(f"row {row} has {length} tokens, train.max_tokens_per_gpu is {budget}: raise it")
-    micros = max(1, math.ceil(sum(lengths.values()) / (budget * ranks)))
-    while (bins := _pack(lengths, ranks * micros, budget)) is None:
-        micros += 1
-    return [[bins[m * ranks + r] for m in range(micros)] for r in range(ranks)]
-
-
-def _pack(lengths: dict[int, int], count: int, budget: int) -> list[list[int]] | None:
-    loads = [0] * count
-    bins: list[list[int]] = [[] for _ in range(count)]
-    for row in sorted(lengths, key=lambda r: (-lengths[r], r)):
-        emptiest = min(range(count), key=loads.__getitem__)
-        if loads[emptiest] + lengths[row] > budget:
-            return None
-        loads[emptiest] += lengths[row]
-        bins[emptiest].append(row)
-    return bins
+    degree = settings.sequence_parallel
+    if ranks % degree:
+        raise ValueError(f"train.sequence_parallel={degree} does not divide the {ranks} ranks")
+    longest, budget = max(lengths), settings.max_tokens_per_gpu * degree
+    if longest > budget:
+        raise ValueError(
+            f"the longest row has {longest} tokens and a micro-batch holds {budget} (train.max_tokens_per_gpu x "
+            "train.sequence_parallel): raise one of them, or build the dataset with a lower data.max_length"
+        )
+    if settings.batch_size < ranks // degree:
+        raise ValueError(
+            f"train.batch_size={settings.batch_size} leaves some of the {ranks // degree} data-parallel groups "
+            "without rows: raise it, train on fewer ranks, or raise train.sequence_parallel"
+        )

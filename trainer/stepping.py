@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,24 +34,6 @@ class Done:
     fill: float
     data_seconds: float
     seconds: float
-
-
-def check_fits(lengths: Sequence[int], settings: DictConfig, ranks: int) -> None:
-    """Raises ValueError when a row is longer than a micro-batch may be, or a step has fewer rows than there are groups.
-
-    ``lengths`` are the rows' tokens, ``settings`` the section ``train``.
-    """
-    groups, budget = ranks // settings.sequence_parallel, settings.max_tokens_per_gpu * settings.sequence_parallel
-    if max(lengths) > budget:
-        raise ValueError(
-            f"the longest row has {max(lengths)} tokens and a micro-batch holds {budget} (train.max_tokens_per_gpu "
-            "x train.sequence_parallel): raise one of them, or build the dataset with a lower data.max_length"
-        )
-    if settings.batch_size < groups:
-        raise ValueError(
-            f"train.batch_size={settings.batch_size} leaves some of the {groups} data-parallel groups without rows: "
-            f"raise it, train on fewer ranks, or raise train.sequence_parallel"
-        )
 
 
 class Stepper:

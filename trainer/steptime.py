@@ -2,7 +2,8 @@
 
 On one GPU kernels run one after another, so matmuls (or the reading of their weights), attention and elementwise
 traffic add up. FSDP2 gathers the next layer and reduces the last one beside that; Ulysses' exchanges wait. All groups
-run a micro-step together, so it takes as long as its slowest group.
+run a micro-step together, so it takes as long as its slowest group. Launching kernels and the host's work are not
+counted: they show with micro-batches of a few hundred tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from trainer.balance import Plan
+from trainer.balance import Plan, plan_step
 from trainer.flops import Shape
 from trainer.gpus import MEMORY_SHARE, Cluster
 from trainer.memory import FULL, Setup
@@ -69,7 +70,7 @@ def _compute(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Seconds of (one layer's forward, its backward with recomputation, the loss) for a rank's tokens and pairs."""
     gpu = cluster.gpu
-    peak = gpu.bf16_flops if setup.compute < FULL else gpu.fp32_flops
+    peak = gpu.peak(setup.compute)
     bandwidth = gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth
     matmul = np.maximum(2 * shape.layer_matmul_parameters * tokens / (peak * gpu.matmul_share), reading)
@@ -88,10 +89,9 @@ def elementwise_bytes(shape: Shape, setup: Setup) -> float:
     embedding multiplies, turns, multiplies and adds; two residual sums; SiLU and a product.
     """
     c, qk = setup.compute, (shape.heads + shape.kv_heads) * shape.head_dim
-    norm = 5 * FULL + 6 * c + (0 if c == FULL else FULL)
-    return (
-        norm * (2 * shape.hidden + qk) + 9 * c * qk + 2 * 3 * c * shape.hidden + 5 * c * shape.intermediate
-    )
+    cast = 0 if c == FULL else 2 * FULL + 2 * c
+    norm = 5 * FULL + 2 * c + cast
+    return norm * (2 * shape.hidden + qk) + 9 * c * qk + 2 * 3 * c * shape.hidden + 5 * c * shape.intermediate
 
 
 def _loss_bytes(shape: Shape, setup: Setup) -> float:
@@ -146,8 +146,6 @@ def choose_degree(
     heads and the ranks; those at which a batch has fewer rows than groups are left out. Raises ValueError when
     none is left.
     """
-    from trainer.balance import plan_step
-
     best: tuple[float, int, list[Plan]] | None = None
     for degree in degrees(shape, cluster):
         groups = cluster.ranks // degree
@@ -170,6 +168,7 @@ def choose_degree(
 
 
 def degrees(shape: Shape, cluster: Cluster) -> list[int]:
-    """Powers of two that divide the ranks and the query heads, and fit the key-value heads."""
+    """Powers of two that divide the ranks and the query heads, and divide or repeat the key-value heads."""
     powers = [2**i for i in range(cluster.ranks.bit_length())]
-    return [d for d in powers if cluster.ranks % d == 0 and shape.heads % d == 0]
+    kv = shape.kv_heads
+    return [d for d in powers if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)]

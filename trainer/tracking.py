@@ -45,13 +45,13 @@ def _board(root: Path, first_step: int) -> Any:
 def _wandb(config: DictConfig, root: Path) -> Any:
     import wandb
 
+    os.environ.setdefault("WANDB_MODE", "offline")
     return wandb.init(
         project="warmstart",
         name=config.run.name,
         id=config.run.name,
         resume="allow",
         dir=str(root),
-        mode=os.environ.get("WANDB_MODE", "offline"),
         config=configs.plain(config),
         settings=wandb.Settings(console="off"),
     )

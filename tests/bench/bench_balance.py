@@ -4,9 +4,12 @@
 
 A case is clip/batch/ranks/sp: lengths of median 6K and sigma 0.8 clipped at 16K or 32K tokens, rows of a step,
 GPUs, sequence-parallel degree. A micro-batch holds clip x sp tokens. The figure is the groups' mean FLOPs over
-those of the slowest group of every micro-step, for Qwen3-4B. `plan` is the degree that the step time of
-``choose`` recommends. Both peers run verl's code: its SFT trainer (random rows for each rank) and the balancing
-of its Ray trainer. Cases with more groups than rows are left out: verl cannot run them.
+those of the slowest group of every micro-step, for Qwen3-4B. Both peers run verl's code: its SFT trainer (random
+rows for each rank) and the balancing of its Ray trainer. Cases with more groups than rows are left out: verl cannot
+run them.
+
+`plan` is the degree with the shortest step in the planner's forecast on nodes of four A100-40GB with a 200 Gb/s
+adapter for each GPU. It minimises time, not imbalance: where communication rules the step, it leaves imbalance.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import numpy as np
 
 from tests.bench.table import Result, publish
 from trainer.balance import Plan, efficiency, plan_step
-from trainer.flops import Shape, training_flops
+from trainer.flops import Shape
+from trainer.gpus import GPUS, Cluster
+from trainer.steptime import choose_degree
 
 QWEN3_4B = Shape(
     layers=36, hidden=2560, intermediate=9728, heads=32, kv_heads=8, head_dim=128, vocabulary=151_936, tied=True
@@ -28,6 +33,7 @@ CLIPS = {"16K": 16_384, "32K": 32_768}
 BATCHES = (16, 64, 128, 256)
 RANKS = (16, 64, 256, 1024)
 DEGREES = (1, 2, 4, 8, 16, 32)  # Ulysses splits 32 heads
+GPUS_PER_NODE, NETWORK, FORECAST = 4, 4 * 25e9, 12  # bytes/s of a node; draws that the planner sees, as in its own
 STOCK, RAY = "verl SFT trainer", "verl Ray trainer"
 
 
@@ -86,29 +92,6 @@ def ours(lengths: dict[int, int], groups: int, budget: int) -> Plan:
     return plan_step(lengths, groups, budget, QWEN3_4B)
 
 
-# Bytes/s a GPU sends and FLOP/s it sustains: A100 data sheet (NVLink, half of 312 TFLOP/s bf16), HDR InfiniBand.
-GPUS_A_NODE, NVLINK, NETWORK, SUSTAINED = 4, 300e9, 25e9, 156e12
-
-
-def choose(efficiencies: dict[int, float], length: float) -> int:
-    """The degree of least step time among ``efficiencies`` (degree -> balance) for rows of ``length`` tokens.
-
-    TO BE REPLACED by `warmstart plan`'s step time. Here: arithmetic over balance, and on top of it Ulysses'
-    exchange, unhidden: queries, keys, values and outputs in bf16 through forward, recomputation and backward, to
-    every other rank of the group, over the network where it is on another node.
-    """
-
-    def seconds_per_token(degree: int) -> float:
-        heads = 2 * QWEN3_4B.heads + 2 * max(QWEN3_4B.kv_heads, degree)
-        sent = 3 * 2 * QWEN3_4B.layers * heads * QWEN3_4B.head_dim / degree
-        near = min(degree, GPUS_A_NODE) - 1
-        exchange = sent * (near / NVLINK + (degree - 1 - near) / NETWORK)
-        arithmetic = 4 / 3 * float(training_flops(QWEN3_4B, length)) / length / SUSTAINED
-        return (arithmetic + exchange) / efficiencies[degree]
-
-    return min(efficiencies, key=seconds_per_token)
-
-
 def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
     """Every degree at which no group is without rows, and the planner's choice among them."""
     steps = [draw(CLIPS[clip], batch, seed) for seed in range(draws)]
@@ -130,7 +113,9 @@ def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
                 Result(f"{case}/sp{degree}", "balance", "mean/max", figures["ours"], figures[peer], peer, limit)
             )
     if best:
-        degree = choose(best, fmean(length for step in steps for length in step.values()))
+        cluster = Cluster(GPUS["a100-40"], ranks // GPUS_PER_NODE, GPUS_PER_NODE, NETWORK)
+        seen = [list(step.values()) for step in steps[:FORECAST]]
+        degree, _ = choose_degree(QWEN3_4B, cluster, seen, CLIPS[clip])
         limit = 0.92 if batch == 16 else 0.97
         results.append(Result(f"{case}/plan", f"balance at sp{degree}", "mean/max", best[degree], limit=limit))
     return results

@@ -16,7 +16,8 @@ class Result:
     case: str
     metric: str
     unit: str
-    ours: float
+    ours: float | None
+    """None where it could not be measured."""
     peer: float | None = None
     peer_name: str | None = None
     limit: float | None = None
@@ -24,7 +25,7 @@ class Result:
     @property
     def ratio(self) -> float | None:
         """Ours over the peer's."""
-        return self.ours / self.peer if self.peer else None
+        return self.ours / self.peer if self.peer and self.ours is not None else None
 
 
 def publish(name: str, results: list[Result]) -> None:
@@ -33,7 +34,8 @@ def publish(name: str, results: list[Result]) -> None:
     for r in results:
         against = f"  {r.ratio:.2f} x {r.peer_name} ({r.peer:.4g} {r.unit})" if r.ratio is not None else ""
         limit = f"  limit {r.limit:.4g}" if r.limit is not None else ""
-        print(f"  {r.case:<16} {r.metric:<18} {r.ours:.4g} {r.unit}{against}{limit}")
+        ours = "none" if r.ours is None else f"{r.ours:.4g}"
+        print(f"  {r.case:<22} {r.metric:<18} {ours} {r.unit}{against}{limit}")
     FOLDER.mkdir(exist_ok=True)
     rows = [asdict(r) | {"ratio": r.ratio} for r in results]
     (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,18 +1,22 @@
-"""One rank that measures what its tensors take at the peak of a real step, for one configuration after another.
+"""What tensors take at the peak of real steps, measured, beside the planner's forecast.
 
     python -m tests.trainer.footprint CASES      (RANK, WORLD_SIZE)
 
-CASES is JSON: [folder, [tokens of a row, ...]] of each; the folder holds config.yaml, and every group runs two
-micro-batches of those rows. Writes rankN.json into each folder: bytes.
+is one rank. CASES is JSON: [folder, [tokens of a row, ...]] of each; the folder holds config.yaml, and every group
+runs two micro-batches of those rows. It writes rankN.json into each folder: bytes.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import resource
+import subprocess
 import sys
 import weakref
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WARM = 2
-"""Steps before the measured one: the first makes the optimizer's state."""
+from data_prep import vocabulary
+from data_prep.files import read_json
+from trainer import config as configs
+from trainer import memory, models
+from trainer.flops import Shape
 
 
 class LiveBytes(TorchDispatchMode):
@@ -73,9 +80,83 @@ class LiveBytes(TorchDispatchMode):
         self.level -= self.sizes.pop(key)[0]
 
 
+@dataclass(frozen=True)
+class Case:
+    """A configuration whose peak is forecast and measured."""
+
+    name: str
+    ranks: int
+    lengths: tuple[int, ...]
+    overrides: tuple[str, ...]
+
+
+WIDE = tuple(f"model.init.{key}" for key in ("hidden_size=256", "intermediate_size=1024", "num_hidden_layers=6"))
+UNTIED, BF16, SP2 = "model.init.tie_word_embeddings=false", "train.precision=bf16", "train.sequence_parallel=2"
+NONE, SELECTIVE, FULL = (f"train.checkpointing={kind}" for kind in ("none", "selective", "full"))
+CASES = (
+    Case("0.6M 1 rank none", 1, (600, 200), (NONE,)),
+    Case("5.5M 1 rank selective untied", 1, (300, 212), (SELECTIVE, *WIDE, UNTIED)),
+    Case("0.6M 2 ranks full", 2, (700, 324), (FULL,)),
+    Case("5.4M 2 ranks full", 2, (300, 212), (FULL, *WIDE)),
+    Case("5.4M 2 ranks sp2 selective", 2, (300, 212), (SELECTIVE, SP2, *WIDE)),
+    Case("5.5M 2 ranks sp2 none bf16", 2, (300, 212), (NONE, SP2, *WIDE, UNTIED, BF16)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one rank."""
+
+    case: Case
+    forecast: float
+    peak: int
+    rss: int
+
+
+def compare(folder: Path) -> list[Footprint]:
+    """Runs all cases, those of one number of ranks in the same processes, and forecasts them."""
+    made = [(case, *_prepare(folder / str(i), case)) for i, case in enumerate(CASES)]
+    footprints = []
+    for ranks, of_ranks in groupby(made, key=lambda x: x[0].ranks):
+        cases = list(of_ranks)
+        _launch(ranks, [(str(place), case.lengths) for case, place, _ in cases])
+        for case, place, forecast in cases:
+            measured = read_json(place / "rank0.json")
+            footprints.append(Footprint(case, forecast, measured["peak"], measured["rss"]))
+    return footprints
+
+
+def _prepare(folder: Path, case: Case) -> tuple[Path, float]:
+    """(the folder, with a frozen configuration and its model; the forecast of its peak)."""
+    config = configs.load("tiny", [f"run.root={folder}/runs", f"data.dir={folder}/data", *case.overrides])
+    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    models.materialise(config)
+    configs.write(config, folder / "config.yaml")
+    train = config.train
+    setup = memory.Setup(
+        ranks=case.ranks, sequence_parallel=train.sequence_parallel, checkpointing=train.checkpointing,
+        tokens=sum(case.lengths) // train.sequence_parallel, compute={"bf16": 2, "fp32": 4}[train.precision],
+        sdpa=True, multi_tensor=False,
+    )  # fmt: skip
+    shape = Shape.of(read_json(Path(config.model.path) / "config.json"))
+    return folder, sum(memory.peak(shape, setup).values())
+
+
+def _launch(ranks: int, cases: list[tuple[str, tuple[int, ...]]]) -> None:
+    common = {"WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer.footprint", json.dumps(cases)],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).resolve().parents[2],
+        )
+        for rank in range(ranks)
+    ]
+    assert [process.wait() for process in processes] == [0] * ranks
+
+
 def measure(folder: Path, lengths: list[int]) -> dict[str, int]:
     """Bytes: held between steps, at the peak of one, and the process's largest resident set so far."""
-    from trainer import config as configs
     from trainer.build import build_engine
 
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
@@ -86,8 +167,7 @@ def measure(folder: Path, lengths: list[int]) -> dict[str, int]:
         with engine.train_mode():
             engine.train_step([rows, rows], supervised)
 
-    for _ in range(WARM):
-        step()
+    step()  # makes the optimizer's state
     gc.collect()
     with LiveBytes() as live:
         step()

@@ -1,8 +1,11 @@
-"""Every row once an epoch, whatever the ranks; micro-batches within the budget."""
+"""Every row once an epoch; what cannot be trained is named."""
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from trainer import sampler
 
@@ -21,19 +24,21 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 9
 
 
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=40), st.integers(1, 5), st.integers(100, 300))
-def test_deal_keeps_every_row_within_the_budget(lengths: list[int], ranks: int, budget: int) -> None:
-    plan = sampler.deal(dict(enumerate(lengths)), ranks, budget)
-    assert len(plan) == ranks
-    assert len({len(micros) for micros in plan}) == 1
-    assert sorted(r for micros in plan for micro in micros for r in micro) == list(range(len(lengths)))
-    assert all(sum(lengths[r] for r in micro) <= budget for micros in plan for micro in micros)
-
-
-def test_a_rank_may_have_no_rows() -> None:
-    assert sampler.deal({7: 10}, ranks=3, budget=100) == [[[7]], [[]], [[]]]
-
-
-def test_a_row_over_the_budget_is_named() -> None:
-    with pytest.raises(ValueError, match=r"row 3 has 101 tokens, train\.max_tokens_per_gpu is 100"):
-        sampler.deal({3: 101}, ranks=2, budget=100)
+@pytest.mark.parametrize(
+    ("longest", "ranks", "degree", "words"),
+    [
+        (100, 2, 1, None),
+        (101, 2, 1, "the longest row has 101 tokens and a micro-batch holds 100"),
+        (200, 4, 2, None),
+        (10, 6, 4, "train.sequence_parallel=4 does not divide the 6 ranks"),
+        (10, 5, 1, "train.batch_size=4 leaves some of the 5 data-parallel groups without rows"),
+        (10, 8, 2, None),
+    ],
+)
+def test_what_cannot_be_trained_is_named(longest: int, ranks: int, degree: int, words: str | None) -> None:
+    settings = OmegaConf.create({"sequence_parallel": degree, "max_tokens_per_gpu": 100, "batch_size": 4})
+    if words is None:
+        sampler.check_fits([3, longest], settings, ranks)
+        return
+    with pytest.raises(ValueError, match=re.escape(words)):
+        sampler.check_fits([3, longest], settings, ranks)

@@ -6,37 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, lines, warmstart
+from tests.conftest import environment, lines
+from tests.trainer.conftest import STEPS
 
-STEPS = 20
 TOLERANCE = 1e-3
-RECIPE = [
-    "data.arithmetic.problems=500", "train.batch_size=16", f"train.max_steps={STEPS}", "train.max_tokens_per_gpu=512",
-]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a trained line's first steps on two ranks."""
-    folder = tmp_path_factory.mktemp("stock")
-    warmstart("data", "tiny", *RECIPE, folder=folder)
-    warmstart("train", "tiny", *RECIPE, folder=folder)
-    return folder / "runs" / "tiny"
-
-
-def test_twenty_steps_have_stock_verls_losses(ours: Path) -> None:
-    out = ours / "stock.jsonl"
+def test_twenty_steps_have_stock_verls_losses(short_run: Path) -> None:
+    out = short_run / "stock.jsonl"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.stock_verl", str(ours / "config.yaml"), str(out)],
+        [sys.executable, "-m", "tests.stock_verl", str(short_run / "config.yaml"), str(out)],
         env=environment() | {
             "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
             "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "",
         },
-        cwd=ours.parent.parent, capture_output=True, text=True,
+        cwd=short_run.parent.parent, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = lines(out)
-    mine = lines(ours / "metrics.jsonl")
+    mine = lines(short_run / "metrics.jsonl")
     assert [s["step"] for s in mine] == [s["step"] for s in theirs] == list(range(1, STEPS + 1))
     for a, b in zip(mine, theirs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=TOLERANCE), a["step"]

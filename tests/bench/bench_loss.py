@@ -1,0 +1,69 @@
+"""Memory and time of the head's loss: chunked against torch's cross entropy on full logits.
+
+    python -m tests.bench.bench_loss
+
+Peak bytes of live tensors over one forward and backward, above the inputs. The weight's gradient, which both hold,
+is left out, so that what remains is what tokens cost. Ours holds one chunk of logits whatever the vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy, linear
+
+from tests.bench.table import Result, publish
+from tests.trainer.footprint import LiveBytes
+from trainer.loss import linear_cross_entropy
+
+HIDDEN = 256
+TOKENS = (512, 1024, 2048)
+VOCABULARIES = (8_000, 32_000, 128_000)
+CHUNK_BYTES = 2**25
+"""A chunk for these sizes; training's is larger as its tokens are more."""
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def chunked(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return linear_cross_entropy(hidden, weight, labels, CHUNK_BYTES)[0]
+
+
+def plain(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(linear(hidden, weight), labels, reduction="sum")
+
+
+def measure(loss: Loss, tokens: int, vocabulary: int) -> tuple[float, float]:
+    """(seconds of forward and backward, peak GB beyond the inputs and the weight's gradient)."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(tokens, HIDDEN, generator=generator, requires_grad=True)
+    weight = torch.randn(vocabulary, HIDDEN, generator=generator).mul_(0.02).requires_grad_()
+    labels = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    begin = time.perf_counter()
+    loss(hidden, weight, labels).backward()
+    seconds = time.perf_counter() - begin
+    hidden.grad = weight.grad = None
+    with LiveBytes() as live:
+        loss(hidden, weight, labels).backward()
+    return seconds, (live.peak - live.held - weight.nbytes) / 1e9
+
+
+def main() -> None:
+    results = []
+    for vocabulary in VOCABULARIES:
+        for tokens in TOKENS:
+            case = f"{tokens} x {vocabulary}"
+            (seconds, memory), (plain_seconds, plain_memory) = (
+                measure(loss, tokens, vocabulary) for loss in (chunked, plain)
+            )
+            results += [
+                Result(case, "peak memory", "GB", memory, plain_memory, "full logits"),
+                Result(case, "time", "s", seconds, plain_seconds, "full logits"),
+            ]
+    publish("bench-loss", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Balance in the flesh: step time of our trainer against stock verl's, on the same rows in the same order.
+
+    python -m tests.bench.bench_steps
+
+Two gloo ranks of one thread each on the CPU, fp32, a small random Qwen3 and lognormal row lengths an eighth of
+those of ``bench_balance`` (median 750, sigma 0.8, clipped at 2K, which is also a micro-batch). Stock verl gives
+each rank half of a step's rows as they come and waits for the slower one; it also attends through a mask over
+the whole micro-batch, since its packed attention needs flash-attn. Times are whole steps, data included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep import tokens, vocabulary
+from data_prep.files import write_json
+from data_prep.schema import Tokens
+from tests.bench.table import Result, publish
+from tests.conftest import lines
+from trainer import config as configs
+from trainer import launcher
+
+LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
+BATCH, STEPS, WARM = 16, 12, 2
+RANKS = 2
+MODEL = {
+    "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "head_dim": 64,
+    "max_position_embeddings": LONGEST,
+}  # fmt: skip
+
+
+def prepare(root: Path) -> Any:
+    """A frozen configuration whose dataset, of random tokens, lies below ``root``."""
+    config = configs.load("tiny", [
+        f"run.root={root}/runs", f"data.dir={root}/data", f"data.max_length={LONGEST}", "train.epochs=1",
+        f"train.batch_size={BATCH}", f"train.max_steps={STEPS}", f"train.max_tokens_per_gpu={LONGEST}",
+        f"train.ranks={RANKS}", *(f"model.init.{key}={value}" for key, value in MODEL.items()),
+    ])  # fmt: skip
+    folder, random = root / "data" / "tiny", np.random.default_rng(1)
+    words = vocabulary.trained(["some text"])
+    words.save_pretrained(str(folder / "tokenizer"))
+    lengths = np.clip(random.lognormal(np.log(MEDIAN), SIGMA, BATCH * STEPS), 16, LONGEST).astype(int).tolist()
+    for split, kept in (("train", lengths), ("test", lengths[:2])):
+        rows = (Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n) for i, n in enumerate(kept))
+        tokens.write(folder / "tokens" / f"{split}.arrow", rows)
+    write_json(folder / "manifest.json", {})
+    return config
+
+
+def stock(config: Any, root: Path) -> list[float]:
+    """Seconds of each of stock verl's steps after the first."""
+    configs.write(config, root / "config.yaml")
+    out = root / "stock.jsonl"
+    common = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.stock_verl", str(root / "config.yaml"), str(out)],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        for rank in range(RANKS)
+    ]
+    if codes := [code for rank in ranks if (code := rank.wait())]:
+        sys.exit(f"stock verl failed: exit {codes}")
+    at = [step["at"] for step in lines(out)]
+    return [b - a for a, b in zip(at, at[1:], strict=False)]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        config = prepare(root)
+        if code := launcher.train(config):
+            sys.exit(f"training failed: exit {code}")
+        steps = lines(root / "runs" / "tiny" / "metrics.jsonl")
+        theirs = stock(config, root)
+    ours = sum(step["seconds"] for step in steps[WARM:])
+    peer = sum(theirs[WARM - 1 :])
+    balance = sum(step["balance"] for step in steps[WARM:]) / len(steps[WARM:])
+    case = f"2K/{BATCH}/ranks{RANKS}/sp1"
+    publish(
+        "bench-steps",
+        [
+            Result(case, "time of 10 steps", "s", ours, peer, "stock verl"),
+            Result(case, "balance", "mean/max", balance),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

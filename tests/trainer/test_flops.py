@@ -1,0 +1,48 @@
+"""The FLOPs model against torch's own counter on a real step, and against the published size of Qwen3-4B."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from trainer.flops import Shape, peak_flops, training_flops
+
+LENGTH = 48
+
+
+def test_training_flops_are_those_that_torch_counts() -> None:
+    config = Qwen3Config(
+        hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=32, vocab_size=512, tie_word_embeddings=False, attn_implementation="eager",
+    )  # fmt: skip
+    model, shape = Qwen3ForCausalLM(config), Shape.of(config.to_dict())
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    with FlopCounterMode(display=False) as counter:
+        hidden = torch.randn(1, LENGTH, 64, requires_grad=True)  # so that the first layer's backward is whole
+        model(inputs_embeds=hidden).logits.sum().backward()
+    # Eager attention computes every (query, key) pair, causal or not.
+    pairs = LENGTH * LENGTH - LENGTH * (LENGTH + 1) / 2
+    rotary = 2 * LENGTH * shape.head_dim / 2  # positions times frequencies, the one matmul that is left out
+    assert counter.get_total_flops() == training_flops(shape, LENGTH) + shape.attention_flops * pairs + rotary
+
+
+def test_qwen3_4b_has_its_published_size() -> None:
+    shape = Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True)
+    assert shape.parameters == 4_022_468_096
+    assert np.allclose(
+        training_flops(shape, [1000, 2000]).sum(), training_flops(shape, 1000) + training_flops(shape, 2000)
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "peak"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("Abacus", None),
+    ],
+)
+def test_peaks_are_found_by_device_name(device: str, peak: float | None) -> None:
+    assert peak_flops(device) == peak

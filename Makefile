@@ -2,7 +2,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all lint bench bench-data requirements clean
+.PHONY: help setup setup-gpu quickstart test test-all lint bench bench-data bench-balance bench-loss bench-plan \
+	bench-gpu requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -27,10 +28,20 @@ lint: setup ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: bench-data ## all benchmarks
+bench: bench-data bench-balance bench-loss bench-plan ## all benchmarks that need no GPU
 
 bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
 	$(PYTHON) -m tests.bench.bench_data
+
+bench-balance: setup ## how long ranks wait for the slowest: against stock verl, on paper and in real steps
+	$(PYTHON) -m tests.bench.bench_balance
+	$(PYTHON) -m tests.bench.bench_steps
+
+bench-loss: setup ## memory and time of the loss against full logits
+	$(PYTHON) -m tests.bench.bench_loss
+
+bench-plan: setup ## the planner's memory against what real steps take
+	$(PYTHON) -m tests.bench.bench_plan
 
 requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)

@@ -9,13 +9,17 @@ from typing import Any
 COLOURS = ("#3b6fb6", "#999999", "#c8553d")
 
 
-def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
-    """Training loss (nats a token) against step, on a log scale when it falls by more than a factor of ten."""
+def loss_curve(path: Path, losses: Mapping[int, float], held_out: Mapping[int, float]) -> None:
+    """Training and held-out loss (nats a token) by step, on a log scale when they fall by more than a factor of ten."""
     figure, axes = _figure(1)
-    axes[0].plot(steps, losses, color=COLOURS[0], linewidth=1)
-    if min(losses) > 0 and max(losses) > 10 * min(losses):
+    axes[0].plot(list(losses), list(losses.values()), color=COLOURS[0], linewidth=1, label="training")
+    if held_out:
+        axes[0].plot(list(held_out), list(held_out.values()), "o-", color=COLOURS[2], markersize=4, label="held out")
+        axes[0].legend(frameon=False)
+    values = [*losses.values(), *held_out.values()]
+    if min(values) > 0 and max(values) > 10 * min(values):
         axes[0].set_yscale("log")
-    axes[0].set(xlabel="step", ylabel="loss (nats per token)", title="Training loss")
+    axes[0].set(xlabel="step", ylabel="loss (nats per token)", title="Loss")
     _save(figure, path)
 
 

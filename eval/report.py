@@ -50,7 +50,8 @@ def write(run: Run, config: DictConfig) -> Path:
     sections = [f"# {run.name}", headline(run, config)]
     sections.append(_reading(base, sft, config))
     if steps:
-        loss_curve(run.root / "loss.png", [s["step"] for s in steps], [s["loss"] for s in steps])
+        held_out = {s["step"]: s["val_loss"] for s in steps if s["val_loss"] is not None}
+        loss_curve(run.root / "loss.png", {s["step"]: s["loss"] for s in steps}, held_out)
         sections += ["## Training", _training(steps), "![loss](loss.png)"]
     panels = {}
     if (dataset / MANIFEST).exists():
@@ -140,10 +141,16 @@ def _reading(base: Evaluation | None, sft: Evaluation | None, config: DictConfig
 def _training(steps: list[dict[str, Any]]) -> str:
     last, count = steps[-1], sum(s["tokens"] for s in steps)
     rate = count / sum(s["seconds"] for s in steps)
-    return (
-        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s; loss "
-        f"{steps[0]['loss']:.3f} at the first step, {last['loss']:.4f} at the last."
+    balance = sum(s["balance"] for s in steps) / len(steps)
+    text = (
+        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s, balance {balance:.1%}; "
+        f"loss {steps[0]['loss']:.3f} at the first step, {last['loss']:.4f} at the last"
     )
+    if held_out := [s for s in steps if s["val_loss"] is not None]:
+        text += f"; {held_out[-1]['val_loss']:.4f} on the held-out rows after step {held_out[-1]['step']:,}"
+    if skipped := sum(s["skipped"] for s in steps):
+        text += f"; {skipped} steps skipped for gradients that were not finite"
+    return text + "."
 
 
 def _lengths(base: Evaluation | None, sft: Evaluation | None, config: DictConfig) -> str:

@@ -100,6 +100,7 @@ def _sdpa(q: Any, k: Any, v: Any, scale: float, _: Any, __: int, lengths: Sequen
 
 
 def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
+    @torch.compiler.disable  # a compiled layer would be compiled anew for every packing
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
         *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, document_lengths: Sequence[int], **_: Any,

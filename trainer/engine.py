@@ -83,5 +83,5 @@ class Engine(FSDPEngineWithLMHead):
             module.gradient_checkpointing_enable(options)
         if self.compile_layers:
             for layer in module.model.layers:
-                layer.compile()
+                layer.compile(dynamic=True)
         return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 def build_engine(config: DictConfig, total_steps: int) -> Any:
     """The engine for ``config`` over the process group, ready to train ``total_steps`` steps.
 
-    Raises ValueError for an attention backend that is not installed, or a degree of sequence parallelism that does
-    not divide the model's heads.
+    Raises ValueError for a model that cannot be trained so, or a package that is not installed.
     """
     from trainer import platform
 
@@ -30,11 +30,7 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
         optimizer = _with(optimizer, override_optimizer_config={"fused": True})
     model_config = omega_conf_to_dataclass(model)
     model_config.model_type = "language_model"
-    heads = model_config.hf_config.num_attention_heads
-    if heads % train.sequence_parallel:
-        raise ValueError(
-            f"train.sequence_parallel={train.sequence_parallel} does not divide the {heads} attention heads"
-        )
+    _check_model(config, model_config.hf_config)
     engine = EngineRegistry.new(
         model_type="language_model",
         backend=BACKEND,
@@ -48,6 +44,21 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     )
     engine.initialize()
     return engine
+
+
+def _check_model(config: DictConfig, model: Any) -> None:
+    """Raises ValueError for a model that the packed forward would compute otherwise than it was made to."""
+    if model.model_type != "qwen3" or model.use_sliding_window:
+        raise ValueError(
+            f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full attention is trained"
+        )
+    degree, heads, kv_heads = config.train.sequence_parallel, model.num_attention_heads, model.num_key_value_heads
+    if heads % degree or (kv_heads % degree and degree % kv_heads):
+        raise ValueError(
+            f"train.sequence_parallel={degree} cannot deal out {heads} attention heads and {kv_heads} key-value heads"
+        )
+    if config.train.liger and importlib.util.find_spec("liger_kernel") is None:
+        raise ValueError("liger-kernel is not installed: make setup-gpu, or set train.liger=false")
 
 
 def _with(section: DictConfig, **values: Any) -> DictConfig:

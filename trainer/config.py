@@ -29,8 +29,15 @@ FREE_FORM = (
     "verl.optim.override_optimizer_config",
 )
 
-# Sections of verl's configuration that are its own loop's, kept so that its trainer can run on the same file.
-UNUSED = ("verl.trainer.", "verl.data.", "verl.checkpoint.", "verl.profiler.")
+# Keys of verl's that may be set; the others are set from ours, are its own loop's, or would break this engine.
+OPEN = (
+    "verl.engine.offload_policy",
+    "verl.engine.reshard_after_forward",
+    "verl.engine.use_no_sync_for_gradient_accumulation",
+    "verl.engine.full_determinism",
+    "verl.optim.",
+    "verl.model.override_config",
+)
 
 
 def recipes() -> list[str]:
@@ -203,8 +210,8 @@ def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> N
     if key in known or _is_free(key):
         if source := _mirrors().get(key):
             raise ValueError(f"{key} is set from {source}: change that key instead")
-        if key.startswith(UNUSED):
-            raise ValueError(f"{key} has no effect: this loop reads its settings from data and train")
+        if key.startswith("verl.") and not key.startswith(OPEN):
+            raise ValueError(f"{key} cannot be set: this trainer reads its settings from data and train")
         return
     if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
         raise ValueError(f"{key} is a section; set the keys in it")

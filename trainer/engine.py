@@ -17,7 +17,8 @@ from verl.utils.device import get_device_id
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from trainer import attention, loss
+from trainer import attention
+from trainer import loss as losses
 from trainer.packing import Packed, pack
 
 BACKEND = "warmstart"
@@ -49,21 +50,21 @@ class Engine(FSDPEngineWithLMHead):
         self.optimizer_zero_grad()
         for i, rows in enumerate(micro_batches):
             with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
-                summed, _ = self.forward(self.pack(rows))
-                (summed * scale).backward()
-            total += summed.detach()
-        return total.item() / tokens, self.optimizer_step()
+                loss, _ = self.forward(self.pack(rows), scale)
+                loss.backward()
+            total += loss.detach()
+        return total.item() / dist.get_world_size(), self.optimizer_step()
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Sequence[Rows]) -> float:
         """The summed loss of this rank's share of the micro-batches."""
         return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
 
-    def forward(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sum of the token losses of this rank's slice, the losses (n,) themselves, without gradient)."""
+    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """(``scale`` x sum of the token losses of this rank's slice, the losses (n,) themselves, without gradient)."""
         return self.module(
             input_ids=packed.input_ids, position_ids=packed.position_ids, supervised=packed.supervised,
-            labels=packed.labels, **packed.attention(),
+            labels=packed.labels, scale=scale, **packed.attention(),
         )  # fmt: skip
 
     def pack(self, rows: Rows) -> Packed:
@@ -74,7 +75,7 @@ class Engine(FSDPEngineWithLMHead):
 
     def _build_module(self) -> torch.nn.Module:
         module = super()._build_module()
-        loss.install(module)
+        losses.install(module)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}
             if self.checkpointing == "selective":
@@ -84,4 +85,10 @@ class Engine(FSDPEngineWithLMHead):
         if self.compile_layers:
             for layer in module.model.layers:
                 layer.compile(dynamic=True)
+        return module
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        module = super()._build_fsdp_module(module)
+        # The root's weights, a tied embedding among them, are wanted again as soon as backward begins.
+        module.set_reshard_after_forward(False, recurse=False)
         return module

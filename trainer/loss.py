@@ -19,8 +19,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients beside the loss, so that the logits are computed once and none is kept."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, chunk: int) -> Any:
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: float, chunk: int, needs: Any
+    ) -> Any:
+        needs_hidden, needs_weight = needs
         losses = hidden.new_empty(len(labels), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
@@ -31,10 +33,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses[part] = (normaliser - logits.gather(1, label)).squeeze(1)
             if grad_hidden is None and grad_weight is None:
                 continue
-            # d loss / d logits = softmax - one-hot, in the logits' own memory.
+            # d loss / d logits = scale (softmax - one-hot), in the logits' own memory and still in float32.
             gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(1, label, gradient.new_full((1, 1), -1.0).expand_as(label))
-            gradient = gradient.to(weight.dtype)
+            gradient = gradient.mul_(scale).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = gradient @ weight
             if grad_weight is None:
@@ -45,41 +47,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight += gradient.T @ hidden[part]
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses)
-        return losses.sum(), losses
+        return losses.sum() * scale, losses
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        scale = grad_outputs[0]
-        return *(None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.saved_tensors), None, None
+        factor = grad_outputs[0]
+        return *(None if g is None else g.mul_(factor.to(g.dtype)) for g in ctx.saved_tensors), None, None, None, None
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, chunk_bytes: int = CHUNK_BYTES
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: float = 1.0, chunk_bytes: int = CHUNK_BYTES
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of ``hidden @ weight.T`` against ``labels``.
 
-    hidden (n, d) and weight (vocabulary, d) of one floating type, labels (n,) int64. Returns (the sum over n,
-    the n losses without gradient), both float32. Softmax and accumulation are float32. Backward may run once.
+    hidden (n, d) and weight (vocabulary, d) of one floating type, labels (n,) int64. Returns (the sum over n times
+    ``scale``, the n losses without gradient), both float32. Softmax, scale and accumulation are float32; a bf16 scale
+    would bend all gradients alike. Backward may run once.
     """
     chunk = max(1, chunk_bytes // (4 * weight.shape[0]))
-    return _LinearCrossEntropy.apply(hidden, weight, labels, chunk)
+    # Inside the function gradients are off, and its own flags do not know of no_grad.
+    needs = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
+    return _LinearCrossEntropy.apply(hidden, weight, labels, scale, chunk, needs)
 
 
 def install(model: torch.nn.Module) -> None:
-    """Makes a causal language model return (sum of the token losses, the token losses) for a packed micro-batch.
+    """Makes a causal language model return (``scale`` x sum of the token losses, the losses) for a packed micro-batch.
 
-    ``model(input_ids, position_ids, supervised, labels, **attention)``: see ``packing.Packed``.
+    ``model(input_ids, position_ids, supervised, labels, scale, **attention)``: see ``packing.Packed``.
     """
 
-    def head(self: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return linear_cross_entropy(hidden, self.weight, labels)
+    def head(self: Any, hidden: torch.Tensor, labels: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        return linear_cross_entropy(hidden, self.weight, labels, scale)
 
     def forward(
         self: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, supervised: torch.Tensor,
-        labels: torch.Tensor, **attention: Any,
+        labels: torch.Tensor, scale: float, **attention: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         hidden = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False, **attention)
-        return self.lm_head(hidden.last_hidden_state[0, supervised], labels)
+        return self.lm_head(hidden.last_hidden_state[0, supervised], labels, scale)
 
     model.lm_head.forward = MethodType(head, model.lm_head)
     model.forward = MethodType(forward, model)

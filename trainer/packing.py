@@ -24,16 +24,15 @@ class Packed:
     cu_seqlens: torch.Tensor
     """(documents + 1,) int32: where documents start in the whole micro-batch, and its end."""
     lengths: tuple[int, ...]
-    """Tokens of each document of the whole micro-batch, on the host, so that no layer asks the device."""
+    """Tokens of each document of the whole micro-batch, on the host."""
 
     def attention(self) -> dict[str, Any]:
-        """The keyword arguments that transformers hands down to every attention layer."""
+        """The keyword arguments that transformers hands down to every attention layer; none asks the device."""
         return {
             "cu_seq_lens_q": self.cu_seqlens,
             "cu_seq_lens_k": self.cu_seqlens,
             "max_length_q": max(self.lengths),
             "max_length_k": max(self.lengths),
-            "document_lengths": self.lengths,
         }
 
 

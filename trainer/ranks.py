@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
@@ -65,11 +65,10 @@ def join(device: str, rendezvous: str) -> int:
     return dist.get_rank()
 
 
-def agree(path: Path | None) -> Path:
-    """Rank 0's ``path``, on every rank."""
+def agree(mine: Any) -> Any:
+    """Rank 0's value, on every rank."""
     import torch.distributed as dist
 
-    shared = [path]
+    shared = [mine]
     dist.broadcast_object_list(shared)
-    assert shared[0] is not None
     return shared[0]

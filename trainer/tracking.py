@@ -1,7 +1,8 @@
-"""Views of the step metrics for people who look elsewhere: TensorBoard and wandb. The JSON lines stay the truth."""
+"""Where a step's metrics go: the attempt's JSON lines, which are the truth, the log, and what people look at."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +15,28 @@ from trainer.metrics import StepMetrics
 
 
 class Tracker:
-    """Writes each step to the loggers of ``train.loggers``; a resumed run goes on in the same curves."""
+    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) go on where the run resumes."""
 
-    def __init__(self, config: DictConfig, root: Path, first_step: int) -> None:
-        self.board = _board(root, first_step) if "tensorboard" in config.train.loggers else None
+    def __init__(self, config: DictConfig, root: Path, attempt: Path, first: int) -> None:
+        self.lines = (attempt / "metrics.jsonl").open("a", encoding="utf-8")
+        self.board = _board(root, first) if "tensorboard" in config.train.loggers else None
         self.wandb = _wandb(config, root) if "wandb" in config.train.loggers else None
 
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.lines.close()
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
     def log(self, metrics: StepMetrics) -> None:
+        """Writes one step."""
+        self.lines.write(metrics.json())
+        self.lines.flush()
+        print(metrics.line(), flush=True)
         values = {f"train/{k}": float(v) for k, v in asdict(metrics).items() if v is not None and k != "step"}
         if self.board is not None:
             for name, value in values.items():
@@ -29,17 +45,11 @@ class Tracker:
         if self.wandb is not None:
             self.wandb.log(values, step=metrics.step)
 
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-        if self.wandb is not None:
-            self.wandb.finish()
 
-
-def _board(root: Path, first_step: int) -> Any:
+def _board(root: Path, first: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(root / "tensorboard"), purge_step=first_step)
+    return SummaryWriter(str(root / "tensorboard"), purge_step=first + 1)
 
 
 def _wandb(config: DictConfig, root: Path) -> Any:
@@ -49,7 +59,7 @@ def _wandb(config: DictConfig, root: Path) -> Any:
     return wandb.init(
         project="warmstart",
         name=config.run.name,
-        id=config.run.name,
+        id=f"{config.run.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}",
         resume="allow",
         dir=str(root),
         config=configs.plain(config),

@@ -92,9 +92,9 @@ def _check_together(config: DictConfig) -> None:
         raise ValueError(f"train.attention={train.attention} computes in bf16 alone: set it to auto, or precision=bf16")
     if train.profile_steps is not None:
         span(train.profile_steps)
-    if unknown := set(train.loggers) - set(LOGGERS):
-        raise ValueError(f"train.loggers knows {', '.join(LOGGERS)}, not {', '.join(sorted(unknown))}")
-    if len(train.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in train.betas):
+    if unknown := [str(name) for name in train.loggers if name not in LOGGERS]:
+        raise ValueError(f"train.loggers knows {', '.join(LOGGERS)}, not {', '.join(unknown)}")
+    if len(train.betas) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in train.betas):
         raise ValueError(f"train.betas must be two numbers in [0, 1), not {list(train.betas)}")
     if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):
         ways = " or ".join(", ".join(wanted) for wanted in COLUMNS)

@@ -21,14 +21,14 @@ from trainer.loss import linear_cross_entropy
 HIDDEN = 256
 TOKENS = (512, 1024, 2048)
 VOCABULARIES = (8_000, 32_000, 128_000)
-CHUNK_BYTES = 2**25
+CHUNK_BYTES = 2**27
 """A chunk for these sizes; training's is larger as its tokens are more."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def chunked(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return linear_cross_entropy(hidden, weight, labels, CHUNK_BYTES)[0]
+    return linear_cross_entropy(hidden, weight, labels, chunk_bytes=CHUNK_BYTES)[0]
 
 
 def plain(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

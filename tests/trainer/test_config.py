@@ -62,8 +62,9 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
         (["train.loggers=[mlflow]"], ["train.loggers knows tensorboard, wandb, not mlflow"]),
         (["train.profile_steps=5"], ["train.profile_steps must be"]),
         (["train.profile_steps=5:2"], ["train.profile_steps must be A:B"]),
-        (["verl.trainer.save_freq=10"], ["has no effect"]),
-        (["verl.engine.strategy=fsdp"], ["verl.engine.strategy must be one of fsdp2"]),
+        (["verl.trainer.save_freq=10"], ["verl.trainer.save_freq cannot be set"]),
+        (["verl.engine.forward_only=true"], ["verl.engine.forward_only cannot be set"]),
+        (["train.loggers=[[a]]"], ["train.loggers knows tensorboard, wandb"]),
         (["data.columns={problem: q}"], ["data.columns must name problem, solution, answer or messages"]),
     ],
 )

@@ -43,6 +43,10 @@ bench-loss: setup ## memory and time of the loss against full logits
 bench-plan: setup ## the planner's memory against what real steps take
 	$(PYTHON) -m tests.bench.bench_plan
 
+LENGTH ?= 8192
+bench-gpu: ## on one GPU, rows of LENGTH=8192: against stock verl and TRL, each knob, forecast, loss
+	$(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON)) -m tests.bench.bench_gpu $(LENGTH) $(CASES)
+
 requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep import chat
 from data_prep.schema import END_OF_TURN, THINK_CLOSE, THINK_OPEN, Row, Tokens
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 class Auditor:
-    """Checks encoded rows against their text, decoding by the vocabulary's bytes rather than the tokenizer.
+    """Checks encoded rows against their text, decoding by the vocabulary's bytes rather than the (Rust) tokenizer.
 
     ``check`` raises ValueError naming the row and what is wrong.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        from tokenizers.pre_tokenizers import ByteLevel
-        from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-        assert set(ByteLevel.alphabet()) == set(bytes_to_unicode().values())
-        to_byte = {letter: byte for byte, letter in bytes_to_unicode().items()}
-        added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
+        byte = _bytes_by_letter()
+        added = {i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()}
         self.spelling = {
-            i: added[i].encode() if i in added else bytes(to_byte[c] for c in token)
+            i: added[i].encode() if i in added else bytes(map(byte.__getitem__, token))
             for token, i in tokenizer.get_vocab().items()
         }
-        self.think, self.unthink, self.end = tokenizer.convert_tokens_to_ids([THINK_OPEN, THINK_CLOSE, END_OF_TURN])
+        self.think, self.unthink, self.end = map(tokenizer.token_to_id, (THINK_OPEN, THINK_CLOSE, END_OF_TURN))
 
     def check(self, row: Row, encoded: Tokens) -> None:
         """Audits one row."""
-        ids = encoded.input_ids.tolist()
-        labels = ids[encoded.prompt_len :]
+        ids, labels = encoded.input_ids, encoded.input_ids[encoded.prompt_len :]
         text, prompt = self._spell(ids), self._spell(ids[: encoded.prompt_len])
         faults = {
-            "loss does not start at <think>": labels[:1] != [self.think],
-            "loss does not end at <|im_end|>": labels[-1:] != [self.end],
-            "not one </think> among the labels": labels.count(self.unthink) != 1,
-            "an end of turn inside the answer": labels.count(self.end) != 1,
+            "loss does not start at <think>": labels[:1].tolist() != [self.think],
+            "loss does not end at <|im_end|>": labels[-1:].tolist() != [self.end],
+            "not one </think> among the labels": (labels == self.unthink).sum() != 1,
+            "an end of turn inside the answer": (labels == self.end).sum() != 1,
             "tokens do not spell the text": text != chat.render(row.problem, row.solution),
             "prompt is not the evaluation's": prompt != chat.render_prompt(row.problem),
             "no \\boxed in the answer": "\\boxed" not in text[len(prompt) :],
@@ -46,7 +44,18 @@ class Auditor:
 
     def thought(self, encoded: Tokens) -> int:
         """Tokens between ``<think>`` and ``</think>``."""
-        return encoded.input_ids.tolist().index(self.unthink) - encoded.prompt_len - 1
+        return int((encoded.input_ids == self.unthink).argmax()) - encoded.prompt_len - 1
 
-    def _spell(self, ids: list[int]) -> str:
-        return b"".join(map(self.spelling.__getitem__, ids)).decode("utf-8", errors="replace")
+    def _spell(self, ids: np.ndarray) -> str:
+        return b"".join(map(self.spelling.__getitem__, ids.tolist())).decode("utf-8", errors="replace")
+
+
+def _bytes_by_letter() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes of Latin-1 stand for themselves, the others for U+0100 and up, in order."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(0x100)) - set(printable))
+    letters = {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    assert letters.keys() == set(ByteLevel.alphabet())
+    return letters

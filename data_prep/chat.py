@@ -45,20 +45,27 @@ def render(problem: str, solution: str) -> str:
 
 def encode_prompt(tokenizer: Any, problem: str) -> list[int]:
     """Token ids of ``render_prompt(problem)``, which a model trained on ``encode`` continues."""
-    return tokenizer(render_prompt(problem), add_special_tokens=False)["input_ids"]
+    return token_ids(tokenizer, render_prompt(problem))
 
 
 def encode(tokenizer: Any, row: Row) -> Tokens:
-    """Encodes a row's whole conversation once.
+    """Encodes a row's whole conversation once; ``tokenizer`` is transformers' or the Rust one inside it.
 
     ``prompt_len`` tokens equal ``encode_prompt(row.problem)``; the rest, from ``<think>`` to
     ``<|im_end|>``, carry the loss. Raises ValueError when the tokenizer merges across that border.
     """
-    ids = tokenizer(render(row.problem, row.solution), add_special_tokens=False)["input_ids"]
+    ids = token_ids(tokenizer, render(row.problem, row.solution))
     prompt = encode_prompt(tokenizer, row.problem)
     if ids[: len(prompt)] != prompt:
         raise ValueError(f"row {row.id}: the tokenizer merges the prompt with the answer; it cannot be used here")
     return Tokens(id=row.id, input_ids=np.asarray(ids, np.int32), prompt_len=len(prompt), length=len(ids))
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text as it is, without special tokens of the tokenizer's own."""
+    rust = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    # The fast variant leaves out character offsets: a fifth less time.
+    return rust.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_prep.progress import progress
 from data_prep.wording import words
 
 PERMUTATIONS = 64
@@ -32,7 +33,7 @@ SIMILAR = 0.8
 """Least estimated Jaccard similarity of the shingles of two near-duplicates."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What deduplication needs of a row."""
 
@@ -95,9 +96,11 @@ def _pairs(rows: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
     for i in sorted(first.values()):
         if rows[i].shingles >= FEWEST:
             by_answer[rows[i].answer].append(i)
-    for members in by_answer.values():
-        if len(members) > 1:
-            yield from _near(rows, members)
+    with progress("problems compared", sum(map(len, by_answer.values()))) as advance:
+        for members in by_answer.values():
+            if len(members) > 1:
+                yield from _near(rows, members)
+            advance(len(members))
 
 
 def _near(rows: Sequence[Fingerprint], members: Sequence[int]) -> Iterable[tuple[int, int]]:

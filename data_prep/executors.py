@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from data_prep.errors import StageFailed
 from data_prep.ray_session import ray_session
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
     """Yields ``function(item)`` for every item, in any order.
 
     ``engine`` is ``local`` (``processes`` workers, null for one a core) or ``ray`` (Ray Data, on the cluster
-    at RAY_ADDRESS or this machine). An exception of the function is raised here.
+    at RAY_ADDRESS or this machine). An exception of the function is raised here; StageFailed when a worker is killed.
     """
     if engine == "ray":
         yield from _ray(function, items)
@@ -31,14 +33,20 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_watch, initargs=(os.getpid(),)) as pool:
-        yield from pool.map(function, items)
+        try:
+            yield from pool.map(function, items)
+        except BrokenProcessPool as e:
+            raise StageFailed(
+                "a worker process was killed, perhaps for lack of memory: run the command again, with fewer workers "
+                "(data.processes=N) if it was"
+            ) from e
 
 
 def _watch(parent: int) -> None:
     """Ends this worker soon after ``parent`` is gone: a build that was killed must not go on writing."""
 
     def wait() -> None:
-        while os.path.exists(f"/proc/{parent}"):
+        while os.getppid() == parent:
             time.sleep(0.2)
         os._exit(1)
 

@@ -17,15 +17,27 @@ from data_prep import audit, chat, dedup, filters, tokens, vocabulary
 from data_prep.answers import normalise
 from data_prep.files import sha256_json
 from data_prep.overlap import Candidate, Index
-from data_prep.rows import RECORD_DROPS, TRACE_DROPS, Dropped, from_columns, from_openr1, question_type_allowed
-from data_prep.schema import Row
-from data_prep.sources import BadRecord, Unit
+from data_prep.rows import (
+    RECORD_DROPS,
+    TRACE_DROPS,
+    Dropped,
+    columns_read,
+    from_columns,
+    from_openr1,
+    question_type_allowed,
+)
+from data_prep.schema import ROW, Row
 from data_prep.subset import draw
+from data_prep.units import BadRecord, Unit
 
 SAMPLES = 10
 """Dropped rows kept for the report, of each reason."""
 EXCERPT = 300
 """Characters of a dropped row that the report shows."""
+
+
+PART = (*ROW, *tokens.COLUMNS[1:])
+"""Columns of a worker's file: a row and its tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class RowSettings:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One kept row, as the parent sees it."""
 
@@ -74,7 +86,8 @@ class Mapped:
         self.drops[reason] += 1
         name = row.id if row else sha256_json(excerpt)
         kept = self.samples.setdefault(reason, [])
-        kept.append((draw(seed, name), excerpt[:EXCERPT]))
+        # A record may be dropped before it is known to be text: a lone surrogate cannot be written.
+        kept.append((draw(seed, name), excerpt[:EXCERPT].encode(errors="replace").decode()))
         self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
 
     def merge(self, other: Mapped) -> None:
@@ -104,12 +117,13 @@ def _too_thoughtless(settings: RowSettings) -> str:
 def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
     """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
     checks = filters.standard(settings.max_chars)
-    for record in unit.records():
+    columns = settings.columns or {"problem": "problem"}
+    shown = columns.get("problem") or columns["messages"]
+    for record in unit.records(columns_read(settings.columns, settings.verifier, settings.question_types)):
         result.records += 1
         if isinstance(record, BadRecord):
             result.bad.append(str(record))
             continue
-        problem = str(record.values.get("problem"))
         try:
             if not question_type_allowed(record, settings.question_types):
                 raise Dropped("question type")
@@ -118,7 +132,7 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
             else:
                 row = from_columns(record, settings.columns, settings.clean)
         except Dropped as reason:
-            result.drop(str(reason), None, settings.seed, problem)
+            result.drop(str(reason), None, settings.seed, str(record.values.get(shown)))
             continue
         except BadRecord as e:
             result.bad.append(str(e))
@@ -127,7 +141,8 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
         if failed is None:
             yield row
         else:
-            result.drop(failed, row, settings.seed, f"{row.problem}\n{row.solution[-EXCERPT // 2 :]}")
+            ends = row.problem[: EXCERPT // 2], row.solution[-EXCERPT // 2 :]
+            result.drop(failed, row, settings.seed, " … ".join(ends))
 
 
 def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
@@ -150,9 +165,9 @@ def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path,
                 result.drop(_too_thoughtless(settings), row, settings.seed, row.solution)
                 continue
             result.entries.append(_entry(row, encoded.length, part, len(result.entries), benchmarks))
-            yield vars(row) | {k: v for k, v in vars(encoded).items() if k != "id"}
+            yield vars(row) | vars(encoded)
 
-    tokens.write_table(parts / f"{part}.arrow", kept(), tokens.PART)
+    tokens.write_table(parts / f"{part}.arrow", kept(), tokens.schema_of(PART))
     return result
 
 
@@ -171,10 +186,10 @@ def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -
     return Entry(row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _worker(tokenizer: Path, index: Path) -> tuple[Any, audit.Auditor, Index]:
     """The tokenizer, the auditor and the benchmarks, loaded once a process."""
     from data_prep import benchmarks
 
-    encoder = vocabulary.load(tokenizer)
+    encoder = vocabulary.encoder(tokenizer)
     return encoder, audit.Auditor(encoder), Index.build(benchmarks.read_problems(index))

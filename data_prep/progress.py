@@ -9,20 +9,27 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+LOG_SECONDS = 5
+"""Least time between two lines of a log: what takes less needs none."""
+
 
 @contextlib.contextmanager
 def progress(unit: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
     """Yields a function that counts ``unit`` up from ``initial`` towards ``total``."""
+    total = max(total, 1)
     terminal, begin, count = sys.stderr.isatty(), time.monotonic(), initial
-    with tqdm(total=total, initial=initial, unit=f" {unit}", disable=not terminal) as bar:
+    said, shown = begin, initial
+    with tqdm(total=total, initial=initial, unit=f" {unit}", unit_scale=True, disable=not terminal) as bar:
 
         def advance(by: int) -> None:
-            nonlocal count
-            before, count = count, count + by
+            nonlocal count, said, shown
+            count += by
             bar.update(by)
-            if not terminal and count * 10 // total > before * 10 // total:
-                rate = (count - initial) / (time.monotonic() - begin)
+            now = time.monotonic()
+            if not terminal and now - said >= LOG_SECONDS and count * 10 // total > shown * 10 // total:
+                rate = (count - initial) / (now - begin)
                 left = max(0, total - count) / rate
                 print(f"{count:,} of {total:,} {unit}, {rate:,.1f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
+                said, shown = now, count
 
         yield advance

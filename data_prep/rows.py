@@ -11,8 +11,8 @@ from typing import Any
 
 from data_prep.answers import grade_state, is_exact
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
-from data_prep.sources import BadRecord, Record
 from data_prep.subset import draw
+from data_prep.units import BadRecord, Record
 
 RECORD_DROPS = ("question type", "not one user and one assistant turn", "no answer", "no boxed answer")
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
@@ -88,6 +88,15 @@ def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> 
     if THINK_OPEN not in solution:
         solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\nThe answer is \\boxed{{{answer}}}."
     return _row(record, 0, problem, solution, answer, columns.get("uuid"))
+
+
+def columns_read(columns: dict[str, str] | None, verifier: str, question_types: Collection[str] | None) -> set[str]:
+    """The columns of a record that a row is made of."""
+    if columns is None:
+        used = {"problem", "generations", "answer", "is_reasoning_complete", "finish_reasons", verifier, "uuid"}
+    else:
+        used = {*columns.values()}
+    return used | {"source"} | ({"question_type"} if question_types is not None else set())
 
 
 def clean_gsm8k(solution: str) -> str:

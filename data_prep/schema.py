@@ -6,7 +6,7 @@ Files hold them as JSONL or parquet, one record a line or row, under the field n
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Row:
     solution: str
     """The trace with exactly one think block, then the visible answer."""
     answer: str
+
+
+ROW = tuple(field.name for field in fields(Row))
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_prep import decontaminate, dedup, subset
-from data_prep.mapping import Entry, Mapped
+from data_prep.mapping import SAMPLES, Entry, Mapped
 from data_prep.overlap import Index
 from data_prep.schema import Problem
+
+BEYOND = "beyond the rows asked for"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Chosen:
     """Row that stayed -> rows dropped as its duplicates."""
     contaminated: dict[str, dict[str, Any]]
     """Dropped row -> the benchmark item it matches, and the overlap."""
+    dropped: dict[str, list[Entry]]
+    """Reason -> some of the rows dropped for it here."""
 
 
 def select(
@@ -41,23 +47,20 @@ def select(
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
     funnel |= {f"dropped: {reason}": total.drops[reason] for reason in reasons}
-    entries = _once(total.entries)
-    funnel["dropped: same row twice"] = len(total.entries) - len(entries)
-
+    entries, again = _once(total.entries)
     clusters = dedup.clusters([e.fingerprint for e in entries])
-    unique = [e for e in entries if clusters[e.id] == e.id]
-    funnel["dropped: duplicate problem"] = len(entries) - len(unique)
-    duplicates: dict[str, list[str]] = {}
-    for e in entries:
-        if clusters[e.id] != e.id:
-            duplicates.setdefault(clusters[e.id], []).append(e.id)
+    unique, copies = _parted(entries, lambda e: clusters[e.id] == e.id)
+    duplicates: dict[str, list[str]] = defaultdict(list)
+    for e in copies:
+        duplicates[clusters[e.id]].append(e.id)
 
     candidates = {e.id: e.candidates for e in entries if e.candidates}
     findings = decontaminate.judge(candidates, clusters, Index.build(problems))
     # A problem is out when any wording of it was found in a benchmark.
     tainted = {clusters[row]: finding for row, finding in sorted(findings.items(), reverse=True)}
-    clean = [e for e in unique if e.id not in tainted]
-    funnel["dropped: in a benchmark"] = len(unique) - len(clean)
+    clean, leaked = _parted(unique, lambda e: e.id not in tainted)
+    dropped = {"same row twice": again, "duplicate problem": copies, "in a benchmark": leaked}
+    funnel |= {f"dropped: {reason}": len(rows) for reason, rows in dropped.items()}
 
     count = len(clean) if train_rows is None else train_rows + test_rows
     if len(clean) < max(count, test_rows + 1):
@@ -66,7 +69,9 @@ def select(
         raise ValueError(f"{len(clean):,} rows are left, data.train_rows + data.test_rows are {wanted:,}:\n{steps}")
     by_id = {e.id: e for e in clean}
     order = subset.choose([subset.Candidate(e.id, e.source, e.length) for e in clean], count, seed)
-    funnel["dropped: beyond the rows asked for"] = len(clean) - count
+    taken = set(order)
+    dropped[BEYOND] = [e for e in clean if e.id not in taken]
+    funnel[f"dropped: {BEYOND}"] = len(clean) - count
     splits = {
         "train": [by_id[i] for i in order[test_rows:]],
         "test": [by_id[i] for i in order[:test_rows]],
@@ -74,12 +79,21 @@ def select(
     funnel |= {f"kept: {split}": len(rows) for split, rows in splits.items()}
     assert total.records == sum(rows for step, rows in funnel.items() if step != "source records"), funnel
     taint = {row: asdict(finding) for row, finding in tainted.items()}
-    return Chosen(splits, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())))
+    for reason, rows in dropped.items():
+        dropped[reason] = heapq.nsmallest(SAMPLES, rows, key=lambda e: subset.draw(seed, e.id))
+    return Chosen(splits, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())), dropped)
 
 
-def _once(entries: Sequence[Entry]) -> list[Entry]:
-    """One entry of each row id, the same one whatever the order."""
+def _once(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """One entry of each row id, the same one whatever the order; and the others."""
     kept: dict[str, Entry] = {}
-    for e in sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole)):
-        kept.setdefault(e.id, e)
-    return list(kept.values())
+    ordered = sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole))
+    return _parted(ordered, lambda e: kept.setdefault(e.id, e) is e)
+
+
+def _parted(entries: Iterable[Entry], keep: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+    kept: list[Entry] = []
+    out: list[Entry] = []
+    for e in entries:
+        (kept if keep(e) else out).append(e)
+    return kept, out

@@ -4,59 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data_prep.schema import Tokens
 
-COLUMNS = {"id": "string", "input_ids": "int32 list", "prompt_len": "int32", "length": "int32"}
-PART = {
-    **dict.fromkeys(("id", "source", "uuid", "problem", "solution", "answer"), "string"), "trace": "int32",
-    "input_ids": "int32 list", "prompt_len": "int32", "length": "int32",
-}  # fmt: skip
-"""Columns of a worker's file: a row and its tokens."""
+COLUMNS = tuple(field.name for field in fields(Tokens))
 BATCH = 256
 """Rows of one record batch."""
 
 
 def write(path: Path, rows: Iterable[Tokens]) -> int:
     """Writes encoded rows as one Arrow file; returns their number."""
-    return write_table(path, map(vars, rows), COLUMNS)
+    return write_table(path, map(vars, rows), schema_of(COLUMNS))
 
 
-def write_table(path: Path, rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> int:
-    """Streams ``rows`` into one Arrow file with ``columns``; returns their number."""
+def schema_of(columns: Iterable[str]) -> Any:
+    """The Arrow schema of these fields of a Row or Tokens."""
+    import pyarrow as pa
+
+    kinds = {"trace": pa.int32(), "input_ids": pa.list_(pa.int32()), "prompt_len": pa.int32(), "length": pa.int32()}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
+
+
+def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: Any) -> int:
+    """Streams ``rows`` into one Arrow file of ``schema``; returns their number."""
     import pyarrow as pa
 
     count, rows = 0, iter(rows)
-    with writer(path, columns) as sink:
+    with writer(path, schema) as sink:
         while batch := list(islice(rows, BATCH)):
-            arrays = [pa.array([row[f.name] for row in batch], f.type) for f in sink.schema]
-            sink.write_batch(pa.RecordBatch.from_arrays(arrays, schema=sink.schema))
+            sink.write_batch(pa.RecordBatch.from_pylist(batch, schema))
             count += len(batch)
     return count
 
 
-class ArrowFile:
-    """An open Arrow file and its schema."""
-
-    def __init__(self, sink: Any, schema: Any) -> None:
-        self.schema = schema
-        self.write_batch = sink.write_batch
-        self.write_table = sink.write_table
-
-
 @contextmanager
-def writer(path: Path, columns: dict[str, str]) -> Iterator[ArrowFile]:
-    """Opens ``path`` for tables or record batches with ``columns``."""
+def writer(path: Path, schema: Any) -> Iterator[Any]:
+    """Opens an Arrow file for tables or record batches of ``schema``."""
     import pyarrow as pa
 
-    kinds = {"string": pa.string(), "int32": pa.int32(), "int32 list": pa.list_(pa.int32())}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
-        yield ArrowFile(file, schema)
+        yield file
 
 
 def read(path: Path) -> Any:

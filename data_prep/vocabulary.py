@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.chat import template
+from data_prep.errors import first_line
 from data_prep.schema import END_OF_TEXT, END_OF_TURN
 
 # Qwen3's added tokens in the order of their ids (151643 and up in the genuine vocabulary).
@@ -33,7 +34,14 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
     except OSError as e:
-        raise ValueError(f"no tokenizer at {folder}: {str(e).splitlines()[0]}") from e
+        raise ValueError(f"no tokenizer at {folder}: {first_line(e)}") from e
+
+
+def encoder(folder: Path) -> Any:
+    """The Rust tokenizer of a folder: all that encoding needs, without the time and memory of importing torch."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def from_model(path: str, revision: str | None) -> Any:
@@ -92,6 +100,9 @@ def _with_added_tokens(tokenizer: Any) -> Any:
 
 
 def _finish(tokenizer: Any) -> Any:
+    # A base model's file may carry either; long rows are dropped by the recipe, not cut here.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.chat_template = template()
     tokenizer.eos_token = END_OF_TURN
     tokenizer.pad_token = END_OF_TEXT

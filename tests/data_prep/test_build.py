@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from data_prep import arithmetic, sources, tokens
+from data_prep import arithmetic, dedup, hub, tokens, units
 from data_prep.build import Settings, build
 from data_prep.files import sha256_file
 from data_prep.mapping import RowSettings
@@ -66,11 +69,14 @@ def test_test_problems_are_not_in_the_training_set(built: Path) -> None:
     assert heldout == split["test"] and not split["test"] & split["train"]
 
 
-def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path) -> None:
+def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path, monkeypatch: Any) -> None:
     before = sha256_file(built / "manifest.json")
     assert not build(built, SETTINGS)
     with pytest.raises(ValueError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
         build(built, replace(SETTINGS, rows=replace(ROWS, seed=8)))
+    monkeypatch.setattr(dedup, "SIMILAR", 0.7)
+    with pytest.raises(ValueError, match=r"thresholds\.dedup\.SIMILAR: 0\.8 -> 0\.7\n"):
+        build(built, SETTINGS)
     assert sha256_file(built / "manifest.json") == before
 
 
@@ -91,6 +97,7 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
     source, good = tmp_path / "rows.jsonl", {"problem": "p {i}", "solution": "s", "answer": "1", "id": "u{i}"}
     lines = [json.dumps({k: v.format(i=i) for k, v in good.items()}) for i in range(30)]
     lines[3], lines[7], lines[9] = '{"problem": ', '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}', '"text"'
+    lines[13] = lines[13].replace('"1"', "null").replace("p 13", "dropped before \\ud800 is seen")
     lines[11] = lines[11].replace("p 11", "lone \\ud800 surrogate")
     source.write_bytes("\n".join(lines).encode() + b'\n{"problem": "\xff"}\n')
     settings = replace(
@@ -105,7 +112,7 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
     build(tmp_path / "d", replace(settings, max_bad_records=5))
     manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
     assert len(manifest["bad_records"]) == manifest["funnel"]["dropped: malformed"] == 5
-    assert sum(manifest["rows"].values()) == 26
+    assert sum(manifest["rows"].values()) == 25 and manifest["funnel"]["dropped: no answer"] == 1
 
 
 @pytest.mark.parametrize("size", [1, 37, 1000])
@@ -113,12 +120,36 @@ def test_a_jsonl_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Pat
     lines = [json.dumps({"i": i, "text": "x" * (i * 7 % 90)}) for i in range(40)]
     path = tmp_path / "rows.jsonl"
     path.write_bytes("\r\n".join([*lines[:20], "", *lines[20:]]).encode())
-    monkeypatch.setattr(sources, "JSONL_UNIT_BYTES", size)
-    units, _ = Source(str(path)).open()
-    found = [r for unit in units for r in unit.records()]
+    monkeypatch.setattr(units, "JSONL_UNIT_BYTES", size)
+    cut = units.cut(path)
+    found = [r for unit in cut for r in unit.records()]
     assert [r.values["i"] for r in found] == list(range(40))
     assert [r.where.rpartition(" ")[2] for r in found] == [str(i + 1 + (i >= 20)) for i in range(40)]
-    assert len(units) == -(-path.stat().st_size // size)
+    assert len(cut) == -(-path.stat().st_size // size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_parquet_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Path, monkeypatch: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"i": range(600), "texts": [["x" * (i % 9), "y"] for i in range(600)], "unused": ["z"] * 600})
+    pq.write_table(table, path, row_group_size=400)
+    monkeypatch.setattr(units, "PARQUET_UNIT_ROWS", size)
+    cut = units.cut(path)
+    found = [r for unit in cut for r in unit.records({"i", "texts"})]
+    assert [r.values for r in found] == table.select(["i", "texts"]).to_pylist()
+    assert [r.where for r in found] == [f"{path}, row {i + 1}" for i in range(600)]
+    assert sum(unit.rows for unit in cut) == 600 and len(cut) == -(-400 // size) + -(-200 // size)
+    # Where one is missing the record shows all there are, for the error that lists them.
+    assert next(iter(cut[0].records({"i", "absent"}))).values.keys() == {"i", "texts", "unused"}
+
+
+def test_paths_are_absolute_for_workers_that_run_elsewhere(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+    assert [unit.path for unit in Source("*.jsonl").open()[0]] == [tmp_path / "rows.jsonl"]
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -148,15 +179,64 @@ def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
         build(tmp_path / "d", replace(SETTINGS, source=Source("some/dataset")))
 
 
+def test_a_finished_dataset_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, commit, asked = tmp_path / "rows.parquet", "a" * 40, []
+    pq.write_table(pa.Table.from_pylist(list(arithmetic.records(problems=60, digits=2, seed=1))), path)
+
+    def download(*source: Any) -> tuple[list[Path], str]:
+        asked.append(source)
+        return [path], commit
+
+    monkeypatch.setattr(hub, "download", download)
+    settings = replace(SETTINGS, source=Source("some/dataset", "default"))
+    assert build(tmp_path / "d", settings) and len(asked) == 1
+    assert not build(tmp_path / "d", settings)
+    assert not build(tmp_path / "d", replace(settings, source=Source("some/dataset", "default", commit)))
+    assert len(asked) == 1
+    for other in (Source("some/dataset", "all"), Source("other/dataset", "default")):
+        with pytest.raises(ValueError, match="built with other settings"):
+            build(tmp_path / "d", replace(settings, source=other))
+
+
+def test_a_commit_in_the_cache_needs_no_hub(tmp_path: Path, monkeypatch: Any) -> None:
+    import datasets
+    import huggingface_hub
+
+    commit, asked = "b" * 40, []
+    url = f"hf://datasets/some/dataset@{commit}/data/train-0.parquet"
+    cached = tmp_path / f"datasets--some--dataset/snapshots/{commit}/data/train-0.parquet"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+
+    def builder(*source: Any, **more: Any) -> Any:
+        asked.append(source)
+        return SimpleNamespace(config=SimpleNamespace(data_files={"train": [url]}))
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assets = partial(huggingface_hub.cached_assets_path, assets_dir=tmp_path / "assets")
+    monkeypatch.setattr(huggingface_hub, "cached_assets_path", assets)
+    for _ in range(2):
+        assert hub.download("some/dataset", "default", "train", commit) == ([cached], commit)
+    assert len(asked) == 1
+    with pytest.raises(ValueError, match="no parquet files for config default and split test"):
+        hub.download("some/dataset", "default", "test", commit)
+
+
 def test_gsm8k_encodes_in_the_genuine_vocabulary(benchmarks: Path, tmp_path: Path) -> None:
+    with (benchmarks / "gsm8k_train.jsonl").open() as lines:
+        (tmp_path / "train.jsonl").write_text("".join(islice(lines, 1_000)))
     settings = replace(
-        SETTINGS, source=Source(str(benchmarks / "gsm8k_train.jsonl")), tokenizer="qwen3",
+        SETTINGS, source=Source(str(tmp_path / "train.jsonl")), tokenizer="qwen3",
         rows=replace(ROWS, clean="gsm8k", columns=GSM8K, max_length=1024),
     )  # fmt: skip
     build(tmp_path / "gsm8k", settings)
     manifest = json.loads((tmp_path / "gsm8k" / "manifest.json").read_text())
-    assert manifest["funnel"]["source records"] == 7473
-    assert manifest["rows"]["train"] > 7400
+    assert manifest["funnel"]["source records"] == 1_000
+    assert manifest["rows"]["train"] > 970
     kept = rows(tmp_path / "gsm8k")
     assert not any("<<" in r["solution"] or "####" in r["solution"] for r in kept)
     table = tokens.read(tmp_path / "gsm8k" / "tokens" / "train.arrow")

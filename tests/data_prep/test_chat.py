@@ -2,6 +2,7 @@
 
 import base64
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,17 @@ QWEN3_ASSISTANT_TEMPLATE = """
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 
 
-def test_every_way_to_the_prompt_gives_the_training_prefix(qwen3: Any, tmp_path: Any) -> None:
+@pytest.fixture(scope="module")
+def saved(qwen3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    qwen3.save_pretrained(str(folder))
+    return folder
+
+
+def test_every_way_to_the_prompt_gives_the_training_prefix(qwen3: Any, saved: Path) -> None:
     encoded = chat.encode(qwen3, ROW)
     prefix = list(encoded.input_ids[: encoded.prompt_len])
-    qwen3.save_pretrained(str(tmp_path))
-    exported = vocabulary.load(tmp_path)
+    exported = vocabulary.load(saved)
     messages = [{"role": "user", "content": ROW.problem}]
     assert chat.encode_prompt(qwen3, ROW.problem) == prefix
     assert exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == prefix
@@ -120,12 +127,18 @@ def test_template_text_equals_our_rendering_of_a_whole_conversation(qwen3: Any) 
 
 
 def test_a_tokenizer_that_merges_across_the_border_is_refused() -> None:
-    class Merging:
-        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-            return {"input_ids": [len(text)]}
+    from tokenizers import Tokenizer, models
 
+    # Without a pre-tokenizer a text is one word: unknown, and one token whatever it holds.
+    merging = Tokenizer(models.WordLevel({chat.render_prompt(ROW.problem): 0, "?": 1}, unk_token="?"))
     with pytest.raises(ValueError, match="row r: the tokenizer merges"):
-        chat.encode(Merging(), ROW)
+        chat.encode(merging, ROW)
+
+
+def test_workers_encode_as_the_tokenizer_that_was_saved(qwen3: Any, saved: Path) -> None:
+    encoder = vocabulary.encoder(saved)
+    for text in (chat.render(ROW.problem, ROW.solution), "naïve 数学 🙂 e\u0301 \r\n\t 1234 <|im_end|>", " " * 9, ""):
+        assert chat.token_ids(encoder, text) == qwen3(text, add_special_tokens=False)["input_ids"]
 
 
 def test_trained_vocabulary_has_the_same_special_tokens_and_round_trips() -> None:

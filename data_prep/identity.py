@@ -1,0 +1,74 @@
+"""What decides a dataset's content, as its manifest keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep import benchmarks, chat, decontaminate, dedup, filters, overlap, subset
+from data_prep.mapping import RowSettings
+from data_prep.sources import Source
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a dataset's content."""
+
+    source: Source
+    rows: RowSettings
+    tokenizer: str
+    """model, qwen3 or trained."""
+    model: str
+    """Base model whose tokenizer ``model`` stands for."""
+    model_revision: str | None
+    benchmarks: Path
+    decontaminate: tuple[str, ...]
+    """Benchmark sets whose problems may not be in the dataset."""
+    train_rows: int | None
+    test_rows: int
+    max_bad_records: int
+
+
+def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the manifest keeps them: what decides the content, and nothing of where it lies."""
+    values = asdict(settings) | {"source": source, "template": chat.template_hash(), "thresholds": _thresholds()}
+    values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
+    del values["decontaminate"]
+    if settings.tokenizer != "model":
+        del values["model"], values["model_revision"]
+    # As JSON reads it back.
+    return json.loads(json.dumps(values))
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    """Raises ValueError naming each difference between what ``folder`` was built from and ``new``."""
+    before, after = _flat(old), _flat(new)
+    keys = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+    changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
+    if changed:
+        raise ValueError(
+            f"{folder} was built with other settings:\n  " + "\n  ".join(changed)
+            + "\nname another dataset with data.name=NAME, or delete that folder"
+        )  # fmt: skip
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _thresholds() -> dict[str, Any]:
+    """The constants that decide in code, as module.NAME."""
+    return {
+        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        for module in (filters, dedup, overlap, decontaminate, subset)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int | float | tuple)
+    }

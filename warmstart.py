@@ -45,8 +45,8 @@ def train(recipe: str, overrides: list[str]) -> int:
 def plan(recipe: str, overrides: list[str]) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
     from trainer import config as configs
-    from trainer.plan import Planner
-    from trainer.plantext import page
+    from trainer.planning.plan import Planner
+    from trainer.planning.text import page
 
     text, fits = page(Planner(configs.load(recipe, overrides)))
     print(text)

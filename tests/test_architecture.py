@@ -20,7 +20,7 @@ MODULES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
 LIGHT = (
     "data_prep.schema", "data_prep.build", "data_prep.chat", "data_prep.answers", "data_prep.benchmarks",
     "trainer.config", "trainer.rundir", "trainer.launcher", "trainer.status", "trainer.sampler",
-    "trainer.balance", "trainer.flops", "trainer.plan", "trainer.metrics",
+    "trainer.balance", "trainer.flops", "trainer.planning.plan", "trainer.metrics",
     "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "warmstart",
 )  # fmt: skip
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers")

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainer.gpus import GPUS
+from trainer.planning.gpus import GPUS
 from trainer.profiling import span
 
 CHOICES = {

@@ -23,8 +23,8 @@ import numpy as np
 from tests.bench.table import Result, publish
 from trainer.balance import Plan, efficiency, plan_step
 from trainer.flops import Shape
-from trainer.gpus import GPUS, Cluster
-from trainer.steptime import choose_degree
+from trainer.planning.gpus import GPUS, Cluster
+from trainer.planning.steptime import choose_degree
 
 QWEN3_4B = Shape(
     layers=36, hidden=2560, intermediate=9728, heads=32, kv_heads=8, head_dim=128, vocabulary=151_936, tied=True

@@ -45,10 +45,11 @@ from data_prep.schema import Tokens
 from tests.bench.cases import FLASH_ATTN, LIGER, OURS, RECIPE, TRL, Case, knobs, peers, recipe
 from tests.bench.table import FOLDER, Result, publish
 from trainer import config as configs
-from trainer import memory, sampler
+from trainer import sampler
 from trainer.balance import plan_step
-from trainer.basis import KNOWN
 from trainer.flops import Shape, peak_flops, training_flops
+from trainer.planning import memory
+from trainer.planning.basis import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 WARM, TIMED = 2, 3

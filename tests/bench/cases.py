@@ -10,7 +10,7 @@ from functools import cache
 from omegaconf import DictConfig
 
 from trainer import config as configs
-from trainer.plan import CHECKPOINTING
+from trainer.planning.plan import CHECKPOINTING
 
 RECIPE = "sft_4b"
 FLASH_ATTN, LIGER, TRL = (

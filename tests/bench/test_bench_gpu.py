@@ -12,9 +12,9 @@ from tests.bench.bench_gpu import LOGITS_COPIES, Setting, fitting, measure
 from tests.bench.cases import OURS, Case, knobs, peers
 from tests.bench.table import Result
 from tests.conftest import ROOT, environment
-from trainer import memory
-from trainer.basis import KNOWN
 from trainer.flops import Shape
+from trainer.planning import memory
+from trainer.planning.basis import KNOWN
 
 TINY = Setting("cpu", "fp32", Shape(2, 64, 128, 4, 2, 32, 1024, tied=True), length=200, median=100, peak=1e12)
 QWEN3_4B = Setting("cuda", "bf16", KNOWN["Qwen/Qwen3-4B-Base"], length=8192)

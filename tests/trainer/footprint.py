@@ -27,8 +27,9 @@ from torch.utils._pytree import tree_leaves
 from data_prep import vocabulary
 from data_prep.files import read_json
 from trainer import config as configs
-from trainer import memory, models
+from trainer import models
 from trainer.flops import Shape
+from trainer.planning import memory
 
 
 class LiveBytes(TorchDispatchMode):

@@ -14,12 +14,12 @@ from data_prep.schema import Tokens
 from tests.conftest import ROOT
 from tests.trainer import footprint
 from trainer import config as configs
-from trainer import limits, memory
-from trainer.basis import KNOWN, assumed_lengths
-from trainer.gpus import GPUS, Cluster
-from trainer.memory import Setup
-from trainer.plan import Planner, recommend
-from trainer.steptime import choose_degree, step_time
+from trainer.planning import limits, memory
+from trainer.planning.basis import KNOWN, assumed_lengths
+from trainer.planning.gpus import GPUS, Cluster
+from trainer.planning.memory import Setup
+from trainer.planning.plan import Planner, recommend
+from trainer.planning.steptime import choose_degree, step_time
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 A100S = Cluster(GPUS["a100-40"], nodes=4, gpus_per_node=4, network=25e9)
@@ -180,4 +180,4 @@ def test_planning_does_not_import_torch(tmp_path: Path) -> None:
 
 def test_the_page_of_limits_is_what_the_planner_says() -> None:
     page = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
-    assert page == limits.page(), "write it anew: python -m trainer.limits > docs/limits.md"
+    assert page == limits.page(), "write it anew: python -m trainer.planning.limits > docs/limits.md"

@@ -1,6 +1,6 @@
 """The page docs/limits.md: what arithmetic and memory allow at best, and what the recipes are forecast to reach.
 
-    python -m trainer.limits > docs/limits.md
+    python -m trainer.planning.limits > docs/limits.md
 
 Every figure is computed here from the planner's own functions and assumptions.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer import config as configs
-from trainer.basis import CHARACTERS_A_TOKEN, MEDIAN_CHARACTERS, P99_CHARACTERS, assumed_lengths
 from trainer.flops import Shape
-from trainer.gpus import GPUS, LINK_SHARE, MEMORY_SHARE
-from trainer.memory import CONTEXT, FRAGMENTATION, FULL
-from trainer.plan import Forecast, Planner, recommend
+from trainer.planning.basis import CHARACTERS_A_TOKEN, MEDIAN_CHARACTERS, P99_CHARACTERS, assumed_lengths
+from trainer.planning.gpus import GPUS, LINK_SHARE, MEMORY_SHARE
+from trainer.planning.memory import CONTEXT, FRAGMENTATION, FULL
+from trainer.planning.plan import Forecast, Planner, recommend
 
 GIB, HOUR = 2**30, 3600
 RECIPES = {"sft_4b": "4B, 45,000 rows x 2", "sft_8b": "8B, 90,000 rows x 2"}
@@ -127,8 +127,8 @@ def _gpu(name: str) -> str:
 TEXT = """# Limits on paper
 
 What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page was measured on a
-GPU**: every figure comes from the functions behind `warmstart plan` (`python -m trainer.limits` writes the page, a test
-compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,} characters at
+GPU**: every figure comes from the functions behind `warmstart plan` (`python -m trainer.planning.limits` writes the
+page, a test compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,} characters at
 {ratio} characters a token, without the rows that `data.max_length` drops.
 
 **The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands ({own_gib:.1f} GiB a
@@ -156,8 +156,8 @@ evaluations come on top.
 {memory}
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted one by one
-(`trainer/memory.py`); on CPU the count is within 10 % of what real steps hold (`tests/trainer/test_plan.py`). CUDA and
-NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed. Leaving the reduce-scatter to the last
+(`trainer/planning/memory.py`); on CPU the count is within 10 % of what real steps hold
+(`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed. Leaving the reduce-scatter to the last
 micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every GPU,
 {accumulated} GiB: it stays off.
 

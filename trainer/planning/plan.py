@@ -13,13 +13,14 @@ from itertools import product
 import numpy as np
 from omegaconf import DictConfig
 
-from trainer import memory, sampler
+from trainer import sampler
 from trainer.balance import Plan, efficiency, plan_step
-from trainer.basis import Lengths, cluster_of, lengths_of, shape_of
 from trainer.flops import Shape, training_flops
-from trainer.gpus import Cluster
-from trainer.memory import Lines, Setup
-from trainer.steptime import StepTime, degrees, step_time
+from trainer.planning import memory
+from trainer.planning.basis import Lengths, cluster_of, lengths_of, shape_of
+from trainer.planning.gpus import Cluster
+from trainer.planning.memory import Lines, Setup
+from trainer.planning.steptime import StepTime, degrees, step_time
 
 OFFLOAD = "verl.engine.offload_policy"
 """Weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are no layouts here: they bring

@@ -15,8 +15,8 @@ import numpy as np
 
 from trainer.balance import Plan, plan_step
 from trainer.flops import Shape
-from trainer.gpus import MEMORY_SHARE, Cluster
-from trainer.memory import FULL, Setup
+from trainer.planning.gpus import MEMORY_SHARE, Cluster
+from trainer.planning.memory import FULL, Setup
 
 OPTIMIZER_BYTES = 92
 """Memory traffic of clipping and of torch's multi-tensor AdamW for one parameter: 23 reads and writes of 4 bytes."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from data_prep import tokens
 from data_prep.files import read_json
 from trainer.flops import Shape
-from trainer.gpus import GPUS, Cluster
+from trainer.planning.gpus import GPUS, Cluster
 
 KNOWN = {
     "Qwen/Qwen3-4B-Base": Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True),

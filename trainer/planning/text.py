@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from trainer.plan import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
+from trainer.planning.plan import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
 
 GIB = 2**30
 HOUR = 3600

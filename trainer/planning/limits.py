@@ -128,8 +128,8 @@ TEXT = """# Limits on paper
 
 What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page was measured on a
 GPU**: every figure comes from the functions behind `warmstart plan` (`python -m trainer.planning.limits` writes the
-page, a test compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,} characters at
-{ratio} characters a token, without the rows that `data.max_length` drops.
+page, a test compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,}
+characters at {ratio} characters a token, without the rows that `data.max_length` drops.
 
 **The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands ({own_gib:.1f} GiB a
 GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,} steps of {tokens:,.0f} tokens. Saves and
@@ -157,8 +157,8 @@ evaluations come on top.
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted one by one
 (`trainer/planning/memory.py`); on CPU the count is within 10 % of what real steps hold
-(`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed. Leaving the reduce-scatter to the last
-micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every GPU,
+(`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed. Leaving the
+reduce-scatter to the last micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every GPU,
 {accumulated} GiB: it stays off.
 
 ## What is assumed of the hardware

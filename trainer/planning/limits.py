@@ -157,9 +157,9 @@ evaluations come on top.
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted one by one
 (`trainer/planning/memory.py`); on CPU the count is within 10 % of what real steps hold
-(`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed. Leaving the
-reduce-scatter to the last micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every GPU,
-{accumulated} GiB: it stays off.
+(`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed.
+Leaving the reduce-scatter to the last micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep
+whole float32 gradients on every GPU, {accumulated} GiB: it stays off.
 
 ## What is assumed of the hardware
 

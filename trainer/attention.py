@@ -7,6 +7,7 @@ verl exchanges in the flash-attn path alone and in a form that gloo lacks; this 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -45,12 +46,10 @@ def kernels(backend: str) -> list[Any]:
     """The operators in which ``backend``'s attention is computed, for those who keep their results."""
     ops = torch.ops
     if backend == "flash_attn":
-        import flash_attn  # noqa: F401  (registers its operators)
-
+        importlib.import_module("flash_attn")  # registers its operators
         return [ops.flash_attn._flash_attn_varlen_forward.default]
     if backend == "varlen":
-        from torch.nn.attention import varlen  # noqa: F401  (likewise)
-
+        importlib.import_module("torch.nn.attention.varlen")  # likewise
         return [ops.torch_attn._varlen_attn.default]
     return [
         ops.aten._scaled_dot_product_flash_attention_for_cpu.default,

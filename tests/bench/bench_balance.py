@@ -22,13 +22,11 @@ import numpy as np
 
 from tests.bench.table import Result, publish
 from trainer.balance import Plan, efficiency, plan_step
-from trainer.flops import Shape
+from trainer.planning.basis import KNOWN
 from trainer.planning.gpus import GPUS, Cluster
 from trainer.planning.steptime import choose_degree
 
-QWEN3_4B = Shape(
-    layers=36, hidden=2560, intermediate=9728, heads=32, kv_heads=8, head_dim=128, vocabulary=151_936, tied=True
-)  # fmt: skip
+QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 CLIPS = {"16K": 16_384, "32K": 32_768}
 BATCHES = (16, 64, 128, 256)
 RANKS = (16, 64, 256, 1024)

@@ -4,24 +4,18 @@
 
 All cases train the same random Qwen3-4B on the same rows (random tokens of long-think lengths: lognormal, median 6K,
 sigma 0.8, clipped at LENGTH) in the same steps, one case a process, its output in .bench/bench-gpu-LENGTH-CASE.log.
-The model has as many of the 36 layers as fit by the planner's forecast of ours, with room besides for four copies of
-all logits in bf16, which stock verl needs without its fused loss. The table says how many.
+The model has as many of the 36 layers as the planner's forecast of ours and four copies of all logits leave room for.
 
     ours         the 4B recipe on one rank, micro-batches of LENGTH tokens
-    verl         stock SFT trainer: no padding, dynamic batch size of LENGTH tokens, gradient checkpointing,
-                 flash-attn, and Liger's kernels where installed. Without flash-attn it is crippled: SDPA under
-                 a mask of all pairs, and a loss that loops over tokens in Python
+    verl         stock SFT trainer: no padding, dynamic batches of LENGTH tokens, checkpointing, flash-attn, Liger.
+                 Without flash-attn crippled: SDPA under a mask of all pairs, a loss that loops over tokens
     verl-fused   the same with use_fused_kernels, which this model's tied head allows
-    trl          SFTTrainer, one row a micro-batch (see contenders)
+    trl          SFTTrainer, one row a micro-batch
 
-and ours with one setting changed from the recipe's, named after it (``compile=true``). What is not installed is left
-out. What ``DEADLINE`` leaves no time for is skipped and named, and a second command can run it (ours runs in every
-one). It needs torch with CUDA, transformers, datasets, pyarrow, matplotlib, verl 0.9.1 and what
-verl imports (among that ray, tensordict, torchdata, peft, accelerate, codetiming, hydra-core, dill); vllm, flash-attn,
-trl, liger-kernel and an installed warmstart it does not. ``make setup-gpu`` brings everything but trl. On a machine
-without network: install the wheels that are missing there into a folder SITE, and in the checkout run
-
-    PYTHONPATH=SITE python3 -m tests.bench.bench_gpu 8192
+and ours with one setting changed, named after it (``compile=true``). What is not installed is left out; what
+``DEADLINE`` leaves no time for is named, and a second command can run it. Needs torch with CUDA, transformers,
+datasets, matplotlib, verl and what it imports (ray, tensordict, torchdata, peft, accelerate, codetiming, hydra-core,
+dill); neither vllm nor an installed warmstart. Without network: PYTHONPATH=SITE, a folder with the missing wheels.
 """
 
 from __future__ import annotations
@@ -52,12 +46,9 @@ from trainer.planning import memory
 from trainer.planning.basis import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
-WARM, TIMED = 2, 3
-"""Steps."""
-SEED = 9
-"""Its 40 rows have a median of 5,940 tokens and one beyond 32,768."""
-PROMPT = 100
-"""Tokens without loss at the start of a row."""
+WARM, TIMED = 2, 3  # steps
+SEED = 9  # its 40 rows have a median of 5,940 tokens and one beyond 32,768
+PROMPT = 100  # tokens without loss at the start of a row
 LOGITS_COPIES = 4
 """In the compute type: logits, log-probabilities and their gradients."""
 DEADLINE = 510

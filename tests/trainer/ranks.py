@@ -5,6 +5,7 @@ python -m tests.trainer.ranks FOLDER      runs the cases of FOLDER/cases.json, e
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -17,12 +18,7 @@ import torch
 
 from trainer import config as configs
 from trainer import platform, ranks
-
-platform.use("cpu")
-
-from trainer import attention  # noqa: E402  (verl asks for the platform when it is imported)
-from trainer import engine as engines  # noqa: E402
-from trainer.build import build_engine  # noqa: E402
+from trainer.build import build_engine
 
 LENGTHS = ((30, 10), (7, 3), (55, 20), (12, 11), (41, 5))
 """(tokens, prompt tokens) of each row."""
@@ -41,6 +37,9 @@ def rows() -> list[dict[str, torch.Tensor]]:
 
 
 def _break(what: str) -> None:
+    from trainer import attention
+    from trainer import engine as engines
+
     pack = engines.pack
     if what == "exchange":
         attention.all_to_all_single = lambda _, x, **__: x
@@ -94,6 +93,8 @@ def step(rank: int, folder: Path, case: Case) -> None:
 def main(root: Path) -> None:
     """Runs the cases in ROOT, their ranks forked from this process, which has imported verl."""
     torch.set_num_threads(1)
+    platform.use("cpu")
+    importlib.import_module("trainer.engine")  # verl with it, once for all ranks
     context = multiprocessing.get_context("fork")
     for name, case in json.loads((root / "cases.json").read_text()).items():
         case = Case(**case)

@@ -1,4 +1,4 @@
-"""The engine against plain transformers: fp32, one row at a time, no verl, no packing, no sharding."""
+"""The engine, packed and sharded, against plain transformers in fp32, one row at a time, without verl."""
 
 import json
 import os

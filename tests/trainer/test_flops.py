@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from trainer.flops import Shape, peak_flops, training_flops
+from trainer.planning.basis import KNOWN
 
 LENGTH = 48
 
@@ -28,7 +29,7 @@ def test_training_flops_are_those_that_torch_counts() -> None:
 
 
 def test_qwen3_4b_has_its_published_size() -> None:
-    shape = Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True)
+    shape = KNOWN["Qwen/Qwen3-4B-Base"]
     assert shape.parameters == 4_022_468_096
     assert np.allclose(
         training_flops(shape, [1000, 2000]).sum(), training_flops(shape, 1000) + training_flops(shape, 2000)

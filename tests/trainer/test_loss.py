@@ -1,5 +1,7 @@
 """The chunked loss against torch's own on full logits."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -64,7 +66,7 @@ def test_the_largest_tensor_does_not_grow_with_the_tokens() -> None:
     class Largest(TorchDispatchMode):
         elements = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             for x in out if isinstance(out, tuple | list) else [out]:
                 if isinstance(x, torch.Tensor):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,14 @@ def test_the_loss_chunk_is_the_losss_own() -> None:
 
 
 def test_memory_follows_from_the_layout() -> None:
-    def needed(**changes: object) -> float:
-        setup = {"ranks": 16, "sequence_parallel": 1, "tokens": 20_480, "checkpointing": "full"} | changes
-        return sum(memory.peak(QWEN3_4B, Setup(**setup)).values())  # type: ignore[arg-type]
+    def needed(**changes: Any) -> float:
+        setup: dict[str, Any] = {
+            "ranks": 16,
+            "sequence_parallel": 1,
+            "tokens": 20_480,
+            "checkpointing": "full",
+        } | changes
+        return sum(memory.peak(QWEN3_4B, Setup(**setup)).values())
 
     assert needed(checkpointing="full") < needed(checkpointing="selective") < needed(checkpointing="none")
     assert needed(tokens=10_240) < needed() < needed(ranks=8) < needed(ranks=1)

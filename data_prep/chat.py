@@ -8,6 +8,7 @@ Qwen3's stock template.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,33 @@ def encode_prompt(tokenizer: Any, problem: str) -> list[int]:
     return token_ids(tokenizer, render_prompt(problem))
 
 
-def encode(tokenizer: Any, row: Row) -> Tokens:
-    """Encodes a row's whole conversation once; ``tokenizer`` is transformers' or the Rust one inside it.
+def encode(tokenizer: Any, rows: Sequence[Row]) -> list[Tokens]:
+    """Encodes whole conversations, each once; ``tokenizer`` is transformers' or the Rust one inside it.
 
-    ``prompt_len`` tokens equal ``encode_prompt(row.problem)``; the rest, from ``<think>`` to
-    ``<|im_end|>``, carry the loss. Raises ValueError when the tokenizer merges across that border.
+    ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>`` to ``<|im_end|>``,
+    carry the loss. The two are encoded apart, as a model that generates meets them.
     """
-    ids = token_ids(tokenizer, render(row.problem, row.solution))
-    prompt = encode_prompt(tokenizer, row.problem)
-    if ids[: len(prompt)] != prompt:
-        raise ValueError(f"row {row.id}: the tokenizer merges the prompt with the answer; it cannot be used here")
-    return Tokens(id=row.id, input_ids=np.asarray(ids, np.int32), prompt_len=len(prompt), length=len(ids))
+    texts = []
+    for row in rows:
+        text, prompt = render(row.problem, row.solution), render_prompt(row.problem)
+        assert text.startswith(prompt)
+        texts += [prompt, text[len(prompt) :]]
+    ids = _encoded(tokenizer, texts)
+    return [
+        Tokens(row.id, np.array(prompt + rest, np.int32), len(prompt), len(prompt) + len(rest))
+        for row, prompt, rest in zip(rows, ids[::2], ids[1::2], strict=True)
+    ]
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text as it is, without special tokens of the tokenizer's own."""
+    return _encoded(tokenizer, [text])[0]
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     rust = getattr(tokenizer, "backend_tokenizer", tokenizer)
     # The fast variant leaves out character offsets: a fifth less time.
-    return rust.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return [encoded.ids for encoded in rust.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @functools.cache

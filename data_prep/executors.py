@@ -32,7 +32,7 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_watch, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
         try:
             yield from pool.map(function, items)
         except BrokenProcessPool as e:
@@ -42,8 +42,10 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
             ) from e
 
 
-def _watch(parent: int) -> None:
+def _start_worker(parent: int) -> None:
     """Ends this worker soon after ``parent`` is gone: a build that was killed must not go on writing."""
+    # For the tokenizer: the workers are one a core already.
+    os.environ["RAYON_NUM_THREADS"] = "1"
 
     def wait() -> None:
         while os.getppid() == parent:

@@ -38,10 +38,16 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
 
 
 def encoder(folder: Path) -> Any:
-    """The Rust tokenizer of a folder: all that encoding needs, without the time and memory of importing torch."""
-    from tokenizers import Tokenizer
+    """The Rust tokenizer of a folder: all that encoding rows needs, without the time and memory of importing torch.
 
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    It does not compose characters (NFC): rows are composed, and composing them again takes a tenth of the time.
+    """
+    from tokenizers import Tokenizer, normalizers
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if isinstance(tokenizer.normalizer, normalizers.NFC):
+        tokenizer.normalizer = None
+    return tokenizer
 
 
 def from_model(path: str, revision: str | None) -> Any:

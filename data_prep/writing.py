@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
     with (
         progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
         pq.ParquetWriter(target / "rows.parquet", schema) as rows,
+        ThreadPoolExecutor(2) as threads,
     ):
         for split, entries in chosen.splits.items():
             with tokens.writer(target / "tokens" / f"{split}.arrow", encoding) as encoded:
                 for table in gather(parts, entries):
-                    rows.write_table(table.select(ROW).append_column("split", pa.array([split] * table.num_rows)))
-                    encoded.write_table(table.select(tokens.COLUMNS).combine_chunks())
+                    texts = table.select(ROW).append_column("split", pa.array([split] * table.num_rows))
+                    jobs = (
+                        threads.submit(rows.write_table, texts),
+                        threads.submit(encoded.write_table, table.select(tokens.COLUMNS).combine_chunks()),
+                    )
+                    for job in jobs:
+                        job.result()
                     advance(table.num_rows)
     heldout = (table.select(("id", "problem", "answer")) for table in gather(parts, chosen.splits["test"]))
     write_jsonl(target / "heldout.jsonl", (row for table in heldout for row in table.to_pylist()))

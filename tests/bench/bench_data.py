@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tokenizers import Tokenizer
 
 from data_prep import chat, vocabulary
 from data_prep.benchmarks import EXPECTED
@@ -89,33 +90,22 @@ def ours(root: Path) -> None:
             question_types=("math-word-problem", "MCQ"), max_chars=60_000, max_length=MAX_LENGTH,
             min_think_tokens=100, seed=1,
         ),
-        tokenizer="qwen3", model="", model_revision=None, benchmarks=root / "benchmarks",
+        tokenizer="model", model=str(root / "model"), model_revision=None, benchmarks=root / "benchmarks",
         decontaminate=tuple(EXPECTED), train_rows=None, test_rows=200, max_bad_records=0,
     )  # fmt: skip
     build(root / "data", settings, Workers())
 
 
 def tokenizing(root: Path) -> None:
-    """The kept text through the same encoder in as many workers, each reading its share, and nothing else."""
+    """The kept text through the same tokenizer, which uses all cores by itself, and nothing else."""
     import pyarrow.parquet as pq
 
-    path = root / "data" / "rows.parquet"
-    with SPAWN.Pool(CORES, initializer=_load, initargs=(root / "data" / "tokenizer",)) as pool:
-        for _ in pool.imap_unordered(_encode, [(path, g) for g in range(pq.ParquetFile(path).num_row_groups)]):
-            pass
-
-
-def _load(folder: Path) -> None:
-    global _encoder
-    _encoder = vocabulary.encoder(folder)
-
-
-def _encode(share: tuple[Path, int]) -> None:
-    import pyarrow.parquet as pq
-
-    path, group = share
-    for row in pq.ParquetFile(path).read_row_group(group, columns=["problem", "solution"]).to_pylist():
-        chat.token_ids(_encoder, chat.render(row["problem"], row["solution"]))
+    tokenizer = Tokenizer.from_file(str(root / "data" / "tokenizer" / "tokenizer.json"))
+    with pq.ParquetFile(root / "data" / "rows.parquet") as rows:
+        for batch in rows.iter_batches(256, columns=["problem", "solution"]):
+            texts = [chat.render(row["problem"], row["solution"]) for row in batch.to_pylist()]
+            for encoded in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                _ = encoded.ids
 
 
 def straightforward(root: Path) -> None:
@@ -129,7 +119,7 @@ def straightforward(root: Path) -> None:
         flags = record["correctness_math_verify"]
         text = record["generations"][flags.index(True)] if True in flags else ""
         row = Row("", "", record["uuid"], 0, record["problem"], text, record["answer"])
-        encoded = chat.encode(encoder, row)
+        encoded = chat.encode(encoder, [row])[0]
         return {"solution": text, "input_ids": encoded.input_ids, "length": encoded.length}
 
     dataset = load_dataset(
@@ -144,6 +134,7 @@ def measure(count: int, root: Path, alone: bool) -> list[Result]:
     case = f"{count:,} rows"
     write_source(root / "source.jsonl", count)
     write_benchmarks(root / "benchmarks")
+    vocabulary.genuine_qwen3().save_pretrained(str(root / "model"))
     here = measured(ours, root)
     print(case, {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v}, flush=True)
     results = [

@@ -49,7 +49,7 @@ def test_genuine_vocabulary_splits_text_as_its_ranks_do(qwen3: Any) -> None:
 
 
 def test_loss_covers_exactly_the_assistants_tokens(qwen3: Any, tmp_path: Any) -> None:
-    encoded = chat.encode(qwen3, ROW)
+    encoded = chat.encode(qwen3, [ROW])[0]
     tokens.write(tmp_path / "t.arrow", [encoded])
     item = TokenDataset(tmp_path / "t.arrow")[0]
     trained = item["input_ids"][item["loss_mask"] == 1].tolist()
@@ -110,7 +110,7 @@ def saved(qwen3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_way_to_the_prompt_gives_the_training_prefix(qwen3: Any, saved: Path) -> None:
-    encoded = chat.encode(qwen3, ROW)
+    encoded = chat.encode(qwen3, [ROW])[0]
     prefix = list(encoded.input_ids[: encoded.prompt_len])
     exported = vocabulary.load(saved)
     messages = [{"role": "user", "content": ROW.problem}]
@@ -126,18 +126,24 @@ def test_template_text_equals_our_rendering_of_a_whole_conversation(qwen3: Any) 
     assert qwen3.apply_chat_template(messages, tokenize=False) == chat.render(ROW.problem, ROW.solution) + "\n"
 
 
-def test_a_tokenizer_that_merges_across_the_border_is_refused() -> None:
+def test_the_prompts_tokens_are_the_evaluations_whatever_the_tokenizer_would_merge() -> None:
     from tokenizers import Tokenizer, models
 
     # Without a pre-tokenizer a text is one word: unknown, and one token whatever it holds.
-    merging = Tokenizer(models.WordLevel({chat.render_prompt(ROW.problem): 0, "?": 1}, unk_token="?"))
-    with pytest.raises(ValueError, match="row r: the tokenizer merges"):
-        chat.encode(merging, ROW)
+    merging = Tokenizer(models.WordLevel({chat.render_prompt(ROW.problem): 1, "?": 0}, unk_token="?"))
+    (encoded,) = chat.encode(merging, [ROW])
+    assert encoded.input_ids.tolist() == [1, 0] and encoded.prompt_len == 1
+    assert chat.encode_prompt(merging, ROW.problem) == [1]
+
+
+def test_a_whole_conversation_encoded_at_once_gives_the_same_tokens(qwen3: Any) -> None:
+    (encoded,) = chat.encode(qwen3, [ROW])
+    assert encoded.input_ids.tolist() == chat.token_ids(qwen3, chat.render(ROW.problem, ROW.solution))
 
 
 def test_workers_encode_as_the_tokenizer_that_was_saved(qwen3: Any, saved: Path) -> None:
     encoder = vocabulary.encoder(saved)
-    for text in (chat.render(ROW.problem, ROW.solution), "naïve 数学 🙂 e\u0301 \r\n\t 1234 <|im_end|>", " " * 9, ""):
+    for text in (chat.render(ROW.problem, ROW.solution), "naïve 数学 🙂 é \r\n\t 1234 <|im_end|>", " " * 9, ""):
         assert chat.token_ids(encoder, text) == qwen3(text, add_special_tokens=False)["input_ids"]
 
 
@@ -146,7 +152,7 @@ def test_trained_vocabulary_has_the_same_special_tokens_and_round_trips() -> Non
     added = [*vocabulary.CONTROL_TOKENS, *vocabulary.TEXT_TOKENS]
     ids = [words.convert_tokens_to_ids(t) for t in added]
     assert ids == list(range(ids[0], ids[0] + len(added)))
-    encoded = chat.encode(words, ROW)
+    encoded = chat.encode(words, [ROW])[0]
     assert words.decode(encoded.input_ids) == chat.render(ROW.problem, ROW.solution)
     assert words.decode(encoded.input_ids, skip_special_tokens=True).count("<think>") == 1
     assert np.max(encoded.input_ids) < len(words)

@@ -138,7 +138,8 @@ def test_a_label_fault_fails_the_build(records: list[dict[str, Any]], tmp_path: 
         "from data_prep.build import build, Workers\n"
         "from tests.data_prep.planted import SETTINGS\n"
         "encode = chat.encode\n"
-        "chat.encode = lambda t, row: encode(t, replace(row, solution=row.solution.split('</think>')[-1]))\n"
+        "cut = lambda row: replace(row, solution=row.solution.split('</think>')[-1])\n"
+        "chat.encode = lambda t, rows: encode(t, [cut(row) for row in rows])\n"
         f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), Workers(processes=1))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

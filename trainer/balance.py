@@ -24,7 +24,7 @@ from trainer.flops import Shape, training_flops
 Plan = list[list[list[int]]]
 """[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be empty."""
 
-MICRO_STEP = 0.005  # of the step's mean time: what a micro-step has to be worth
+MICRO_STEP = 0.02  # of the step's mean time: what a micro-step has to be worth
 MOVES, GAIN = 300, 1e-6  # local search ends after so many moves, or when none shortens the step by this part
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.files import sha256_json, write_text
-from trainer.validation import check_values
+from trainer.recipe_checks import check_values
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 

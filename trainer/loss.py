@@ -29,14 +29,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits, label = (hidden[part] @ weight.T).float(), labels[part, None]
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[part] = (normaliser - logits.gather(1, label)).squeeze(1)
+            largest, own = logits.amax(-1, keepdim=True), logits.gather(1, label)
+            total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+            losses[part] = (largest + total.log() - own).squeeze(1)
             if grad_hidden is None and grad_weight is None:
                 continue
             # d loss / d logits = scale (softmax - one-hot), in the logits' own memory and still in float32.
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(1, label, gradient.new_full((1, 1), -1.0).expand_as(label))
-            gradient = gradient.mul_(scale).to(weight.dtype)
+            gradient = logits.mul_(scale / total)
+            gradient.scatter_add_(1, label, gradient.new_full((1, 1), -scale).expand_as(label))
+            gradient = gradient.to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = gradient @ weight
             if grad_weight is None:

@@ -3,7 +3,8 @@
     python -m tests.bench.bench_loss
 
 Peak bytes of live tensors over one forward and backward, above the inputs. The weight's gradient, which both hold,
-is left out, so that what remains is what tokens cost. Ours holds one chunk of logits whatever the vocabulary.
+is left out, so that what remains is what tokens cost. Ours holds one chunk of logits whatever the vocabulary. The
+time is the faster of two runs, after the one whose memory is followed.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ def measure(loss: Loss, tokens: int, vocabulary: int) -> tuple[float, float]:
     hidden = torch.randn(tokens, HIDDEN, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, HIDDEN, generator=generator).mul_(0.02).requires_grad_()
     labels = torch.randint(0, vocabulary, (tokens,), generator=generator)
-    begin = time.perf_counter()
-    loss(hidden, weight, labels).backward()
-    seconds = time.perf_counter() - begin
-    hidden.grad = weight.grad = None
     with LiveBytes() as live:
         loss(hidden, weight, labels).backward()
-    return seconds, (live.peak - live.held - weight.nbytes) / 1e9
+    seconds = []
+    for _ in range(2):
+        hidden.grad = weight.grad = None
+        begin = time.perf_counter()
+        loss(hidden, weight, labels).backward()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds), (live.peak - live.held - weight.nbytes) / 1e9
 
 
 def main() -> None:

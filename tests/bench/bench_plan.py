@@ -1,8 +1,10 @@
-"""The planner's memory forecast beside the bytes that tensors take in real steps on CPU.
+"""The planner's forecasts beside real steps on CPU.
 
     python -m tests.bench.bench_plan
 
-Peak live tensor bytes of rank 0 in megabytes. The resident set, shown with them, also holds Python, verl and torch.
+Memory: peak live tensor bytes of rank 0 in megabytes. The resident set, shown with them, also holds Python, verl and
+torch. Time: a step as a multiple of the first case's with as many ranks, for the planner knows GPUs and no CPU; the
+multiples should agree within a quarter.
 """
 
 from __future__ import annotations
@@ -10,17 +12,27 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from tests.bench import pace
 from tests.bench.table import Result, publish
 from tests.trainer.footprint import compare
+
+MULTIPLE = "x first"
+WITHIN = 0.25
+"""Tolerance of the forecast multiples: the host's own work and one thread's caches are not in the forecast."""
 
 
 def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        for f in compare(Path(folder)):
+        for f in compare(Path(folder) / "memory"):
             results.append(Result(f.case.name, "forecast", "MB", f.forecast / 1e6, f.peak / 1e6, "measured"))
             results.append(Result(f.case.name, "rss", "MB", f.rss / 1e6))
-    publish("plan", results)
+        for case, forecast, measured in pace.compare(Path(folder) / "time"):
+            results.append(Result(case.name, "step forecast", MULTIPLE, forecast, measured, "measured"))
+    publish("bench-plan", results)
+    for r in results:
+        if r.unit == MULTIPLE and r.ratio is not None and abs(r.ratio - 1) > WITHIN:
+            print(f"  missed: {r.case} forecast {r.ours:.2f}, measured {r.peer:.2f}")
 
 
 if __name__ == "__main__":

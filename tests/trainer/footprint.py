@@ -3,7 +3,8 @@
     python -m tests.trainer.footprint CASES      (RANK, WORLD_SIZE)
 
 is one rank. CASES is JSON: [folder, [tokens of a row, ...]] of each; the folder holds config.yaml, and every group
-runs two micro-batches of those rows. It writes rankN.json into each folder: bytes.
+runs two micro-batches of those rows. It writes rankN.json into each folder: bytes. ``tests.bench.pace`` measures
+seconds on the same ground.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -116,19 +118,25 @@ class Footprint:
 
 def compare(folder: Path) -> list[Footprint]:
     """Runs all cases, those of one number of ranks in the same processes, and forecasts them."""
-    made = [(case, *_prepare(folder / str(i), case)) for i, case in enumerate(CASES)]
     footprints = []
-    for ranks, of_ranks in groupby(made, key=lambda x: x[0].ranks):
-        cases = list(of_ranks)
-        _launch(ranks, [(str(place), case.lengths) for case, place, _ in cases])
-        for case, place, forecast in cases:
-            measured = read_json(place / "rank0.json")
-            footprints.append(Footprint(case, forecast, measured["peak"], measured["rss"]))
+    for case, shape, setup, measured in run("tests.trainer.footprint", folder, CASES):
+        forecast = sum(memory.peak(shape, setup).values())
+        footprints.append(Footprint(case, forecast, measured["peak"], measured["rss"]))
     return footprints
 
 
-def _prepare(folder: Path, case: Case) -> tuple[Path, float]:
-    """(the folder, with a frozen configuration and its model; the forecast of its peak)."""
+def run(module: str, folder: Path, cases: Sequence[Case]) -> Iterator[tuple[Case, Shape, memory.Setup, dict[str, Any]]]:
+    """Every case, laid out, and what ``module`` measured of it as rank 0."""
+    made = [(case, folder / str(i), *_prepare(folder / str(i), case)) for i, case in enumerate(cases)]
+    for ranks, of_ranks in groupby(made, key=lambda x: x[0].ranks):
+        alike = list(of_ranks)
+        _launch(module, ranks, [(str(place), case.lengths) for case, place, *_ in alike])
+        for case, place, shape, setup in alike:
+            yield case, shape, setup, read_json(place / "rank0.json")
+
+
+def _prepare(folder: Path, case: Case) -> tuple[Shape, memory.Setup]:
+    """Leaves a frozen configuration and its model in ``folder``."""
     config = configs.load("tiny", [f"run.root={folder}/runs", f"data.dir={folder}/data", *case.overrides])
     vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
     models.materialise(config)
@@ -139,15 +147,14 @@ def _prepare(folder: Path, case: Case) -> tuple[Path, float]:
         tokens=sum(case.lengths) // train.sequence_parallel, compute={"bf16": 2, "fp32": 4}[train.precision],
         sdpa=True, multi_tensor=False,
     )  # fmt: skip
-    shape = Shape.of(read_json(Path(config.model.path) / "config.json"))
-    return folder, sum(memory.peak(shape, setup).values())
+    return Shape.of(read_json(Path(config.model.path) / "config.json")), setup
 
 
-def _launch(ranks: int, cases: list[tuple[str, tuple[int, ...]]]) -> None:
+def _launch(module: str, ranks: int, cases: list[tuple[str, tuple[int, ...]]]) -> None:
     common = {"WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.trainer.footprint", json.dumps(cases)],
+            [sys.executable, "-m", module, json.dumps(cases)],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=Path(__file__).resolve().parents[2],
         )
@@ -156,8 +163,8 @@ def _launch(ranks: int, cases: list[tuple[str, tuple[int, ...]]]) -> None:
     assert [process.wait() for process in processes] == [0] * ranks
 
 
-def measure(folder: Path, lengths: list[int]) -> dict[str, int]:
-    """Bytes: held between steps, at the peak of one, and the process's largest resident set so far."""
+def stepper(folder: Path, lengths: list[int]) -> Callable[[], None]:
+    """Runs a step of the case in ``folder`` at each call; one has been run."""
     from trainer.build import build_engine
 
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
@@ -169,6 +176,12 @@ def measure(folder: Path, lengths: list[int]) -> dict[str, int]:
             engine.train_step([rows, rows], supervised)
 
     step()  # makes the optimizer's state
+    return step
+
+
+def measure(folder: Path, lengths: list[int]) -> dict[str, Any]:
+    """Bytes: held between steps, at the peak of one, and the process's largest resident set so far."""
+    step = stepper(folder, lengths)
     gc.collect()
     with LiveBytes() as live:
         step()
@@ -176,7 +189,8 @@ def measure(folder: Path, lengths: list[int]) -> dict[str, int]:
     return {"held": live.held, "peak": live.peak, "rss": rss}
 
 
-def main(cases: list[tuple[str, list[int]]]) -> None:
+def main(cases: list[tuple[str, list[int]]], measure: Callable[[Path, list[int]], dict[str, Any]]) -> None:
+    """Is one rank: leaves what it measures of every case in the case's folder."""
     import torch.distributed as dist
 
     from trainer import ranks
@@ -190,4 +204,4 @@ def main(cases: list[tuple[str, list[int]]]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1]), measure)

@@ -2,34 +2,42 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
+from transformers import AutoConfig
 
 from data_prep import vocabulary
 from tests.conftest import ROOT
 from tests.trainer.ranks import LENGTHS, SUPERVISED, Case, rows
+from trainer import build, models
 from trainer import config as configs
-from trainer import models
 
-ONE, TWO = [[[4, 3], [2, 1, 0]]], [[[0, 2], [1]], [[4], [3]]]
+ALL, ONE, TWO = [[[0, 1, 2, 3, 4]]], [[[4, 3], [2, 1, 0]]], [[[0, 2], [1]], [[4], [3]]]
 FOUR = [[[0], [1]], [[2], []], [[3], []], [[4], []]]
 """[group][micro-batch] -> rows."""
 BROKEN = ("exchange", "documents", "shift", "normalisation")
 """No exchange between sequence-parallel ranks; rows that see each other; labels off by one; a wrong denominator."""
 LOSS, GRADIENT = 1e-5, 1e-4
 """Tolerances: of a token's loss, and of a gradient relative to its norm."""
+STEP = 1e-6
+"""Tolerance of a weight after a step."""
 BF16 = 2e-2
 """Both tolerances in bf16, whose numbers have eight bits; the gradient's length is held to half of it."""
 
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 
 CASES = {
-    "1rank": Case(1, [[[0, 1, 2, 3, 4]]]),
+    "1rank": Case(1, ALL),
+    "1rank-fused": Case(1, ALL, ("train.fused_optimizer=true",)),
     "2ranks-sp2": Case(2, ONE, ("train.sequence_parallel=2",)),
     "2ranks-untied": Case(2, TWO, ("model.init.tie_word_embeddings=false", "train.checkpointing=full")),
     "4ranks-sp2-untied": Case(4, TWO, ("train.sequence_parallel=2", "model.init.tie_word_embeddings=false")),
@@ -44,14 +52,19 @@ CASES = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder below which every case has been run."""
     root = tmp_path_factory.mktemp("engine")
-    for name, case in CASES.items():
+    run(root, CASES)
+    return root
+
+
+def run(root: Path, cases: dict[str, Case]) -> None:
+    """Runs each in the folder of its name."""
+    for name, case in cases.items():
         built(root / name, *case.overrides)
-    (root / "cases.json").write_text(json.dumps({name: asdict(case) for name, case in CASES.items()}))
+    (root / "cases.json").write_text(json.dumps({name: asdict(case) for name, case in cases.items()}))
     common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
         [sys.executable, "-m", "tests.trainer.ranks", str(root)], env=os.environ | common, cwd=ROOT, check=True
     )
-    return root
 
 
 def built(folder: Path, *overrides: str) -> None:
@@ -95,13 +108,37 @@ def difference(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in (*BROKEN, "bf16")])
 def test_token_losses_and_gradients_are_plain_transformers(root: Path, name: str) -> None:
-    losses, grads, loss = ours(root / name)
-    expected, expected_grads = plain(root / name)
+    check(root / name)
+
+
+def check(folder: Path) -> None:
+    """Compares the engine's step with plain transformers."""
+    losses, grads, loss = ours(folder)
+    expected, expected_grads = plain(folder)
     assert losses.keys() == expected.keys()
     for row, values in expected.items():
         torch.testing.assert_close(losses[row], values, rtol=0, atol=LOSS)
     assert loss == pytest.approx(sum(x.sum().item() for x in expected.values()) / SUPERVISED, abs=LOSS)
     assert difference(grads, expected_grads) < GRADIENT
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="torch.compile on a CPU needs a C++ compiler: install g++")
+def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
+    run(tmp_path, {"compiled": Case(1, ALL, ("train.compile=true", "model.init.num_hidden_layers=1"))})
+    check(tmp_path / "compiled")
+    assert torch.load(tmp_path / "compiled" / "rank0.pt", weights_only=True)["graphs"] > 0
+
+
+def test_the_fused_optimizer_makes_the_same_step(root: Path) -> None:
+    start = load_file(Path(configs.read(root / "1rank" / "config.yaml").model.path) / "model.safetensors")
+    own, fused = (
+        torch.load(root / name / "rank0.pt", weights_only=True)["weights"] for name in ("1rank", "1rank-fused")
+    )
+    assert start.keys() == own.keys() == fused.keys()
+    for name, before in start.items():
+        assert (own[name] - before).abs().max() > 100 * STEP
+        torch.testing.assert_close(fused[name], own[name], rtol=0, atol=STEP)
 
 
 def test_bf16_is_fp32_rounded(root: Path) -> None:
@@ -134,3 +171,10 @@ def test_slices_hold_every_token_once_without_padding() -> None:
     assert packed.attention()["max_length_q"] == max(packed.lengths)
     assert pack([], "cpu", parts=2, part=0).supervised.numel() == 0
     assert sum(pack(rows(), "cpu", 3, part).labels.numel() for part in range(3)) == SUPERVISED
+
+
+@pytest.mark.skipif(find_spec("liger_kernel") is not None, reason="liger-kernel is installed")
+def test_liger_that_is_not_installed_is_named() -> None:
+    config = configs.load("tiny", ["device=cuda", "train.liger=true"])
+    with pytest.raises(ValueError, match=r"liger-kernel is not installed.*train\.liger=false"):
+        build._check_model(config, AutoConfig.for_model("qwen3"))

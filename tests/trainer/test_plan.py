@@ -17,10 +17,11 @@ from tests.trainer import footprint
 from trainer import config as configs
 from trainer.planning import limits, memory
 from trainer.planning.basis import KNOWN, assumed_lengths
+from trainer.planning.choice import choose_degree, eligible
 from trainer.planning.gpus import GPUS, Cluster
 from trainer.planning.memory import Setup
 from trainer.planning.plan import Planner, recommend
-from trainer.planning.steptime import choose_degree, step_time
+from trainer.planning.steptime import StepTime, Timing, step_time
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 A100S = Cluster(GPUS["a100-40"], nodes=4, gpus_per_node=4, network=25e9)
@@ -90,16 +91,29 @@ def test_one_rank_communicates_nothing() -> None:
 
 def test_the_largest_degree_does_not_win() -> None:
     """Even rows gain nothing from sharing; uneven ones do, but not across nodes."""
-    even, uneven = (
-        [[8192] * 64],
-        [np.random.default_rng(0).lognormal(8.7, 0.8, 64).clip(1, 16_384).astype(int).tolist()],
-    )
-    assert choose_degree(QWEN3_4B, A100S, even, 16_384)[0] == 1
-    degree, plans = choose_degree(QWEN3_4B, A100S, uneven, 16_384)
-    assert degree in (2, 4)
-    assert len(plans[0]) == 16 // degree
+    even = dict.fromkeys(range(64), 8192)
+    uneven = dict(enumerate(np.random.default_rng(0).lognormal(8.7, 0.8, 64).clip(1, 16_384).astype(int).tolist()))
+    assert choose_degree(QWEN3_4B, A100S, [even], 16_384) == 1
+    assert choose_degree(QWEN3_4B, A100S, [uneven], 16_384) in (2, 4)
     with pytest.raises(ValueError, match="2048 ranks are too many for batches of 16 rows"):
-        choose_degree(QWEN3_4B, Cluster(GPUS["a100-40"], 512, 4, 25e9), [[9000] * 16], 16_384)
+        choose_degree(QWEN3_4B, Cluster(GPUS["a100-40"], 512, 4, 25e9), [dict.fromkeys(range(16), 8192)], 16_384)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "wanted"),
+    [
+        ({"short": (1.0, 0.80), "balanced": (1.09, 0.99)}, {"balanced"}),
+        ({"short": (1.0, 0.80), "balanced": (1.2, 0.99)}, {"short"}),
+        ({"short": (1.0, 0.98), "better": (1.09, 1.0)}, {"short", "better"}),
+        ({"short": (1.0, 0.80), "better": (1.05, 0.90)}, {"better"}),
+    ],
+)
+def test_balance_decides_between_steps_that_are_close(
+    layouts: dict[str, tuple[float, float]], wanted: set[str]
+) -> None:
+    timings = {name: Timing(StepTime(seconds, 0, 0, 0), balance) for name, (seconds, balance) in layouts.items()}
+    chosen = eligible(list(timings.values()))
+    assert {name for name, timing in timings.items() if timing in chosen} == wanted
 
 
 def test_a_recommended_layout_fits_and_is_a_valid_recipe() -> None:

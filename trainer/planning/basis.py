@@ -41,11 +41,14 @@ class Lengths:
 def shape_of(config: DictConfig) -> Shape:
     """The base model's shape: of the folder at model.path, of model.init, or of a known hub model.
 
-    Raises ValueError for any other model.
+    Raises ValueError for any other model, and a config.json of another family.
     """
     path, init = config.model.path, config.model.init
     if (file := Path(path) / "config.json").exists():
-        return Shape.of(read_json(file))
+        try:
+            return Shape.of(read_json(file))
+        except KeyError as e:
+            raise ValueError(f"{file} has no {e}: only models of the Qwen3 family are supported") from e
     if init is not None:
         return Shape.of(DEFAULTS | {"vocab_size": VOCABULARIES[config.model.tokenizer]} | dict(init))
     if path not in KNOWN:

@@ -35,9 +35,11 @@ class Gpu:
 
     def peak(self, compute: int) -> float:
         """Dense peak in FLOP/s for a compute type of 2 bytes (bf16) or 4 (fp32)."""
+        if compute == 4:
+            return self.fp32_flops
         bf16 = peak_flops(self.device)
         assert bf16 is not None
-        return bf16 if compute == 2 else self.fp32_flops
+        return bf16
 
 
 # Memory, bandwidths and peaks: NVIDIA's data sheets of the SXM boards. Shares: published measurements of cuBLAS and

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from trainer import config as configs
 from trainer.flops import Shape
 from trainer.planning.basis import CHARACTERS_A_TOKEN, MEDIAN_CHARACTERS, P99_CHARACTERS, assumed_lengths
+from trainer.planning.choice import BALANCED, TOLERANCE
 from trainer.planning.gpus import GPUS, LINK_SHARE, MEMORY_SHARE
-from trainer.planning.memory import CONTEXT, FRAGMENTATION, FULL
-from trainer.planning.plan import Forecast, Planner, recommend
+from trainer.planning.memory import CONTEXT, FLOAT32, FRAGMENTATION, GIB
+from trainer.planning.plan import NEARLY, Forecast, Planner, recommend
 
-GIB, HOUR = 2**30, 3600
 RECIPES = {"sft_4b": "4B, 45,000 rows x 2", "sft_8b": "8B, 90,000 rows x 2"}
 CLUSTERS = {
     "4 x 4 a100-40": ["cluster.gpu=a100-40", "cluster.nodes=4", "cluster.gpus_per_node=4", "cluster.network_gbits=200"],
@@ -52,8 +52,7 @@ def floors(planner: Planner) -> tuple[float, float]:
         + activation_bytes(shape) * planner.tokens / ranks
         + ADAMW_BYTES * shape.parameters / ranks
     )
-    hours = planner.total_steps / HOUR
-    return arithmetic * hours, moved / gpu.memory_bandwidth * hours
+    return planner.hours(arithmetic), planner.hours(moved / gpu.memory_bandwidth)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Run:
 
     def hours(self, forecast: Forecast) -> float:
         """Of the whole run."""
-        return self.planner.total_steps * forecast.step.total / HOUR
+        return self.planner.hours(forecast.step.total)
 
 
 def page() -> str:
@@ -91,8 +90,9 @@ def page() -> str:
         steps=small.planner.total_steps, tokens=small.planner.tokens,
         floors="\n".join(map(_row, runs)), memory=_memory([f for run in here for f in (run.own, run.best)]),
         gpus="\n".join(map(_gpu, GPUS)), link=LINK_SHARE, hbm=MEMORY_SHARE, context=CONTEXT / GIB,
+        tolerance=TOLERANCE - 1, balanced=BALANCED, nearly=NEARLY - 1,
         fragmentation=FRAGMENTATION, median=MEDIAN_CHARACTERS, p99=P99_CHARACTERS, ratio=CHARACTERS_A_TOKEN,
-        accumulated=" and ".join(f"{FULL * run.planner.shape.parameters / GIB:.0f}" for run in here),
+        accumulated=" and ".join(f"{FLOAT32 * run.planner.shape.parameters / GIB:.0f}" for run in here),
     )  # fmt: skip
 
 
@@ -148,6 +148,9 @@ evaluations come on top.
   be bound by arithmetic. Eager kernels move several times as much, for norms, rotary embedding and SwiGLU are kernels
   of their own.
 - *Layout*: sequence-parallel degree, tokens of a micro-batch on one GPU, checkpointing.
+- *Recommended*: forecasts within {tolerance:.0%} of the shortest step are not told apart. Of these, layouts whose ranks
+  are balanced to {balanced} (or the best balanced) compete; the fastest is taken, or of those within {nearly:.0%} of it
+  the one that needs least memory.
 
 ## Memory at the peak on 4 x 4 A100-40GB, GiB a GPU
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from trainer.flops import Shape
 
-FULL = 4
+GIB = 2**30
+FLOAT32 = 4
 """Bytes of a float32: master weights, reduced gradients, optimizer state, norms, loss."""
-LOSS_CHUNK = 2**30
+LOSS_CHUNK = GIB
 """``loss.CHUNK_BYTES``, here without importing torch."""
-CONTEXT = 1.5 * 2**30
+CONTEXT = 1.5 * GIB
 """CUDA's context, cuBLAS's workspace and NCCL's buffers, outside PyTorch's allocator."""
 FRAGMENTATION = 0.06
 """Of all tensors: what the caching allocator holds besides them."""
@@ -49,9 +50,9 @@ Lines = dict[str, float]
 
 def peak(shape: Shape, setup: Setup) -> Lines:
     """The lines of the moment at which one rank holds most, in a micro-step after the first."""
-    state = 0.0 if setup.offload else FULL * shape.parameters / setup.ranks
+    state = 0.0 if setup.offload else FLOAT32 * shape.parameters / setup.ranks
     resident = {"weights": state, "gradients": state, "optimizer state": 2 * state}
-    update = {"optimizer step": state if setup.multi_tensor else FULL * shape.embedding_parameters / setup.ranks}
+    update = {"optimizer step": state if setup.multi_tensor else FLOAT32 * shape.embedding_parameters / setup.ranks}
     moments = (_loss(shape, setup), *_backward(shape, setup), _end(shape, setup), update)
     return resident | max(moments, key=lambda lines: sum(lines.values()))
 
@@ -65,7 +66,7 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
     """What autograd saves in one decoder layer for one token."""
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
-    norms = (FULL + c) * normed + FULL * (2 + shape.heads + shape.kv_heads)  # float32 input, normed, scales
+    norms = (FLOAT32 + c) * normed + FLOAT32 * (2 + shape.heads + shape.kv_heads)  # float32 input, normed, scales
     inputs = c * 2 * shape.hidden  # of the attention's and the MLP's matmuls
     repeated = q if setup.sdpa else kv * max(1, setup.sequence_parallel // shape.kv_heads)
     copied = setup.sdpa or setup.sequence_parallel > 1
@@ -75,7 +76,7 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
 
 def _attention_output(shape: Shape, setup: Setup) -> float:
     """Output and log-sum-exp of one token in one layer."""
-    return setup.compute * shape.heads * shape.head_dim + FULL * shape.heads
+    return setup.compute * shape.heads * shape.head_dim + FLOAT32 * shape.heads
 
 
 def _saved(shape: Shape, setup: Setup) -> float:
@@ -91,7 +92,7 @@ def _recomputed(shape: Shape, setup: Setup) -> float:
     if setup.checkpointing == "none":
         return 0
     kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
-    shared = setup.compute * shape.hidden if setup.compute == FULL else 0
+    shared = setup.compute * shape.hidden if setup.compute == FLOAT32 else 0
     return layer_bytes(shape, setup) - kept - shared
 
 
@@ -111,11 +112,11 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     """Inside the head, with all layers' activations saved."""
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)
-    logits = min(setup.loss_chunk, FULL * shape.vocabulary * tokens)
-    cast = 0 if c == FULL else logits * c / FULL
-    weight_gradient = FULL * shape.embedding_parameters
-    chunk = logits + (logits if c == FULL else max(logits, cast + head))
-    final_norm, hidden = (FULL + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
+    logits = min(setup.loss_chunk, FLOAT32 * shape.vocabulary * tokens)
+    cast = 0 if c == FLOAT32 else logits * c / FLOAT32
+    weight_gradient = FLOAT32 * shape.embedding_parameters
+    chunk = logits + (0 if c == FLOAT32 else cast + head)
+    final_norm, hidden = (FLOAT32 + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
     return {
         "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
         "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden),
@@ -141,13 +142,13 @@ def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
             "gradients in flight": down + waiting + reducing,
         }
 
-    after_head = 0 if shape.tied else FULL * shape.embedding_parameters
-    return lines(shape.layers, after_head), lines(shape.layers - 1, FULL * shape.layer_parameters)
+    after_head = 0 if shape.tied else FLOAT32 * shape.embedding_parameters
+    return lines(shape.layers, after_head), lines(shape.layers - 1, FLOAT32 * shape.layer_parameters)
 
 
 def _end(shape: Shape, setup: Setup) -> Lines:
     """The embedding's gradient, computed beside the head's where they are tied, then in its reduce-scatter."""
     _, head, _ = _units(shape, setup)
-    reducing = head + FULL * shape.embedding_parameters * (1 + 1 / setup.ranks)
-    computing = head * (3 if shape.tied else 2) + FULL * shape.layer_parameters
+    reducing = head + FLOAT32 * shape.embedding_parameters * (1 + 1 / setup.ranks)
+    computing = head * (3 if shape.tied else 2) + FLOAT32 * shape.layer_parameters
     return {"gradients in flight": max(reducing, computing)}

@@ -14,13 +14,14 @@ import numpy as np
 from omegaconf import DictConfig
 
 from trainer import sampler
-from trainer.balance import Plan, efficiency, plan_step
+from trainer.balance import Plan, plan_step
 from trainer.flops import Shape, training_flops
 from trainer.planning import memory
 from trainer.planning.basis import Lengths, cluster_of, lengths_of, shape_of
+from trainer.planning.choice import degrees, eligible
 from trainer.planning.gpus import Cluster
 from trainer.planning.memory import Lines, Setup
-from trainer.planning.steptime import StepTime, degrees, step_time
+from trainer.planning.steptime import Timing, timing
 
 OFFLOAD = "verl.engine.offload_policy"
 """Weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are no layouts here: they bring
@@ -31,19 +32,16 @@ CHECKPOINTING = ("none", "selective", "full")
 GRAIN = 512
 """Token budgets are multiples of this."""
 NEARLY = 1.02
-"""Of layouts this close to the fastest the one that needs least memory is recommended."""
+"""Of eligible layouts this close to the fastest the one that needs least memory is recommended."""
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Timing):
     """One layout's memory on a GPU in bytes, and its mean step."""
 
     setup: Setup
     lines: Lines
     fits: bool
-    step: StepTime
-    balance: float
-    """Mean over maximum of the groups' FLOPs in lockstep."""
 
     @property
     def needed(self) -> float:
@@ -93,6 +91,10 @@ class Planner:
         total = train.epochs * sampler.steps_per_epoch(len(self.lengths.tokens), train.batch_size)
         return min(total, train.max_steps or total)
 
+    def hours(self, seconds: float) -> float:
+        """Of the run, at ``seconds`` a step."""
+        return self.total_steps * seconds / 3600
+
     @property
     def flops(self) -> float:
         """Training FLOPs of a mean step (recomputation not counted)."""
@@ -132,13 +134,8 @@ class Planner:
     def forecast(self, setup: Setup) -> Forecast:
         """Memory and mean step of one layout. Raises ValueError where a row does not fit the budget."""
         lines = memory.on_gpu(memory.peak(self.shape, setup))
-        plans = self._plans(setup)
-        steps = list(zip(plans, self.steps, strict=True))
-        times = [step_time(self.shape, setup, self.cluster, plan, lengths) for plan, lengths in steps]
-        return Forecast(
-            setup, lines, sum(lines.values()) <= self.cluster.gpu.memory, StepTime.mean(times),
-            float(np.mean([efficiency(plan, lengths, self.shape) for plan, lengths in steps])),
-        )  # fmt: skip
+        timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
+        return Forecast(timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory)
 
     def _plans(self, setup: Setup) -> list[Plan]:
         key = setup.sequence_parallel, setup.tokens
@@ -154,9 +151,10 @@ class Planner:
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:
-    """The fastest that fits, or one nearly as fast that needs less memory; None when nothing fits."""
+    """The fastest eligible one that fits, or one nearly as fast that needs less memory; None when nothing fits."""
     fitting = [layout for layout in layouts if layout.fits]
     if not fitting:
         return None
-    fastest = min(layout.step.total for layout in fitting)
-    return min((f for f in fitting if f.step.total <= NEARLY * fastest), key=lambda f: f.needed)
+    choices = eligible(fitting)
+    fastest = min(layout.step.total for layout in choices)
+    return min((f for f in choices if f.step.total <= NEARLY * fastest), key=lambda f: f.needed)

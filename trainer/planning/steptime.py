@@ -13,10 +13,10 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from trainer.balance import Plan, plan_step
+from trainer.balance import Plan, efficiency
 from trainer.flops import Shape
 from trainer.planning.gpus import MEMORY_SHARE, Cluster
-from trainer.planning.memory import FULL, Setup
+from trainer.planning.memory import FLOAT32, Setup
 
 OPTIMIZER_BYTES = 92
 """Memory traffic of clipping and of torch's multi-tensor AdamW for one parameter: 23 reads and writes of 4 bytes."""
@@ -45,6 +45,26 @@ class StepTime:
     def mean(cls, steps: Sequence[StepTime]) -> StepTime:
         """Of several steps."""
         return cls(*(float(np.mean(values)) for values in zip(*(astuple(step) for step in steps), strict=True)))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A layout's mean step."""
+
+    step: StepTime
+    balance: float
+    """Mean over maximum of the groups' FLOPs in lockstep."""
+
+
+def timing(
+    shape: Shape, setup: Setup, cluster: Cluster, plans: Sequence[Plan], steps: Sequence[Mapping[int, int]]
+) -> Timing:
+    """The mean over ``steps`` of rows (row -> tokens) as they are planned."""
+    planned = list(zip(plans, steps, strict=True))
+    return Timing(
+        StepTime.mean([step_time(shape, setup, cluster, plan, lengths) for plan, lengths in planned]),
+        float(np.mean([efficiency(plan, lengths, shape) for plan, lengths in planned])),
+    )
 
 
 def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]) -> StepTime:
@@ -89,23 +109,23 @@ def elementwise_bytes(shape: Shape, setup: Setup) -> float:
     embedding multiplies, turns, multiplies and adds; two residual sums; SiLU and a product.
     """
     c, qk = setup.compute, (shape.heads + shape.kv_heads) * shape.head_dim
-    cast = 0 if c == FULL else 2 * FULL + 2 * c
-    norm = 5 * FULL + 2 * c + cast
+    cast = 0 if c == FLOAT32 else 2 * FLOAT32 + 2 * c
+    norm = 5 * FLOAT32 + 2 * c + cast
     return norm * (2 * shape.hidden + qk) + 9 * c * qk + 2 * 3 * c * shape.hidden + 5 * c * shape.intermediate
 
 
 def _loss_bytes(shape: Shape, setup: Setup) -> float:
     """Memory traffic of the chunked loss for one token: passes over its logits, and the head's gradient a chunk."""
     c = setup.compute
-    chunk = max(1.0, setup.loss_chunk / (FULL * shape.vocabulary))
-    return (11 * FULL + 5 * c) * shape.vocabulary + (2 * FULL + 2 * c) * shape.embedding_parameters / chunk
+    chunk = max(1.0, setup.loss_chunk / (FLOAT32 * shape.vocabulary))
+    return (10 * FLOAT32 + 5 * c) * shape.vocabulary + (2 * FLOAT32 + 2 * c) * shape.embedding_parameters / chunk
 
 
 def _layer_communication(shape: Shape, setup: Setup, cluster: Cluster) -> tuple[float, float]:
     """Seconds of one layer's (all-gather, reduce-scatter); with offload its shard also crosses PCIe, in float32."""
-    shard = FULL * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
+    shard = FLOAT32 * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
     gather = cluster.ring_seconds(setup.compute * shape.layer_parameters)
-    return gather + shard, cluster.ring_seconds(FULL * shape.layer_parameters) + shard
+    return gather + shard, cluster.ring_seconds(FLOAT32 * shape.layer_parameters) + shard
 
 
 def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
@@ -115,7 +135,7 @@ def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
     """
     gather, reduce = _layer_communication(shape, setup, cluster)
     ends = cluster.ring_seconds(setup.compute * shape.embedding_parameters) * (1 if shape.tied else 3)
-    return gather + reduce + ends + cluster.ring_seconds(FULL * shape.embedding_parameters)
+    return gather + reduce + ends + cluster.ring_seconds(FLOAT32 * shape.embedding_parameters)
 
 
 def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) -> np.ndarray:
@@ -135,40 +155,3 @@ def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:
     if setup.offload:
         bandwidth = HOST_BANDWIDTH / cluster.gpus_per_node
     return OPTIMIZER_BYTES * shape.parameters / setup.ranks / bandwidth
-
-
-def choose_degree(
-    shape: Shape, cluster: Cluster, batches: Sequence[Sequence[int]], tokens_per_gpu: int, checkpointing: str = "full"
-) -> tuple[int, list[Plan]]:
-    """The sequence-parallel degree with the shortest forecast over ``batches`` of row lengths, and its plans.
-
-    A group of that many ranks shares micro-batches of ``tokens_per_gpu`` times as many tokens. Degrees divide the
-    heads and the ranks; those at which a batch has fewer rows than groups are left out. Raises ValueError when
-    none is left.
-    """
-    best: tuple[float, int, list[Plan]] | None = None
-    for degree in degrees(shape, cluster):
-        groups = cluster.ranks // degree
-        if groups > min(len(batch) for batch in batches):
-            continue
-        setup = Setup(cluster.ranks, degree, tokens_per_gpu, checkpointing)
-        rows = [dict(enumerate(batch)) for batch in batches]
-        plans = [plan_step(lengths, groups, tokens_per_gpu * degree, shape) for lengths in rows]
-        seconds = sum(
-            step_time(shape, setup, cluster, p, lengths).total for p, lengths in zip(plans, rows, strict=True)
-        )
-        if best is None or seconds < best[0]:
-            best = seconds, degree, plans
-    if best is None:
-        raise ValueError(
-            f"{cluster.ranks} ranks are too many for batches of {min(map(len, batches))} rows: use fewer, or a "
-            "larger train.batch_size"
-        )
-    return best[1], best[2]
-
-
-def degrees(shape: Shape, cluster: Cluster) -> list[int]:
-    """Powers of two that divide the ranks and the query heads, and divide or repeat the key-value heads."""
-    powers = [2**i for i in range(cluster.ranks.bit_length())]
-    kv = shape.kv_heads
-    return [d for d in powers if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)]

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from trainer.planning.choice import BALANCED
+from trainer.planning.memory import GIB
 from trainer.planning.plan import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
-
-GIB = 2**30
-HOUR = 3600
 
 
 def page(planner: Planner) -> tuple[str, bool]:
@@ -86,9 +85,8 @@ def _table(planner: Planner, rows: Iterable[tuple[str, Forecast]]) -> str:
 def _speed(planner: Planner, seconds: float) -> tuple[float, float, float]:
     """(hours of the run, tokens/s of a GPU, causal MFU without recomputation) at ``seconds`` a step."""
     ranks = planner.cluster.ranks
-    hours = planner.total_steps * seconds / HOUR
     peak = planner.cluster.gpu.peak(planner.compute)
-    return hours, planner.tokens / seconds / ranks, planner.flops / seconds / ranks / peak
+    return planner.hours(seconds), planner.tokens / seconds / ranks, planner.flops / seconds / ranks / peak
 
 
 def _detail(name: str, f: Forecast, planner: Planner) -> str:
@@ -107,8 +105,10 @@ def _detail(name: str, f: Forecast, planner: Planner) -> str:
 def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:
     if own is None:
         stands = "the recipe's train.sequence_parallel cannot run on this cluster"
-    elif own.fits and own.step.total <= NEARLY * best.step.total:
+    elif own.fits and own.step.total <= NEARLY * best.step.total and own.balance >= min(BALANCED, best.balance):
         return "The recipe's own layout is as fast as any that fits here."
+    elif own.fits and own.step.total <= best.step.total:
+        stands = f"as fast in the forecast, and balanced to {best.balance:.2f}, the recipe to {own.balance:.2f}"
     elif own.fits:
         stands = f"{own.step.total / best.step.total:.2f} times as fast as the recipe as it stands"
     else:

@@ -35,6 +35,8 @@ RANGES = {
     "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
     "train.clip_grad": POSITIVE, "train.seed": NOT_NEGATIVE, "train.max_tokens_per_gpu": POSITIVE,
     "train.ranks": POSITIVE, "train.sequence_parallel": POSITIVE, "train.validate_every": POSITIVE,
+    "train.save_every": POSITIVE, "train.keep_last": POSITIVE, "train.keep_every": POSITIVE,
+    "train.keep_best": NOT_NEGATIVE, "train.hang_minutes": POSITIVE,
     "eval.limit": POSITIVE, "eval.rollouts": POSITIVE, "eval.temperature": NOT_NEGATIVE,
     "eval.top_p": (1e-12, 1), "eval.max_tokens": POSITIVE, "eval.engines": POSITIVE,
     "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE, "cluster.nodes": POSITIVE,
@@ -42,7 +44,7 @@ RANGES = {
 }  # fmt: skip
 OPTIONAL_TYPES = {
     **dict.fromkeys(("data.train_rows", "data.processes", "eval.limit", "model.context"), 1),
-    **dict.fromkeys(("train.max_steps", "train.validate_every"), 1),
+    **dict.fromkeys(("train.max_steps", "train.validate_every", "train.save_every", "train.keep_every"), 1),
     "train.profile_steps": "2:3",
     "data.question_types": [],
     "model.init": {},

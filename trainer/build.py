@@ -31,6 +31,7 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     model_config = omega_conf_to_dataclass(model)
     model_config.model_type = "language_model"
     _check_model(config, model_config.hf_config)
+    attention.check_dropout(backend, model_config.hf_config.attention_dropout)
     engine = EngineRegistry.new(
         model_type="language_model",
         backend=BACKEND,

@@ -1,17 +1,26 @@
-"""Training state on disk: safetensors shards through torch's distributed checkpoint, scalars in JSON.
+"""Training state on disk: one folder of safetensors shards through torch's distributed checkpoint, and JSON.
 
-Nothing is unpickled on load: the reader takes the layout from the safetensors headers. A checkpoint is
-written beside its place, then renamed; ``latest`` moves last.
+    step_N/shard-R-model-F-of-N.safetensors   rank R's tensors; the optimizer's names start with ``optimizer.``
+    step_N/rank-R.json                        rank R's random number generators
+    step_N/state.json                         step, scheduler, optimizer's numbers, identity, metrics
+    step_N/manifest.json                      SHA-256 of every other file, seconds the save took
+
+Everything is written beside its place, hashed and flushed, then renamed; ``latest`` moves last. Nothing is
+unpickled on load: the reader takes the layout from the safetensors headers, and ``.metadata`` is neither written
+nor read. Tied weights are stored once.
 """
 
 from __future__ import annotations
 
-import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -19,61 +28,110 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
-from data_prep.files import MANIFEST, read_json, sha256_file, write_json, write_text
+from data_prep.files import MANIFEST, fsync, read_json, sha256_file, write_json, write_text
+from trainer import rng
 from trainer.rundir import SCALARS, Run
+
+OPTIMIZER = "optimizer."
+"""What the optimizer's tensors are prefixed with; the model's have the names that transformers gives them."""
+FILE_BYTES = 256 * 2**20
+"""Of one rank's shard file: while it is written, memory holds it twice more, and Python waits for the copies."""
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
-def save(run: Run, step: int, engine: Any, scalars: dict[str, Any]) -> None:
-    """Writes checkpoints/step_N from all ranks; collective, and complete on every rank when it returns."""
-    final = run.checkpoint(step)
-    partial = final.with_name(f".{final.name}.partial")
-    if dist.get_rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
-    model, optimizer, numbers = _state(engine)
-    for name, tensors in (("model", model), ("optimizer", optimizer)):
-        writer = dcp.HuggingFaceStorageWriter(str(partial / name), save_distributed=True)
-        dcp.save(tensors, storage_writer=writer)
-    own = partial.glob(f"*/shard-{dist.get_rank() + 1:05}-*")
-    hashes: list[dict[str, str]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(hashes, {str(p.relative_to(partial)): sha256_file(p) for p in own})
-    if dist.get_rank() == 0:
-        state = {"step": step, "scheduler": engine.lr_scheduler.state_dict(), "optimizer": numbers, **scalars}
-        write_json(partial / SCALARS, state)
-        files = {SCALARS: sha256_file(partial / SCALARS)}
-        for part in hashes:
-            files |= part
-        write_json(partial / MANIFEST, {"step": step, "files": dict(sorted(files.items()))})
-        partial.rename(final)
-        write_text(run.latest, f"{final.name}\n")
-    dist.barrier()
-
-
-def load(run: Run, step: int, engine: Any) -> dict[str, Any]:
-    """Restores checkpoints/step_N into the engine; returns the scalars it was saved with."""
-    folder = run.checkpoint(step)
-    model, optimizer, _ = _state(engine)
-    for name, tensors in (("model", model), ("optimizer", optimizer)):
-        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder / name)))
-    state = read_json(folder / SCALARS)
-    options = StateDictOptions(strict=False)
-    set_model_state_dict(engine.module, model, options=options)
-    numbers = {k: torch.tensor(v) if k.endswith(".step") else v for k, v in state["optimizer"].items()}
-    set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **numbers}, options=_FLAT)
-    engine.lr_scheduler.load_state_dict(state["scheduler"])
-    return state
-
-
-def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]:
-    """(model tensors without the tied head, optimizer tensors, optimizer scalars), keyed by parameter name."""
-    model = get_model_state_dict(engine.module)
+def state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors of model and optimizer by name in the checkpoint, the optimizer's numbers by name in torch's)."""
+    tensors = get_model_state_dict(engine.module)
     if engine.module.config.tie_word_embeddings:
-        model.pop("lm_head.weight", None)
-    flat = get_optimizer_state_dict(engine.module, engine.optimizer, options=_FLAT)
-    tensors = {k: v for k, v in flat.items() if isinstance(v, torch.Tensor) and v.dim() > 0}
-    numbers = {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in flat.items() if k not in tensors}
-    return model, tensors, numbers
+        tensors.pop("lm_head.weight", None)
+    numbers = {}
+    for name, value in get_optimizer_state_dict(engine.module, engine.optimizer, options=_FLAT).items():
+        if isinstance(value, torch.Tensor) and value.dim() > 0:
+            tensors[OPTIMIZER + name] = value
+        else:
+            numbers[name] = value.item() if isinstance(value, torch.Tensor) else value
+    return tensors, numbers
+
+
+def load(folder: Path, engine: Any, seed: int, group: dist.ProcessGroup | None = None) -> dict[str, Any]:
+    """Restores a checkpoint into the engine and this process's generators; returns its state.json. Collective.
+
+    Tensors are resharded to the ranks that there are. A rank whose like was not there when the checkpoint was
+    saved, because their number was another, has its generators seeded from (seed, step, rank).
+    """
+    tensors, _ = state(engine)
+    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), process_group=group)
+    saved = read_json(folder / SCALARS)
+    model = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)}
+    set_model_state_dict(engine.module, model, options=StateDictOptions(strict=False))
+    optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
+    numbers = {k: torch.tensor(v) if k.endswith(".step") else v for k, v in saved["optimizer"].items()}
+    set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **numbers}, options=_FLAT)
+    engine.lr_scheduler.load_state_dict(saved["scheduler"])
+    if saved["ranks"] == dist.get_world_size():
+        rng.restore(read_json(folder / rank_file(dist.get_rank())))
+    else:
+        rng.seed(seed, saved["step"], dist.get_rank())
+    return saved
+
+
+def rank_file(rank: int) -> str:
+    """Name of the file with what belongs to one rank alone."""
+    return f"rank-{rank:05}.json"
+
+
+def split(tensors: dict[str, torch.Tensor], ranks: int) -> dict[str, int]:
+    """Tensor name -> number, from 1, of the file that its shards are in; a rank's file has about ``FILE_BYTES``."""
+    files, number, size = {}, 1, 0
+    for name, tensor in tensors.items():
+        share = tensor.numel() * tensor.itemsize // ranks
+        if size and size + share > FILE_BYTES:
+            number, size = number + 1, 0
+        files[name] = number
+        size += share
+    return files
+
+
+class Writer(dcp.HuggingFaceStorageWriter):
+    """Writes one checkpoint from all ranks; its last act, on the first rank, is to make it complete.
+
+    torch calls ``write_data`` on every rank, then ``finish`` on the first one once all have written; an error in
+    either is raised on every rank.
+    """
+
+    def __init__(self, run: Run, step: int, files: dict[str, int], shared: dict[str, Any], own: dict[str, Any]) -> None:
+        """``files`` is ``split``'s, ``shared`` becomes state.json, ``own`` is this rank's generators."""
+        self.run, self.step, self.shared, self.own = run, step, shared, own
+        self.folder = run.partial_checkpoint(step)
+        self.begin = time.monotonic()
+        super().__init__(str(self.folder), fqn_to_index_mapping=files, save_distributed=True)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Writes and flushes this rank's files; the result names each with its size and SHA-256."""
+        shards = {str(result.storage_data.relative_path) for result in super().write_data(plan, planner).value()}
+        own = rank_file(dist.get_rank())
+        write_json(self.folder / own, self.own)
+        future: Future[list[WriteResult]] = Future()
+        future.set_result([self._hashed(name) for name in (*sorted(shards), own)])
+        return future
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Writes state.json and the manifest, puts the folder in its place and points ``latest`` at it."""
+        write_json(self.folder / SCALARS, self.shared)
+        written = [self._hashed(SCALARS), *(file for rank in results for file in rank)]
+        hashes = {file.index.fqn: file.storage_data for file in sorted(written, key=lambda file: file.index.fqn)}
+        seconds = time.monotonic() - self.begin
+        write_json(self.folder / MANIFEST, {"step": self.step, "seconds": seconds, "files": hashes})
+        fsync(self.folder)
+        final = self.run.checkpoint(self.step)
+        self.folder.rename(final)
+        fsync(final.parent)
+        write_text(self.run.latest, f"{final.name}\n")
+
+    def _hashed(self, name: str) -> WriteResult:
+        path = self.folder / name
+        return WriteResult(MetadataIndex(name), path.stat().st_size, sha256_file(path))

@@ -19,19 +19,22 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import psutil
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from data_prep import provenance, tokens
-from data_prep.files import read_json, verify, write_json, writer
+from data_prep.files import read_json, write_json, write_text, writer
 from trainer import config as configs
-from trainer import loop, models, ranks, rundir, sampler
+from trainer import loop, models, ranks, resume, rundir, sampler, watchdog
+from trainer.identity import identity
 from trainer.metrics import StepMetrics, follow
+from trainer.retention import Retention, prune
 from trainer.rundir import PROVENANCE
 from trainer.stopping import SIGNALS, STOPPED, StopRequest
 
 CRASH_GRACE_SECONDS = 10
-"""How long ranks may take to report after another one has crashed; none can save without it."""
+"""How long ranks may take to report after another one has crashed or hung; none can save without it."""
 POLL_SECONDS = 0.2
 
 
@@ -39,7 +42,7 @@ def train(config: DictConfig) -> int:
     """Trains ``config``'s run from where it stands to its end; returns the exit code.
 
     Starts ``train.ranks`` processes here; under srun this process is one rank. Raises ValueError when the
-    run was started with other values, another process is writing it, or its newest checkpoint is damaged.
+    run was started with other values, another process is writing it, or it cannot go on from its checkpoints.
     """
     if not ranks.under_slurm(os.environ):
         with _attempt(config) as (run, attempt):
@@ -56,30 +59,26 @@ def train(config: DictConfig) -> int:
 
 @contextmanager
 def _attempt(config: DictConfig) -> Iterator[tuple[rundir.Run, Path]]:
-    """The run, held as its one writer, and the folder of a new attempt with its frozen configuration."""
+    """The run, held as its one writer, and the folder of a new attempt, which goes on from the newest checkpoint.
+
+    Checkpoints are read through and compared with their hashes here, once, before a rank loads anything.
+    """
     _check_fits(config)
     run = rundir.start(config)
     with writer(run.lock):
         models.materialise(config)
-        _check_resume(run, config)
+        trained_from = identity(config)
+        start = resume.choose(run, trained_from)
+        resume.prepare(run, start)
+        prune(run, Retention.of(config.train))
         attempt = run.new_attempt()
         configs.write(config, attempt / "config.yaml")
-        write_json(attempt / PROVENANCE, {"git": provenance.git_commit(), "versions": provenance.versions()})
+        made = {"git": provenance.git_commit(), "versions": provenance.versions()}
+        write_json(attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step})
+        write_text(attempt / "log", "".join(f"{note}\n" for note in start.notes))
+        for note in start.notes:
+            print(note, flush=True)
         yield run, attempt
-
-
-def _check_resume(run: rundir.Run, config: DictConfig) -> None:
-    """Raises ValueError when the newest checkpoint is damaged or was trained on another build of the dataset."""
-    identity = loop.dataset_identity(config)
-    if not run.checkpoints:
-        return
-    newest = run.checkpoint(run.checkpoints[-1])
-    verify(newest)
-    if read_json(newest / rundir.SCALARS)["dataset"] != identity:
-        raise ValueError(
-            f"{newest} was trained on another build of dataset {config.data.name}: "
-            "restore that build, or name a new run with run.name=NAME"
-        )
 
 
 def _check_fits(config: DictConfig) -> None:
@@ -93,21 +92,39 @@ def _check_fits(config: DictConfig) -> None:
 def _launch(run: rundir.Run, attempt: Path, config: DictConfig) -> int:
     processes: list[subprocess.Popen[bytes]] = []
     with _forwarding(processes) as forwarded, tempfile.TemporaryDirectory() as meeting:
-        with (attempt / "log").open("w", encoding="utf-8") as log:
+        with (attempt / "log").open("a", encoding="utf-8") as log:
             for process in _spawn(run, attempt, config, log, f"file://{meeting}/ranks"):
                 processes.append(process)
                 if forwarded:  # before this rank was there
                     process.send_signal(forwarded[0])
-        codes = _wait(processes, attempt)
-    if (attempt / loop.OUTCOME).exists():
-        return loop.exit_code(read_json(attempt / loop.OUTCOME)["status"])
-    if forwarded:
+        codes, stuck = _wait(processes, attempt)
+    status = read_json(attempt / loop.OUTCOME)["status"] if (attempt / loop.OUTCOME).exists() else None
+    hung = _keep_stacks(attempt, len(processes))
+    if status in ("finished", "stopped"):
+        return loop.exit_code(status)
+    if forwarded and not (attempt / "metrics.jsonl").exists():  # before there was anything to save
         return STOPPED
     tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-    failed = ", ".join(f"rank {r} exited {code}" for r, code in enumerate(codes) if code)
+    failed = [f"rank {r} {stuck.get(r, f'exited {code}')}" for r, code in enumerate(codes) if code]
+    if hung:
+        minutes = f"train.hang_minutes={config.train.hang_minutes}"
+        failed.append(f"no sign of life for {minutes} on rank {', '.join(map(str, hung))}: their stacks are in the log")
     print("\n".join(tail), file=sys.stderr)
-    print(f"training failed ({failed}); the whole log is {attempt / 'log'}", file=sys.stderr)
-    return loop.USAGE if loop.USAGE in codes else 1
+    print(f"training failed ({'; '.join(failed)}); the whole log is {attempt / 'log'}", file=sys.stderr)
+    return loop.USAGE if loop.USAGE in codes else loop.FAILED
+
+
+def _keep_stacks(attempt: Path, count: int) -> list[int]:
+    """Moves what hung ranks left into the attempt's log; returns these ranks."""
+    hung = []
+    with (attempt / "log").open("a", encoding="utf-8") as log:
+        for rank in range(count):
+            path = watchdog.stacks(attempt, rank)
+            if path.exists() and path.stat().st_size:
+                hung.append(rank)
+                log.write(f"rank {rank} gave no sign of life; its threads:\n{path.read_text(encoding='utf-8')}\n")
+            path.unlink(missing_ok=True)
+    return hung
 
 
 def _spawn(
@@ -154,9 +171,13 @@ def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]
             signal.signal(number, handler)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> list[int]:
-    """Waits for all ranks, showing their progress; after a crash the others are ended. Returns their exit codes."""
+def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> tuple[list[int], dict[int, str]]:
+    """Waits for all ranks, showing their progress; after a crash the others are ended.
+
+    Returns (their exit codes, what those were doing that had to be ended, by rank).
+    """
     crashed: float | None = None
+    stuck: dict[int, str] = {}
     with tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
         steps = follow(attempt / "metrics.jsonl")
         while any(process.poll() is None for process in processes):
@@ -165,10 +186,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> list[int]:
             if crashed is None and any(process.poll() for process in processes):
                 crashed = time.monotonic()
             if crashed is not None and time.monotonic() > crashed + CRASH_GRACE_SECONDS:
-                for process in processes:
-                    process.kill()
+                for rank, process in enumerate(processes):
+                    if process.poll() is None:
+                        stuck.setdefault(rank, f"did not end by itself ({psutil.Process(process.pid).status()})")
+                        process.kill()
         _show(steps, bar)
-    return [process.wait() for process in processes]
+    return [process.wait() for process in processes], stuck
 
 
 def _show(steps: Iterator[StepMetrics | None], bar: tqdm) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from verl.utils.device import get_device_name, get_torch_device
 
 from trainer.flops import peak_flops
-from trainer.metrics import StepMetrics
+from trainer.metrics import StepMetrics, finite
 from trainer.stepping import Done
 
 
@@ -25,22 +25,25 @@ class Meter:
         self.peak = peak_flops(torch.cuda.get_device_name()) if on_gpu and bf16 else None
 
     def gather(
-        self, step: int, epoch: int, done: Done, asked: bool, val_loss: float | None
-    ) -> tuple[StepMetrics, bool]:
-        """(metrics of step ``step`` (1-based), whether any rank was asked to stop); collective."""
+        self, step: int, epoch: int, done: Done, val_loss: float | None, asked: bool, saved: bool
+    ) -> tuple[StepMetrics, bool, bool]:
+        """(metrics of step ``step`` (1-based), whether ``asked`` and whether ``saved`` holds on any rank); collective.
+
+        ``asked``: this rank was asked to stop; ``saved``: it knows that the save in flight has ended.
+        """
         memory = get_torch_device().max_memory_allocated() / 1e9
-        mine = torch.tensor([done.loss, done.seconds, done.data_seconds, memory, asked], dtype=torch.float64)
+        mine = torch.tensor([done.loss, done.seconds, done.data_seconds, memory, asked, saved], dtype=torch.float64)
         everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
         dist.all_gather_into_tensor(everyone, mine)
-        loss, seconds, data_seconds, memories, stops = everyone.view(self.world, -1).unbind(1)
+        loss, seconds, data_seconds, memories, stops, saves = everyone.view(self.world, -1).unbind(1)
         slowest = seconds.max().item()
         rate = done.tokens / slowest
         metrics = StepMetrics(
             step=step,
             total=self.total,
             epoch=epoch,
-            loss=loss.sum().item(),
-            grad_norm=done.grad_norm,
+            loss=finite(loss.sum().item()),
+            grad_norm=finite(done.grad_norm),
             lr=done.lr,
             tokens=done.tokens,
             tokens_per_s=rate,
@@ -53,7 +56,7 @@ class Meter:
             fill=done.fill,
             peak_memory_gb=memories.max().item(),
             eta_s=(time.monotonic() - self.begin) / (step - self.first) * (self.total - step),
-            skipped=not torch.isfinite(torch.tensor(done.grad_norm)).item(),
+            skipped=finite(done.grad_norm) is None,
             val_loss=val_loss,
         )
-        return metrics, bool(stops.any())
+        return metrics, bool(stops.any()), bool(saves.any())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import write_jsonl
-from trainer.rundir import Run
+from data_prep.files import read_json, write_jsonl
+from trainer.rundir import PROVENANCE, Run
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class StepMetrics:
     step: int
     total: int
     epoch: int
-    loss: float
-    """Mean over the supervised tokens of the global batch."""
-    grad_norm: float
-    """Before clipping."""
+    loss: float | None
+    """Mean over the supervised tokens of the global batch; None when it is not finite."""
+    grad_norm: float | None
+    """Before clipping; None when it is not finite."""
     lr: float
     tokens: int
     """All tokens of the global batch, prompts included."""
@@ -52,8 +53,8 @@ class StepMetrics:
         minutes, seconds = divmod(round(self.eta_s), 60)
         parts = [
             f"step {self.step}/{self.total}",
-            f"loss {self.loss:.4f}",
-            f"grad norm {self.grad_norm:.3f}{' (not finite: step skipped)' if self.skipped else ''}",
+            f"loss {_shown(self.loss, '.4f')}",
+            f"grad norm {_shown(self.grad_norm, '.3f')}{' (step skipped)' if self.skipped else ''}",
             f"lr {self.lr:.2e}",
             f"tokens {self.tokens:,}",
             f"tokens/s {self.tokens_per_s:,.0f}",
@@ -66,8 +67,17 @@ class StepMetrics:
         return "  ".join(parts)
 
     def json(self) -> str:
-        """The step as one JSON line, newline included."""
-        return json.dumps(asdict(self)) + "\n"
+        """The step as one line of strict JSON, newline included."""
+        return json.dumps(asdict(self), allow_nan=False) + "\n"
+
+
+def finite(value: float) -> float | None:
+    """``value``, or None, which JSON has, when it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)
 
 
 def follow(path: Path) -> Iterator[StepMetrics | None]:
@@ -86,19 +96,25 @@ def follow(path: Path) -> Iterator[StepMetrics | None]:
 
 
 def read(run: Run) -> list[dict[str, Any]]:
-    """The run's steps in order, from its attempts' files, the last attempt winning each step."""
+    """The run's steps in order: of each attempt's steps, those up to the checkpoint that the next one started from.
+
+    A step that an attempt writes again, because its validation was cut short, is taken as written last.
+    """
     steps: dict[int, dict[str, Any]] = {}
     for attempt in run.attempts:
-        path = attempt / "metrics.jsonl"
-        if not path.exists():
+        made = attempt / PROVENANCE
+        if not made.exists():  # it was ended before it began
             continue
-        lines = [
-            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"
-        ]
-        if lines:
-            steps = {step: values for step, values in steps.items() if step < lines[0]["step"]}
-        steps |= {line["step"]: line for line in lines}
+        first = read_json(made)["first_step"]
+        steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(attempt)
     return [steps[step] for step in sorted(steps)]
+
+
+def of_attempt(attempt: Path) -> dict[int, dict[str, Any]]:
+    """The steps that an attempt wrote, a line that was cut short left out."""
+    path = attempt / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return {values["step"]: values for values in (json.loads(line) for line in lines if line[-1] == "\n")}
 
 
 def rebuild(run: Run) -> None:

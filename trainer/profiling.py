@@ -35,7 +35,18 @@ class Profiler:
             self.profile = profile(record_shapes=True)
             self.profile.start()
         yield
-        if self.profile is not None and number == self.last:
+        if number == self.last:
+            self._write()
+
+    def __enter__(self) -> Profiler:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Writes the steps traced so far, also when a stop falls among them."""
+        self._write()
+
+    def _write(self) -> None:
+        if self.profile is not None:
             self.profile.stop()
             self.profile.export_chrome_trace(str(self.path))
             self.profile = None

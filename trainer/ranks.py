@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
     """True inside a task that srun started."""
@@ -45,10 +43,11 @@ def check_device(device: str) -> None:
         )
 
 
-def join(device: str, rendezvous: str) -> int:
+def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10)) -> int:
     """Joins the process group; returns this process's rank.
 
-    ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm.
+    ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm. ``timeout``
+    is how long a collective waits for a rank.
     """
     import torch
     import torch.distributed as dist
@@ -60,7 +59,7 @@ def join(device: str, rendezvous: str) -> int:
         init_method=rendezvous,
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
-        timeout=COLLECTIVE_TIMEOUT,
+        timeout=timeout,
     )
     return dist.get_rank()
 

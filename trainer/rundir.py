@@ -14,7 +14,7 @@ from trainer import config as configs
 SCALARS = "state.json"
 """In a checkpoint's folder: step, scheduler and every other number."""
 PROVENANCE = "provenance.json"
-"""In an attempt's folder: git commit and package versions."""
+"""In an attempt's folder: git commit, package versions, model and dataset, and the step it started after."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,28 @@ class Run:
     def checkpoint(self, step: int) -> Path:
         return self.root / "checkpoints" / f"step_{step}"
 
+    def partial_checkpoint(self, step: int) -> Path:
+        """A checkpoint that is being written, or whose writing was cut off."""
+        return self.root / "checkpoints" / f".step_{step}.partial"
+
+    def deleted_checkpoint(self, step: int) -> Path:
+        """A checkpoint that is being deleted."""
+        return self.root / "checkpoints" / f".step_{step}.deleted"
+
+    @property
+    def partial_checkpoints(self) -> list[Path]:
+        return sorted((self.root / "checkpoints").glob(".step_*.partial"))
+
+    @property
+    def deleted_checkpoints(self) -> list[Path]:
+        return sorted((self.root / "checkpoints").glob(".step_*.deleted"))
+
     def export(self, step: int) -> Path:
         return self.root / "export" / f"step_{step}"
+
+    def export_lease(self, step: int) -> Path:
+        """Held by whoever exports a checkpoint, or deletes it."""
+        return self.root / "export" / f".step_{step}.lock"
 
     @property
     def checkpoints(self) -> list[int]:

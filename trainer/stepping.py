@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +72,20 @@ class Stepper:
             seconds=time.monotonic() - begin,
         )
 
-    def validate(self, held_out: TokenDataset) -> float:
-        """Mean loss over the supervised tokens of all held-out rows, whatever the number of ranks."""
+    def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> float | None:
+        """Mean loss over the supervised tokens of all held-out rows, whatever the number of ranks.
+
+        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; then the result is None.
+        """
         plan = self._plan(held_out, range(len(held_out)))
+        total = 0.0
         with self.engine.eval_mode():
-            total = sum(self.engine.evaluate([[held_out[row] for row in micro]]) for micro in plan[self.group])
+            for micro in plan[self.group]:
+                stop = torch.tensor(int(asked()))
+                dist.all_reduce(stop, dist.ReduceOp.MAX)
+                if stop:
+                    return None
+                total += self.engine.evaluate([[held_out[row] for row in micro]])
         summed = torch.tensor(total, dtype=torch.float64)
         dist.all_reduce(summed)
         return summed.item() / sum(map(held_out.supervised, range(len(held_out))))

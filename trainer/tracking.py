@@ -32,6 +32,10 @@ class Tracker:
         if self.wandb is not None:
             self.wandb.finish()
 
+    def sync(self) -> None:
+        """Flushes the JSON lines to the disk, so that none is missing up to a checkpoint."""
+        os.fsync(self.lines.fileno())
+
     def log(self, metrics: StepMetrics) -> None:
         """Writes one step."""
         self.lines.write(metrics.json())

@@ -62,9 +62,9 @@ class Case:
 
 
 def step(rank: int, folder: Path, case: Case) -> None:
-    """Runs ``case`` as ``rank`` and leaves token losses, gradients and loss in FOLDER/rankN.pt."""
+    """Runs ``case`` as ``rank`` and leaves token losses, gradients, loss and new weights in FOLDER/rankN.pt."""
     import torch.distributed as dist
-    from torch.distributed.tensor import DTensor
+    from torch._dynamo.utils import counters
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(case.ranks)}
     ranks.join("cpu", f"file://{folder}/meeting")
@@ -72,22 +72,42 @@ def step(rank: int, folder: Path, case: Case) -> None:
     _break(case.broken)
     made = rows()
     mine = case.plan[engine.get_data_parallel_rank()]
-    losses = []
-    with engine.eval_mode(), torch.no_grad():
-        for micro in mine:
-            packed = engine.pack([made[i] for i in micro])
-            losses += _by_row(micro, packed, engine.forward(packed)[1], engine)
-    engine.optimizer_step = lambda: 0.0  # leaves the gradients to be read
+    ran: list[tuple[Any, torch.Tensor]] = []
+    grads: dict[str, torch.Tensor] = {}
+    forward, optimize = engine.forward, engine.optimizer_step
+
+    def forward_and_keep(packed: Any, scale: float) -> Any:
+        out = forward(packed, scale)
+        ran.append((packed, out[1]))
+        return out
+
+    def keep_and_optimize() -> float:
+        grads.update({name: _whole(p.grad) for name, p in engine.module.named_parameters()})
+        return optimize()
+
+    engine.forward, engine.optimizer_step = forward_and_keep, keep_and_optimize
     with engine.train_mode():
         tokens = SUPERVISED * (2 if case.broken == "normalisation" else 1)
         loss, _ = engine.train_step([[made[i] for i in micro] for micro in mine], tokens)
-        grads = {
-            name: (p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad).clone()
-            for name, p in engine.module.named_parameters()
-        }
-    torch.save({"losses": losses, "grads": grads, "loss": loss}, folder / f"rank{rank}.pt")
+        weights = {name: _whole(p.detach()) for name, p in engine.module.named_parameters()}
+    made_of = zip(mine, ran, strict=True)
+    saved = {
+        "losses": [part for micro, (packed, values) in made_of for part in _by_row(micro, packed, values, engine)],
+        "loss": loss,
+        "grads": grads,
+        "weights": weights,
+        "graphs": counters["stats"]["unique_graphs"],
+    }
+    torch.save(saved, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _whole(x: torch.Tensor) -> torch.Tensor:
+    """A copy of it, gathered from all ranks where it is sharded."""
+    from torch.distributed.tensor import DTensor
+
+    return (x.full_tensor() if isinstance(x, DTensor) else x).clone()
 
 
 def main(root: Path) -> None:

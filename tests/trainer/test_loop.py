@@ -25,7 +25,7 @@ def test_the_validation_loss_is_that_of_plain_transformers(short_run: Path) -> N
     rows = TokenDataset(folder / "data" / "tiny" / "tokens" / "test.arrow")
     model = AutoModelForCausalLM.from_pretrained(short_run / "base", dtype=torch.float32)
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    reader = dcp.HuggingFaceStorageReader(str(short_run / "checkpoints" / f"step_{STEPS}" / "model"))
+    reader = dcp.HuggingFaceStorageReader(str(short_run / "checkpoints" / f"step_{STEPS}"))
     dcp.load(state, storage_reader=reader, no_dist=True)
     total = 0.0
     with torch.no_grad():

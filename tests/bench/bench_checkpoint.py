@@ -1,0 +1,143 @@
+"""How long a checkpoint keeps training waiting, against a blocking save of the same state.
+
+    python -m tests.bench.bench_checkpoint
+
+Two gloo ranks of one thread each train a random Qwen3 of 50 million parameters on the CPU, 600 MB of state. The
+pause is the call plus what falls before the next optimizer step, on the slower rank; the blocking save is the
+same code waited for: shards written, flushed, hashed and committed. Steps go on while the shards are written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_prep import vocabulary
+from data_prep.files import read_json, write_json
+from tests.bench.table import Result, publish
+from tests.trainer.ranks import SUPERVISED, rows
+from trainer import config as configs
+from trainer import models, platform, ranks
+from trainer.rundir import Run
+
+RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
+SHARE = 0.25
+"""Of a blocking save that the pause may take."""
+MODEL = {
+    "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 4, "head_dim": 64,
+    "num_attention_heads": 16, "num_key_value_heads": 8,
+}  # fmt: skip
+
+
+def slowest(seconds: float) -> float:
+    """The largest of the ranks' figures."""
+    import torch.distributed as dist
+
+    value = torch.tensor(seconds, dtype=torch.float64)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value.item()
+
+
+def measure(rank: int, root: Path) -> None:
+    """Saves in turn in the background and blocking, and times steps; rank 0 leaves ROOT/times.json."""
+    import torch.distributed as dist
+
+    from trainer.build import build_engine
+    from trainer.retention import Retention
+    from trainer.saving import Saver
+    from trainer.watchdog import Watchdog, stacks
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    ranks.join("cpu", f"file://{root}/meeting")
+    engine = build_engine(configs.read(root / "config.yaml"), total_steps=1000)
+    watchdog = Watchdog(10, stacks(root, rank))
+    saver = Saver(Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo"))
+    made = rows()
+
+    def step() -> float:
+        begin = time.monotonic()
+        with engine.train_mode():
+            engine.train_step([made[rank::RANKS]], SUPERVISED)
+        return slowest(time.monotonic() - begin)
+
+    times: dict[str, list[float]] = {"pause": [], "blocking": [], "during": [], "alone": [], "save": []}
+    step()
+    for i in range(WARM + TIMES):
+        alone = [step() for _ in range(QUIET)]
+        begin = time.monotonic()
+        saver.save(2 * i, {})
+        pause = time.monotonic() - begin
+        during = []
+        while not slowest(saver.ended):
+            during.append(step())
+        save = time.monotonic() - begin
+        begin = time.monotonic()
+        saver.settle()
+        pause = slowest(pause + time.monotonic() - begin)
+        begin = time.monotonic()
+        saver.save(2 * i + 1, {})
+        saver.settle()
+        blocking = slowest(time.monotonic() - begin)
+        if i >= WARM:
+            found = {"pause": [pause], "blocking": [blocking], "during": during, "alone": alone, "save": [save]}
+            times = {name: values + found[name] for name, values in times.items()}
+    if rank == 0:
+        write_json(root / "times.json", times)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def prepare(root: Path) -> Any:
+    """A frozen configuration and its random model below ``root``."""
+    shape = [f"model.init.{key}={value}" for key, value in MODEL.items()]
+    config = configs.load("tiny", [f"run.root={root}/runs", f"data.dir={root}/data", *shape])
+    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    models.materialise(config)
+    configs.write(config, root / "config.yaml")
+    return config
+
+
+def main() -> None:
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    torch.set_num_threads(1)
+    platform.use("cpu")
+    importlib.import_module("trainer.engine")  # verl with it, once for both ranks
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        prepare(root)
+        processes = [context.Process(target=measure, args=(rank, root)) for rank in range(RANKS)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if codes := [process.exitcode for process in processes if process.exitcode]:
+            sys.exit(f"a rank failed: {codes}")
+        times = {name: statistics.median(values) for name, values in read_json(root / "times.json").items()}
+        (newest,) = (root / "run" / "checkpoints").glob("step_*")
+        megabytes = sum(p.stat().st_size for p in newest.iterdir()) / 1e6
+    case = f"{megabytes:.0f}MB/ranks{RANKS}"
+    blocking = times["blocking"]
+    publish(
+        "checkpoint",
+        [
+            Result(case, "pause of a save", "s", times["pause"], blocking, "blocking save", limit=SHARE * blocking),
+            Result(case, "step while writing", "s", times["during"], times["alone"], "step alone"),
+            Result(case, "call to commit", "s", times["save"]),
+        ],
+    )
+    if times["pause"] > SHARE * blocking:
+        sys.exit(f"a save holds up training for more than {SHARE:.0%} of a blocking one")
+
+
+if __name__ == "__main__":
+    main()

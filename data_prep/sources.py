@@ -34,7 +34,7 @@ class Source:
             assert self.generator is not None
             unit = Unit(None, generator=self.generator, rows=self.generator["problems"])
             return [unit], {"generator": self.generator}
-        hub = {"hub": self.name, "config": self.hub_config, "split": self.split} if self._is_hub() else {}
+        hub = {"hub": self.name, "config": self.hub_config, "split": self.split} if self.is_hub else {}
         if hub:
             from data_prep.hub import download
 
@@ -56,9 +56,12 @@ class Source:
         same = all(recorded.get(key) == value for key, value in named.items())
         return same and self.revision in (None, recorded["revision"])
 
-    def _is_hub(self) -> bool:
+    @property
+    def is_hub(self) -> bool:
+        """Whether ``name`` is a dataset's on the hub, as it is neither the generator nor a file here."""
         path = Path(self.name)
-        return not (glob.has_magic(self.name) or path.suffix in SUFFIXES or path.exists())
+        local = self.name == "arithmetic" or glob.has_magic(self.name) or path.suffix in SUFFIXES or path.exists()
+        return not local
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# sbatch slurm/sft_4b.sh [key=value ...]
+# sbatch slurm/sft_4b.sh [recipe=NAME] [key=value ...]                        train, over as many requeues as it takes
+# slurm/sft_4b.sh --dry-run [--nodes=N] [recipe=NAME] [key=value ...]        show what that would run
 #SBATCH --job-name=sft_4b
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=4
@@ -7,5 +8,9 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 #SBATCH --output=%x-%j.log
-source "$SLURM_SUBMIT_DIR/slurm/lib.sh"
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=USR1@600
+# shellcheck source=slurm/lib.sh
+source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "call sbatch in the checkout, not in $PWD" >&2; exit 2; }
 train sft_4b "$@"

@@ -14,14 +14,17 @@ ALLOWED = {
     "data_prep": {"data_prep"},
     "trainer": {"data_prep", "trainer"},
     "eval": {"data_prep", "trainer", "eval"},
+    "slurm": {"data_prep", "trainer", "slurm", "warmstart"},
 }
 PACKAGES = ("data_prep", "trainer", "eval", "recipes", "slurm")
 MODULES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
 LIGHT = (
     "data_prep.schema", "data_prep.build", "data_prep.chat", "data_prep.answers", "data_prep.benchmarks",
     "trainer.config", "trainer.rundir", "trainer.launcher", "trainer.status", "trainer.sampler",
-    "trainer.balance", "trainer.flops", "trainer.planning.plan", "trainer.metrics",
-    "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "warmstart",
+    "trainer.balance", "trainer.flops", "trainer.planning.plan", "trainer.metrics", "trainer.doctor.examine",
+    "trainer.prefetch",
+    "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "eval.card", "warmstart",
+    "slurm.start", "slurm.rank", "slurm.requeue", "slurm.watch", "slurm.forecast",
 )  # fmt: skip
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers")
 

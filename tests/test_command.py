@@ -10,7 +10,10 @@ import pytest
 
 from tests.conftest import environment, warmstart
 
-VERBS = ("data", "inspect", "train", "export", "eval", "grade", "report", "status", "run")
+VERBS = (
+    "data", "inspect", "doctor", "prefetch", "plan", "train", "export", "eval", "grade", "report", "status", "watch",
+    "run",
+)  # fmt: skip
 
 
 def test_help_comes_at_once_and_lists_the_verbs() -> None:

@@ -2,49 +2,126 @@
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from data_prep.files import read_json
+from data_prep.files import MANIFEST, held, read_json
 from trainer import metrics
+from trainer.costs import Cost, costs, shown
 from trainer.loop import OUTCOME
-from trainer.rundir import Run, is_complete
+from trainer.rundir import PROVENANCE, Run, is_complete
+
+BASE = "base"
+REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
+"""What the job scripts note in the run: why a job was requeued or not, and which evaluations were submitted."""
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Attempts with their outcomes, the last step, checkpoints, exports and evaluations."""
+    """Attempts, progress, checkpoints, exports, evaluations and device-hours, as plain values.
+
+    Times are seconds; ``checkpoint_age_s`` is since the newest checkpoint was complete.
+    """
     steps = metrics.read(run)
-    last = steps[-1] if steps else None
+    last = steps[-1] if steps else {}
+    done = [folder for folder in run.evaluations if is_complete(folder)]
+    newest = run.checkpoint(run.checkpoints[-1]) / MANIFEST if run.checkpoints else None
     return {
         "run": str(run.root),
-        "attempts": {a.name: _outcome(a) for a in run.attempts},
-        "step": last["step"] if last else 0,
-        "total": last["total"] if last else None,
-        "loss": last["loss"] if last else None,
-        "tokens_per_s": last["tokens_per_s"] if last else None,
-        "eta_s": last["eta_s"] if last else None,
+        "running": held(run.lock),
+        "attempts": [_attempt(run, attempt) for attempt in run.attempts],
+        "step": last.get("step", 0),
+        **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
         "checkpoints": run.checkpoints,
+        "checkpoint_age_s": None if newest is None else time.time() - newest.stat().st_mtime,
         "exports": run.exports,
-        "evaluations": {e.name: "done" if is_complete(e) else "incomplete" for e in run.evaluations},
+        "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations} | _pending(run),
+        "device_hours": [asdict(cost) for cost in costs(run, done)],
         "log": next((str(a / "log") for a in reversed(run.attempts) if (a / "log").exists()), None),
     }
 
 
+def is_trained(run: Run) -> bool:
+    """Whether the last attempt came to the last step and its checkpoint is there."""
+    outcome = read_json(run.attempts[-1] / OUTCOME) if run.attempts and (run.attempts[-1] / OUTCOME).exists() else {}
+    return outcome.get("status") == "finished" and outcome["total"] in run.checkpoints
+
+
 def table(values: dict[str, Any]) -> str:
-    """``status`` as aligned lines."""
-    width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {_cell(value)}" for key, value in values.items())
+    """``status`` for a terminal."""
+    step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
+    progress = f"step {step:,}" + (f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else "")
+    if rate:
+        progress += f", {rate:,.0f} tokens/s"
+    if eta is not None and step != total:
+        progress += f", ETA {_duration(eta)}" if values["running"] else f", {_duration(eta)} left to train"
+    saved = ", ".join(map(str, values["checkpoints"])) or "none"
+    if values["checkpoint_age_s"] is not None:
+        saved += f" (the newest {_duration(values['checkpoint_age_s'])} old)"
+    log = values["log"]
+    rows = [
+        ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
+        ("training", progress),
+        *((f"attempt {a['attempt']}", _told(a)) for a in values["attempts"]),
+        ("checkpoints", saved),
+        ("exports", ", ".join(map(str, values["exports"])) or "none"),
+        *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
+        *((cost.stage, f"{shown(cost)}; {cost.note}") for cost in (Cost(**c) for c in values["device_hours"])),
+        ("log", f"tail -f {log}" if values["running"] else log or "none yet"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
-def _outcome(attempt: Any) -> str:
-    path = attempt / OUTCOME
-    return read_json(path)["status"] if path.exists() else "no outcome (running, or killed)"
+def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
+    steps = metrics.of_attempt(attempt)
+    made, ended = (read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME))
+    running = attempt == run.attempts[-1] and held(run.lock)
+    number = int(attempt.name)
+    requeues = [n for n in _notes(run, REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
+    return {
+        "attempt": number,
+        "outcome": ended.get("status", "running" if running else "cut off"),
+        "reason": ended.get("reason") or (requeues[-1]["reason"] if requeues else None),
+        "first_step": made.get("first_step"),
+        "last_step": max(steps, default=None),
+    }
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return "-" if value is None else str(value)
+def _told(attempt: dict[str, Any]) -> str:
+    text = attempt["outcome"]
+    if attempt["last_step"] is not None:
+        text += f", steps {attempt['first_step'] + 1:,} to {attempt['last_step']:,}"
+    return f"{text}: {attempt['reason']}" if attempt["reason"] else text
+
+
+def _evaluation(folder: Path) -> str:
+    if is_complete(folder):
+        return "done"
+    return "running" if held(folder / "lock") else "interrupted"
+
+
+def _pending(run: Run) -> dict[str, str]:
+    """What could be evaluated, and has no evaluation yet."""
+    begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
+    submitted = {note["label"].rpartition("_")[2]: note["job"] for note in _notes(run, SUBMISSIONS)}
+    states = {}
+    for label in [BASE, *(f"step_{step}" for step in sorted({*run.checkpoints, *run.exports}))]:
+        if label not in begun:
+            job = submitted.get(label.rpartition("_")[2])
+            states[label] = "pending" if job is None else f"pending, job {job}"
+    return states
+
+
+def _notes(run: Run, name: str) -> list[dict[str, Any]]:
+    """The whole lines of a file that grows."""
+    path = run.root / name
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# sbatch slurm/eval.sh RUN base|STEP [key=value ...]      export, rollouts, grades, report; goes on after a time limit
+#SBATCH --job-name=warmstart-eval
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --time=12:00:00
+#SBATCH --output=%x-%j.log
+#SBATCH --export=NONE
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+# shellcheck source=slurm/lib.sh
+source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "call sbatch in the checkout, not in $PWD" >&2; exit 2; }
+evaluate "$@"

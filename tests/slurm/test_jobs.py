@@ -1,0 +1,136 @@
+"""Training jobs on a real cluster: over two nodes, stopped, killed and requeued."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_prep.files import read_json
+from slurm import journal
+from tests.slurm.conftest import Site
+from trainer.rundir import Run
+
+
+def decisions(run: Run) -> list[tuple[str, bool]]:
+    return [(line["ended"], line["requeued"]) for line in journal.read(run.root / "requeues.jsonl")]
+
+
+def ranks(site: Site, job: str) -> list[psutil.Process]:
+    """The processes of a job's ranks, by rank."""
+    found = {}
+    for process in site.cluster.processes():
+        environment = process.environ()
+        is_rank = "slurm.rank" in process.cmdline() and process.name() != "srun"
+        if is_rank and environment.get("SLURM_JOB_ID") == job:
+            found[int(environment["SLURM_PROCID"])] = process
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["train.lrr=1"], "did you mean train.lr?"), (["data.name=none"], "dataset none is not built")],
+)
+def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[str], said: str) -> None:
+    job = site.train("run.name=wrong", *words)
+    ended = site.cluster.wait(job)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
+    assert said in site.log(job) and "Traceback" not in site.log(job)
+    assert site.run("wrong").checkpoints == []
+
+
+def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> None:
+    job, run = trained
+    assert site.cluster.job(job)["NumNodes"] == "2"
+    state = read_json(run.checkpoint(run.checkpoints[-1]) / "state.json")
+    assert (state["step"], state["ranks"]) == (44, 2)
+    assert decisions(run) == [("done", False)]
+
+
+def test_each_checkpoint_and_the_base_are_submitted_once(site: Site, trained: tuple[str, Run]) -> None:
+    _, run = trained
+    submitted = {line["label"]: line["job"] for line in journal.read(run.root / "submissions.jsonl")}
+    assert list(submitted) == ["base", *map(str, run.checkpoints)]
+    for label, job in submitted.items():
+        shown = site.cluster.call("scontrol", "show", "job", "-o", job)
+        assert f"slurm/eval.sh {run.root} {label} " in shown and "JobState=PENDING" in shown
+
+
+@pytest.mark.slow
+def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: tuple[str, Run]) -> None:
+    run = site.run("disturbed")
+    job = site.train("run.name=disturbed", "train.epochs=4", "train.save_every=22")
+    for number, disturb in enumerate((("scancel", "--signal=USR1"), ("scontrol", "requeue")), 1):
+        site.until_step(run, 12 * number, attempt=number)
+        site.cluster.call(*disturb, job)
+    ended = site.cluster.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "2"), site.log(job)
+    assert [read_json(a / "outcome.json")["status"] for a in run.attempts] == ["stopped", "stopped", "finished"]
+    assert decisions(run)[0] == ("stopped", True) and decisions(run)[-1] == ("done", False)
+    assert site.weights(run) == site.weights(trained[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
+def test_a_killed_rank_or_node_daemon_is_requeued(site: Site, trained: tuple[str, Run], victim: str) -> None:
+    run = site.run(f"killed {victim}")
+    job = site.train(f"run.name='killed {victim}'", "train.epochs=4", "train.save_every=22")
+    site.until_step(run, 24)
+    process = ranks(site, job)[1]
+    if victim == "slurmstepd":
+        parent = process.parent()
+        assert parent is not None and "slurmstepd" in parent.name()
+        process = parent
+    process.send_signal(signal.SIGKILL)
+    ended = site.cluster.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), site.log(job)
+    assert decisions(run) == [("crashed", True), ("done", False)]
+    assert site.weights(run) == site.weights(trained[1])
+
+
+@pytest.mark.slow
+def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> None:
+    words = ("train.epochs=1", "train.max_steps=3", "train.save_every=1")
+    limited = site.train("run.name=limited", *words, options=("--time=1", "--signal=USR1@1"))
+    whole = site.train("run.name=unlimited", *words)
+    assert site.cluster.wait(whole)["JobState"] == "COMPLETED", site.log(whole)
+    ended = site.cluster.wait(limited, seconds=600)
+    assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 2, site.log(limited)
+    run = site.run("limited")
+    assert decisions(run) == [*[("stopped", True)] * int(ended["Restarts"]), ("done", False)]
+    assert site.weights(run) == site.weights(site.run("unlimited"))
+
+
+@pytest.mark.slow
+def test_two_runs_share_nodes(site: Site) -> None:
+    jobs = {name: site.train(f"run.name={name}", "train.max_steps=4") for name in ("left", "right")}
+    for name, job in jobs.items():
+        assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
+        assert site.cluster.job(job)["NodeList"] == "n[1-2]"
+        assert decisions(site.run(name)) == [("done", False)]
+    assert site.weights(site.run("left")) == site.weights(site.run("right"))
+
+
+@pytest.mark.slow
+def test_an_array_trains_a_run_a_task(site: Site) -> None:
+    job = site.train("run.name=seed-%a", "train.seed=%a", "train.max_steps=2", options=("--array=1-2",))
+    for index in ("1", "2"):
+        site.cluster.wait(f"{job}_{index}")
+        assert decisions(site.run(f"seed-{index}")) == [("done", False)]
+
+
+@pytest.mark.slow
+def test_where_nodes_may_not_submit_the_login_node_does(site: Site) -> None:
+    fake = site.folder / "no-sbatch-here" / "sbatch"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'sbatch: error: only from the login node' >&2; exit 1\n")
+    fake.chmod(0o755)
+    job = site.train("run.name=quiet", "train.max_steps=2")
+    assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
+    Path(fake).unlink()
+    fake.parent.rmdir()
+    run = site.run("quiet")
+    assert "only from the login node" in site.log(job) and f"warmstart watch {Path('runs/quiet')}" in site.log(job)
+    assert journal.read(run.root / "submissions.jsonl") == []
+    site.cluster.call(*site.command("watch", "quiet"), cwd=site.folder)
+    assert [line["label"] for line in journal.read(run.root / "submissions.jsonl")] == ["base", "2"]

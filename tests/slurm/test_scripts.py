@@ -1,0 +1,119 @@
+"""The job scripts without a cluster: clean shell, and a dry run that says what would run at any size."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm.start import PORTS, free_port
+from tests.conftest import ROOT
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = Path(sys.prefix) / "bin" / "shellcheck"
+    files = [str(p.relative_to(ROOT)) for pattern in ("*.sh", "*.env") for p in (ROOT / "slurm").glob(pattern)]
+    done = subprocess.run([shellcheck, "--external-sources", *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts in a folder with a space, beside this checkout's packages."""
+    folder = tmp_path_factory.mktemp("scripts") / "a checkout"
+    shutil.copytree(ROOT / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("site.env", "__pycache__"))
+    for name in ("data_prep", "trainer", "eval", "recipes", "warmstart.py"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def dry_run(checkout: Path, site: str, *words: str) -> tuple[list[str], str]:
+    """The command lines and the facts that a script's dry run prints."""
+    (checkout / "slurm" / "site.env").write_text(f"VENV={sys.prefix}\n{site}")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    return [x for x in lines if not x.startswith("#")], "\n".join(x for x in lines if x.startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "files"),
+    # 48.27 GB are 179.8 files of 256 MiB, which each rank rounds up (45, 12, 3, 1), its generators, and two more.
+    [(1, 4 * 46 + 2), (4, 16 * 13 + 2), (16, 64 * 4 + 2), (128, 512 * 2 + 2)],
+)
+def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) -> None:
+    site = "export SBATCH_ACCOUNT=p200000\n"
+    script = ("slurm/sft_4b.sh", "--dry-run", f"--nodes={nodes}", "train.lr=2e-5")
+    (submit, preflight, start), facts = dry_run(checkout, site, *script)
+    assert shlex.split(submit) == [
+        "SBATCH_ACCOUNT=p200000", "sbatch", f"--nodes={nodes}", "slurm/sft_4b.sh", "train.lr=2e-5",
+    ]  # fmt: skip
+    port = re.search(r"MASTER_PORT=(\d+)", start)
+    assert port and int(port[1]) in PORTS
+    srun = [
+        "srun", f"--nodes={nodes}", "--ntasks-per-node=4", "--cpus-per-task=8",
+        f"--export=ALL,MASTER_ADDR=FIRST_NODE,MASTER_PORT={port[1]}",
+    ]  # fmt: skip
+    python = f"{sys.prefix}/bin/python"
+    assert shlex.split(preflight) == [
+        *srun, "--kill-on-bad-exit=0", python, "-m", "warmstart", "doctor", "sft_4b", "train.lr=2e-5",
+    ]  # fmt: skip
+    assert shlex.split(start) == [
+        *srun, "--kill-on-bad-exit=1", python, "-m", "slurm.rank", "runs/sft_4b", "sft_4b", "train.lr=2e-5",
+    ]  # fmt: skip
+    for fact in (
+        f"rank 0 of {4 * nodes} on the first node", "the others have 60 minutes",
+        "10 without a sign of life", "600 s before the time limit", f"checkpoint: {files:,} files", "48.3 GB",
+    ):  # fmt: skip
+        assert fact in facts
+
+
+def test_the_site_decides_image_and_overrides(checkout: Path) -> None:
+    site = "IMAGE='/scratch/an image.sif' OVERRIDES=('run.root=/scratch/my runs')\n"
+    (_, _, start), _ = dry_run(checkout, site, "slurm/sft_8b.sh", "--dry-run", "recipe=sft_4b", "run.name=x")
+    words = shlex.split(start)
+    assert words[words.index("apptainer") :] == [
+        "apptainer", "exec", "--nv", "--bind", str(checkout), "--pwd", str(checkout), "/scratch/an image.sif", "python",
+        "-m", "slurm.rank", "/scratch/my runs/x", "sft_4b", "run.root=/scratch/my runs", "run.name=x",
+    ]  # fmt: skip
+    (_, evaluation), _ = dry_run(
+        checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", "12", "eval.limit=3"
+    )
+    assert shlex.split(evaluation)[-6:] == ["-m", "warmstart", "eval", "/scratch/my runs/x", "12", "eval.limit=3"]
+
+
+def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("", port))
+        taken.listen()
+        monkeypatch.setattr("random.sample", lambda *_: [port, port + 1])
+        assert free_port() == port + 1
+
+
+def test_the_images_build_script_is_clean(tmp_path: Path) -> None:
+    text = (ROOT / "slurm" / "warmstart.def").read_text()
+    header, *sections = re.split(r"^%(\w+).*\n", text, flags=re.MULTILINE)
+    assert re.fullmatch(r"Bootstrap: docker\nFrom: nvidia/cuda:\S+-devel-\S+\n+", header)
+    bodies = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert set(bodies) == {"help", "files", "post", "environment", "test"}
+    copied = [line.split() for line in bodies["files"].splitlines() if line.strip()]
+    assert all((ROOT / source).exists() and Path(target).is_absolute() for source, target in copied)
+    for name in ("post", "environment", "test"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{bodies[name]}")
+    shellcheck = [
+        Path(sys.prefix) / "bin" / "shellcheck",
+        *(tmp_path / name for name in ("post", "environment", "test")),
+    ]
+    done = subprocess.run(shellcheck, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    toolkit = re.search(r"^cuda-toolkit==(\S+)", (ROOT / "requirements-gpu.txt").read_text(), re.MULTILINE)
+    assert toolkit and f"cuda:{toolkit[1]}-devel" in header, (
+        "flash-attn is built with the CUDA that torch is built with"
+    )

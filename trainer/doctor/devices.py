@@ -1,0 +1,93 @@
+"""Are the GPUs that the recipe is planned for on this machine, and can torch use them?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
+from trainer.planning.gpus import GPUS
+from trainer.planning.memory import GIB
+
+QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+CHECKS = ("GPUs", "GPU kind", "GPU count", "CUDA")
+MEMORY_SHARE = 0.95
+"""Of the planned GPU's memory that one of the same kind may lack: boards differ a little."""
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """What nvidia-smi says of this machine."""
+
+    names: list[str]
+    memory: float
+    """Bytes of the smallest."""
+    driver: str
+
+
+def find() -> Gpus | None:
+    """This machine's GPUs; None when there is no driver or no GPU."""
+    try:
+        shown = subprocess.run(QUERY, check=True, capture_output=True, text=True, timeout=120).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    rows = [[cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.strip()]
+    if not rows:
+        return None
+    return Gpus([name for name, _, _ in rows], min(float(mib) for _, mib, _ in rows) * 2**20, rows[0][2])
+
+
+def facts(config: DictConfig) -> dict[str, str]:
+    """What must be the same on every node."""
+    gpus = find() if config.device == "cuda" else None
+    return {} if gpus is None else {"GPUs": ", ".join(sorted(set(gpus.names))), "driver": gpus.driver}
+
+
+def check(config: DictConfig) -> Iterator[Finding]:
+    """Count, kind, driver and NCCL."""
+    if config.device == "cpu":
+        yield Finding(OK, "GPUs", "none needed: device=cpu")
+        return
+    gpus, in_job = find(), "SLURM_JOB_ID" in os.environ
+    if gpus is None:
+        mend = "sbatch --gpus-per-node=N, or another node (--exclude=NODE)" if in_job else ""
+        yield Finding(FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", mend)
+        return
+    yield _kind(config, gpus)
+    yield _count(config, gpus, in_job)
+    yield _software(gpus)
+
+
+def _kind(config: DictConfig, gpus: Gpus) -> Finding:
+    wanted, found = GPUS[config.cluster.gpu], ", ".join(sorted(set(gpus.names)))
+    text = f"{found} with {gpus.memory / GIB:.1f} GiB; the recipe is planned for {config.cluster.gpu}"
+    if gpus.memory < MEMORY_SHARE * wanted.memory:
+        mend = f"warmstart plan {config.name} cluster.gpu={'|'.join(GPUS)}, or nodes with larger GPUs"
+        return Finding(FATAL, "GPU kind", text, mend)
+    if not all(name.startswith(wanted.device) for name in gpus.names):
+        return Finding(WARNING, "GPU kind", text, f"cluster.gpu={'|'.join(GPUS)}")
+    return Finding(OK, "GPU kind", text)
+
+
+def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
+    key = "cluster.gpus_per_node" if in_job else "train.ranks"
+    wanted, found = config.cluster.gpus_per_node if in_job else config.train.ranks, len(gpus.names)
+    text = f"{found} here, {key}={wanted}"
+    if found < wanted:
+        return Finding(FATAL, "GPU count", text, f"{key}={found}" + (", or sbatch --gpus-per-node=N" * in_job))
+    return Finding(OK, "GPU count", text)
+
+
+def _software(gpus: Gpus) -> Finding:
+    import torch
+
+    if torch.version.cuda is None:
+        return Finding(FATAL, "CUDA", f"torch {torch.__version__} is built without it", "make setup-gpu")
+    text = f"torch {torch.__version__} for CUDA {torch.version.cuda}, driver {gpus.driver}"
+    if not torch.cuda.is_available():
+        return Finding(FATAL, "CUDA", f"{text}: torch can use no GPU", "a newer driver, or torch for an older CUDA")
+    return Finding(OK, "CUDA", f"{text}, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")

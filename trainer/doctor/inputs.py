@@ -1,0 +1,146 @@
+"""Are model, dataset and benchmarks on this machine's disks, and are they what they were?
+
+Nothing is asked of the hub: compute nodes have none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from data_prep import benchmark_hub, benchmarks
+from data_prep.files import MANIFEST, damaged, read_json, sha256_file
+from trainer.doctor.findings import FATAL, OK, WARNING, Finding
+from trainer.identity import MODEL_FILES, dataset_identity, model_identity
+
+INDEX = "model.safetensors.index.json"
+
+
+def check(config: DictConfig, thorough: bool) -> Iterator[Finding]:
+    """Findings on the three; ``thorough`` reads every file through, else their presence is enough."""
+    yield _model(config, thorough)
+    yield _dataset(config, thorough)
+    yield from _benchmarks(config, thorough)
+
+
+def identity(config: DictConfig) -> dict[str, str]:
+    """What tells this node's model and dataset from another's, as far as they are there."""
+    found: dict[str, str] = {}
+    if (_dataset_folder(config) / MANIFEST).exists():
+        found["dataset"] = dataset_identity(config)
+    folder = _model_folder(config)
+    if isinstance(folder, Path):
+        found |= model_identity(str(folder), None)
+    return found
+
+
+def _model(config: DictConfig, thorough: bool) -> Finding:
+    path, fetch = config.model.path, f"warmstart prefetch {config.name}"
+    if config.model.init is not None and not Path(path).exists():
+        return Finding(OK, "model", f"{path} is built, at random, when training starts")
+    folder = _model_folder(config)
+    if isinstance(folder, str):
+        return Finding(FATAL, "model", folder, fetch)
+    local = folder == Path(path)
+    mend = f"put the model's files into {path} again, or set model.path" if local else fetch
+    try:
+        model_identity(str(folder), None)
+    except ValueError as e:
+        return Finding(FATAL, "model", str(e), mend)
+    if missing := _missing_shards(folder):
+        return Finding(FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", mend)
+    if thorough and (bad := _damaged(folder)):
+        remove = "" if local else f"rm {' '.join(str((folder / name).resolve()) for name in bad)} && "
+        return Finding(FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + mend)
+    commit = "" if local else f" at commit {folder.name}"
+    if not local and config.model.revision != folder.name:
+        return Finding(WARNING, "model", f"{path} is there{commit}, but not pinned", f"model.revision={folder.name}")
+    return Finding(OK, "model", f"{path} is there{commit}")
+
+
+def _model_folder(config: DictConfig) -> Path | str:
+    """The folder of the model's files, or why there is none."""
+    path, revision = config.model.path, config.model.revision
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=True))
+    except (OSError, ValueError):
+        at = f" at revision {revision}" if revision else ""
+        return f"{path}{at} is neither a folder nor in the hub's cache ({HF_HUB_CACHE})"
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    if not (folder / INDEX).exists():
+        return []
+    names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    return [name for name in names if not (folder / name).exists()]
+
+
+def _damaged(folder: Path) -> list[str]:
+    """Files with another hash than the folder's manifest, or the name that the hub's cache gave them, says."""
+    if (folder / MANIFEST).exists() and "files" in read_json(folder / MANIFEST):
+        return damaged(folder)
+    return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_symlink() and not _as_named(p)]
+
+
+def _as_named(file: Path) -> bool:
+    """The hub's cache names a file by its SHA-256, or, where git holds it, by git's SHA-1 of it."""
+    blob = file.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        return blob.is_file() and sha256_file(blob) == blob.name
+    if re.fullmatch("[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes() if blob.is_file() else b""
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == blob.name
+    return blob.is_file()
+
+
+def _dataset_folder(config: DictConfig) -> Path:
+    return Path(config.data.dir) / config.data.name
+
+
+def _dataset(config: DictConfig, thorough: bool) -> Finding:
+    folder, build = _dataset_folder(config), f"warmstart data {config.name}"
+    if not (folder / MANIFEST).exists():
+        return Finding(FATAL, "dataset", f"{folder} is not built", build)
+    try:
+        bad = damaged(folder) if thorough else []
+    except ValueError as e:
+        return Finding(FATAL, "dataset", str(e), build)
+    if bad:
+        return Finding(
+            FATAL, "dataset", f"in {folder} {', '.join(bad)} is missing or damaged", f"rm -r {folder} && {build}"
+        )
+    rows = read_json(folder / MANIFEST)["rows"]
+    return Finding(OK, "dataset", f"{folder}: {', '.join(f'{count:,} {split} rows' for split, count in rows.items())}")
+
+
+def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
+    folder, sets = Path(config.eval.benchmarks), list(config.eval.sets)
+    own = folder == _dataset_folder(config)
+    if own and not (folder / MANIFEST).exists():
+        return  # the dataset's finding says it
+    if not (_dataset_folder(config) / MANIFEST).exists():
+        sets += [name for name in config.data.decontaminate if name not in sets]
+    fetch = f"warmstart prefetch {config.name}"
+    try:
+        problems = benchmarks.load(folder, sets, None)
+        bad = damaged(folder) if thorough and not own and (folder / MANIFEST).exists() else []
+    except ValueError as e:
+        known = set(sets) <= benchmark_hub.SOURCES.keys()
+        yield Finding(FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]")
+        return
+    if bad:
+        files = " ".join(str(folder / name) for name in bad)
+        yield Finding(
+            FATAL, "benchmarks", f"in {folder} {', '.join(bad)} is missing or damaged", f"rm {files}; {fetch}"
+        )
+        return
+    yield Finding(OK, "benchmarks", f"{folder}: {len(problems):,} problems of {', '.join(sets)}")

@@ -39,18 +39,18 @@ def fetch(folder: Path, name: str) -> str:
 
     Raises ValueError when the set is not known here, the hub does not give it, or it is not the benchmark.
     """
-    from datasets import load_dataset
     from httpx import HTTPError
     from huggingface_hub import HfApi
 
     if name not in SOURCES:
-        raise ValueError(
-            f"{name} is not on the hub as far as known ({', '.join(SOURCES)}): put {name}.jsonl in {folder}"
-        )
+        known = ", ".join(SOURCES)
+        raise ValueError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
     source = SOURCES[name]
     try:
         commit = HfApi().dataset_info(source.name).sha
         assert commit is not None
+        from datasets import load_dataset
+
         rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
     except (OSError, ValueError, HTTPError) as e:
         raise ValueError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e

@@ -22,7 +22,7 @@ from typing import Any
 from data_prep.files import read_json
 from slurm import journal
 from slurm.rank import code_file
-from trainer.rundir import Run
+from trainer.rundir import REQUEUES, Run
 
 DONE, USAGE, PREFLIGHT, STOPPED = 0, 2, 3, 75
 REQUESTS = tuple(128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM))
@@ -132,7 +132,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     job = os.environ["SLURM_JOB_ID"]
-    path = run.root / "requeues.jsonl"
+    path = run.root / REQUEUES
     before = [line for line in journal.read(path) if line["job"] == job]
     attempt = len(run.attempts)
     if label == "train":

@@ -20,7 +20,7 @@ from threading import Event
 from data_prep.files import read_json, sha256_json, writer
 from slurm import journal
 from trainer import config as configs
-from trainer.rundir import Run
+from trainer.rundir import SUBMISSIONS, Run
 
 POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
@@ -53,7 +53,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
         return 0
     config = configs.amend(configs.read(run.config), overrides)
     settings = sha256_json(configs.plain(config)["eval"])[:8]
-    path = run.root / "submissions.jsonl"
+    path = run.root / SUBMISSIONS
     there = {(line["label"], line["settings"]) for line in journal.read(path)}
     failures = 0
     for label in ("base", *map(str, run.checkpoints)):

@@ -17,18 +17,23 @@ def under_slurm(environment: Mapping[str, str]) -> bool:
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """torch's rendezvous variables from Slurm's: one srun task is one rank.
 
-    The port follows from the job and step, so that jobs sharing a node do not meet.
+    The job script gives MASTER_ADDR and MASTER_PORT; without it the address is the first node's, and the port
+    follows from the job and step, so that jobs sharing a node do not meet.
     """
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
-    job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+    if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+        address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    else:
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+        hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+        # Below the range that Linux hands out by itself.
+        address, port = hosts.stdout.split()[0], str(20000 + (job * 31 + step) % 12000)
     return {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"],
-        "MASTER_ADDR": hosts.stdout.split()[0],
-        # Below the range that Linux hands out by itself.
-        "MASTER_PORT": str(20000 + (job * 31 + step) % 12000),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
     }
 
 

@@ -35,11 +35,11 @@ class Retention:
 def prune(run: Run, retention: Retention) -> None:
     """Deletes the checkpoints that do not stay, and what is left of earlier deletions.
 
-    One that is being exported, whose lease is held or cannot be had, is left for the next time. The caller is the
-    run's one writer.
+    One whose evaluation waits in Slurm's queue, or that is being exported (its lease is held or cannot be had), is
+    left for the next time. The caller is the run's one writer.
     """
     losses = {s["step"]: s["val_loss"] for s in metrics.read(run) if s["val_loss"] is not None}
-    for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses)):
+    for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses) - run.awaited):
         try:
             with writer(run.export_lease(step), wait=False):
                 run.checkpoint(step).rename(run.deleted_checkpoint(step))

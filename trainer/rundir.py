@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -13,6 +15,8 @@ from trainer import config as configs
 
 SCALARS = "state.json"
 """In a checkpoint's folder: step, scheduler and every other number."""
+REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
+"""What the job scripts note in a run: why a job was requeued or not, and which evaluations were submitted."""
 PROVENANCE = "provenance.json"
 """In an attempt's folder: git commit, package versions, model and dataset, and the step it started after."""
 
@@ -113,6 +117,18 @@ class Run:
     def evaluations(self) -> list[Path]:
         """Folders of evaluations, complete or not."""
         return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
+
+    def notes(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a JSONL file that grows; none where there is no file."""
+        path = self.root / name
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def awaited(self) -> set[int]:
+        """Steps whose evaluation is submitted and has not exported them yet."""
+        labels = {note["label"] for note in self.notes(SUBMISSIONS)} - {"base"}
+        return set(map(int, labels)) - set(self.exports)
 
     @property
     def report(self) -> Path:

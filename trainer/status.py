@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,9 @@ from data_prep.files import MANIFEST, held, read_json
 from trainer import metrics
 from trainer.costs import Cost, costs, shown
 from trainer.loop import OUTCOME
-from trainer.rundir import PROVENANCE, Run, is_complete
+from trainer.rundir import PROVENANCE, REQUEUES, SUBMISSIONS, Run, is_complete
 
 BASE = "base"
-REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
-"""What the job scripts note in the run: why a job was requeued or not, and which evaluations were submitted."""
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -80,7 +77,7 @@ def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
     made, ended = (read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME))
     running = attempt == run.attempts[-1] and held(run.lock)
     number = int(attempt.name)
-    requeues = [n for n in _notes(run, REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
+    requeues = [n for n in run.notes(REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
     return {
         "attempt": number,
         "outcome": ended.get("status", "running" if running else "cut off"),
@@ -106,20 +103,13 @@ def _evaluation(folder: Path) -> str:
 def _pending(run: Run) -> dict[str, str]:
     """What could be evaluated, and has no evaluation yet."""
     begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
-    submitted = {note["label"].rpartition("_")[2]: note["job"] for note in _notes(run, SUBMISSIONS)}
+    submitted = {note["label"].rpartition("_")[2]: note["job"] for note in run.notes(SUBMISSIONS)}
     states = {}
     for label in [BASE, *(f"step_{step}" for step in sorted({*run.checkpoints, *run.exports}))]:
         if label not in begun:
             job = submitted.get(label.rpartition("_")[2])
             states[label] = "pending" if job is None else f"pending, job {job}"
     return states
-
-
-def _notes(run: Run, name: str) -> list[dict[str, Any]]:
-    """The whole lines of a file that grows."""
-    path = run.root / name
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _duration(seconds: float) -> str:

@@ -28,13 +28,13 @@ def ranks(site: Site, job: str) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [(["train.lrr=1"], "did you mean train.lr?"), (["data.name=none"], "dataset none is not built")],
+    ("words", "code", "said"),
+    [(["train.lrr=1"], 2, "did you mean train.lr?"), (["data.name=none"], 3, "data/none is not built")],
 )
-def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[str], said: str) -> None:
+def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[str], code: int, said: str) -> None:
     job = site.train("run.name=wrong", *words)
     ended = site.cluster.wait(job)
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", f"{code}:0", "0"), site.log(job)
     assert said in site.log(job) and "Traceback" not in site.log(job)
     assert site.run("wrong").checkpoints == []
 

@@ -22,7 +22,7 @@ from trainer import models, resume, rng
 from trainer.checkpoint import OPTIMIZER
 from trainer.identity import model_identity
 from trainer.retention import Retention, prune
-from trainer.rundir import SCALARS, Run
+from trainer.rundir import SCALARS, SUBMISSIONS, Run
 
 IDENTITY = {"dataset": "d1", "model/config.json": "m1"}
 LATER = 1e-5
@@ -220,6 +220,16 @@ def test_a_checkpoint_that_is_being_exported_is_not_pruned(run: Run) -> None:
     prune(run, Retention(1, None, 0))
     assert run.checkpoints == [30]
     assert run.deleted_checkpoints == []
+
+
+def test_a_checkpoint_whose_evaluation_is_queued_is_not_pruned(run: Run) -> None:
+    (run.root / SUBMISSIONS).write_text('{"label": "base", "job": "1"}\n{"label": "10", "job": "2"}\n{"label": "3')
+    prune(run, Retention(1, None, 0))
+    assert run.checkpoints == [10, 30]
+    run.export(10).mkdir(parents=True)
+    (run.export(10) / MANIFEST).write_text("{}")
+    prune(run, Retention(1, None, 0))
+    assert run.checkpoints == [30]
 
 
 def test_generators_survive_json() -> None:

@@ -166,7 +166,7 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
     assert (found["allocation"]["level"], found["allocation"]["mend"]) == (
         "warning", "cluster.nodes=2 cluster.gpus_per_node=4",
     )  # fmt: skip
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 36000))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     assert "such jobs" in look("sft_4b")["time limit"]["cause"]
 
 

@@ -72,10 +72,10 @@ class Meeting:
 
     def open(self) -> Any | Finding:
         """The store, or why this rank has none."""
-        import torch.distributed as dist
-
         if self.rank == 0 and not is_free(self.port):
             return busy(self.port)
+        import torch.distributed as dist
+
         try:
             return dist.TCPStore(
                 self.address, self.port, self.world, self.rank == 0, self.timeout, wait_for_workers=False

@@ -97,7 +97,7 @@ def _signal(script: Path, outlook: Outlook, margin: float) -> Finding:
 def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
     command = ["bash", str(script), "--test-only"]  # which adds what the site file says
     try:
         done = subprocess.run(command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120)

@@ -2,8 +2,8 @@
 
     python -m tests.bench.pace CASES      (RANK, WORLD_SIZE)
 
-is one rank, as in ``tests.trainer.footprint``. The CPU's rates are those of three kernels, timed by the ranks of the
-first case with as many; what the forecast says is how much longer than that case another takes.
+is one rank, as in ``tests.trainer.footprint``. The CPU's rates are those of three kernels, the best that the ranks
+of all cases with as many saw; what the forecast says is how much longer than the first of them another takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,19 @@ LINK = 1e9
 
 def compare(folder: Path) -> Iterator[tuple[Case, float, float]]:
     """(case, its step as a multiple of the first case's with as many ranks: forecast, and measured)."""
-    first: dict[int, tuple[Gpu, float, float]] = {}
-    for case, shape, setup, measured in footprint.run("tests.bench.pace", folder, CASES):
-        cpu = first[case.ranks][0] if case.ranks in first else _cpu(measured)
+    runs = list(footprint.run("tests.bench.pace", folder, CASES))
+    first: dict[int, tuple[float, float]] = {}
+    for case, shape, setup, measured in runs:
+        cpu = _cpu([other for of, _, _, other in runs if of.ranks == case.ranks])
         rows = list(range(len(case.lengths)))
         plan = [[rows, rows]] * (case.ranks // setup.sequence_parallel)
         step = step_time(shape, setup, Cluster(cpu, 1, case.ranks, LINK), plan, dict(enumerate(case.lengths)))
-        _, forecast, seconds = first.setdefault(case.ranks, (cpu, step.total, measured["seconds"]))
+        forecast, seconds = first.setdefault(case.ranks, (step.total, measured["seconds"]))
         yield case, step.total / forecast, measured["seconds"] / seconds
 
 
-def _cpu(rates: Mapping[str, float]) -> Gpu:
+def _cpu(measured: Sequence[Mapping[str, float]]) -> Gpu:
+    rates = {name: max(rates[name] for rates in measured) for name in ("matmul", "attention", "bandwidth")}
     return Gpu(
         "CPU", memory=0, memory_bandwidth=rates["bandwidth"] / MEMORY_SHARE, nvlink=LINK, pcie=LINK,
         fp32_flops=rates["matmul"], matmul_share=1, attention_share=rates["attention"] / rates["matmul"],

@@ -11,6 +11,8 @@ from slurm import journal
 from tests.slurm.conftest import Site
 from trainer.rundir import Run
 
+pytestmark = pytest.mark.slow
+
 
 def decisions(run: Run) -> list[tuple[str, bool]]:
     return [(line["ended"], line["requeued"]) for line in journal.read(run.root / "requeues.jsonl")]
@@ -89,12 +91,14 @@ def test_a_killed_rank_or_node_daemon_is_requeued(site: Site, trained: tuple[str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> None:
-    words = ("train.epochs=1", "train.max_steps=3", "train.save_every=1")
-    limited = site.train("run.name=limited", *words, options=("--time=1", "--signal=USR1@1"))
+    # Every row in each step, which takes seconds: two minutes, start-up and margin in them, are enough for a few.
+    words = ("train.batch_size=340", "train.epochs=24")
     whole = site.train("run.name=unlimited", *words)
     assert site.cluster.wait(whole)["JobState"] == "COMPLETED", site.log(whole)
-    ended = site.cluster.wait(limited, seconds=600)
+    limited = site.train("run.name=limited", *words, "train.save_every=24", options=("--time=2", "--signal=USR1@20"))
+    ended = site.cluster.wait(limited, seconds=1200)
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 2, site.log(limited)
     run = site.run("limited")
     assert decisions(run) == [*[("stopped", True)] * int(ended["Restarts"]), ("done", False)]

@@ -10,6 +10,8 @@ from slurm import journal
 from tests.slurm.conftest import Site
 from trainer.rundir import Run
 
+pytestmark = pytest.mark.slow
+
 REFUSING = """#!/bin/sh
 [ $(wc -l <"$0.calls") -ge {times} ] && exec {sbatch} "$@"
 echo >>"$0.calls"

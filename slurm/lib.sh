@@ -59,7 +59,8 @@ train() {
     [[ -n $dry ]] || address=$(hostname)
     # srun does not inherit sbatch's --cpus-per-task.
     srun=(srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node="$SLURM_NTASKS_PER_NODE"
-        --cpus-per-task="$SLURM_CPUS_PER_TASK" --export="ALL,MASTER_ADDR=$address,MASTER_PORT=$port")
+        --cpus-per-task="$SLURM_CPUS_PER_TASK" --export="ALL,MASTER_ADDR=$address,MASTER_PORT=$port"
+        --wait=60) # tasks end together; one whose node's daemon is gone would be waited for without end
     # The first task alone answers for all of them, whose own codes then matter no more.
     preflight=("${srun[@]}" --kill-on-bad-exit=0 "${stack[@]}" -m warmstart doctor "$recipe" "$@")
     ranks=("${srun[@]}" --kill-on-bad-exit=1 "${stack[@]}" -m slurm.rank "$run" "$recipe" "$@")

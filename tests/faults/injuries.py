@@ -65,7 +65,7 @@ def _record_rows(path: Path) -> None:
             f.write(json.dumps({"step": step + 1, "rank": RANK, "ids": read}) + "\n")
         return done
 
-    Stepper.train = train  # type: ignore[method-assign]
+    Stepper.train = train
 
 
 def _kill_all() -> None:
@@ -152,7 +152,7 @@ def signal_in_a_validation(run: Run) -> None:
 
         return real(self, held_out, asked_now)
 
-    Stepper.validate = validate  # type: ignore[method-assign]
+    Stepper.validate = validate
 
 
 def signals_in_every_save(run: Run) -> None:

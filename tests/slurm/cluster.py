@@ -2,7 +2,7 @@
 
 Debian's slurm-wlm and munge; every daemon runs in the foreground, with ports, keys and sockets that nothing else
 uses, and dies with the process that started it. What a killed session left (Slurm's step daemons outlive slurmd)
-is known by SLURM_CONF in its environment and ended by the next one.
+is known by its cluster's folder and ended by the next one.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Cluster:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs on the cluster, its daemons included."""
-        return [p for p, conf in _slurm_processes() if conf == self.environment["SLURM_CONF"]]
+        return [process for process, folder in _of_clusters() if folder == self.folder.name]
 
 
 @contextmanager
@@ -170,12 +170,12 @@ _MUNGE = (
 
 def sweep() -> None:
     """Ends what sessions that were killed left behind."""
-    for process, conf in _slurm_processes():
-        if (owner := _owner(conf)) is not None and not psutil.pid_exists(owner):
+    for process, folder in _of_clusters():
+        if not psutil.pid_exists(_owner(folder)):
             _kill(process)
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if (owner := _owner(str(folder / "slurm.conf"))) is not None and not psutil.pid_exists(owner):
-            shutil.rmtree(folder)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if not psutil.pid_exists(_owner(path.name)):
+            shutil.rmtree(path)
 
 
 def _install() -> None:
@@ -220,21 +220,26 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _slurm_processes() -> Iterator[tuple[psutil.Process, str]]:
-    """Processes of any such cluster, with its configuration's path."""
+def _of_clusters() -> Iterator[tuple[psutil.Process, str]]:
+    """Processes of any such cluster, with its folder's name.
+
+    SLURM_CONF in the environment says it; slurmstepd, whose title overwrites its environment, by its open log.
+    """
     for process in psutil.process_iter():
         try:
-            conf = process.environ().get("SLURM_CONF", "")
-        except psutil.Error:
+            signs = [process.environ().get("SLURM_CONF", "")]
+            if process.name() == "slurmstepd":
+                signs += [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+        except (psutil.Error, OSError):
             continue
-        if _owner(conf) is not None and process.pid != os.getpid():
-            yield process, conf
+        found = re.search(rf"/({PREFIX}\d+-[^/]*)/", "\n".join(signs))
+        if found and process.pid != os.getpid():
+            yield process, found[1]
 
 
-def _owner(conf: str) -> int | None:
-    """The process that started the cluster of a configuration, which its folder's name says."""
-    found = re.search(rf"/{PREFIX}(\d+)-[^/]*/slurm\.conf$", conf)
-    return int(found[1]) if found else None
+def _owner(folder: str) -> int:
+    """The process that started a cluster, which its folder's name says."""
+    return int(folder.removeprefix(PREFIX).partition("-")[0])
 
 
 def _kill(process: psutil.Process) -> None:

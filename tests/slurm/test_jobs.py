@@ -73,20 +73,27 @@ def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
-def test_a_killed_rank_or_node_daemon_is_requeued(site: Site, trained: tuple[str, Run], victim: str) -> None:
-    run = site.run(f"killed {victim}")
-    job = site.train(f"run.name='killed {victim}'", "train.epochs=4", "train.save_every=22")
+def test_a_job_with_a_killed_rank_is_requeued(site: Site, trained: tuple[str, Run]) -> None:
+    run = site.run("killed rank")
+    job = site.train("run.name='killed rank'", "train.epochs=4", "train.save_every=22")
     site.until_step(run, 24)
-    process = ranks(site, job)[1]
-    if victim == "slurmstepd":
-        parent = process.parent()
-        assert parent is not None and "slurmstepd" in parent.name()
-        process = parent
-    process.send_signal(signal.SIGKILL)
+    ranks(site, job)[1].send_signal(signal.SIGKILL)
     ended = site.cluster.wait(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), site.log(job)
     assert decisions(run) == [("crashed", True), ("done", False)]
+    assert site.weights(run) == site.weights(trained[1])
+
+
+@pytest.mark.slow
+def test_a_nodes_killed_step_daemon_ends_no_job(site: Site, trained: tuple[str, Run]) -> None:
+    run = site.run("killed daemon")
+    job = site.train("run.name='killed daemon'", "train.epochs=4", "train.save_every=22")
+    site.until_step(run, 24)
+    daemon = ranks(site, job)[1].parent()
+    assert daemon is not None and "slurmstepd" in daemon.name()
+    daemon.send_signal(signal.SIGKILL)
+    assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
+    assert decisions(run)[-1] == ("done", False)
     assert site.weights(run) == site.weights(trained[1])
 
 

@@ -58,7 +58,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
     assert port and int(port[1]) in PORTS
     srun = [
         "srun", f"--nodes={nodes}", "--ntasks-per-node=4", "--cpus-per-task=8",
-        f"--export=ALL,MASTER_ADDR=FIRST_NODE,MASTER_PORT={port[1]}",
+        f"--export=ALL,MASTER_ADDR=FIRST_NODE,MASTER_PORT={port[1]}", "--wait=60",
     ]  # fmt: skip
     python = f"{sys.prefix}/bin/python"
     assert shlex.split(preflight) == [

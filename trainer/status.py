@@ -101,15 +101,15 @@ def _evaluation(folder: Path) -> str:
 
 
 def _pending(run: Run) -> dict[str, str]:
-    """What could be evaluated, and has no evaluation yet."""
+    """What waits: each run evaluates its base model and newest checkpoint, and whatever jobs were submitted for."""
     begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
-    submitted = {note["label"].rpartition("_")[2]: note["job"] for note in run.notes(SUBMISSIONS)}
-    states = {}
-    for label in [BASE, *(f"step_{step}" for step in sorted({*run.checkpoints, *run.exports}))]:
-        if label not in begun:
-            job = submitted.get(label.rpartition("_")[2])
-            states[label] = "pending" if job is None else f"pending, job {job}"
-    return states
+    jobs = {_label(note["label"]): f"pending, job {note['job']}" for note in run.notes(SUBMISSIONS)}
+    wanted = dict.fromkeys([BASE, *map(_label, run.checkpoints[-1:])], "pending") | jobs
+    return {label: state for label, state in wanted.items() if label not in begun}
+
+
+def _label(step: int | str) -> str:
+    return BASE if step == BASE else f"step_{step}"
 
 
 def _duration(seconds: float) -> str:

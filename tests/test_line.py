@@ -68,11 +68,9 @@ def test_the_report_shows_base_against_sft_and_where_it_came_from(line: Line) ->
 
 def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
     files = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
-    begin = time.monotonic()
     again = subprocess.run(
         line.stopped.args, cwd=line.folder, env=environment(), capture_output=True, text=True, check=True
     )
-    assert time.monotonic() - begin < 30
     assert "trained to the end already" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
     assert after.keys() == files.keys()

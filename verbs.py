@@ -1,0 +1,258 @@
+"""What each verb of the command does; its first line is its help. A stage is imported when its verb is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+DONE, FAILED, USAGE, PREFLIGHT, STOPPED = 0, 1, 2, 3, 75
+
+
+def data(recipe: str, overrides: list[str]) -> int:
+    """build the dataset"""
+    from trainer import config as configs
+
+    _build(configs.load(recipe, overrides))
+    return DONE
+
+
+def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
+    """show a row's tokens and loss mask"""
+    from data_prep.inspection import show
+    from trainer import config as configs
+
+    config = configs.load(recipe, overrides)
+    print(show(Path(config.data.dir) / config.data.name, row, split, colour=sys.stdout.isatty()))
+    return DONE
+
+
+def train(recipe: str, overrides: list[str]) -> int:
+    """train from where the run stands to its end"""
+    from trainer import config as configs
+
+    return _train(configs.load(recipe, overrides))
+
+
+def plan(recipe: str, overrides: list[str]) -> int:
+    """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    from trainer import config as configs
+    from trainer.planning.plan import Planner
+    from trainer.planning.text import page
+
+    text, fits = page(Planner(configs.load(recipe, overrides)))
+    print(text)
+    return DONE if fits else FAILED
+
+
+def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
+    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what mends them"""
+    import json
+
+    from trainer.doctor.examine import examine
+    from trainer.doctor.findings import is_fatal, table
+
+    found = examine(recipe, overrides)
+    if found:
+        print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
+    return PREFLIGHT if is_fatal(found) else DONE
+
+
+def prefetch(recipe: str, overrides: list[str]) -> int:
+    """fetch what the recipe takes from the hub, for nodes without internet"""
+    from trainer import config as configs
+    from trainer.prefetch import prefetch as stage
+
+    config = configs.load(recipe, overrides)
+    pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
+    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1" + (f", and pin with {pins}" if pins else ""))
+    return DONE
+
+
+def export(run: str, step: int | None, repo: str | None) -> int:
+    """write a checkpoint as a Hugging Face folder with a model card"""
+    from eval import card
+    from trainer.push import check, push
+
+    found, config = _run(run)
+    if repo is not None:
+        check(repo)
+    folder = _export(found, config, step)
+    if repo is not None:
+        card.write(found, folder, repo)
+        _say(f"pushed to {push(folder, repo)}")
+    return DONE
+
+
+def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
+    """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
+    from data_prep import vocabulary
+    from data_prep.files import whole_folder
+    from eval import card
+    from eval.evaluate import evaluate as stage
+    from trainer import config as configs
+    from trainer import rundir
+
+    if "=" in (label or ""):
+        overrides, label = [str(label), *overrides], None
+    if rundir.Run.find(target):
+        run, config = _run(target)
+        config = configs.amend(config, overrides)
+        label = label or str(run.exports[-1] if run.exports else "base")
+    else:
+        config = configs.for_model(target, overrides)
+        label = label or "base"
+        if label != "base":
+            raise ValueError(f"{target} is a model, not a run: it has no step {label}")
+        tokenizer = Path(config.verl.model.tokenizer_path)
+        if not tokenizer.exists():
+            loaded = vocabulary.from_model(config.model.path, config.model.revision)
+            with whole_folder(tokenizer) as partial:
+                loaded.save_pretrained(str(partial))
+        run = rundir.start(config)
+    print(stage(config, run, label if label == "base" else f"step_{label}"))
+    card.refresh(run)
+    return DONE
+
+
+def grade(target: str) -> int:
+    """grade rollouts again without generating"""
+    from eval.evaluate import regrade
+    from eval.grading import grade_file
+
+    path = Path(target)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
+    print(regrade(path) if path.is_dir() else grade_file(path))
+    return DONE
+
+
+def report(run: str) -> int:
+    """write the run's report and its exports' model cards"""
+    from eval import card
+    from eval.report import write
+
+    found, config = _run(run)
+    print(write(found, config))
+    card.refresh(found)
+    return DONE
+
+
+def status(run: str, as_json: bool) -> int:
+    """say where a run stands"""
+    import json
+
+    from trainer import status as stage
+
+    values = stage.status(_run(run)[0])
+    print(json.dumps(values) if as_json else stage.table(values))
+    return DONE
+
+
+def watch(run: str, overrides: list[str], once: bool) -> int:
+    """submit the evaluations of a run's base model and checkpoints to Slurm, until training has finished"""
+    from slurm.watch import watch as stage
+
+    return DONE if stage(_run(run)[0], overrides, once) else FAILED
+
+
+def line(recipe: str, overrides: list[str]) -> int:
+    """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
+    from eval import card
+    from eval.evaluate import evaluate as stage
+    from eval.report import headline, write
+    from trainer import config as configs
+    from trainer import rundir
+    from trainer.models import materialise
+
+    config = configs.load(recipe, overrides)
+    rundir.check(config)
+    _build(config)
+    run = rundir.start(config)
+    materialise(config)
+    _say("evaluating the base model")
+    stage(config, run, "base")
+    _say("training")
+    code = _train(config)
+    if code != DONE:
+        return code
+    step = run.checkpoints[-1]
+    _export(run, config, step)
+    _say(f"evaluating step {step}")
+    stage(config, run, f"step_{step}")
+    path = write(run, config)
+    card.refresh(run)
+    print(headline(run, config))
+    print(f"\nreport: {path}")
+    return DONE
+
+
+def _build(config: Any) -> None:
+    from data_prep.build import Settings, Workers, build
+    from data_prep.files import MANIFEST, read_json
+    from data_prep.mapping import RowSettings
+    from data_prep.sources import Source
+
+    data = config.data
+    folder = Path(data.dir) / data.name
+    settings = Settings(
+        source=Source(data.source, data.hub_config, data.revision, data.split, generator=dict(data.arithmetic)),
+        rows=RowSettings(
+            columns=None if data.columns is None else dict(data.columns),
+            question_types=None if data.question_types is None else tuple(data.question_types),
+            min_think_tokens=data.min_think_tokens,
+            **{key: data[key] for key in ("clean", "verifier", "trace_choice", "max_chars", "max_length", "seed")},
+        ),
+        tokenizer=config.model.tokenizer,
+        model=config.model.path,
+        model_revision=config.model.revision,
+        benchmarks=Path(config.eval.benchmarks),
+        decontaminate=tuple(data.decontaminate),
+        **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
+    )
+    built = build(folder, settings, Workers(data.engine, data.processes))
+    rows = read_json(folder / MANIFEST)["rows"]
+    counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+    _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+
+
+def _train(config: Any) -> int:
+    from trainer.identity import dataset_identity
+    from trainer.launcher import train as launch
+    from trainer.rundir import check
+    from trainer.status import is_trained
+
+    dataset_identity(config)
+    if is_trained(check(config)):
+        _say("trained to the end already")
+        return DONE
+    code = launch(config)
+    if code == STOPPED:
+        _say("stopped on purpose: run the same command again to go on")
+    return code
+
+
+def _export(run: Any, config: Any, step: int | None) -> Path:
+    from eval import card
+    from trainer.export import export as stage
+
+    if step is None and not run.checkpoints:
+        raise ValueError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+    folder = stage(run, config, run.checkpoints[-1] if step is None else step)
+    card.write(run, folder)
+    _say(f"exported {folder}")
+    return folder
+
+
+def _run(name: str) -> tuple[Any, Any]:
+    from trainer import config as configs
+    from trainer.rundir import Run
+
+    run = Run.find(name)
+    if run is None:
+        raise ValueError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
+    return run, configs.read(run.config)
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", flush=True)

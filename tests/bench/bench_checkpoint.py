@@ -9,8 +9,6 @@ same code waited for: shards written, flushed, hashed and committed. Steps go on
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
 import os
 import statistics
 import sys
@@ -24,9 +22,9 @@ import torch
 from data_prep import vocabulary
 from data_prep.files import read_json, write_json
 from tests.bench.table import Result, publish
-from tests.trainer.ranks import SUPERVISED, rows
+from tests.trainer.ranks import SUPERVISED, forked, rows
 from trainer import config as configs
-from trainer import models, platform, ranks
+from trainer import models, ranks
 from trainer.rundir import Run
 
 RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
@@ -108,19 +106,10 @@ def prepare(root: Path) -> Any:
 
 def main() -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    torch.set_num_threads(1)
-    platform.use("cpu")
-    importlib.import_module("trainer.engine")  # verl with it, once for both ranks
-    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         prepare(root)
-        processes = [context.Process(target=measure, args=(rank, root)) for rank in range(RANKS)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if codes := [process.exitcode for process in processes if process.exitcode]:
+        if any(codes := forked(RANKS, measure, root)):
             sys.exit(f"a rank failed: {codes}")
         times = {name: statistics.median(values) for name, values in read_json(root / "times.json").items()}
         (newest,) = (root / "run" / "checkpoints").glob("step_*")

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,20 +111,25 @@ def _whole(x: torch.Tensor) -> torch.Tensor:
     return (x.full_tensor() if isinstance(x, DTensor) else x).clone()
 
 
-def main(root: Path) -> None:
-    """Runs the cases in ROOT, their ranks forked from this process, which has imported verl."""
+def forked(count: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
+    """Exit codes of ``target(rank, *arguments)`` on ``count`` ranks forked from here, where verl is imported once."""
     torch.set_num_threads(1)
     platform.use("cpu")
-    importlib.import_module("trainer.engine")  # verl with it, once for all ranks
+    importlib.import_module("trainer.engine")
     context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=target, args=(rank, *arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def main(root: Path) -> None:
+    """Runs the cases in ROOT."""
     for name, case in json.loads((root / "cases.json").read_text()).items():
-        case = Case(**case)
-        processes = [context.Process(target=step, args=(rank, root / name, case)) for rank in range(case.ranks)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        (root / name / "codes.json").write_text(json.dumps([process.exitcode for process in processes]))
+        codes = forked(case["ranks"], step, root / name, Case(**case))
+        (root / name / "codes.json").write_text(json.dumps(codes))
 
 
 def _by_row(micro: list[int], packed: Any, values: torch.Tensor, engine: Any) -> list[tuple[int, torch.Tensor]]:

@@ -7,8 +7,6 @@ ROOT holds PHASE.yaml, the frozen configuration of each phase; rank 0 leaves ROO
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
 import os
 import resource
 import sys
@@ -19,9 +17,9 @@ from typing import Any
 import torch
 
 from data_prep.errors import StageFailed
-from tests.trainer.ranks import SUPERVISED, rows
+from tests.trainer.ranks import SUPERVISED, forked, rows
 from trainer import config as configs
-from trainer import platform, ranks
+from trainer import ranks
 from trainer.rundir import Run
 
 SEED = 3
@@ -168,17 +166,8 @@ def phase(rank: int, name: str, root: Path) -> None:
 
 def main(root: Path) -> None:
     """Runs the phases in order."""
-    torch.set_num_threads(1)
-    platform.use("cpu")
-    importlib.import_module("trainer.engine")  # verl with it, once for all ranks
-    context = multiprocessing.get_context("fork")
     for name, count in PHASES.items():
-        processes = [context.Process(target=phase, args=(rank, name, root)) for rank in range(count)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if codes := [process.exitcode for process in processes if process.exitcode]:
+        if any(codes := forked(count, phase, name, root)):
             sys.exit(f"phase {name}: {codes}")
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,22 @@ def benchmarks() -> Path:
     if not (folder / "aime2025.jsonl").exists():
         pytest.skip(f"no benchmark files in {folder}: set WARMSTART_BENCHMARKS to a folder of <set>.jsonl files")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of so many bytes."""
+    disk = tmp_path / "disk"
+
+    def mounted(size: int) -> Path:
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]).returncode:
+            pytest.skip("mounting a small tmpfs needs root")
+        return disk
+
+    yield mounted
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

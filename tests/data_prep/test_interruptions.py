@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,30 +85,21 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_full_disk_leaves_the_old_dataset_as_it_was_and_no_new_one(
-    records: list[dict[str, Any]], tmp_path: Path
+    records: list[dict[str, Any]], tmp_path: Path, small_disk: Callable[[int], Path]
 ) -> None:
     source = write(tmp_path / "source", records, 3)
     settings = replace(SETTINGS, source=Source(source), test_rows=5)
     build(tmp_path / "old", settings, Workers(processes=1))
     content = contents(tmp_path / "old")
-    disk = tmp_path / "disk"
-    disk.mkdir()
     # Room for the old dataset and a third of a new one.
-    size = f"size={sum(4096 + len(data) for data in content.values()) * 4 // 3}"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)]).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        shutil.copytree(tmp_path / "old", disk / "old")
-        with pytest.raises(OSError, match="No space left"):
-            build(disk / "new", replace(settings, test_rows=6), Workers(processes=1))
-        assert [p.name for p in disk.iterdir()] == ["old"]
-        assert {
-            p.relative_to(disk / "old"): p.read_bytes() for p in (disk / "old").rglob("*") if p.is_file()
-        } == content
-        assert not build(disk / "old", settings), "it is still the dataset of these settings"
-        assert len(rows(disk / "old")) == len(rows(tmp_path / "old"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    disk = small_disk(sum(4096 + len(data) for data in content.values()) * 4 // 3)
+    shutil.copytree(tmp_path / "old", disk / "old")
+    with pytest.raises(OSError, match="No space left"):
+        build(disk / "new", replace(settings, test_rows=6), Workers(processes=1))
+    assert [p.name for p in disk.iterdir()] == ["old"]
+    assert {p.relative_to(disk / "old"): p.read_bytes() for p in (disk / "old").rglob("*") if p.is_file()} == content
+    assert not build(disk / "old", settings), "it is still the dataset of these settings"
+    assert len(rows(disk / "old")) == len(rows(tmp_path / "old"))
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from data_prep.files import damaged, read_json, sha256_file
 from tests.conftest import ROOT, environment, lines
@@ -133,7 +133,6 @@ def _content(checkpoint: Path) -> dict[str, Any]:
     for file in checkpoint.glob("rank-*.json"):
         content[file.name] = sha256_file(file)
     for file in checkpoint.glob("*.safetensors"):
-        with safe_open(file, "numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                content[f"{file.name}: {name}"] = hashlib.sha256(tensors.get_tensor(name).tobytes()).hexdigest()
+        for name, tensor in load_file(file).items():
+            content[f"{file.name}: {name}"] = hashlib.sha256(tensor.tobytes()).hexdigest()
     return content

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -173,8 +172,8 @@ def test_slices_hold_every_token_once_without_padding() -> None:
     assert sum(pack(rows(), "cpu", 3, part).labels.numel() for part in range(3)) == SUPERVISED
 
 
-@pytest.mark.skipif(find_spec("liger_kernel") is not None, reason="liger-kernel is installed")
-def test_liger_that_is_not_installed_is_named() -> None:
+def test_liger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)  # for Python: not there
     config = configs.load("tiny", ["device=cuda", "train.liger=true"])
     with pytest.raises(ValueError, match=r"liger-kernel is not installed.*train\.liger=false"):
         build._check_model(config, AutoConfig.for_model("qwen3"))

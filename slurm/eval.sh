@@ -13,4 +13,4 @@
 #SBATCH --signal=B:USR1@120
 # shellcheck source=slurm/lib.sh
 source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "call sbatch in the checkout, not in $PWD" >&2; exit 2; }
-evaluate "$@"
+job eval "$@"

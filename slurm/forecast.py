@@ -1,36 +1,30 @@
-"""What a dry run says besides the command lines: rendezvous, timeouts, and the files that a checkpoint will have.
-
-python -m slurm.forecast RANKS SIGNAL_SECONDS RECIPE [key=value ...]
-"""
+"""What a dry run says besides the command lines: rendezvous, timeouts, and the files that a checkpoint will have."""
 
 from __future__ import annotations
 
 import math
-import sys
 
 from omegaconf import DictConfig
 
-from trainer import config as configs
+from trainer.doctor.storage import checkpoint_bytes
 from trainer.flops import Shape
 from trainer.planning.basis import shape_of
 from trainer.watchdog import SET_UP_MINUTES
 
-STATE_BYTES = 12
-"""Of a parameter in a checkpoint: fp32 weight and AdamW's two moments."""
 FILE_BYTES = 256 * 2**20
 """``checkpoint.FILE_BYTES``, here without importing torch."""
 
 
 def checkpoint_files(shape: Shape, ranks: int) -> int:
     """Files of one checkpoint: each rank's shards and its generators, the state, the manifest."""
-    shards = math.ceil(STATE_BYTES * shape.parameters / ranks / FILE_BYTES)
+    shards = math.ceil(checkpoint_bytes(shape.parameters) / ranks / FILE_BYTES)
     return ranks * (shards + 1) + 2
 
 
 def page(config: DictConfig, ranks: int, signal: int) -> str:
     """The facts, a line each. Raises ValueError where the model's shape is not known."""
     shape, settings = shape_of(config), config.train
-    size, files = STATE_BYTES * shape.parameters / 1e9, checkpoint_files(shape, ranks)
+    size, files = checkpoint_bytes(shape.parameters) / 1e9, checkpoint_files(shape, ranks)
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)
     lines = {
         "rendezvous": f"rank 0 of {ranks} on the first node listens on MASTER_PORT; "
@@ -41,13 +35,3 @@ def page(config: DictConfig, ranks: int, signal: int) -> str:
         f"while one is written: {kept * files:,} files, {kept * size:,.3g} GB",
     }
     return "\n".join(f"# {name}: {text}" for name, text in lines.items())
-
-
-def main() -> None:
-    """Prints the facts."""
-    ranks, signal, recipe, *overrides = sys.argv[1:]
-    print(page(configs.load(recipe, overrides), int(ranks), int(signal)))
-
-
-if __name__ == "__main__":
-    main()

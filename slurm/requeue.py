@@ -1,31 +1,25 @@
 """After a job's work has ended: whether Slurm is to run the same job again.
 
-    python -m slurm.requeue RUN CODE [base|STEP]      CODE is the exit code of training, or of that evaluation
-
 A stop on purpose is requeued, a crash too, a few times and later each time; a wrong configuration never is, nor
 is a job that got nowhere since it was requeued. Each decision is a line of the run's requeues.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data_prep.files import read_json
-from slurm import journal
-from slurm.rank import code_file
+from slurm.tasks import DONE, PREFLIGHT, USAGE, take_code
 from trainer.rundir import REQUEUES, Run
+from trainer.stopping import SIGNALS, STOPPED
 
-DONE, USAGE, PREFLIGHT, STOPPED = 0, 2, 3, 75
-REQUESTS = tuple(128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM))
+TRAIN = "train"
+REQUESTS = tuple(128 + number for number in SIGNALS)
 """Codes of a process that a request to stop ended before it could answer."""
 CRASHES = 3
 """Crashes in a row after which a job is requeued once more; the next one ends it."""
@@ -78,21 +72,15 @@ def kind_of(code: int) -> str:
     return {DONE: "done", USAGE: "refused", PREFLIGHT: "refused"}.get(code, "crashed")
 
 
-def of_training(run: Run, code: int, job: str, since: int) -> tuple[str, int]:
-    """(how training ended, its exit code); ``since`` is the attempt that the last decision was about.
+def of_training(run: Run, code: int, since: int) -> str:
+    """How training ended that did not live to say it: by its attempt's outcome, else by srun's ``code``.
 
-    Rank 0's own word comes first, then what the attempt left, then srun's ``code``.
+    ``since`` is the attempt that the last decision was about.
     """
-    path = code_file(run.root, job)
-    if path.exists():
-        code = int(path.read_text())
-        path.unlink()
-        return kind_of(code), code
     outcome = run.attempts[-1] / "outcome.json" if len(run.attempts) > since else None
     if outcome is not None and outcome.exists():
-        status = read_json(outcome)["status"]
-        return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status], code
-    return kind_of(code), code
+        return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[read_json(outcome)["status"]]
+    return kind_of(code)
 
 
 def rollouts(run: Run, label: str) -> int:
@@ -122,21 +110,23 @@ def requeue(job: str, pause: int) -> str | None:
     return None
 
 
-def main() -> int:
-    """Decides, records, requeues; returns the code that the job is to end with."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=lambda path: Run(Path(path)))
-    parser.add_argument("code", type=int)
-    parser.add_argument("label", nargs="?", default="train")
-    run, code, label = vars(parser.parse_args()).values()
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def forget(run: Run) -> None:
+    """Before the work begins: what the same job said is of no use where it was requeued from outside since."""
+    take_code(run.root, os.environ["SLURM_JOB_ID"])
+
+
+def conclude(run: Run, code: int, label: str = TRAIN) -> int:
+    """Decides, records, requeues; returns the code that the job is to end with.
+
+    ``code`` is the exit code of training, or of the evaluation of ``label``, as srun tells it; the first task's own
+    comes before that.
+    """
     job = os.environ["SLURM_JOB_ID"]
-    path = run.root / REQUEUES
-    before = [line for line in journal.read(path) if line["job"] == job]
-    attempt = len(run.attempts)
-    if label == "train":
-        kind, code = of_training(run, code, job, before[-1]["attempt"] if before else 0)
+    before = [line for line in run.notes(REQUEUES) if line["job"] == job]
+    own = take_code(run.root, job)
+    code = code if own is None else own
+    if label == TRAIN:
+        kind = of_training(run, code, before[-1]["attempt"] if before else 0) if own is None else kind_of(own)
         ended = Ended(kind, run.checkpoints[-1] if run.checkpoints else 0)
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
@@ -145,19 +135,15 @@ def main() -> int:
         decision = Decision(False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})")
     line = {
         "job": job, "what": label,
-        "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1, "attempt": attempt, "code": code,
+        "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1, "attempt": len(run.attempts), "code": code,
         "ended": ended.kind, "progress": ended.progress,
         "requeued": decision.again, "pause_s": decision.pause, "reason": decision.reason,
     }  # fmt: skip
-    journal.append(path, line)
+    run.note(REQUEUES, line)
     print(f"warmstart: {label}: {decision.reason}", flush=True)
     if decision.again:
         print(f"warmstart: job {job} goes back into the queue, for {decision.pause} s at least", flush=True)
         if refusal := requeue(job, decision.pause):
-            journal.append(path, line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"})
+            run.note(REQUEUES, line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"})
             print(f"warmstart: not requeued: {refusal}", flush=True)
     return DONE if ended.kind == "done" else code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,4 +13,4 @@
 #SBATCH --signal=USR1@600
 # shellcheck source=slurm/lib.sh
 source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "call sbatch in the checkout, not in $PWD" >&2; exit 2; }
-train sft_4b "$@"
+job train sft_4b "$@"

@@ -1,7 +1,5 @@
 """Submits the evaluations of a run: of the base model, and of each checkpoint once it is complete.
 
-    python -m slurm.watch [--once] RUN [key=value ...]      the overrides are the evaluation's
-
 In the background of the training job, or on the login node as ``warmstart watch RUN``. What has been submitted is
 in the run's submissions.jsonl, by label and evaluation settings, so any number of watchers submit each once.
 """
@@ -10,22 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
 from data_prep.files import read_json, sha256_json, writer
-from slurm import journal
 from trainer import config as configs
 from trainer.rundir import SUBMISSIONS, Run
 
 POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
 CHECKOUT = Path(__file__).resolve().parent.parent
-DONE, FAILED, USAGE = 0, 1, 2
 
 
 def watch(
@@ -53,8 +47,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
         return 0
     config = configs.amend(configs.read(run.config), overrides)
     settings = sha256_json(configs.plain(config)["eval"])[:8]
-    path = run.root / SUBMISSIONS
-    there = {(line["label"], line["settings"]) for line in journal.read(path)}
+    there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
     failures = 0
     for label in ("base", *map(str, run.checkpoints)):
         if (label, settings) in there:
@@ -64,7 +57,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
             failures += 1
             print(f"warmstart: the evaluation of {label} could not be submitted: {fault}", flush=True)
             continue
-        journal.append(path, {"label": label, "settings": settings, "job": job})
+        run.note(SUBMISSIONS, {"label": label, "settings": settings, "job": job})
         print(f"warmstart: job {job} evaluates {label}", flush=True)
     return failures
 
@@ -89,24 +82,3 @@ def has_finished(run: Run) -> bool:
     """True when the last attempt trained to the end."""
     outcome = run.attempts[-1] / "outcome.json" if run.attempts else None
     return outcome is not None and outcome.exists() and read_json(outcome)["status"] == "finished"
-
-
-def main() -> int:
-    """For the job script: the run may not exist yet, and SIGTERM does not cut a submission in two."""
-    words = sys.argv[1:]
-    once = words[0] == "--once"
-    path, *overrides = words[once:]
-    stop = Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        complete = watch(Run(Path(path)), overrides, once, stop=stop)
-    except ValueError as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return USAGE
-    if once and not complete:
-        print(f"warmstart: evaluations are missing: warmstart watch {path}", flush=True)
-    return DONE if complete else FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,8 @@ from datetime import datetime
 
 GRACE_SECONDS = 30
 """For what comes after the save: closing logs, leaving the process group."""
+ASSUMED_BYTES_PER_SECOND = 1e8
+"""A rank's share of the file system until a save has been timed."""
 
 
 def job_end(environment: Mapping[str, str]) -> float | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep.files import MANIFEST
+from data_prep.files import MANIFEST, heal_jsonl
 from trainer import config as configs
 
 SCALARS = "state.json"
@@ -124,11 +126,26 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def note(self, name: str, line: dict[str, Any]) -> None:
+        """Adds a line to such a file, with the time before its other fields, flushed to the disk."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / name
+        heal_jsonl(path)
+        with path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+
     @property
     def awaited(self) -> set[int]:
         """Steps whose evaluation is submitted and has not exported them yet."""
         labels = {note["label"] for note in self.notes(SUBMISSIONS)} - {"base"}
         return set(map(int, labels)) - set(self.exports)
+
+    @property
+    def rl(self) -> Path:
+        """Holds the problems for RL, and a folder for each start of RL."""
+        return self.root / "rl"
 
     @property
     def report(self) -> Path:

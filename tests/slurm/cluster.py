@@ -203,9 +203,10 @@ def _configure(folder: Path) -> None:
     for gpu in ("gpu0", "gpu1"):
         (folder / gpu).touch()
     (folder / "gres.conf").write_text(f"NodeName=n[1-4] Name=gpu File={folder}/gpu[0-1]\n")
+    has = "CPUs=64 RealMemory=64000 Gres=gpu:2"
     nodes = "\n".join(
-        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=64000 Gres=gpu:2"
-        for node, port in zip(NODES, slurmd, strict=True)
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1{number} Port={port} {has}"
+        for number, (node, port) in enumerate(zip(NODES, slurmd, strict=True), 1)
     )
     (folder / "slurm.conf").write_text(CONFIG.format(host=host, ctld=ctld, folder=folder, nodes=nodes))
 

@@ -26,6 +26,7 @@ SITE = """
 VENV={venv}
 # The jobs that a run submits wait for ever, unless a test says otherwise; training jobs name their partition.
 export SBATCH_PARTITION=${{SBATCH_PARTITION:-closed}} SBATCH_GPUS_PER_NODE=1
+EVAL_OPTIONS=(--nodes=2 --cpus-per-task=1)
 if [[ -n ${{SLURM_JOB_ID:-}} && -e no-sbatch-here ]]; then PATH=$PWD/no-sbatch-here:$PATH; fi
 """
 

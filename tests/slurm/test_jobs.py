@@ -7,15 +7,13 @@ import psutil
 import pytest
 
 from data_prep.files import read_json
-from slurm import journal
-from tests.slurm.conftest import Site
+from tests.slurm.conftest import DATA, TINY, Site
 from trainer.rundir import Run
-
-pytestmark = pytest.mark.slow
 
 
 def decisions(run: Run) -> list[tuple[str, bool]]:
-    return [(line["ended"], line["requeued"]) for line in journal.read(run.root / "requeues.jsonl")]
+    """Of its training: how it ended each time, and whether its job was requeued."""
+    return [(line["ended"], line["requeued"]) for line in run.notes("requeues.jsonl") if line["what"] == "train"]
 
 
 def ranks(site: Site, job: str) -> list[psutil.Process]:
@@ -31,7 +29,7 @@ def ranks(site: Site, job: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
-    [(["train.lrr=1"], 2, "did you mean train.lr?"), (["data.name=none"], 3, "data/none is not built")],
+    [(["train.lrr=1"], 2, "did you mean train.lr?"), (["data.name=none"], 3, "data/none is not built [n1, n2]")],
 )
 def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[str], code: int, said: str) -> None:
     job = site.train("run.name=wrong", *words)
@@ -41,9 +39,16 @@ def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[s
     assert site.run("wrong").checkpoints == []
 
 
+def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
+    assert "tiny needs the hub no more" in site.cluster.call(*site.command("prefetch", "tiny"), cwd=site.folder)
+    found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)
+    assert "fatal" not in found and "sbatch would take sft_4b.sh" in found
+    assert "MASTER_PORT=" in site.cluster.call("slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder)
+
+
 def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> None:
     job, run = trained
-    assert site.cluster.job(job)["NumNodes"] == "2"
+    assert site.cluster.job(job)["NumNodes"] == "2" and "step 1/44  loss " in site.log(job)
     state = read_json(run.checkpoint(run.checkpoints[-1]) / "state.json")
     assert (state["step"], state["ranks"]) == (44, 2)
     assert decisions(run) == [("done", False)]
@@ -51,7 +56,7 @@ def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> N
 
 def test_each_checkpoint_and_the_base_are_submitted_once(site: Site, trained: tuple[str, Run]) -> None:
     _, run = trained
-    submitted = {line["label"]: line["job"] for line in journal.read(run.root / "submissions.jsonl")}
+    submitted = {line["label"]: line["job"] for line in run.notes("submissions.jsonl")}
     assert list(submitted) == ["base", *map(str, run.checkpoints)]
     for label, job in submitted.items():
         shown = site.cluster.call("scontrol", "show", "job", "-o", job)
@@ -73,11 +78,16 @@ def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: t
 
 
 @pytest.mark.slow
-def test_a_job_with_a_killed_rank_is_requeued(site: Site, trained: tuple[str, Run]) -> None:
-    run = site.run("killed rank")
-    job = site.train("run.name='killed rank'", "train.epochs=4", "train.save_every=22")
+@pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
+def test_a_job_that_lost_a_process_is_requeued(site: Site, trained: tuple[str, Run], victim: str) -> None:
+    run = site.run(f"killed {victim}")
+    job = site.train(f"run.name='{run.name}'", "train.epochs=4", "train.save_every=22")
     site.until_step(run, 24)
-    ranks(site, job)[1].send_signal(signal.SIGKILL)
+    process = ranks(site, job)[1]
+    if victim == "slurmstepd":
+        process = process.parent()
+        assert process is not None and "slurmstepd" in process.name()
+    process.send_signal(signal.SIGKILL)
     ended = site.cluster.wait(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), site.log(job)
     assert decisions(run) == [("crashed", True), ("done", False)]
@@ -85,26 +95,13 @@ def test_a_job_with_a_killed_rank_is_requeued(site: Site, trained: tuple[str, Ru
 
 
 @pytest.mark.slow
-def test_a_nodes_killed_step_daemon_ends_no_job(site: Site, trained: tuple[str, Run]) -> None:
-    run = site.run("killed daemon")
-    job = site.train("run.name='killed daemon'", "train.epochs=4", "train.save_every=22")
-    site.until_step(run, 24)
-    daemon = ranks(site, job)[1].parent()
-    assert daemon is not None and "slurmstepd" in daemon.name()
-    daemon.send_signal(signal.SIGKILL)
-    assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
-    assert decisions(run)[-1] == ("done", False)
-    assert site.weights(run) == site.weights(trained[1])
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> None:
-    # Every row in each step, which takes seconds: two minutes, start-up and margin in them, are enough for a few.
-    words = ("train.batch_size=340", "train.epochs=24")
+    # Every row in each step, which takes seconds: two minutes, start-up and margin in them, are enough for a third.
+    words = ("train.batch_size=340", "train.epochs=60")
     whole = site.train("run.name=unlimited", *words)
     assert site.cluster.wait(whole)["JobState"] == "COMPLETED", site.log(whole)
-    limited = site.train("run.name=limited", *words, "train.save_every=24", options=("--time=2", "--signal=USR1@20"))
+    limited = site.train("run.name=limited", *words, "train.save_every=60", options=("--time=2", "--signal=USR1@20"))
     ended = site.cluster.wait(limited, seconds=1200)
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 2, site.log(limited)
     run = site.run("limited")
@@ -142,6 +139,6 @@ def test_where_nodes_may_not_submit_the_login_node_does(site: Site) -> None:
     fake.parent.rmdir()
     run = site.run("quiet")
     assert "only from the login node" in site.log(job) and f"warmstart watch {Path('runs/quiet')}" in site.log(job)
-    assert journal.read(run.root / "submissions.jsonl") == []
+    assert run.notes("submissions.jsonl") == []
     site.cluster.call(*site.command("watch", "quiet"), cwd=site.folder)
-    assert [line["label"] for line in journal.read(run.root / "submissions.jsonl")] == ["base", "2"]
+    assert [line["label"] for line in run.notes("submissions.jsonl")] == ["base", "2"]

@@ -1,13 +1,16 @@
 """Which jobs go back into the queue."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from data_prep.files import write_json, write_text
-from slurm import journal
+from data_prep.files import write_json
 from slurm.requeue import CRASHES, Decision, Ended, decide, of_training
-from trainer.rundir import Run
+from slurm.tasks import leave_code, take_code
+from tests.conftest import ROOT
+from trainer.rundir import REQUEUES, Run
 
 
 def history(*ended: Ended) -> list[dict]:
@@ -42,24 +45,53 @@ def test_what_is_done_or_refused_is_not_requeued(kind: str) -> None:
     assert not decide(Ended(kind, 10), []).again
 
 
-def test_rank_zeros_word_comes_before_the_outcome_and_that_before_sruns_code(tmp_path: Path) -> None:
+def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: Path) -> None:
     run = Run(tmp_path)
     # srun's 137 is of the ranks that it killed after the first had failed.
-    assert of_training(run, 137, "7", since=0) == ("crashed", 137)
-    assert of_training(run, 138, "7", since=0) == ("stopped", 138)
+    assert [of_training(run, code, since=0) for code in (137, 138, 75, 0)] == ["crashed", "stopped", "stopped", "done"]
     write_json(run.new_attempt() / "outcome.json", {"status": "stopped", "step": 3, "total": 9})
-    assert of_training(run, 137, "7", since=0) == ("stopped", 137)
-    assert of_training(run, 137, "7", since=1) == ("crashed", 137), "an older attempt's outcome"
-    write_text(tmp_path / ".exit-7", "2\n")
-    assert of_training(run, 137, "8", since=0) == ("stopped", 137), "another job's word"
-    assert of_training(run, 137, "7", since=0) == ("refused", 2)
-    assert of_training(run, 137, "7", since=0) == ("stopped", 137), "said once"
+    assert of_training(run, 137, since=0) == "stopped"
+    assert of_training(run, 137, since=1) == "crashed", "an older attempt's outcome"
 
 
-def test_a_journal_survives_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "requeues.jsonl"
-    journal.append(path, {"job": "1"})
-    with path.open("a") as f:
+def test_the_first_tasks_word_is_its_jobs_and_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_code(tmp_path, 2)
+    assert take_code(tmp_path, "8") is None
+    assert (take_code(tmp_path, "7"), take_code(tmp_path, "7")) == (2, None)
+
+
+def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.note(REQUEUES, {"job": "1"})
+    with (tmp_path / REQUEUES).open("a") as f:
         f.write('{"job": ')
-    journal.append(path, {"job": "2"})
-    assert [line["job"] for line in journal.read(path)] == ["1", "2"]
+    assert [line["job"] for line in run.notes(REQUEUES)] == ["1"]
+    run.note(REQUEUES, {"job": "2"})
+    assert [line["job"] for line in run.notes(REQUEUES)] == ["1", "2"]
+
+
+STARTS = """
+import os, signal, subprocess, sys, time
+from slurm.tasks import Stoppable
+work = Stoppable()
+if "early" in sys.argv:
+    os.kill(os.getpid(), signal.SIGTERM)
+print(work.run(["sh", "-c", "kill -USR1 $PPID; sleep 30" if "asks" in sys.argv else sys.argv[-1]]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["exit 3"], 3),
+        (["kill -KILL $$"], 137),
+        (["early", "exit 0"], 75),  # before the command began
+        (["asks"], 75),  # while it has no handler yet, and is killed by the signal
+        (["trap '' USR1; kill -USR1 $PPID; exit 2"], 2),
+        (["trap 'exit 1' USR1; kill -USR1 $PPID; sleep 1"], 75),  # because another rank has left it
+    ],
+)
+def test_a_command_that_was_asked_to_stop_has_stopped(words: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{code}\n", done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.start import PORTS, free_port
+from slurm.network import PORTS, addresses, free_port
 from tests.conftest import ROOT
 
 
@@ -57,8 +57,8 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
     port = re.search(r"MASTER_PORT=(\d+)", start)
     assert port and int(port[1]) in PORTS
     srun = [
-        "srun", f"--nodes={nodes}", "--ntasks-per-node=4", "--cpus-per-task=8",
-        f"--export=ALL,MASTER_ADDR=FIRST_NODE,MASTER_PORT={port[1]}", "--wait=60",
+        "MASTER_ADDR=FIRST_NODE", f"MASTER_PORT={port[1]}",
+        "srun", f"--nodes={nodes}", "--ntasks-per-node=4", "--cpus-per-task=8", "--export=ALL", "--wait=60",
     ]  # fmt: skip
     python = f"{sys.prefix}/bin/python"
     assert shlex.split(preflight) == [
@@ -82,10 +82,15 @@ def test_the_site_decides_image_and_overrides(checkout: Path) -> None:
         "apptainer", "exec", "--nv", "--bind", str(checkout), "--pwd", str(checkout), "/scratch/an image.sif", "python",
         "-m", "slurm.rank", "/scratch/my runs/x", "sft_4b", "run.root=/scratch/my runs", "run.name=x",
     ]  # fmt: skip
-    (_, evaluation), _ = dry_run(
-        checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", "12", "eval.limit=3"
-    )
-    assert shlex.split(evaluation)[-6:] == ["-m", "warmstart", "eval", "/scratch/my runs/x", "12", "eval.limit=3"]
+    site += "EVAL_OPTIONS=(--nodes=2)\n"
+    lines, _ = dry_run(checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", "12", "eval.limit=3")
+    submit, export, nodes = map(shlex.split, lines)
+    assert submit == ["sbatch", "--nodes=2", "slurm/eval.sh", "/scratch/my runs/x", "12", "eval.limit=3"]
+    assert export[-5:] == ["-m", "warmstart", "export", "/scratch/my runs/x", "12"]
+    assert re.fullmatch(r"RAY_ADDRESS=FIRST_NODE:\d+", nodes[2])
+    assert nodes[:2] == ["RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN_PATH=/scratch/my runs/x/.ray-token-JOB"]
+    assert nodes[3:6] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+    assert nodes[-5:] == ["-m", "slurm.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
 
 
 def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +100,34 @@ def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch)
         taken.listen()
         monkeypatch.setattr("random.sample", lambda *_: [port, port + 1])
         assert free_port() == port + 1
+
+
+def test_a_nodes_address_is_one_that_the_others_can_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = tmp_path / "scontrol"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def shown(*nodes: str) -> dict[str, str]:
+        lines = "\n".join(
+            f"NodeName={n} Arch=x86_64 NodeAddr={a} NodeHostName={n}" for n, a in (n.split() for n in nodes)
+        )
+        scontrol.write_text(f"#!/bin/sh\ncat <<'.'\n{lines}\n.\n")
+        scontrol.chmod(0o755)
+        return addresses("n[1-2]", "n1")
+
+    assert shown("n2 127.0.0.12", "n1 127.0.0.11") == {"n1": "127.0.0.11", "n2": "127.0.0.12"}
+    own = shown("n1 127.0.1.1", "n2 192.0.2.1")["n1"]
+    assert own != "127.0.1.1" and free_port_on(own)
+    with pytest.raises(ValueError, match=r"does not resolve here"):
+        shown("n1 127.0.0.1", "n2 no-such-host.invalid")
+    with pytest.raises(ValueError, match=r"scontrol show node n\[1-2\] does not say where n1 is"):
+        shown("n2 127.0.0.12")
+
+
+def free_port_on(address: str) -> bool:
+    """Whether this host has the address."""
+    with socket.socket() as s:
+        s.bind((address, 0))
+    return True
 
 
 def test_the_images_build_script_is_clean(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluations that a run submits: each once, again after a failure, and to the end on a real cluster."""
+"""Evaluations that a run submits: each once, again after a failure."""
 
 import shutil
 from pathlib import Path
@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 import slurm.watch
-from slurm import journal
 from tests.slurm.conftest import Site
 from trainer.rundir import Run
-
-pytestmark = pytest.mark.slow
 
 REFUSING = """#!/bin/sh
 [ $(wc -l <"$0.calls") -ge {times} ] && exec {sbatch} "$@"
@@ -21,7 +18,7 @@ exit 1
 
 
 def submissions(run: Run) -> list[dict]:
-    return journal.read(run.root / "submissions.jsonl")
+    return run.notes("submissions.jsonl")
 
 
 @pytest.fixture
@@ -66,17 +63,3 @@ def test_a_failed_submission_is_tried_again(
     assert slurm.watch.watch(unwatched, poll=0.1)
     assert sorted(line["label"] for line in submissions(unwatched)) == sorted(labels)
     assert "base could not be submitted: sbatch: error: the controller is asleep" in capfd.readouterr().out
-
-
-@pytest.mark.slow
-def test_training_evaluation_and_report_by_one_sbatch(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(site.cluster.environment, "SBATCH_PARTITION", "gpu")
-    small = ("eval.rollouts=2", "eval.limit=4", "eval.engines=1", "eval.max_tokens=32")
-    job = site.train("run.name=line", "train.max_steps=4", *small)
-    assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
-    run = site.run("line")
-    assert [line["label"] for line in submissions(run)] == ["base", "4"]
-    for line in submissions(run):
-        assert site.cluster.wait(line["job"], 600)["JobState"] == "COMPLETED", site.log(line["job"])
-    assert len(run.evaluations) == 2 and all((e / "manifest.json").exists() for e in run.evaluations)
-    assert "pass@1" in run.report.read_text()

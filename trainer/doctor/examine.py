@@ -15,7 +15,7 @@ from data_prep import provenance
 from trainer import config as configs
 from trainer import ranks, rundir
 from trainer.doctor import devices, inputs, peers, scheduler, storage
-from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge
+from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
 from trainer.doctor.outlook import look
 from trainer.rundir import Run
 
@@ -64,7 +64,7 @@ def _with_peers(config: DictConfig, run: Run, leads_node: bool) -> list[Located]
         return merge({_host(): [*own, store]})
     if store is None:
         return merge({_host(): own})
-    note = peers.Note(meeting.rank, os.uname().nodename, _facts(config) if leads_node else {}, own)
+    note = peers.Note(meeting.rank, this_node(), _facts(config) if leads_node else {}, own)
     notes, absent, able = meeting.exchange(store, note)
     if absent:
         shared = [peers.missing(absent, meeting.world, notes, meeting.timeout)]
@@ -90,4 +90,4 @@ def _facts(config: DictConfig) -> dict[str, str]:
 
 
 def _host() -> str:
-    return os.uname().nodename if "SLURM_JOB_ID" in os.environ else HERE
+    return this_node() if "SLURM_JOB_ID" in os.environ else HERE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,6 +37,11 @@ class Located:
     def json(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self.finding), "nodes": self.nodes}
+
+
+def this_node() -> str:
+    """This node, in a job by the name that ``sbatch --exclude`` knows it by."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:

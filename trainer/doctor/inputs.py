@@ -123,7 +123,7 @@ def _dataset(config: DictConfig, thorough: bool) -> Finding:
 
 
 def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
-    folder, sets = Path(config.eval.benchmarks), list(config.eval.sets)
+    folder, sets = Path(config.eval.benchmarks), benchmarks.expand(config.eval.sets)
     own = folder == _dataset_folder(config)
     if own and not (folder / MANIFEST).exists():
         return  # the dataset's finding says it

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from data_prep.errors import first_line
 from trainer.doctor import devices
-from trainer.doctor.findings import FATAL, OK, WARNING, Finding, names
+from trainer.doctor.findings import FATAL, OK, WARNING, Finding, names, this_node
 from trainer.planning.basis import cluster_of
 from trainer.planning.gpus import LINK_SHARE
 
@@ -81,8 +81,8 @@ class Meeting:
                 self.address, self.port, self.world, self.rank == 0, self.timeout, wait_for_workers=False
             )
         except dist.DistError as e:
-            text = f"rank {self.rank} on {os.uname().nodename} does not reach {self.address}:{self.port}"
-            mend = f"a node that {self.address} is reachable from (sbatch --exclude={os.uname().nodename})"
+            text = f"rank {self.rank} on {this_node()} does not reach {self.address}:{self.port}"
+            mend = f"a node that {self.address} is reachable from (sbatch --exclude={this_node()})"
             return Finding(FATAL, "peers", f"{text}: {first_line(e)}", mend)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
@@ -151,7 +151,7 @@ def is_free(port: int) -> bool:
 
 def busy(port: int) -> Finding:
     """``port`` is somebody else's."""
-    text = f"{port}, where the ranks would meet on {os.uname().nodename}, is in use"
+    text = f"{port}, where the ranks would meet on {this_node()}, is in use"
     return Finding(FATAL, "port", text, f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port")
 
 

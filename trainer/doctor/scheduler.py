@@ -14,14 +14,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from trainer import config as configs
-from trainer.deadline import Deadline, job_end
+from trainer.deadline import ASSUMED_BYTES_PER_SECOND, Deadline, job_end
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.outlook import Outlook
 from trainer.doctor.storage import checkpoint_bytes
 
 SCRIPTS = configs.RECIPES.parent / "slurm"
-ASSUMED_BYTES_PER_SECOND = 1e8
-"""``saving.ASSUMED_BYTES_PER_SECOND``, here without importing torch."""
 SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 

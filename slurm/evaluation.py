@@ -1,0 +1,72 @@
+"""What an evaluation job does: export, rollouts on a Ray of its nodes, grades, report; then, whether to go on later."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.files import writer
+from slurm import network, steps
+from slurm.requeue import conclude, forget
+from slurm.tasks import DONE, Stoppable
+from trainer.rundir import Run
+
+REPORT_POLL_SECONDS = 2
+
+
+def evaluate(job: steps.Job, words: Sequence[str]) -> int:
+    """Export, rollouts, grades and metrics of one model of a run, on a Ray of the allocation's nodes; then the report.
+
+    Raises ValueError where there is no such run.
+    """
+    if len(words) < 2:
+        raise ValueError("what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
+    name, label, *overrides = words
+    run = Run.find(name)
+    root = str(run.root) if run else name
+    stack, port = steps.stack(), network.free_port()
+    export = [*stack, "-m", "warmstart", "export", root, label]
+    # A lost node ends no evaluation, and the first task answers for it.
+    nodes = job.allocation.srun("--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label, *overrides)
+    token = Path(root).resolve() / f".ray-token-{os.environ.get('SLURM_JOB_ID', 'JOB')}"
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": f"{steps.FIRST_NODE}:{port}"}
+    if job.submission:
+        print(job.submission, *[steps.line(export)] * (label != "base"), steps.line(nodes, ray), sep="\n")
+        return DONE
+    if run is None:
+        raise ValueError(f"no run at {name} or runs/{name}")
+    here = os.environ["SLURMD_NODENAME"]
+    addresses = network.addresses(os.environ["SLURM_JOB_NODELIST"], here)
+    ray["RAY_ADDRESS"] = f"{addresses[here]}:{port}"
+    ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in addresses.items())
+    forget(run)
+    work, code = Stoppable(), DONE
+    if label != "base":
+        code = work.run(export)
+    if code == DONE:
+        _write_secret(token)
+        code = work.run(nodes, ray)
+        token.unlink(missing_ok=True)
+    code = conclude(run, code, label)
+    return code or _report(run, stack)
+
+
+def _report(run: Run, stack: Sequence[str]) -> int:
+    """Writes it, one evaluation at a time, so that the last one's report has them all."""
+    while True:
+        try:
+            with writer(run.root / "report.lock"):
+                return subprocess.run([*stack, "-m", "warmstart", "report", str(run.root)]).returncode
+        except ValueError:  # another one writes it
+            time.sleep(REPORT_POLL_SECONDS)
+
+
+def _write_secret(path: Path) -> None:
+    """A new one that only this user may read."""
+    path.unlink(missing_ok=True)  # of the same job, before it was requeued
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as f:
+        f.write(secrets.token_hex(32))

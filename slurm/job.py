@@ -1,0 +1,49 @@
+"""A job script's Python: its words and its surroundings, for the one of two kinds of job that it is.
+
+    python -m slurm.job SCRIPT [OPTION ...] -- train [SITE'S OVERRIDE ...] -- RECIPE [recipe=NAME] [key=value ...]
+    python -m slurm.job SCRIPT [OPTION ...] -- eval [SITE'S OVERRIDE ...] -- RUN base|STEP [key=value ...]
+
+slurm/lib.sh calls it, in the job on its first node, or on the login node with sbatch's options and ``--dry-run`` among
+them, where it shows what would run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slurm import steps
+from slurm.evaluation import evaluate
+from slurm.tasks import USAGE
+from slurm.training import train
+
+
+def main() -> int:
+    """The exit code that the job is to have."""
+    (script, *options), (kind, *site), words = _groups(sys.argv[1:])
+    # After --export=NONE steps would start with an empty environment too.
+    os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
+    try:
+        if "--dry-run" in options:
+            # A training script's first word is its own.
+            job = steps.planned(Path(script), [o for o in options if o != "--dry-run"], words[kind == "train" :])
+        else:
+            job = steps.Job(steps.Allocation.here())
+        os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
+        return train(job, words, site) if kind == "train" else evaluate(job, words)
+    except ValueError as e:
+        print(f"warmstart: {e}", file=sys.stderr)
+        return USAGE
+
+
+def _groups(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The words between ``--`` and ``--``; those after the second one may hold others."""
+    first = words.index("--")
+    second = words.index("--", first + 1)
+    return list(words[:first]), list(words[first + 1 : second]), list(words[second + 1 :])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What a training job does: preflight, ranks, and evaluations submitted beside them; then, whether to go on later."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from threading import Event, Thread
+
+from slurm import forecast, network, steps
+from slurm.requeue import conclude, forget
+from slurm.tasks import DONE, Stoppable
+from slurm.watch import watch
+from trainer import config as configs
+from trainer.rundir import Run, check
+
+
+def train(job: steps.Job, words: Sequence[str], site: Sequence[str]) -> int:
+    """Every task of the allocation is one rank. Raises ValueError for a wrong recipe or override."""
+    recipe, *overrides = words
+    if overrides and overrides[0].startswith("recipe="):
+        recipe = overrides.pop(0).removeprefix("recipe=")
+    overrides = [*site, *(word.replace("%a", os.environ.get("SLURM_ARRAY_TASK_ID", "")) for word in overrides)]
+    config = configs.load(recipe, overrides)
+    run = check(config)
+    srun, stack = job.allocation.srun, steps.stack()
+    # A job's script runs on its first node, where rank 0 is.
+    address = steps.FIRST_NODE if job.submission else socket.gethostname()
+    meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(network.free_port())}
+    # The first task alone answers for all of them, whose own codes then matter no more.
+    preflight = srun("--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides)
+    ranks = srun("--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides)
+    if job.submission:
+        print(job.submission, steps.line(preflight, meeting), steps.line(ranks, meeting), sep="\n")
+        print(forecast.page(config, job.allocation.nodes * job.allocation.tasks, job.notice))
+        return DONE
+    forget(run)
+    work, over = Stoppable(), Event()
+    watcher = Thread(target=_watch, args=(run, over))
+    code = work.run(preflight, meeting)
+    if code == DONE:
+        watcher.start()
+        code = work.run(ranks, meeting)
+    over.set()
+    if (code := conclude(run, code)) != DONE:
+        return code
+    watcher.join()
+    if not _watch(run):
+        print(f"warmstart: evaluations are missing: warmstart watch {run.root}", flush=True)
+    return DONE
+
+
+def _watch(run: Run, over: Event | None = None) -> bool:
+    """Submits evaluations until ``over``, or only those that are due; what goes wrong harms nothing else."""
+    try:
+        return watch(run, once=over is None, stop=over)
+    except ValueError as e:
+        print(f"warmstart: {e}", flush=True)
+        return False

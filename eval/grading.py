@@ -11,47 +11,73 @@ import logging
 import multiprocessing
 import os
 import resource
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.answers import grade_state, is_exact, visible
 from data_prep.benchmarks import text_fields
-from data_prep.files import write_text
-from data_prep.schema import Grade, Problem, Rollout
+from data_prep.files import read_jsonl, write_text
+from data_prep.schema import Grade, Key, Problem, Rollout
 from eval import ledger
 
-TIMEOUT = 2.0
-"""Seconds of one judgement."""
+CPU_SECONDS = 1.5
+"""Processor time of one judgement: the same on a busy machine, so that grading again gives the same grades."""
+WALL_SECONDS = 20
+"""Of a judgement that waits rather than computes."""
 MEMORY = 2 << 30
 """Bytes of address space of one worker."""
-TAIL = 4000
-"""Characters of the visible part's end that math-verify sees."""
+WINDOW = 4000
+"""Characters of a text, and of a gold answer, that math-verify is given."""
+UNJUDGED = "timeout"
+"""``verified`` of every judgement that was not reached: out of time, out of memory, a crash, or too long a gold."""
+DISAGREEMENTS = "disagreements.jsonl"
 
 Pair = tuple[str, str]
 """(text, gold)."""
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """A rollout on which the headline and math-verify differ."""
+
+    key: Key
+    extracted: str | None
+    gold: str
+    exact: bool
+    verified: bool
+
+
 def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem]) -> list[Grade]:
     """One grade a rollout, in the rollouts' order. Raises ValueError for a rollout of an unknown problem."""
-    golds = {(p.set, p.id): p.answer for p in problems}
+    golds = _golds(problems)
     rollouts = list(rollouts)
     for rollout in rollouts:
         if rollout.key[:2] not in golds:
             raise ValueError(f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew")
-    pairs = [(_shown(rollout.text), golds[rollout.key[:2]]) for rollout in rollouts]
-    opinions = verify(pairs)
-    grades = []
-    for rollout, pair in zip(rollouts, pairs, strict=True):
-        state, extracted = grade_state(rollout.text, rollout.finish_reason)
-        grades.append(Grade(rollout.key, state, extracted, is_exact(extracted, pair[1]), opinions[pair]))
-    return grades
+    judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts])
+    return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
+
+
+def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[Disagreement]:
+    """The grades on which the graders differ, in the grades' order. An unjudged rollout is none of them."""
+    golds = _golds(problems)
+    return [
+        Disagreement(g.key, g.extracted, golds[g.key[:2]], g.exact, bool(g.verified))
+        for g in grades
+        if _differ(g.exact, g.verified)
+    ]
 
 
 def grade_folder(folder: Path, problems: Iterable[Problem]) -> Path:
-    """Grades ``folder``'s rollouts and writes its grades.jsonl, which is returned."""
-    rollouts = ledger.read(folder / ledger.ROLLOUTS)
+    """Grades ``folder``'s rollouts and writes its disagreements.jsonl and its grades.jsonl, which is returned."""
+    problems = list(problems)
+    grades = grade(ledger.read(folder / ledger.ROLLOUTS).values(), problems)
+    _write(folder / DISAGREEMENTS, map(asdict, disagreements(grades, problems)))
     path = folder / ledger.GRADES
-    ledger.write_grades(path, grade(rollouts.values(), problems))
+    ledger.write_grades(path, grades)
     return path
 
 
@@ -59,71 +85,124 @@ def grade_file(path: Path) -> Path:
     """Grades a file of ``{"id", "gold", "text"}`` lines, ``finish_reason`` optional (``stop``).
 
     Writes ``<stem>.grades.jsonl`` beside it, a line ``{"id", "state", "extracted", "exact", "verified"}``
-    each, and returns its path. Raises ValueError naming file and line for a broken line; nothing is
-    written then.
+    each, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each
+    with its ``gold``. Raises ValueError naming file and line for a broken line; nothing is written then.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
-    lines = []
+    names, texts = [], []
     for number, value in text_fields(path, ("id", "gold", "text")):
         finish = value.get("finish_reason", "stop")
         if finish not in ("stop", "length"):
             raise ValueError(f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}")
-        lines.append((value["id"], value["gold"], value["text"], finish))
-    opinions = verify((_shown(text), gold) for _, gold, text, _ in lines)
-    out = []
-    for name, gold, text, finish in lines:
-        state, extracted = grade_state(text, finish)
-        exact, verified = is_exact(extracted, gold), opinions[_shown(text), gold]
-        out.append({"id": name, "state": state, "extracted": extracted, "exact": exact, "verified": verified})
-    target = path.with_name(f"{path.stem}.grades.jsonl")
-    write_text(target, "".join(json.dumps(line) + "\n" for line in out))
+        names.append(value["id"])
+        texts.append((value["text"], finish, value["gold"]))
+    fields = ("id", "state", "extracted", "exact", "verified")
+    lines = [
+        dict(zip(fields, (name, *values), strict=True)) for name, values in zip(names, _judgements(texts), strict=True)
+    ]
+    differ = [
+        line | {"gold": gold}
+        for line, (_, _, gold) in zip(lines, texts, strict=True)
+        if _differ(line["exact"], line["verified"])
+    ]
+    target = path.with_name(f"{path.stem}.{ledger.GRADES}")
+    _write(path.with_name(f"{path.stem}.{DISAGREEMENTS}"), differ)
+    _write(target, lines)
     return target
 
 
-def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
-    """math-verify's opinion of each distinct (text, gold): true, false, or ``"timeout"``.
+def summary(grades: Path) -> str:
+    """What a person wants to know of a grades file that ``grade_folder`` or ``grade_file`` wrote, in a line."""
+    lines = list(read_jsonl(grades))
+    right = sum(line["exact"] for line in lines)
+    unjudged = sum(line["verified"] == UNJUDGED for line in lines)
+    differ = sum(_differ(line["exact"], line["verified"]) for line in lines)
+    listed = grades.with_name(grades.name.removesuffix(ledger.GRADES) + DISAGREEMENTS)
+    return (
+        f"{right} of {len(lines)} right; math-verify disagrees on {differ}"
+        + (f" ({listed})" if differ else "")
+        + (f" and did not get to {unjudged}" if unjudged else "")
+    )
 
-    ``"timeout"`` stands for every judgement that was not reached: out of time, out of memory, or a crash.
-    A text without a digit or a box is false unasked.
+
+def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
+    """math-verify's opinion of each distinct (text, gold): true, false, or ``UNJUDGED``.
+
+    A blank text is false unasked. Where math-verify itself meets an error, its opinion is false. Starts processes,
+    so a script calls it under ``if __name__ == "__main__"``.
     """
     from pebble import ProcessPool
 
-    unique = dict.fromkeys(pairs)
-    opinions: dict[Pair, bool | str] = dict.fromkeys(unique, False)
-    asked = [pair for pair in unique if "\\boxed" in pair[0] or any(c.isdigit() for c in pair[0])]
+    opinions: dict[Pair, bool | str] = {pair: UNJUDGED if len(pair[1]) > WINDOW else False for pair in pairs}
+    asked = [pair for pair, opinion in opinions.items() if opinion is False and pair[0].strip()]
     if not asked:
         return opinions
-    # A server that has SymPy loaded already: it costs a second once, and a replaced worker nothing.
+    # A server that has SymPy loaded already: it costs seconds once, and a replaced worker nothing.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["math_verify", __name__])
     workers = min(len(asked), len(os.sched_getaffinity(0)))
     with ProcessPool(max_workers=workers, initializer=_limit, context=context) as pool:
-        futures = {pair: pool.schedule(_judge, args=pair, timeout=TIMEOUT) for pair in asked}
+        futures = {pair: pool.schedule(_judge, args=pair, timeout=WALL_SECONDS) for pair in asked}
         for pair, future in futures.items():
-            opinions[pair] = "timeout" if future.exception() else future.result()
+            opinions[pair] = UNJUDGED if future.exception() else future.result()
     return opinions
 
 
-def _shown(text: str) -> str:
-    """The end of what a reader sees; of the whole text when its think block never closes."""
-    shown = visible(text)
-    return (text if shown is None else shown)[-TAIL:]
+def _golds(problems: Iterable[Problem]) -> Mapping[tuple[str, str], str]:
+    return {(p.set, p.id): p.answer for p in problems}
+
+
+def _judgements(texts: list[tuple[str, str, str]]) -> list[tuple[str, str | None, bool, bool | str]]:
+    """(state, extracted, exact, verified) of each (text, finish reason, gold)."""
+    pairs = [(_window(text), gold) for text, _, gold in texts]
+    opinions = verify(pairs)
+    judged = []
+    for (text, finish, gold), pair in zip(texts, pairs, strict=True):
+        state, extracted = grade_state(text, finish)
+        judged.append((state, extracted, is_exact(extracted, gold), opinions[pair]))
+    return judged
+
+
+def _window(text: str) -> str:
+    """What math-verify is given: the end of the visible part, or what stands around its last box if that is earlier.
+
+    Nothing when the think block never closes: there is no answer to judge.
+    """
+    shown = visible(text) or ""
+    box = shown.rfind("\\boxed")
+    end = len(shown) if box < 0 else box + WINDOW // 2
+    return shown[max(0, min(end, len(shown)) - WINDOW) : end]
+
+
+def _differ(exact: bool, verified: bool | str) -> bool:
+    return verified not in (exact, UNJUDGED)
+
+
+def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    # ASCII, since a model may write half a surrogate pair.
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _limit() -> None:
-    import math_verify  # where the server has not loaded it, its second is not the first text's
+    import math_verify  # where the server has not loaded it, its seconds are not the first text's
 
     assert math_verify
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's handler would wait for the end of a long power
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def _judge(text: str, gold: str) -> bool:
     import math_verify
 
-    # Its own timeouts (signals, whole seconds) are off: the pool's cannot be caught inside SymPy.
-    wanted = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
-    found = math_verify.parse(text, parsing_timeout=None)
-    return bool(math_verify.verify(wanted, found, timeout_seconds=None))
+    # The timer's signal ends the process, even within a long power. math-verify's own timeouts can be caught
+    # inside SymPy, and count whole seconds: they are off.
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        wanted = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
+        found = math_verify.parse(text, parsing_timeout=None)
+        return bool(math_verify.verify(wanted, found, timeout_seconds=None))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)

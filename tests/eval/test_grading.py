@@ -1,24 +1,70 @@
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 
-from data_prep.schema import Problem, Rollout
+from data_prep.answers import grade_state, is_exact, normalise
+from data_prep.benchmarks import EXPECTED, load
+from data_prep.schema import Grade, Problem, Rollout
 from eval import ledger
-from eval.grading import grade, grade_file, grade_folder, verify
+from eval.grading import (
+    UNJUDGED,
+    Disagreement,
+    Pair,
+    disagreements,
+    grade,
+    grade_file,
+    grade_folder,
+    summary,
+    verify,
+)
 
 HOSTILE = {
     "tower": r"\boxed{10^{10^{10}}}",
-    "factorial": r"\boxed{9999999!}",
-    "braces": r"\boxed{" + "{" * 1000 + "1" + "}" * 1000 + "}",
-    "open": r"\boxed{1" + "{" * 1_000_000,
     "power": r"\boxed{9^{9^{9^{9}}}}",
+    "factorial": r"\boxed{9999999!}",
+    "plain power": "The answer is 7**9**9**9",
+    "nested": r"\boxed{" + "{" * 1000 + "1" + "}" * 1000 + "}",
+    "roots": r"\boxed{" + r"\sqrt{" * 700 + "7" + "}" * 701,
     "fractions": r"\boxed{" + r"\frac{1}{" * 300 + "2" + "}" * 301,
-    "long": "1 + " * 1_250_000 + r"\boxed{7}",
-    "nul": "\\boxed{\0}",
-    "surrogate": "\\boxed{\ud800 1}",
+    "open": r"\boxed{1" + "{" * 2_000_000,
+    "boxes": r"\boxed{" * 300_000,
+    "open boxes": r"\boxed{{}" * 100_000,
+    "dollars": "$" * 100_000,
+    "answers": "answer " * 10_000,
+    "equations": "$" + "x=" * 50_000 + "$",
+    "digits": r"\boxed{" + "9" * 100_000 + "}",
+    "zeros": r"\boxed{" + "0" * 999 + "7}",
+    "long": "1 + " * 12_500_000 + r"\boxed{7}",
+    "control": "\x00\x1b[2J\r\x07\\boxed{7\0}",
+    "surrogate": "\ud800 \\boxed{\ud800 7}",
+    "reversed": "\u202e\\boxed{7}\u2028\ufeff",
 }
+RIGHT = {"zeros", "long", "reversed"}
+"""Of HOSTILE, with 7 as the gold answer."""
+TRICKY = [
+    (r"<think>\boxed{16}</think>I am not sure.", "16", False),
+    (r"<think>\boxed{16}</think>It is \boxed{17}.", "16", False),
+    (r"<think>\boxed{17}", "17", False),
+    (r"Not \boxed{15}, but \boxed{16}.", "16", True),
+    (r"Not \boxed{16}, but \boxed{15}.", "16", False),
+    (r"\boxed{\text{The answer is } 16}", "16", True),
+    (r"\boxed{16 \text{ apples}}", "16", True),
+    (r"It is \boxed{16} after 3 steps.", "16", True),
+    (r"Reason step by step, and put your final answer within \boxed{}. It is \boxed{16}.", "16", True),
+    (r"It is \boxed{16}. Reason step by step, and put your final answer within \boxed{}.", "16", True),
+    (r"\boxed{016}", "16", True),
+    (r"\boxed{16}", "016", True),
+    (r"\boxed{160}", "16", False),
+    (r"\boxed{1{,}625}", "1625", True),
+    (r"\boxed{1625}", "1{,}625", True),
+    (r"\boxed{-1}", "-1", True),
+    (r"\boxed{1}", "-1", False),
+    (r"\boxed{-1}", "1", False),
+]
+"""(text, gold, whether it is right) where graders go wrong."""
 
 
 def rollout(text: str, k: int, problem: str = "p", finish: str = "stop") -> Rollout:
@@ -47,32 +93,63 @@ def test_unknown_problem() -> None:
         grade([rollout("1", 0)], [])
 
 
-def test_hostile_texts_leave_the_pool_alive() -> None:
+def test_hostile_texts_leave_the_pool_alive(tmp_path: Path) -> None:
+    """Each is a rollout between ordinary ones, which are graded as if they stood alone."""
+    lines = []
+    for i, (name, text) in enumerate(HOSTILE.items()):
+        lines.append({"id": name, "gold": "7", "text": f"<think></think>{text}"})
+        lines.append({"id": f"right {i}", "gold": str(i), "text": f"<think></think>\\boxed{{{i}}}"})
+        lines.append({"id": f"wrong {i}", "gold": str(i), "text": f"<think></think>\\boxed{{{i + 1}}}"})
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     begin = time.monotonic()
-    plain = {(rf"\boxed{{{i}}}", str(i)): True for i in range(20)}
-    hostile = {(text[-4000:], "7") for text in HOSTILE.values()}
-    opinions = verify([*hostile, *plain])
-    assert {pair: opinions[pair] for pair in plain} == plain
-    assert all(opinion in (True, False, "timeout") for opinion in opinions.values())
-    assert "timeout" in {opinions[pair] for pair in hostile}
-    assert opinions[HOSTILE["long"][-4000:], "7"] is True
-    assert time.monotonic() - begin < 60
+    grades = {line["id"]: line for line in map(json.loads, grade_file(path).read_text().splitlines())}
+    assert time.monotonic() - begin < 300  # nothing hung
+    assert list(grades) == [line["id"] for line in lines]
+    for name, got in grades.items():
+        if name in HOSTILE:
+            assert got["exact"] == (name in RIGHT), name
+            assert got["verified"] in (True, False, UNJUDGED), name
+        else:
+            assert got["exact"] == got["verified"] == name.startswith("right"), name
+    assert {grades[name]["verified"] for name in ("tower", "power")} == {UNJUDGED}
 
 
 def test_hostile_golds() -> None:
-    opinions = verify([(r"\boxed{7}", "10^{10^{10}}"), (r"\boxed{7}", "}{"), (r"\boxed{7}", "")])
-    assert True not in opinions.values()
+    golds = ("10^{10^{10}}", "}{", "", "7" * 1_000_000)
+    opinions = verify((r"\boxed{7}", gold) for gold in golds)
+    assert list(opinions.values()) == [UNJUDGED, False, False, UNJUDGED]
 
 
 def test_folder(tmp_path: Path) -> None:
+    texts = ["\ud800\0 \\boxed{0.5}", r"\boxed{1/2}", r"\boxed{2}", "It is 1/2."]
     with (tmp_path / ledger.ROLLOUTS).open("w") as f:
-        for k, text in enumerate(HOSTILE.values()):
+        for k, text in enumerate(texts):
             ledger.append(f, rollout(text, k))
-    path = grade_folder(tmp_path, [Problem("p", "?", "7", "s")])
+    problems = [Problem("p", "?", "0.5", "s")]
+    path = grade_folder(tmp_path, problems)
     grades = ledger.read_grades(path)
-    assert len(grades) == len(HOSTILE)
-    exact = [name for name, g in zip(HOSTILE, grades.values(), strict=True) if g.exact]
-    assert exact == ["long"]
+    assert [(g.exact, g.verified) for g in grades.values()] == [
+        (True, True),
+        (False, True),
+        (False, False),
+        (False, True),
+    ]
+    listed = [
+        Disagreement(("s", "p", 1), "1/2", "0.5", False, True),
+        Disagreement(("s", "p", 3), None, "0.5", False, True),
+    ]
+    assert disagreements(grades.values(), problems) == listed
+    lines = (tmp_path / "disagreements.jsonl").read_text().splitlines()
+    assert [Disagreement(**json.loads(line) | {"key": d.key}) for line, d in zip(lines, listed, strict=True)] == listed
+    assert summary(path) == f"1 of 4 right; math-verify disagrees on 2 ({tmp_path / 'disagreements.jsonl'})"
+
+
+def test_an_unjudged_rollout_is_no_disagreement(tmp_path: Path) -> None:
+    grades = [Grade(("s", "p", k), "boxed", "7", exact, UNJUDGED) for k, exact in enumerate((True, False))]
+    assert disagreements(grades, [Problem("p", "?", "7", "s")]) == []
+    ledger.write_grades(tmp_path / ledger.GRADES, grades)
+    assert summary(tmp_path / ledger.GRADES) == "1 of 2 right; math-verify disagrees on 0 and did not get to 2"
 
 
 def test_file(tmp_path: Path) -> None:
@@ -81,6 +158,7 @@ def test_file(tmp_path: Path) -> None:
         {"id": "a", "gold": "7", "text": r"<think>x</think>\boxed{7}"},
         {"id": "b", "gold": "7", "text": "<think>x", "finish_reason": "length"},
         {"id": "c", "gold": "7", "text": "seven"},
+        {"id": "d", "gold": "7", "text": "<think>x</think>7"},
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = grade_file(path)
@@ -89,7 +167,11 @@ def test_file(tmp_path: Path) -> None:
         {"id": "a", "state": "boxed", "extracted": "7", "exact": True, "verified": True},
         {"id": "b", "state": "truncated", "extracted": None, "exact": False, "verified": False},
         {"id": "c", "state": "no_box", "extracted": None, "exact": False, "verified": False},
+        {"id": "d", "state": "no_box", "extracted": None, "exact": False, "verified": True},
     ]
+    listed = (tmp_path / "mine.disagreements.jsonl").read_text().splitlines()
+    assert [(line["id"], line["gold"]) for line in map(json.loads, listed)] == [("d", "7")]
+    assert summary(out) == f"1 of 4 right; math-verify disagrees on 1 ({tmp_path / 'mine.disagreements.jsonl'})"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +191,40 @@ def test_broken_file(tmp_path: Path, line: str, message: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="does not exist"):
         grade_file(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(("text", "gold", "right"), TRICKY)
+def test_where_public_graders_go_wrong(text: str, gold: str, right: bool) -> None:
+    state, extracted = grade_state(text, "stop")
+    assert is_exact(extracted, gold) == right, (state, extracted)
+
+
+def test_every_benchmark_answer_is_right_and_its_neighbour_wrong(benchmarks: Path) -> None:
+    """Under both graders, in every set of known size."""
+    wanted: dict[Pair, bool] = {}
+    for name in EXPECTED:
+        answers = [problem.answer for problem in load(benchmarks, [name], None)]
+        for gold, other in zip(answers, answers[1:] + answers[:1], strict=True):
+            if re.fullmatch(r"-?\d+", gold):
+                other = str(int(gold) + 1)
+            for answer in (gold, other):
+                right = normalise(answer) == normalise(gold)
+                wanted[f"Hence it is $\\boxed{{{answer}}}$.", gold] = right
+                assert answer != gold or right
+    assert verify(wanted) == wanted
+    assert sum(wanted.values()) > 500 and len(wanted) - sum(wanted.values()) > 500
+
+
+def test_math_verify_sees_the_last_box_and_no_thoughts() -> None:
+    filler = "So we go on to step 3. " * 1000
+    texts = {
+        f"<think>{filler}</think>It is \\boxed{{7}}. {filler}": True,
+        f"<think>{filler}</think>{filler} It is \\boxed{{7}}.": True,
+        "<think>It is \\boxed{7}": False,
+        "<think>It is \\boxed{7}</think>": False,
+    }
+    rollouts = [rollout(text, k) for k, text in enumerate(texts)]
+    assert [g.verified for g in grade(rollouts, [Problem("p", "?", "7", "s")])] == list(texts.values())
 
 
 def test_both_opinions_agree_on_ordinary_rollouts() -> None:

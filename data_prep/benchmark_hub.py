@@ -35,7 +35,8 @@ SOURCES = {
 
 
 def fetch(folder: Path, name: str) -> str:
-    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest; returns the commit.
+    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest; returns the commit, which is the
+    one that the manifest has for the set already, else the newest.
 
     Raises ValueError when the set is not known here, the hub does not give it, or it is not the benchmark.
     """
@@ -46,8 +47,10 @@ def fetch(folder: Path, name: str) -> str:
         known = ", ".join(SOURCES)
         raise ValueError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
     source = SOURCES[name]
+    before = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"files": {}, "sources": {}}
+    pinned = before["sources"].get(name, {}).get("revision")
     try:
-        commit = HfApi().dataset_info(source.name).sha
+        commit = HfApi().dataset_info(source.name, revision=pinned).sha
         assert commit is not None
         from datasets import load_dataset
 
@@ -63,7 +66,6 @@ def fetch(folder: Path, name: str) -> str:
             raise ValueError(f"benchmark {name}: {source.name} has no column {e} at commit {commit}") from e
         benchmarks.load(Path(partial), [name], None)
         (Path(partial) / path.name).replace(path)
-    before = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"files": {}, "sources": {}}
     before["files"][path.name] = sha256_file(path)
     before["sources"][name] = {"hub": source.name, "config": source.config, "split": source.split, "revision": commit}
     write_json(folder / MANIFEST, before)

@@ -8,10 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data_prep.schema import Key
+
 KV_CACHE_LIMIT = 4 << 30
 """Bytes of key-value cache of one engine on a CPU, at most."""
 PREFILL_TOKENS = 4096
 """Prompt tokens that an engine on a CPU takes in one step, at least a whole context."""
+STRIDE = 32
+"""Tokens of a rollout between two counts of them."""
 
 
 class Engine:
@@ -25,25 +29,42 @@ class Engine:
             os.dup2(f.fileno(), 1)
             os.dup2(f.fileno(), 2)
         self.guard = _guard()
+        self.tokens: dict[Key, int] = {}
 
-    async def start(self) -> float:
-        """Loads the model; returns the seconds that took."""
-        begin = time.monotonic()
+    async def start(self) -> int:
+        """Loads the model; returns the tokens that the key-value cache holds."""
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments))
-        return time.monotonic() - begin
+        cache = self.llm.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
 
-    async def generate(self, request: str, prompt: list[int], seed: int) -> dict[str, Any]:
-        """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds."""
+    async def beat(self) -> dict[Key, int]:
+        """The tokens that each running rollout has by now, give or take ``STRIDE``."""
+        return self.tokens
+
+    async def generate(self, key: Key, prompt: list[int], seed: int) -> dict[str, Any]:
+        """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
+
+        Raises RuntimeError when vLLM fails.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         begin = time.monotonic()
-        params = SamplingParams(seed=seed, output_kind=RequestOutputKind.FINAL_ONLY, **self.sampling)
-        results = [r async for r in self.llm.generate({"prompt_token_ids": prompt}, params, request)]
-        output = results[-1].outputs[0]
+        params = SamplingParams(seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling)
+        request = "/".join(map(str, key))
+        self.tokens[key] = 0
+        try:
+            async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request):
+                output = result.outputs[0]
+                self.tokens[key] = len(output.token_ids)
+        except (EngineDeadError, EngineGenerateError) as e:
+            # The driver, which has to read the exception, does without vLLM.
+            raise RuntimeError(f"vLLM failed: {e}") from None
+        del self.tokens[key]
         return {
             "text": output.text,
             "tokens": len(output.token_ids),
@@ -82,6 +103,7 @@ def arguments(
         # The sampling parameters are ours alone; stop tokens are given with each request.
         "generation_config": "vllm",
         "disable_log_stats": True,
+        "stream_interval": STRIDE,
     }
     if device == "cpu":
         values |= {

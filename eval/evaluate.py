@@ -23,7 +23,6 @@ from data_prep.schema import Problem
 from eval import generation, grading, ledger, metrics
 from trainer.rundir import Run, is_complete
 
-T0 = {"aime2025", "aime2026", "amc2023"}
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
 SAMPLING = ("rollouts", "temperature", "top_p", "max_tokens", "seed", "dtype")
@@ -53,7 +52,7 @@ def plan(config: DictConfig, run: Run, label: str) -> Plan:
     if not (tokenizer / "tokenizer.json").exists():
         raise ValueError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
     settings = _settings(config, label, model, revision, tokenizer)
-    folder = run.evaluation(suite(list(config.eval.sets)), label, sha256_json(settings))
+    folder = run.evaluation(suite(list(settings["benchmarks"])), label, sha256_json(settings))
     return Plan(folder, settings, model, revision, tokenizer)
 
 
@@ -71,8 +70,10 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
     with writer(folder / "lock"):
         begin = time.monotonic()
         _freeze(folder, planned.settings)
-        options = {key: config.eval[key] for key in (*SAMPLING, "engines", "tensor_parallel", "concurrency")}
-        generation.generate(
+        benchmarks.write_problems(folder / PROBLEMS, problems)
+        options = {key: planned.settings[key] for key in SAMPLING}
+        options |= {key: config.eval[key] for key in ("engines", "tensor_parallel", "concurrency")}
+        engines = generation.generate(
             problems,
             planned.model,
             planned.tokenizer,
@@ -82,10 +83,9 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
             device=config.device,
             **options,
         )
-        benchmarks.write_problems(folder / PROBLEMS, problems)
-        _judge(folder, problems, config.eval.rollouts)
+        _judge(folder, problems, planned.settings)
         # Of this call: an evaluation that was continued took longer.
-        used = {"device": config.device, "devices": config.eval.engines * config.eval.tensor_parallel}
+        used = {"device": config.device, "devices": engines * config.eval.tensor_parallel}
         _complete(folder, wall_seconds=round(time.monotonic() - begin, 1), **used)
     return folder
 
@@ -101,14 +101,14 @@ def regrade(folder: Path) -> Path:
             raise ValueError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
     with writer(folder / "lock"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
-        _judge(folder, problems, read_json(folder / SETTINGS)["rollouts"])
+        _judge(folder, problems, read_json(folder / SETTINGS))
         _complete(folder)
     return folder
 
 
-def _judge(folder: Path, problems: list[Problem], rollouts: int) -> None:
+def _judge(folder: Path, problems: list[Problem], settings: dict[str, Any]) -> None:
     grading.grade_folder(folder, problems)
-    metrics.write_metrics(folder, problems, rollouts)
+    metrics.write_metrics(folder, problems, settings["rollouts"], settings["max_tokens"])
 
 
 def _complete(folder: Path, **facts: float | str) -> None:
@@ -119,8 +119,16 @@ def _complete(folder: Path, **facts: float | str) -> None:
 
 
 def suite(sets: list[str]) -> str:
-    """The name of a choice of benchmark sets: ``t0``, or the sets joined by ``+``."""
-    return "t0" if set(sets) == T0 else "+".join(sets)
+    """The name of a choice of benchmark sets: that of the suite that has them, else the sets joined by ``+``."""
+    names = (name for name, known in benchmarks.SUITES.items() if set(known.sets) == set(sets))
+    return next(names, "+".join(sets))
+
+
+def sampling(config: DictConfig) -> dict[str, Any]:
+    """How rollouts are sampled; what the recipe leaves open is the suite's. Raises ValueError when suites differ."""
+    values = config.eval
+    rollouts, temperature = benchmarks.protocol(list(values.sets), values.rollouts, values.temperature)
+    return {key: values[key] for key in SAMPLING} | {"rollouts": rollouts, "temperature": temperature}
 
 
 def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
@@ -140,13 +148,13 @@ def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
 
 def _settings(config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path) -> dict[str, Any]:
     """Everything that changes a rollout."""
-    sets = list(config.eval.sets)
     return {
         "model": {"label": label, "identity": _identity(model, revision)},
-        "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), sets),
+        "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
         "template": chat.template_hash(),
         "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
-        **{key: config.eval[key] for key in ("limit", *SAMPLING)},
+        "limit": config.eval.limit,
+        **sampling(config),
     }
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep import chat
-from data_prep.errors import StageFailed
 from data_prep.progress import progress
 from data_prep.ray_session import ray_session
-from data_prep.schema import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem, Rollout
+from data_prep.schema import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
 from eval import engine, ledger
+from eval.driver import Driver
+from eval.fleet import Fleet, creator, placement
+from eval.pulse import Pulse
+from eval.scheduler import Scheduler
 
 
 def generate(
@@ -34,27 +37,28 @@ def generate(
     seed: int,
     dtype: str,
     device: str,
-    engines: int,
+    engines: int | None,
     tensor_parallel: int,
     concurrency: int,
     revision: str | None = None,
     model_context: int | None = None,
-) -> None:
-    """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem.
+) -> int:
+    """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem; returns how many engines worked.
 
     ``model`` is a folder or a hub name; ``max_tokens`` the budget of one rollout, ``concurrency`` the
-    requests of one engine at a time; ``temperature`` 0 is greedy; ``device`` is cuda or cpu;
-    ``model_context``, in tokens, overrides the model's max_position_embeddings. Ray is the cluster at
-    RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
+    most requests of one engine at a time, ``engines`` null as many as fit; ``temperature`` 0 is greedy;
+    ``device`` is cuda or cpu; ``model_context``, in tokens, overrides the model's max_position_embeddings. Ray is
+    the cluster at RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
 
     Raises ValueError when there is no such model, the context does not fit it, or the engines do not fit the
-    machine, and StageFailed naming the engine when one dies; what had finished is kept.
+    machine, and StageFailed when no engine is left, or naming the rollouts that were on two engines that died; what
+    had finished is kept.
     """
     path = folder / ledger.ROLLOUTS
     done = ledger.read(path)
     missing = [(p, k) for p in problems for k in range(rollouts) if (p.set, p.id, k) not in done]
     if not missing:
-        return
+        return 0
 
     from transformers import AutoConfig, AutoTokenizer
 
@@ -82,17 +86,31 @@ def generate(
         "skip_special_tokens": not specials & {THINK_OPEN, THINK_CLOSE},
         "spaces_between_special_tokens": False,
     }
-    tasks = [((p.set, p.id, k), prompts[p.set, p.id]) for p, k in missing]
+    tasks = {(p.set, p.id, k): prompts[p.set, p.id] for p, k in missing}
+    lengths = [(key, rollout.tokens) for key, rollout in done.items()]
+    scheduler = Scheduler({key: len(ids) for key, ids in tasks.items()}, lengths, max_tokens, concurrency)
+    seeds = {key: rollout_seed(seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)
+
+    def log(name: str) -> Path:
+        return folder.resolve() / f"{name}.log"
+
+    # One answer of a dead engine is read; Ray would print all the others.
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
+    kind = "GPU" if device == "cuda" else "CPU"
     with (
-        ray_session(cpus=engines) as ray,
+        ray_session(cpus=engines or 1) as ray,
         path.open("a", encoding="utf-8") as file,
         progress("rollouts", len(done) + len(missing), initial=len(done)) as advance,
     ):
-        actors = _actors(ray, folder, arguments, sampling, device, engines, tensor_parallel)
-        for rollout in _run(ray, actors, tasks, seed, concurrency, folder):
+        nodes = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
+        count, share = placement(nodes, engines, tensor_parallel, device)
+        fleet = Fleet(ray, creator(ray, device, share, tensor_parallel, log, arguments, sampling))
+        driver = Driver(fleet, scheduler, Pulse(max_tokens), tasks, seeds, log)
+        for rollout in driver.run([f"engine-{i}" for i in range(count)]):
             ledger.append(file, rollout)
             advance(1)
+    return count
 
 
 def rollout_seed(seed: int, key: Key) -> int:
@@ -127,79 +145,3 @@ def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
         eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
         ids.update([eos] if isinstance(eos, int) else eos or [])
     return sorted(ids)
-
-
-def _actors(
-    ray: Any,
-    folder: Path,
-    arguments: dict[str, Any],
-    sampling: dict[str, Any],
-    device: str,
-    engines: int,
-    tensor_parallel: int,
-) -> dict[str, Any]:
-    """Engines by name, their models loading."""
-    kind = "GPU" if device == "cuda" else "CPU"
-    there = int(ray.cluster_resources().get(kind, 0))
-    share = tensor_parallel if device == "cuda" else max(1, there // engines)
-    if engines * share > there:
-        raise ValueError(
-            f"eval.engines={engines} with eval.tensor_parallel={tensor_parallel} need {engines * share} "
-            f"{kind}s, but Ray has {there}: lower them" + (", or set device=cpu" if kind == "GPU" else "")
-        )
-    resources = {"num_gpus": share} if device == "cuda" else {"num_cpus": share}
-    remote = ray.remote(engine.Engine).options(
-        **resources,
-        max_concurrency=10_000,  # the driver counts the requests
-        runtime_env={"env_vars": engine.environment(device, share, tensor_parallel)},
-    )
-    names = [f"engine-{i}" for i in range(engines)]
-    return {n: remote.remote(n, _log(folder, n), arguments, sampling) for n in names}
-
-
-def _run(
-    ray: Any,
-    actors: Mapping[str, Any],
-    tasks: Sequence[tuple[Key, list[int]]],
-    seed: int,
-    concurrency: int,
-    folder: Path,
-) -> Iterator[Rollout]:
-    """Yields rollouts as they finish. Each engine takes its first tasks as soon as it is up."""
-    queue = deque(tasks)
-    starting = {actor.start.remote(): name for name, actor in actors.items()}
-    running: dict[Any, tuple[str, Key, int]] = {}
-
-    def feed(name: str) -> None:
-        if queue:
-            key, prompt = queue.popleft()
-            number = rollout_seed(seed, key)
-            running[actors[name].generate.remote("/".join(map(str, key)), prompt, number)] = (
-                name,
-                key,
-                number,
-            )
-
-    while queue or running:
-        [ref], _ = ray.wait([*starting, *running], num_returns=1)
-        name = starting[ref] if ref in starting else running[ref][0]
-        try:
-            result = ray.get(ref)
-        except ray.exceptions.RayError as e:
-            reason = (str(e).strip().splitlines() or [type(e).__name__])[-1].strip()
-            raise StageFailed(
-                f"{name} died ({reason}): see {_log(folder, name)}. "
-                "Finished rollouts are kept, and the same command goes on from there"
-            ) from e
-        if starting.pop(ref, None):
-            for _ in range(concurrency):
-                feed(name)
-            continue
-        _, key, number = running.pop(ref)
-        assert result["finish_reason"] in ("stop", "length"), result
-        yield Rollout(key=key, seed=number, **result)
-        feed(name)
-
-
-def _log(folder: Path, name: str) -> Path:
-    return folder.resolve() / f"{name}.log"

@@ -15,15 +15,16 @@ ROLLOUTS = "rollouts.jsonl"
 GRADES = "grades.jsonl"
 
 
-def read(path: Path) -> dict[Key, Rollout]:
+def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
     """Rollouts by key, in file order; none when the file does not exist.
 
-    A last line torn by a killed writer is cut off the file. Raises ValueError naming the file when a line
-    is not a rollout or a key occurs twice.
+    A last line torn by a killed writer is cut off the file; of a file that may be ``growing`` in another's hands
+    it is only passed over. Raises ValueError naming the file when a line is not a rollout or a key occurs twice.
     """
-    heal_jsonl(path)
+    if not growing:
+        heal_jsonl(path)
     rollouts: dict[Key, Rollout] = {}
-    for rollout in _records(path, Rollout):
+    for rollout in _records(path, Rollout, growing):
         if rollout.key in rollouts:
             raise ValueError(f"{path}: rollout {rollout.key} occurs twice; remove one of its lines")
         rollouts[rollout.key] = rollout
@@ -46,10 +47,10 @@ def write_grades(path: Path, grades: Iterable[Grade]) -> None:
     write_text(path, "".join(json.dumps(asdict(grade)) + "\n" for grade in grades))
 
 
-def _records(path: Path, kind: type) -> Iterable[Any]:
+def _records(path: Path, kind: type, growing: bool = False) -> Iterable[Any]:
     if not path.exists():
         return
-    for value in read_jsonl(path):
+    for value in read_jsonl(path, growing):
         try:
             name, problem, k = value.pop("key")
             record = kind(key=(name, problem, k), **value)

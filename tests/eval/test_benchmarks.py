@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.benchmarks import EXPECTED, hashes, load
+from data_prep.benchmarks import EXPECTED, expand, hashes, load, protocol
 
 
 def write(folder: Path, name: str, lines: list[Any]) -> None:
@@ -69,3 +69,32 @@ def test_known_sets_are_counted(tmp_path: Path, name: str) -> None:
         load(tmp_path, [name], 3)
     write(tmp_path, name, lines)
     assert len(load(tmp_path, [name], None)) == EXPECTED[name]
+
+
+def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
+    lines = [problem(str(i)) for i in range(EXPECTED["aime2024"])]
+    lines[4]["answer"] = "\\frac{1}{2}"
+    write(tmp_path, "aime2024", lines)
+    with pytest.raises(ValueError, match=r"aime2024.jsonl, line 5: '.*frac.*' is no answer of aime2024"):
+        load(tmp_path, ["aime2024"], None)
+    write(tmp_path, "own", [problem(answer=" ")])
+    with pytest.raises(ValueError, match="line 1: ' ' is no answer of own"):
+        load(tmp_path, ["own"], None)
+
+
+def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
+    assert expand(["t0", "own", "amc2023"]) == ["aime2025", "aime2026", "amc2023", "own"]
+    assert protocol(["t0", "own", "math500"], None, None) == (16, 0.6)
+    assert protocol(["gsm8k"], None, None) == (1, 0.0)
+    assert protocol(["gsm8k"], 4, 0.7) == (4, 0.7)
+    assert protocol(["gsm8k", "t0"], 4, 0) == (4, 0.0)
+    with pytest.raises(
+        ValueError, match=r"eval.sets=\[gsm8k, t0\] differ in their rollouts \(1, 16\): .*set eval.rollouts"
+    ):
+        protocol(["gsm8k", "t0"], None, None)
+    write(tmp_path, "gsm8k_test", [problem(str(i)) for i in range(EXPECTED["gsm8k_test"])])
+    assert {p.set for p in load(tmp_path, ["gsm8k"], 2)} == {"gsm8k_test"} == hashes(tmp_path, ["gsm8k"]).keys()
+
+
+def test_the_real_sets(benchmarks: Path) -> None:
+    assert len(load(benchmarks, ["t0", "gsm8k", "aime2024", "math500"], None)) == sum(EXPECTED.values())

@@ -139,3 +139,17 @@ def test_refusals(config: DictConfig, run: Run) -> None:
 def test_suites() -> None:
     assert stage.suite(["amc2023", "aime2025", "aime2026"]) == "t0"
     assert stage.suite(["aime2025", "math500"]) == "aime2025+math500"
+    assert stage.suite(["gsm8k_test"]) == "gsm8k"
+
+
+def test_a_suite_brings_its_protocol(config: DictConfig, run: Run) -> None:
+    line = {"problem": "?", "answer": "1"}
+    lines = [json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(benchmarks.EXPECTED["gsm8k_test"])]
+    (Path(config.eval.benchmarks) / "gsm8k_test.jsonl").write_text("".join(lines))
+    config.eval.update({"sets": ["gsm8k"], "rollouts": None, "temperature": None})
+    planned = stage.plan(config, run, "base")
+    assert planned.folder.name.startswith("gsm8k@base-")
+    assert (planned.settings["rollouts"], planned.settings["temperature"]) == (1, 0)
+    assert planned.settings["benchmarks"].keys() == {"gsm8k_test"}
+    config.eval.temperature = 0.5
+    assert stage.plan(config, run, "base").settings["temperature"] == 0.5

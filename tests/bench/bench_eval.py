@@ -1,0 +1,155 @@
+"""Makespan of an evaluation: the real scheduler against static splits and against who knows every length.
+
+    python -m tests.bench.bench_eval            replayed on 1 to 64 fake engines, and on two real ones
+
+100 problems x 16 rollouts with a median of 11.6K tokens and 37 % at the budget of 16,384; log-lengths of two rollouts
+of a problem correlate by 0.75 (an assumption: most of the spread is the problem's). Figures are means over traces.
+`limit` is the clairvoyant longest-first schedule; the case `lower bound` is what no schedule can beat. The fake engines
+are described in decode.py. On two real vLLM engines on this machine a trace scaled down is replayed in both ways: each
+rollout is made to end at its length.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from data_prep.ray_session import ray_session
+from data_prep.schema import Key
+from eval import engine
+from eval.driver import Driver
+from eval.fleet import Fleet
+from eval.pulse import Pulse
+from eval.scheduler import Scheduler
+from tests.bench.decode import BUDGET, by_problem, by_sample, longest_first, lower_bound, replay, static, trace
+from tests.bench.table import Result, publish
+from tests.conftest import environment
+
+ENGINES, TRACES, CORRELATION = (1, 2, 4, 8, 16, 32, 64), 8, 0.75
+MOST = 1.10
+"""Of the clairvoyant schedule."""
+REAL = {"problems": 24, "n": 8, "budget": 384, "concurrency": 16}
+PREPARE = """
+from trainer import config as configs, rundir
+from trainer.models import materialise
+config = configs.load("tiny", ["data.arithmetic.problems=400"])
+rundir.start(config)
+materialise(config)
+"""
+
+
+def simulated() -> list[Result]:
+    """All numbers of engines."""
+    results = []
+    for count in ENGINES:
+        traces = [trace(100, 16, CORRELATION, seed) for seed in range(TRACES)]
+        ours = fmean(replay(lengths, count) for lengths in traces)
+        clairvoyant = fmean(static(longest_first(lengths, count), lengths) for lengths in traces)
+        for name, split in (("static by problem", by_problem), ("static by sample", by_sample)):
+            peer = fmean(static(split(lengths, count), lengths) for lengths in traces)
+            results.append(Result(f"{count} engines", "makespan", "s", ours, peer, name, clairvoyant))
+        bound = fmean(lower_bound(lengths, count) for lengths in traces)
+        results.append(Result(f"{count} engines", "lower bound", "s", ours, bound, "lower bound", clairvoyant))
+    return results
+
+
+class Traced(engine.Engine):
+    """An engine whose rollouts end at given lengths."""
+
+    def __init__(self, *arguments: Any, lengths: Mapping[Key, int]) -> None:
+        super().__init__(*arguments)
+        self.lengths = lengths
+
+    async def generate(self, key: Key, prompt: list[int], seed: int) -> dict[str, Any]:
+        self.sampling = {"temperature": 1.0, "ignore_eos": True, "max_tokens": self.lengths[key]}
+        return await super().generate(key, prompt, seed)
+
+
+class Timed(Scheduler):
+    """Begins when both engines are up, and remembers when that was."""
+
+    def assign(self) -> Iterator[tuple[str, Key]]:
+        if len(self._engines) < 2:
+            return iter(())
+        self.begun = getattr(self, "begun", time.monotonic())
+        return self.choose()
+
+    def choose(self) -> Iterator[tuple[str, Key]]:
+        return super().assign()
+
+
+class Static(Timed):
+    """Whole problems dealt out beforehand."""
+
+    def choose(self) -> Iterator[tuple[str, Key]]:
+        if self._fresh:
+            names = sorted(self._engines)
+            self.parts = dict(zip(names, map(deque, by_problem(dict.fromkeys(self._prompts, 1), 2)), strict=True))
+            self._fresh.clear()
+            self._lost = [key for part in self.parts.values() for key in part]
+        now = self._outlook()
+        for name, part in self.parts.items():
+            while part and len(self._engines[name].running) < self._concurrency:
+                self._lost.remove(part[0])
+                yield self._start(name, part.popleft(), now)
+
+
+def real() -> Result:
+    """Two engines on this machine."""
+    scale = BUDGET / REAL["budget"]
+    whole = trace(REAL["problems"], REAL["n"], CORRELATION, 0)
+    lengths = {key: max(1, round(tokens / scale)) for key, tokens in whole.items()}
+    seconds = {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for command in (["-m", "warmstart", "data", "tiny", "data.arithmetic.problems=400"], ["-c", PREPARE]):
+            subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True)
+        for kind in (Timed, Static):
+            scheduler = kind(dict.fromkeys(lengths, 8), [], REAL["budget"], REAL["concurrency"])
+            seconds[kind] = _run(folder, scheduler, lengths)
+    return Result("2 real engines", "makespan", "s", seconds[Timed], seconds[Static], "static by problem")
+
+
+def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
+    from transformers import AutoConfig
+
+    model = folder / "runs" / "tiny" / "base"
+    arguments = engine.arguments(
+        AutoConfig.from_pretrained(model), model=str(model), revision=None, tokenizer=folder / "data/tiny/tokenizer",
+        dtype="auto", device="cpu", tensor_parallel=1, concurrency=REAL["concurrency"], context=REAL["budget"] + 8,
+    )  # fmt: skip
+    cores = max(1, len(os.sched_getaffinity(0)) // 2)
+    with ray_session(cpus=2) as ray:
+        remote = ray.remote(Traced).options(
+            num_cpus=cores, max_concurrency=10_000, runtime_env={"env_vars": engine.environment("cpu", cores, 1)}
+        )
+        fleet = Fleet(ray, lambda name: remote.remote(name, folder / f"{name}.log", arguments, {}, lengths=lengths))
+        prompts, seeds = {key: [5] * 8 for key in lengths}, dict.fromkeys(lengths, 0)
+        driver = Driver(fleet, scheduler, Pulse(REAL["budget"]), prompts, seeds, lambda name: folder / f"{name}.log")
+        made = {rollout.key: rollout.tokens for rollout in driver.run(["engine-0", "engine-1"])}
+        assert made == lengths
+        return time.monotonic() - scheduler.begun
+
+
+def main() -> None:
+    """Measures all cases."""
+    results = simulated()
+    results.append(real())
+    publish("bench-eval", results)
+    for r in results:
+        if r.limit is not None and r.ours is not None and r.ours > MOST * r.limit:
+            print(f"  missed: {r.case} {r.ours / r.limit:.3f} of the clairvoyant schedule, limit {MOST}")
+        if r.ratio is not None and r.peer_name.startswith("static") and r.ratio > 1:
+            print(f"  missed: {r.case} {r.ratio:.3f} of {r.peer_name}")
+
+
+if __name__ == "__main__":
+    main()

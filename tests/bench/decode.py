@@ -1,0 +1,193 @@
+"""Fake engines that decode at a modelled rate, and the schedules that a makespan is compared with.
+
+The model is vLLM's on one H100-80GB with a 4B model: a step gives every running sequence a token and takes
+``STEP + SEQUENCE x sequences`` seconds; the key-value cache holds ``CACHE`` tokens; when it is full, the sequence that
+came last waits until there is room, and is then read in again at ``PREFILL`` seconds a token.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from data_prep.schema import Key
+from eval.driver import BEAT_SECONDS
+from eval.scheduler import Scheduler
+
+STEP, SEQUENCE, PREFILL = 6e-3, 1.4e-4, 5e-5
+CACHE, CONCURRENCY, PROMPT = 400_000, 64, 200
+BUDGET, MEDIAN, AT_BUDGET = 16_384, 11_600, 0.37
+
+Lengths = dict[Key, int]
+
+
+def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
+    """Lognormal lengths with the median and the share at the budget that are given above; ``correlation`` is that of
+    log-lengths of two rollouts of one problem."""
+    sigma = math.log(BUDGET / MEDIAN) / NormalDist().inv_cdf(1 - AT_BUDGET)
+    random = np.random.default_rng(seed)
+    common, own = random.standard_normal((problems, 1)), random.standard_normal((problems, n))
+    logs = math.log(MEDIAN) + sigma * (math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own)
+    lengths = np.minimum(np.exp(logs).round(), BUDGET).astype(int)
+    return {("s", str(p), k): int(lengths[p, k]) for p in range(problems) for k in range(n)}
+
+
+class FakeEngine:
+    """An engine at ``now`` seconds that has made ``steps`` steps; tokens are counted as real numbers."""
+
+    def __init__(self) -> None:
+        self.now = self.steps = self.held = self.stall = 0.0
+        self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last, latest come last
+        self.waiting: deque[tuple[Key, float, float]] = deque()  # length, tokens made
+        self.ends: list[tuple[float, Key]] = []
+
+    def submit(self, key: Key, length: float) -> None:
+        """Takes a rollout, at once or into its own queue."""
+        self.waiting.append((key, length, 0.0))
+        self._admit()
+
+    def tokens(self, key: Key) -> float:
+        """Tokens that a rollout has by now."""
+        if key in self.running:
+            return self.steps - self.running[key][0]
+        return next(made for name, _, made in self.waiting if name == key)
+
+    def next(self) -> float:
+        """When something happens next: a rollout ends or the cache is full."""
+        if not self.running:
+            return math.inf
+        until = min(self.ends[0][0] - self.steps, (CACHE - self.held) / len(self.running))
+        return self.now + self.stall + max(0.0, until) * self._step()
+
+    def advance(self, now: float) -> list[tuple[Key, float]]:
+        """Decodes until ``now``, not beyond ``next``; returns the rollouts that ended, with their lengths."""
+        seconds = now - self.now - self.stall
+        self.now, self.stall = now, max(0.0, -seconds)
+        if self.running and seconds > 0:
+            made = seconds / self._step()
+            self.steps += made
+            self.held += made * len(self.running)
+        ended = []
+        while self.ends and self.ends[0][0] <= self.steps + 1e-6:
+            _, key = heapq.heappop(self.ends)
+            ended.append((key, self._remove(key)))
+        if not ended and len(self.running) > 1 and self.held >= CACHE - 1e-3:
+            key = next(reversed(self.running))
+            length = self.running[key][1] - self.running[key][0]
+            made = self._remove(key)
+            self.ends = [end for end in self.ends if end[1] != key]
+            heapq.heapify(self.ends)
+            self.waiting.appendleft((key, length, made))
+        elif ended:
+            self._admit()
+        return ended
+
+    def _step(self) -> float:
+        return STEP + SEQUENCE * len(self.running)
+
+    def _remove(self, key: Key) -> float:
+        begun, _ = self.running.pop(key)
+        self.held -= PROMPT + self.steps - begun
+        return self.steps - begun
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < CONCURRENCY:
+            key, length, made = self.waiting[0]
+            if self.running and self.held + PROMPT + made > 0.99 * CACHE:
+                return
+            self.waiting.popleft()
+            self.running[key] = (self.steps - made, self.steps - made + length)
+            heapq.heappush(self.ends, (self.steps - made + length, key))
+            self.held += PROMPT + made
+            self.stall += PREFILL * (PROMPT + made)
+
+
+def static(parts: Iterable[Sequence[Key]], lengths: Lengths) -> float:
+    """Seconds until all engines are done, each with its part from the beginning."""
+    last = 0.0
+    for part in parts:
+        engine = FakeEngine()
+        for key in part:
+            engine.submit(key, lengths[key])
+        while (at := engine.next()) < math.inf:
+            engine.advance(at)
+        last = max(last, engine.now)
+    return last
+
+
+def replay(lengths: Lengths, engines: int) -> float:
+    """Seconds until the scheduler has had all rollouts made by ``engines`` fake engines."""
+    fakes = {f"engine-{i}": FakeEngine() for i in range(engines)}
+    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], BUDGET, CONCURRENCY)
+    for name in fakes:
+        scheduler.join(name, CACHE)
+    now, beat = 0.0, BEAT_SECONDS
+    events = [(0.0, "")]
+    due = dict.fromkeys(fakes, math.inf)
+
+    def plan(name: str) -> None:
+        due[name] = fakes[name].next()
+        if due[name] < math.inf:
+            heapq.heappush(events, (due[name], name))
+
+    while not scheduler.done:
+        for name, key in scheduler.assign():
+            for other, length in fakes[name].advance(now):
+                scheduler.finish(other, round(length))
+            fakes[name].submit(key, lengths[key])
+            plan(name)
+        at, name = events[0]
+        if at > beat:
+            now, beat = beat, beat + BEAT_SECONDS
+            for name, fake in fakes.items():
+                for key, length in fake.advance(now):
+                    scheduler.finish(key, round(length))
+                for key in scheduler.running(name):
+                    scheduler.progress(key, int(fake.tokens(key)))
+                plan(name)
+            continue
+        heapq.heappop(events)
+        if name and at == due[name]:
+            now = at
+            for key, length in fakes[name].advance(now):
+                scheduler.finish(key, round(length))
+            plan(name)
+    return now
+
+
+def by_problem(lengths: Lengths, engines: int) -> list[list[Key]]:
+    """Whole problems dealt out to engines, as verl's chunks of a batch and lighteval's documents are."""
+    problems = {problem: i for i, problem in enumerate(dict.fromkeys(key[:2] for key in lengths))}
+    return [[key for key in lengths if problems[key[:2]] % engines == i] for i in range(engines)]
+
+
+def by_sample(lengths: Lengths, engines: int) -> list[list[Key]]:
+    """Rollouts dealt out one by one, as lm-eval's ranks take requests."""
+    keys = list(lengths)
+    return [keys[i::engines] for i in range(engines)]
+
+
+def longest_first(lengths: Lengths, engines: int) -> list[list[Key]]:
+    """Who knows all lengths: the longest goes to the engine with the fewest tokens, and so on (LPT; Graham, Bounds on
+    multiprocessing timing anomalies, 1969)."""
+    parts: list[list[Key]] = [[] for _ in range(engines)]
+    loads = [(0, i) for i in range(engines)]
+    for key in sorted(lengths, key=lambda key: -lengths[key]):
+        tokens, i = heapq.heappop(loads)
+        parts[i].append(key)
+        heapq.heappush(loads, (tokens + lengths[key], i))
+    return parts
+
+
+def lower_bound(lengths: Lengths, engines: int) -> float:
+    """No schedule takes less: the longest rollout alone, or all work spread evenly over batches as large as the
+    cache (by the tokens that rollouts hold on average) and the concurrency allow."""
+    tokens = np.array(list(lengths.values()), float)
+    steps = max((tokens * (PROMPT + tokens / 2)).sum() / CACHE, tokens.sum() / CONCURRENCY)
+    shared = (STEP * steps + SEQUENCE * tokens.sum() + PREFILL * PROMPT * len(tokens)) / engines
+    return float(max(shared, tokens.max() * (STEP + SEQUENCE)))

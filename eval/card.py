@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep import chat
 from data_prep.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
-from eval import comparison, facts, limits, usage
+from eval import comparison, evaluate, facts, limitations, usage
 from eval.comparison import BASE
 from eval.metrics import TOTAL
 from trainer import config as configs
@@ -67,7 +67,7 @@ class _Card:
             "Training": self._training(),
             "Data": facts.data(self.dataset) if self.dataset else NO_DATASET,
             "Cost": costs.table(costs.costs(self.run, [e.folder for e in self.evaluations], self.step)),
-            "Limitations": limits.text(self.compared),
+            "Limitations": limitations.text(self.compared),
             "Licence": self._licence(),
             "Citation": self._citation(),
             "Provenance": facts.provenance_table(self.run, self.export["dataset"], self.evaluations),
@@ -143,7 +143,8 @@ class _Card:
     def _evaluation(self) -> str:
         parts = []
         for compared in self.compared:
-            parts += [comparison.table(compared, self.config.reference), f"{comparison.protocol(compared.known)}."]
+            headline = comparison.headline(compared, self.config.reference)
+            parts += [comparison.table(headline), f"{comparison.protocol(compared.known)}."]
         if parts:
             parts.append(comparison.LEGEND)
             if held_out := self._held_out():
@@ -175,7 +176,7 @@ class _Card:
         return next((name for name, content in sets if content == theirs), None)
 
     def _usage(self) -> str:
-        sampling = self.compared[0].known.settings if self.compared else self.config.eval
+        sampling = self.compared[0].known.settings if self.compared else evaluate.sampling(self.config)
         model = self.repo or "path/to/this/folder"
         problem = self._problem()
         return "\n\n".join(

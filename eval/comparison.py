@@ -1,52 +1,28 @@
-"""A run's evaluations read back, base beside SFT: the one source of the figures in report and card."""
+"""A run's evaluations read back, base beside SFT: the one source of the figures in report, page and card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from data_prep import benchmarks
-from data_prep.files import MANIFEST, read_json, sha256_json
-from eval import ledger
-from eval.evaluate import PROBLEMS, SETTINGS
-from eval.intervals import LEVEL, interval
-from eval.metrics import METRICS, TOTAL, per_problem
-from trainer.rundir import Run, is_complete
+from eval import evaluations
+from eval.evaluations import BASE, Evaluation, Values
+from eval.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
+from eval.metrics import PERCENTILES, TOTAL, accuracies
+from trainer.rundir import Run
 
-BASE = "base"
 NEAR_ZERO = 0.02
 """A pass@1 at most this is called near zero."""
+EXACT = "†"
+"""Marks an interval that is Gaffke's bound."""
 LEGEND = (
     "pass@1 is the share of right rollouts, a mean over problems; any, perfect and maj are the shares of problems "
     "with one right rollout, with right ones only, and whose most frequent answer is right. In brackets "
-    f"{LEVEL:.0%} intervals from a bootstrap over the problems; those of an improvement compare problem by problem."
+    f"{LEVEL:.0%} intervals over problems like these: {WILSON} with the variance that the problems show, {STUDENT} for "
+    f"an improvement, which compares problem by problem; {EXACT} {GAFFKE}, which asks for no variance, where too few "
+    "problems are right, wrong or changed to show one."
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One complete evaluation."""
-
-    folder: Path
-    label: str
-    settings: dict[str, Any]
-    figures: dict[str, dict[str, Any]]
-
-    @property
-    def step(self) -> int:
-        return -1 if self.label == BASE else int(self.label.removeprefix("step_"))
-
-    @cached_property
-    def values(self) -> dict[str, dict[str, list[float]]]:
-        """Set -> accuracy -> its value for each problem."""
-        sets: dict[str, list[Any]] = {}
-        for problem in benchmarks.read_problems(self.folder / PROBLEMS):
-            sets.setdefault(problem.set, []).append(problem)
-        grades = ledger.read_grades(self.folder / ledger.GRADES)
-        return {name: per_problem(members, grades, self.settings["rollouts"]) for name, members in sets.items()}
 
 
 @dataclass(frozen=True)
@@ -69,40 +45,73 @@ class Comparison:
         return [e for e in (self.base, self.sft) if e]
 
 
-def newest(run: Run) -> Comparison:
-    """The newest step that was evaluated, against the base model. Raises ValueError when nothing was evaluated yet."""
-    groups = _groups(run)
+def newest(run: Run, partial: bool = False) -> Comparison:
+    """The newest step that was evaluated, against the base model; with ``partial`` also what is not complete.
+
+    Raises ValueError when nothing was evaluated yet.
+    """
+    groups = evaluations.groups(run, partial)
     if not groups:
-        raise ValueError(f"{run.root} has no complete evaluation yet: warmstart eval {run.root}")
-    group = max(groups, key=lambda group: (max(group), _age(group[max(group)])))
+        begun = ", ".join(folder.name for folder in run.evaluations)
+        look = f" (begun: {begun}; --partial shows what is there)" if begun and not partial else ""
+        raise ValueError(f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}")
+    group = max(groups, key=lambda group: (max(group), group[max(group)].age))
     step = max(group)
     return Comparison(group.get(-1), group[step] if step >= 0 else None)
 
 
-def of_step(run: Run, step: int) -> list[Comparison]:
+def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
     """Every evaluation of a step against the base model, the newest first; the base model alone when there is none."""
-    groups = sorted(_groups(run), key=lambda group: _age(group[max(group)]), reverse=True)
+    groups = sorted(evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True)
     found = [Comparison(group.get(-1), group.get(step)) for group in groups if step in group or -1 in group]
     return [c for c in found if c.sft] or found
 
 
-def table(comparison: Comparison, reference: Mapping[str, Any] | None) -> str:
-    """Set, base, SFT, improvement in percent pass@1, then the other accuracies of all; published figures beside."""
+def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> list[list[str]]:
+    """Titles, then a line a set: base, SFT and improvement in percent pass@1; then the other accuracies of all.
+
+    Published figures of the same problems stand beside, and the accuracy at their budget where ours is larger.
+    """
     known = comparison.known
-    n = known.settings["rollouts"]
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
-    rows += [(TOTAL, f"{accuracy}@{n}") for accuracy in ("any", "perfect", "maj")]
-    given = [_given(reference, known, name, metric) for name, metric in rows]
+    rows += [(TOTAL, metric) for metric in accuracies(known.n)[1:] if known.n > 1]
+    given = [published_figures(reference, known, name, metric) for name, metric in rows]
+    cap = (reference or {}).get("max_tokens", known.settings["max_tokens"])
+    at_cap = [_at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows]
     sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
-    titles = ["pass@1", BASE, sft, "improvement", *(["published base", "published SFT"] if any(given) else [])]
-    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
-    for (name, metric), figures in zip(rows, given, strict=True):
-        title = f"{_title(name)} ({known.figures[name]['problems']} problems)"
-        cells = [title if metric == "pass@1" else f"{metric}, all", *_cells(comparison, name, metric)]
+    lines = [["pass@1", BASE, sft, "improvement"]]
+    beside = any(given) and cap < known.settings["max_tokens"] and any(at_cap)
+    lines[0] += [f"at {cap:,} tokens"] if beside else []
+    lines[0] += ["published base", "published SFT"] if any(given) else []
+    for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
+        title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
+        title = title if metric == "pass@1" else f"{metric}, all"
+        cells = [title + missing(name, *comparison.both), *_cells(comparison, name, metric)]
+        cells += [capped] if beside else []
         if any(given):
             cells += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
         lines.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return lines
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of titles and cells; all but the first column are numbers."""
+    titles, *rows = lines
+    ruled = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
+
+
+def shown(name: str) -> str:
+    """How a table calls a set, or all of them."""
+    return "all" if name == TOTAL else name
+
+
+def missing(name: str, *these: Evaluation) -> str:
+    """What a line must say of partial evaluations: how many rollouts of a set (or of all) it lacks."""
+    partial = [e for e in these if e.is_partial]
+    wanted = sum(e.n for e in partial for p in e.problems if name in (TOTAL, p.set))
+    there = sum(name in (TOTAL, key[0]) for e in partial for key in e.grades)
+    return f" (partial: {wanted - there:,} rollouts missing)" if partial else ""
 
 
 def protocol(evaluation: Evaluation) -> str:
@@ -120,65 +129,74 @@ def published(reference: Mapping[str, Any]) -> str:
     return f"Published figures: {reference['source']}; measured by its authors, not by this run."
 
 
+def published_figures(
+    reference: Mapping[str, Any] | None, evaluation: Evaluation, name: str, metric: str
+) -> Mapping[str, float]:
+    """The published ``base`` and ``sft`` of the same problems, in percent, if there are any."""
+    if not reference or evaluation.settings["limit"] is not None:
+        return {}
+    sets = reference.get("pass@1", {}).keys() - {TOTAL}
+    if name == TOTAL and evaluation.settings["benchmarks"].keys() != sets:
+        return {}
+    return reference.get(metric, {}).get(name, {})
+
+
 def lengths(comparison: Comparison) -> str:
     """Tokens of the rollouts, and how many of them the budget ended."""
-    rows = ["| | median tokens | 90 % | longest | hit the budget |", "|---|---:|---:|---:|---:|"]
+    percents = [f"p{percent}" for percent in PERCENTILES]
+    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
+    rows = []
     for e in comparison.both:
         figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
         hits = round(figures["hit_budget"] * figures["rollouts"])
-        rows.append(
-            f"| {e.label} | {length['p50']:,} | {length['p90']:,} | {length['max']:,} "
-            f"| {hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {e.settings['max_tokens']:,} |"
-        )
-    return "\n".join(rows)
+        cut = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {e.settings['max_tokens']:,}"
+        cells = [f"{round(length[key]):,}" for key in ("mean", *percents, "max")]
+        rows.append([e.label + missing(TOTAL, e), *cells, cut])
+    return table([titles, *rows])
 
 
-def _groups(run: Run) -> list[dict[int, Evaluation]]:
-    """Complete evaluations by step (the base model's is -1), those of the same settings together."""
-    groups: dict[str, dict[int, Evaluation]] = {}
-    for folder in filter(is_complete, run.evaluations):
-        settings = read_json(folder / SETTINGS)
-        same = sha256_json({k: v for k, v in settings.items() if k != "model"})
-        found = Evaluation(folder, settings["model"]["label"], settings, read_json(folder / METRICS))
-        groups.setdefault(same, {})[found.step] = found
-    return list(groups.values())
+def estimate(sets: Sequence[Sequence[float]]) -> str:
+    """A mean over the problems of all sets, in percent, with its interval."""
+    found = interval(sets)
+    mean = sum(map(sum, sets)) / sum(map(len, sets))
+    mark = EXACT if found.method == GAFFKE else ""
+    return f"{mean * 100:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]{mark}"
 
 
-def _age(evaluation: Evaluation) -> float:
-    return (evaluation.folder / MANIFEST).stat().st_mtime
+def by_set(values: Values, name: str = TOTAL) -> list[list[float]]:
+    """Values of a set's problems, or of all, a list a set."""
+    sets: dict[str, list[float]] = {}
+    for (of, _), value in values.items():
+        if name in (TOTAL, of):
+            sets.setdefault(of, []).append(value)
+    return list(sets.values())
 
 
-def _given(reference: Mapping[str, Any] | None, known: Evaluation, name: str, metric: str) -> Mapping[str, float]:
-    """The published figures of the same problems, if there are any."""
-    if not reference or known.settings["limit"] is not None:
-        return {}
-    sets = reference.get("pass@1", {}).keys() - {TOTAL}
-    return {} if name == TOTAL and known.values.keys() != sets else reference.get(metric, {}).get(name, {})
-
-
-def _title(name: str) -> str:
-    return "all" if name == TOTAL else name
+def change(before: Values, after: Values) -> Values:
+    """Of each problem that both have."""
+    return {key: after[key] - value for key, value in before.items() if key in after}
 
 
 def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
     """Base, SFT and improvement, with intervals."""
-    drawn = [_drawn(e, name, metric) if e else None for e in (comparison.base, comparison.sft)]
     cells = []
-    for e, values in zip((comparison.base, comparison.sft), drawn, strict=True):
-        if e is None or values is None:
-            cells.append("not evaluated")
-        else:
-            lower, upper = interval(values)
-            cells.append(f"{e.figures[name][metric] * 100:.2f} % [{lower * 100:.1f}, {upper * 100:.1f}]")
-    before, after = drawn
-    if before is None or after is None:
+    for e in (comparison.base, comparison.sft):
+        sets = by_set(e.values[metric], name) if e else []
+        cells.append(estimate(sets) if sets else "no rollout yet" if e else "not evaluated")
+    if not (comparison.base and comparison.sft):
         return [*cells, ""]
-    assert comparison.base and comparison.sft
-    gain = comparison.sft.figures[name][metric] - comparison.base.figures[name][metric]
-    pairs = [[b - a for a, b in zip(*sets, strict=True)] for sets in zip(before, after, strict=True)]
-    lower, upper = interval(pairs, low=-1.0)
-    return [*cells, f"{gain * 100:+.2f} [{lower * 100:+.1f}, {upper * 100:+.1f}]"]
+    pairs = by_set(change(comparison.base.values[metric], comparison.sft.values[metric]), name)
+    return [*cells, gain(pairs) if pairs else ""]
 
 
-def _drawn(evaluation: Evaluation, name: str, metric: str) -> Sequence[Sequence[float]]:
-    return [values[metric] for of, values in evaluation.values.items() if name in (TOTAL, of)]
+def gain(pairs: Sequence[Sequence[float]]) -> str:
+    """A mean difference in points, with its interval."""
+    found = difference(pairs)
+    mark = EXACT if found.method == GAFFKE else ""
+    return f"{found.mean * 100:+.2f} [{found.lower * 100:+.1f}, {found.upper * 100:+.1f}]{mark}"
+
+
+def _at_budget(comparison: Comparison, name: str, budget: int) -> str:
+    """pass@1 of base and SFT were rollouts longer than ``budget`` wrong."""
+    curves = [dict(e.figures[name]["by_budget"]) for e in comparison.both if name in e.figures]
+    return " → ".join(f"{curve[budget] * 100:.2f} %" for curve in curves if budget in curve)

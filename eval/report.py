@@ -12,36 +12,56 @@ from omegaconf import DictConfig
 from data_prep import tokens
 from data_prep.files import MANIFEST, sha256_file, write_text
 from data_prep.plots import histogram
-from eval import comparison, facts, ledger
+from eval import comparison, facts, readiness, tables
 from eval.comparison import NEAR_ZERO, Comparison
 from eval.metrics import TOTAL
 from trainer import costs
 from trainer import metrics as training
-from trainer.rundir import Run
+from trainer.rundir import Run, is_complete
+
+_BUDGET = "pass@1 if rollouts longer than a budget (tokens) counted as wrong, from the rollouts that there are."
+_AVERAGES = (
+    "Of all problems (micro) and as a mean of the sets (macro). The rerun error is the standard error of pass@1 over "
+    "rollouts: how far another run on these very problems may come out, the model and its training the same."
+)
+_OUTCOMES = (
+    "Shares of rollouts: with a complete boxed answer or without, ended by the budget; right ones among those that "
+    "ended themselves and among those that the budget cut; ending in a loop. Identical ones say word for word what "
+    "an earlier one of their problem says (a count)."
+)
 
 
-def write(run: Run, config: DictConfig) -> Path:
+def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """Writes report.md, loss.png and tokens.png into the run; returns the report's path.
 
+    With ``partial`` also of evaluations that have not all their rollouts yet, which every line of theirs says.
     Raises ValueError when nothing has been evaluated yet.
     """
-    compared = comparison.newest(run)
+    compared = comparison.newest(run, partial)
     steps = training.read(run)
     manifest = facts.dataset_folder(config) / MANIFEST
-    sections = [f"# {run.name}", comparison.table(compared, config.reference), _reading(compared, config)]
+    headline = comparison.table(comparison.headline(compared, config.reference))
+    sections = [f"# {run.name}", headline, _reading(compared, config)]
+    if compared.known.n > 1:
+        sections += ["## pass@k", tables.pass_at_k(compared)]
+    sections += ["## Accuracy against the budget", _BUDGET, tables.by_budget(compared, config.reference)]
+    sections += ["## Averages and rerun error", _AVERAGES, tables.averages(compared)]
+    sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
+    lengths = {}
+    if manifest.exists():
+        table = tokens.read(manifest.parent / "tokens" / "train.arrow")
+        pairs = zip(table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True)
+        lengths["training answers"] = [length - prompt for length, prompt in pairs]
+    for e in compared.both:
+        lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
+    histogram(run.root / "tokens.png", lengths, "tokens")
+    sections += ["## Lengths", comparison.lengths(compared), "![tokens](tokens.png)"]
+    sections += ["## Grader disagreements", tables.disagreements(compared)]
+    sections += ["## RL readiness", readiness.section(compared)]
     if steps:
         facts.loss_picture(run.root / "loss.png", steps)
         sections += ["## Training", facts.training(steps), "![loss](loss.png)"]
-    panels = {}
-    if manifest.exists():
-        table = tokens.read(manifest.parent / "tokens" / "train.arrow")
-        lengths = zip(table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True)
-        panels["training answers"] = [length - prompt for length, prompt in lengths]
-    for e in compared.both:
-        panels[f"rollouts, {e.label}"] = [r.tokens for r in ledger.read(e.folder / ledger.ROLLOUTS).values()]
-    histogram(run.root / "tokens.png", panels, "tokens")
-    sections += ["## Lengths", comparison.lengths(compared), "![tokens](tokens.png)"]
-    sections += ["## Cost", costs.table(costs.costs(run, [e.folder for e in compared.both]))]
+    sections += ["## Cost", costs.table(costs.costs(run, [e.folder for e in compared.both if is_complete(e.folder)]))]
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     sections += ["## Provenance", facts.provenance_table(run, dataset, compared.both)]
     write_text(run.report, "\n\n".join(sections) + "\n")
@@ -50,20 +70,19 @@ def write(run: Run, config: DictConfig) -> Path:
 
 def headline(run: Run, config: DictConfig) -> str:
     """The report's first table, of the newest step that was evaluated."""
-    return comparison.table(comparison.newest(run), config.reference)
+    return comparison.table(comparison.headline(comparison.newest(run), config.reference))
 
 
 def _reading(compared: Comparison, config: DictConfig) -> str:
-    lines = []
+    lines = tables.alarms(compared)
     for e in compared.both:
         figures = e.figures[TOTAL]
-        right = round(figures["pass@1"] * figures["rollouts"])
+        right = sum(grade.exact for grade in e.grades.values())
         text = f"{e.label}: {right:,} of {figures['rollouts']:,} rollouts right"
         if figures["pass@1"] <= NEAR_ZERO:
             text += ", an accuracy near zero: this model does not solve these problems"
-        lines.append(f"- {text}.")
-    lines.append(f"- Protocol: {comparison.protocol(compared.known)}.")
-    lines.append(f"- {comparison.LEGEND}")
+        lines.append(f"{text}.{comparison.missing(TOTAL, e)}")
+    lines += [f"Protocol: {comparison.protocol(compared.known)}.", comparison.LEGEND]
     if config.reference:
-        lines.append(f"- {comparison.published(config.reference)}")
-    return "\n".join(lines)
+        lines.append(comparison.published(config.reference))
+    return "\n".join(f"- {line}" for line in lines)

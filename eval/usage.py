@@ -16,6 +16,7 @@ def quoted(text: str) -> str:
 
 def transformers(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
     """With transformers."""
+    how = f"do_sample=True, temperature={sampling['temperature']}, top_p={sampling['top_p']}, top_k=0"
     return f"""\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -29,7 +30,7 @@ prompt = tokenizer.apply_chat_template(
 ).to(model.device)
 output = model.generate(
     **prompt, max_new_tokens={sampling["max_tokens"]},
-    do_sample=True, temperature={sampling["temperature"]}, top_p={sampling["top_p"]}, top_k=0,
+    {how if sampling["temperature"] else "do_sample=False"},
 )
 print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
 """

@@ -1,0 +1,115 @@
+"""Evaluations read back from a run's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data_prep import benchmarks
+from data_prep.files import MANIFEST, read_json, sha256_json
+from data_prep.schema import Grade, Key, Problem, Rollout
+from eval import grading, ledger, metrics
+from eval.evaluate import PROBLEMS, SETTINGS
+from eval.metrics import METRICS
+from trainer.rundir import Run, is_complete
+
+BASE = "base"
+RL_POOL = "rl_pool"
+"""The set of a run's problems for RL (:mod:`eval.rl.pool`), which is no benchmark."""
+Values = Mapping[tuple[str, str], float]
+"""(set, problem id) -> an accuracy of that problem."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation. A partial one has not all of its rollouts yet; its figures say so."""
+
+    folder: Path
+    label: str
+    settings: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return -1 if self.label == BASE else int(self.label.removeprefix("step_"))
+
+    @property
+    def n(self) -> int:
+        """Rollouts a problem."""
+        return self.settings["rollouts"]
+
+    @property
+    def age(self) -> float:
+        """When it was completed, or began where it is not; Unix time."""
+        path = self.folder / (SETTINGS if self.is_partial else MANIFEST)
+        return path.stat().st_mtime
+
+    @cached_property
+    def is_partial(self) -> bool:
+        return not is_complete(self.folder)
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        return benchmarks.read_problems(self.folder / PROBLEMS)
+
+    @cached_property
+    def rollouts(self) -> dict[Key, Rollout]:
+        return ledger.read(self.folder / ledger.ROLLOUTS, growing=self.is_partial)
+
+    @cached_property
+    def grades(self) -> dict[Key, Grade]:
+        """As they are on disk; those of a partial evaluation are made here and not written."""
+        if not self.is_partial:
+            return ledger.read_grades(self.folder / ledger.GRADES)
+        return {grade.key: grade for grade in grading.grade(self.rollouts.values(), self.problems)}
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """As :func:`eval.metrics.summarise` made them."""
+        if not self.is_partial:
+            return read_json(self.folder / METRICS)
+        budget = self.settings["max_tokens"]
+        return metrics.summarise(self.problems, self.rollouts, self.grades, self.n, budget, partial=True)
+
+    @cached_property
+    def values(self) -> Mapping[str, Values]:
+        """Accuracy -> its value for each problem."""
+        return metrics.per_problem(self.problems, self.grades, self.n)
+
+    def values_within(self, budget: int) -> Mapping[str, Values]:
+        """``values`` had rollouts longer than ``budget`` tokens no answer."""
+        within = {
+            key: grade if self.rollouts[key].tokens <= budget else replace(grade, extracted=None, exact=False)
+            for key, grade in self.grades.items()
+        }
+        return metrics.per_problem(self.problems, within, self.n)
+
+
+def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
+    """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool."""
+    found: dict[str, dict[int, Evaluation]] = {}
+    for folder in run.evaluations:
+        if is_complete(folder) or (partial and has_begun(folder)):
+            evaluation = read(folder)
+            if RL_POOL in evaluation.settings["benchmarks"]:
+                continue
+            same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
+            found.setdefault(same, {})[evaluation.step] = evaluation
+    return list(found.values())
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether an evaluation has a rollout."""
+    path = folder / ledger.ROLLOUTS
+    if not all(p.exists() for p in (folder / SETTINGS, folder / PROBLEMS, path)):
+        return False
+    with path.open("rb") as f:
+        return f.readline().endswith(b"\n")
+
+
+def read(folder: Path) -> Evaluation:
+    """The evaluation in ``folder``."""
+    settings = read_json(folder / SETTINGS)
+    return Evaluation(folder, settings["model"]["label"], settings)

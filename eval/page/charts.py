@@ -1,0 +1,130 @@
+"""The page's charts as inline SVG, whose colours are the style sheet's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 44
+HOVERS = 200
+"""Points of a line that show their values."""
+
+Point = tuple[float, float]
+Write = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``training`` or ``held-out``."""
+
+    name: str
+    kind: str
+    points: Sequence[Point]
+    dots: bool = False
+    steps: bool = False
+    """Points are left edges of bins, the last one the right edge of the last bin; the area below is tinted."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Ends, title, and how its values are written."""
+
+    title: str
+    low: float
+    high: float
+    write: Write
+    log: bool = False
+    marks: Sequence[float] = ()
+    """Values to write, where round ones will not do."""
+
+    def share(self, value: float) -> float:
+        """Where along the axis a value is, in 0..1."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return (value - low) / (high - low or 1)
+
+    def ticks(self) -> list[float]:
+        """``marks``, or round values, at most eight, on a log axis 1, 2 and 5 times the powers of ten."""
+        if self.marks:
+            return list(self.marks)
+        if self.log and self.high > 10 * self.low:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            ticks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+            found = [t for t in ticks if self.low <= t <= self.high]
+            return found if len(found) <= 8 else [t for t in found if math.log10(t).is_integer()]
+        step = 10.0 ** math.floor(math.log10(max(self.high - self.low, 1e-12)))
+        step *= next(m for m in (0.1, 0.2, 0.5, 1, 2) if (self.high - self.low) / (step * m) <= 6)
+        first = math.ceil(self.low / step - 1e-9)
+        return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def percent(value: float) -> str:
+    return f"{value * 100:.3g} %"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
+
+
+def thousands(value: float) -> str:
+    """A count of tokens, short."""
+    return f"{value / 1000:g}K" if value >= 1000 else f"{value:g}"
+
+
+def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Markup:
+    """One chart; ``title`` is for those who do not see it."""
+    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def at(point: Point) -> tuple[str, str]:
+        return f"{LEFT + x.share(point[0]) * plot_width:.1f}", f"{TOP + (1 - y.share(point[1])) * plot_height:.1f}"
+
+    drawn = []
+    for tick in y.ticks():
+        _, py = at((x.low, tick))
+        drawn.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py}" y2="{py}"/>')
+        drawn.append(f'<text x="{LEFT - 8}" y="{py}" dy="0.32em" text-anchor="end">{escape(y.write(tick))}</text>')
+    base = HEIGHT - BOTTOM
+    for tick in x.ticks():
+        px, _ = at((tick, y.low))
+        drawn.append(f'<line class="tick" x1="{px}" x2="{px}" y1="{base}" y2="{base + 4}"/>')
+        drawn.append(f'<text x="{px}" y="{base + 18}" text-anchor="middle">{escape(x.write(tick))}</text>')
+    drawn.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
+    below = f'x="{LEFT + plot_width / 2}" y="{HEIGHT - 6}"'
+    beside = f'transform="translate(13 {TOP + plot_height / 2}) rotate(-90)"'
+    for place, axis in ((below, x), (beside, y)):
+        drawn.append(f'<text {place} text-anchor="middle">{escape(axis.title)}</text>')
+    for line in lines:
+        drawn.append(_line(line, x, y, at, base))
+    body = "".join(drawn)
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>')
+
+
+def _line(line: Line, x: Axis, y: Axis, at: Callable[[Point], tuple[str, str]], base: int) -> str:
+    spots = [at(point) for point in line.points]
+    if line.steps:
+        path = f"M{spots[0][0]},{base}" + "".join(f"H{px}V{py}" for px, py in spots)
+        return f'<path class="area {line.kind}" d="{path}"/>' + _bars(line, x, y, spots)
+    path = "M" + "L".join(f"{px},{py}" for px, py in spots)
+    drawn = f'<path class="line {line.kind}" d="{path}"/>'
+    stride = -(-len(spots) // HOVERS) or 1
+    look = "dot" if line.dots else "hover"
+    for (px, py), (vx, vy) in list(zip(spots, line.points, strict=True))[::stride]:
+        hint = escape(f"{line.name}, {x.title} {x.write(vx)}: {y.write(vy)}")
+        drawn += f'<circle class="{look} {line.kind}" cx="{px}" cy="{py}" r="{3.2 if line.dots else 6}">'
+        drawn += f"<title>{hint}</title></circle>"
+    return drawn
+
+
+def _bars(line: Line, x: Axis, y: Axis, spots: Sequence[tuple[str, str]]) -> str:
+    """Where a pointer over a bin finds its count."""
+    drawn = ""
+    for i in range(len(spots) - 1):
+        (x0, y0), (x1, _) = spots[i], spots[i + 1]
+        low, high = (x.write(line.points[j][0]) for j in (i, i + 1))
+        hint = escape(f"{line.name}, {low} to {high} {x.title}: {y.write(line.points[i][1])}")
+        size = f'width="{float(x1) - float(x0):.1f}" height="{HEIGHT - BOTTOM - float(y0):.1f}"'
+        drawn += f'<rect class="hover" x="{x0}" y="{y0}" {size}><title>{hint}</title></rect>'
+    return drawn

@@ -1,0 +1,166 @@
+"""LaTeX in a text becomes MathML that no page has to trust: found, converted, checked.
+
+The converter is native code that meets whatever a model wrote, so it runs in processes that can be killed, and
+what it emits is read as XML of which known elements and attributes pass. A formula that is too long, that the
+converter refuses or that takes its process down stays text.
+"""
+
+from __future__ import annotations
+
+import html
+import multiprocessing
+import re
+import resource
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from xml.etree import ElementTree
+
+Formula = tuple[str, bool]
+"""(LaTeX, whether it stands on a line of its own)."""
+Tree = list["str | dict[str, str] | Tree"]
+"""A MathML element: its name, its attributes where it has any, then its text or its children."""
+
+LONGEST = 1_000
+"""Characters of a formula."""
+MOST = 300_000
+"""Formulas of one page."""
+BATCH = 500
+TIMEOUT = 2.0
+"""Seconds of a batch, which takes some hundredths."""
+FAILURES = 20
+"""Batches and single formulas that may fail before the rest of a failed batch stays text unasked."""
+MEMORY = 2 << 30
+"""Bytes of address space of the converter's process."""
+DEPTH = 60
+"""Elements within one another."""
+
+# An escaped character (so that \$ is no delimiter), or dollars.
+_TOKEN = re.compile(r"\\[\s\S]|\$\$?")
+_CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+
+# Of the converter's entities those that XML does not have.
+_ENTITY = re.compile("&(?:ApplyFunction|InvisibleTimes);")
+_NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+_LEAVES = {"mi", "mn", "mo", "ms", "mtext"}
+_ELEMENTS = _LEAVES | {
+    "math", "mrow", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom", "msub", "msup", "msubsup",
+    "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable", "mtr", "mtd", "menclose",
+}  # fmt: skip
+_ATTRIBUTES = {
+    "display", "displaystyle", "scriptlevel", "mathvariant", "lspace", "rspace", "stretchy", "symmetric", "form",
+    "fence", "separator", "largeop", "movablelimits", "minsize", "maxsize", "accent", "accentunder", "width", "height",
+    "depth", "voffset", "linethickness", "columnspan", "rowspan",
+}  # fmt: skip
+_VALUE = re.compile(r"[-+.#%\w ]{1,40}", re.ASCII)
+_STYLES = re.compile(r"(?:text-align|justify-items|margin-left|padding|border|color)(?:-\w+)*")
+_MACROS = {"mbox": r"\text{#1}", "dotsm": r"\cdots", "dotsb": r"\cdots"}
+
+
+def split(text: str) -> Iterator[str | Formula]:
+    """The text in order, plain parts and formulas between ``$``, ``$$``, ``\\(`` and ``\\[``; linear in its length.
+
+    A single dollar opens and closes next to what it holds and never before a digit, so that prices stay text.
+    """
+    done, opened = 0, None
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if opened and mark == _CLOSING[opened[0]]:
+            tex = text[opened.end() : token.start()]
+            if _is_formula(mark, tex, text[token.end() : token.end() + 1]):
+                if opened.start() > done:
+                    yield text[done : opened.start()]
+                yield tex.strip(), mark in ("$$", r"\]")
+                done, opened = token.end(), None
+            else:
+                opened = token if mark in _CLOSING else None
+        elif mark in _CLOSING and (not opened or opened[0][0] == "$" or mark[0] == "\\"):
+            opened = token
+    if done < len(text):
+        yield text[done:]
+
+
+def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
+    """The tree of each distinct formula that is converted, whatever the others do."""
+    from pebble import ProcessPool
+
+    asked = list(dict.fromkeys(formulas))[:MOST]
+    found: dict[Formula, Tree] = {}
+    if not asked:
+        return found
+    failures = 0
+    with ProcessPool(max_workers=1, initializer=_limit, context=multiprocessing.get_context("forkserver")) as pool:
+
+        def run(batches: list[list[Formula]]) -> list[list[Formula]]:
+            nonlocal failures
+            futures: list[Future] = [pool.schedule(_emit, args=[batch], timeout=TIMEOUT) for batch in batches]
+            failed = []
+            for batch, future in zip(batches, futures, strict=True):
+                if future.exception():
+                    failed.append(batch)
+                else:
+                    emitted = zip(batch, future.result(), strict=True)
+                    found.update((formula, tree) for formula, xml in emitted if (tree := check(xml)))
+            failures += len(failed)
+            return failed
+
+        for batch in run([asked[i : i + BATCH] for i in range(0, len(asked), BATCH)]):
+            for formula in batch:
+                if failures < FAILURES:
+                    run([[formula]])
+    return found
+
+
+def check(xml: str | None) -> Tree | None:
+    """The tree of one ``<math>``, without anything that is not known to be mere maths; None where it is not one."""
+    if xml is None or "<!" in xml or "<?" in xml or len(xml) > 50 * LONGEST:
+        return None
+    try:
+        root = ElementTree.fromstring(_ENTITY.sub(lambda entity: html.unescape(entity[0]), xml))
+    except ElementTree.ParseError:
+        return None
+    return _tree(root, DEPTH) if root.tag == f"{_NAMESPACE}math" else None
+
+
+def _is_formula(mark: str, tex: str, following: str) -> bool:
+    if not tex.strip() or len(tex) > LONGEST or "\n\n" in tex:
+        return False
+    return mark != "$" or not (tex[0].isspace() or tex[-1].isspace() or following.isdigit())
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _emit(formulas: list[Formula]) -> list[str | None]:
+    """What the converter makes of each, None where it refuses."""
+    from math_core import LatexError, LatexToMathML
+
+    converter = LatexToMathML(xml_namespace=True, fancy_error=False, macros=_MACROS, max_expansions=20)
+    emitted: list[str | None] = []
+    for tex, display in formulas:
+        try:
+            emitted.append(converter.convert_with_local_state(tex, displaystyle=display))
+        except LatexError:
+            emitted.append(None)
+    return emitted
+
+
+def _tree(element: ElementTree.Element, depth: int) -> Tree | None:
+    name = element.tag.removeprefix(_NAMESPACE)
+    if name not in _ELEMENTS or depth == 0:
+        return None
+    attributes = {k: v for k, v in element.attrib.items() if k in _ATTRIBUTES and _VALUE.fullmatch(v)}
+    if style := _style(element.get("style", "")):
+        attributes["style"] = style
+    head: Tree = [name, attributes] if attributes else [name]
+    if name in _LEAVES:
+        return [*head, "".join(element.itertext())]
+    children = [_tree(child, depth - 1) for child in element]
+    return None if None in children else [*head, *(c for c in children if c)]
+
+
+def _style(text: str) -> str:
+    pairs = [pair.partition(":")[::2] for pair in text.split(";")]
+    kept = [f"{k.strip()}:{v.strip()}" for k, v in pairs if _STYLES.fullmatch(k.strip()) and _VALUE.fullmatch(v)]
+    return ";".join(kept)

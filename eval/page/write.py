@@ -1,0 +1,184 @@
+"""report.html: one file that shows what an evaluation measured and lets every rollout be read.
+
+It opens from disk and asks nothing of any network. What models wrote is hostile: the page's policy lets the one
+script run whose hash it names and bars every string from being parsed as HTML, and that script adds text nodes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from omegaconf import DictConfig
+
+from data_prep.files import MANIFEST, sha256_file, write_text
+from data_prep.schema import Grade
+from eval import comparison, facts, readiness, tables
+from eval.comparison import Comparison, missing
+from eval.evaluations import Evaluation
+from eval.metrics import TOTAL
+from eval.page.figures import figures
+from eval.page.markdown import html
+from eval.page.texts import Sheet, pack
+from trainer import metrics as training
+from trainer.rundir import Run
+
+REPORT = "report.html"
+LISTED = 200
+"""Grader disagreements that are listed."""
+SHORT = 120
+"""Characters of an answer in that list."""
+SECTIONS = {
+    "accuracy": "Accuracy",
+    "charts": "Charts",
+    "rollouts": "Rollouts",
+    "graders": "Grader disagreements",
+    "readiness": "RL readiness",
+    "tables": "Lengths and outcomes",
+    "provenance": "Provenance",
+}
+
+
+def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
+    """Writes report.html into the run, of its newest step that was evaluated and of the base model; returns the path.
+
+    With ``partial`` also of evaluations that have not all their rollouts yet, which the page says of each.
+    Raises ValueError when nothing has been evaluated yet.
+    """
+    compared = comparison.newest(run, partial)
+    evaluations = [_sheets(e) for e in compared.both]
+    packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
+    manifest = facts.dataset_folder(config) / MANIFEST
+    dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
+    notes = [comparison.LEGEND, *([comparison.published(config.reference)] if config.reference else [])]
+    style, script = _source("page.css"), _source("page.js")
+    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.both, evaluations, strict=True)]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(_source("template.html")).render(
+        name=run.name,
+        lead=html(comparison.protocol(compared.known)),
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        sections=SECTIONS.items(),
+        alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
+        tiles=_tiles(compared),
+        headline=_headline(compared, config),
+        notes=html("\n".join(f"- {note}" for note in notes)),
+        figures=figures(compared, training.read(run)),
+        tables=[html(t(compared)) for t in (comparison.lengths, tables.outcomes, tables.averages)],
+        readiness=html(readiness.section(compared)),
+        provenance=html(facts.provenance_table(run, dataset, compared.both)),
+        data=_json({"evaluations": shown}),
+        sheets=[
+            (f"sheet-{i}-{p}", Markup(next(packed))) for i, sheets in enumerate(evaluations) for p in range(len(sheets))
+        ],
+    )
+    write_text(run.root / REPORT, page)
+    return run.root / REPORT
+
+
+def _sheets(evaluation: Evaluation) -> list[Sheet]:
+    rollouts, grades = evaluation.rollouts, evaluation.grades
+    sheets = []
+    for problem in evaluation.problems:
+        keys = [(problem.set, problem.id, k) for k in range(evaluation.n)]
+        pairs = [(rollouts[key], grades[key]) if key in rollouts and key in grades else None for key in keys]
+        sheets.append(Sheet(problem, pairs))
+    return sheets
+
+
+def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, Any]:
+    """What the page's script shows before a rollout is opened."""
+    disagreeing = [
+        (p, k, pair[1])
+        for p, sheet in enumerate(sheets)
+        for k, pair in enumerate(sheet.rollouts)
+        if pair and pair[1].verified is (not pair[1].exact)
+    ]
+    return {
+        "label": evaluation.label + missing(TOTAL, evaluation),
+        "folder": str(evaluation.folder.relative_to(run.root)),
+        "n": evaluation.n,
+        "problems": [
+            {
+                "id": sheet.problem.id,
+                "set": sheet.problem.set,
+                "states": "".join(_state(pair[1]) if pair else "m" for pair in sheet.rollouts),
+                "tokens": [pair and pair[0].tokens for pair in sheet.rollouts],
+            }
+            for sheet in sheets
+        ],
+        "unjudged": evaluation.figures[TOTAL]["verified_timeouts"],
+        "disagreeing": len(disagreeing),
+        "disagreements": [
+            (p, k, _short(sheets[p].problem.answer), _short(grade.extracted), grade.exact, grade.verified)
+            for p, k, grade in disagreeing[:LISTED]
+        ],
+    }
+
+
+def _state(grade: Grade) -> str:
+    """Right, wrong, truncated or no box, as the letter that the page's script knows."""
+    if grade.state == "boxed":
+        return "r" if grade.exact else "w"
+    return "t" if grade.state == "truncated" else "n"
+
+
+def _short(answer: str | None) -> str | None:
+    return answer if answer is None or len(answer) <= SHORT else f"{answer[:SHORT]}…"
+
+
+def _partial(compared: Comparison) -> list[str]:
+    return [f"A partial view of {e.label}{missing(TOTAL, e)}." for e in compared.both if e.is_partial]
+
+
+def _tiles(compared: Comparison) -> list[dict[str, str]]:
+    """The figures of all problems that are looked at first, the base model's beside."""
+    n, partial = compared.known.n, missing(TOTAL, *compared.both)
+
+    def tile(label: str, write: Any) -> dict[str, str]:
+        before = f"base {write(compared.base.figures[TOTAL])}" if compared.base and compared.sft else ""
+        return {"label": label + partial, "value": write(compared.known.figures[TOTAL]), "aside": before}
+
+    several = [tile(f"any@{n}, all problems", lambda f: f"{f[f'any@{n}']:.1%}")] if n > 1 else []
+    return [
+        tile("pass@1, all problems", lambda f: f"{f['pass@1']:.1%}"),
+        *several,
+        tile("ended by the budget", lambda f: f"{f['hit_budget']:.1%}"),
+        tile("median rollout", lambda f: f"{f['tokens']['p50']:,} tokens"),
+    ]
+
+
+def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
+    """The headline's lines, each figure apart from its interval."""
+    titles, *lines = comparison.headline(compared, config.reference)
+    split = [[name, *(cell.partition(" [") for cell in cells)] for name, *cells in lines]
+    return [titles, *([name, *((a, b + c) for a, b, c in cells)] for name, *cells in split)]
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> Markup:
+    """JSON that nothing in it can end: pure ASCII without markup's own characters."""
+    text = json.dumps(value, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

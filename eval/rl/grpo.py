@@ -1,0 +1,162 @@
+"""verl's GRPO configuration for a start of RL, each number with its reason, and the script that runs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+CONFIG, SCRIPT, TRAIN, VALIDATION = "grpo.yaml", "run_grpo.sh", "train.parquet", "validation.parquet"
+BATCH, STEPS, EVERY = 128, 100, 20
+
+TEMPLATE = """\
+# GRPO with verl from {name}: what differs from verl's own ppo_trainer.
+defaults: [ppo_trainer, _self_]
+hydra: {{searchpath: ["pkg://verl.trainer.config"]}}
+
+data:
+  train_files: {train}
+  val_files: {validation}
+  # The longest prompt has so many tokens: none is cut.
+  max_prompt_length: {prompt}
+  # Leaves 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout gets no reward: raise it
+  # when response_length/clip_ratio grows.
+  max_response_length: {response}
+  # {batch} x {group} rollouts a step, the same number for each of {gpus} GPUs; {problems} problems are there.
+  train_batch_size: {batch}
+  seed: {seed}
+
+actor_rollout_ref:
+  model: {{path: {model}}}
+  actor:
+    strategy: fsdp2
+    # One update a batch: each rollout is from the policy that it trains.
+    ppo_mini_batch_size: {batch}
+    # Tokens of a micro-batch, as in SFT, or what a whole rollout needs.
+    use_dynamic_bsz: true
+    ppo_max_token_len_per_gpu: {tokens}
+    ulysses_sequence_parallel_size: {sequence_parallel}
+    # A rule gives the reward: nothing to overfit that a KL penalty would guard, and no reference model in memory
+    # (DAPO, Yu et al., 2025).
+    use_kl_loss: false
+    # DeepSeekMath's GRPO and DAPO have this rate; ten steps of warmup are for Adam's averages.
+    optim: {{lr: 1.0e-6, lr_warmup_steps: 10}}
+  rollout:
+    name: vllm
+    # Sampled as the rollouts that chose the problems.
+    n: {group}
+    temperature: {temperature}
+    top_p: {top_p}
+    max_model_len: {context}
+    tensor_model_parallel_size: {tensor_parallel}
+    # The evaluation's sampling, on the held-out rows of SFT.
+    val_kwargs: {{do_sample: {val_sample}, temperature: {val_temperature}, top_p: {val_top_p}, n: 1}}
+
+algorithm: {{adv_estimator: grpo}}
+critic: {{enable: false}}
+
+reward:
+  custom_reward_function: {{path: "pkg://eval.rl.reward", name: compute_score}}
+
+trainer:
+  # Enough to see whether the reward rises; raise both to go on from there.
+  total_training_steps: {steps}
+  total_epochs: {epochs}
+  test_freq: {every}
+  save_freq: {every}
+  max_actor_ckpt_to_keep: 2
+  nnodes: {nodes}
+  n_gpus_per_node: {gpus_per_node}
+  project_name: warmstart
+  experiment_name: {experiment}
+  default_local_dir: {checkpoints}
+  logger: [console, file]
+"""
+
+SCRIPT_TEMPLATE = """\
+#!/usr/bin/env bash
+# GRPO from {name}; more words are overrides (trainer.nnodes=1). Run again, it goes on from its last checkpoint.
+# On several nodes Ray has to run on them before: set RAY_ADDRESS.
+set -euo pipefail
+folder={folder}
+attempt=$folder/attempts/$(date +%Y%m%dT%H%M%S)
+export VERL_FILE_LOGGER_PATH=$attempt/metrics.jsonl
+exec {python} -m verl.trainer.main_ppo --config-path "$folder" --config-name {config} "hydra.run.dir='$attempt'" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a start of RL is made of, as far as it was measured."""
+
+    name: str
+    folder: Path
+    """Absolute, as all paths: Ray's workers run elsewhere."""
+    model: Path
+    problems: int
+    prompt: int
+    """Tokens of the longest prompt."""
+    response: int
+    sampling: dict[str, Any]
+    """``rollouts``, ``temperature``, ``top_p`` and ``max_tokens`` of the evaluation that chose the problems."""
+
+
+def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any]) -> str:
+    """The YAML of the changes to verl's ppo_trainer; ``validation`` has ``temperature`` and ``top_p``.
+
+    Raises ValueError when there are fewer problems than GPUs.
+    """
+    train, cluster = config.train, config.cluster
+    gpus = cluster.nodes * cluster.gpus_per_node
+    batch = min(BATCH, start.problems) // gpus * gpus
+    if not batch:
+        raise ValueError(
+            f"{start.problems} problems with right and wrong rollouts are fewer than {gpus} GPUs: offer more problems "
+            "(--problems), others (--pool), or lower cluster.nodes"
+        )
+    context = start.prompt + start.response
+    paths = {"train": TRAIN, "validation": VALIDATION, "checkpoints": "checkpoints"}
+    return TEMPLATE.format(
+        **{key: json.dumps(str(start.folder / path)) for key, path in paths.items()},
+        name=start.name,
+        experiment=json.dumps(start.name),
+        model=json.dumps(str(start.model)),
+        problems=start.problems,
+        prompt=start.prompt,
+        response=start.response,
+        context=context,
+        budget=start.sampling["max_tokens"],
+        group=start.sampling["rollouts"],
+        temperature=start.sampling["temperature"],
+        top_p=start.sampling["top_p"],
+        batch=batch,
+        gpus=gpus,
+        seed=train.seed,
+        tokens=max(train.max_tokens_per_gpu, -(-context // train.sequence_parallel)),
+        sequence_parallel=train.sequence_parallel,
+        tensor_parallel=config.eval.tensor_parallel,
+        val_sample=str(validation["temperature"] > 0).lower(),
+        val_temperature=validation["temperature"],
+        val_top_p=validation["top_p"],
+        steps=STEPS,
+        epochs=-(-STEPS // (start.problems // batch)),
+        every=EVERY,
+        nodes=cluster.nodes,
+        gpus_per_node=cluster.gpus_per_node,
+    )
+
+
+def script_text(start: Start) -> str:
+    """The shell script that starts verl with that configuration."""
+    return SCRIPT_TEMPLATE.format(
+        name=start.name,
+        python=shlex.quote(sys.executable),
+        folder=shlex.quote(str(start.folder)),
+        config=Path(CONFIG).stem,
+    )

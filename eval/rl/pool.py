@@ -1,0 +1,144 @@
+"""Problems that RL may train on: distinct, apart from every benchmark, their overlap with the SFT rows known.
+
+The pool is a benchmark file of its own, so that an evaluation of it says which of its problems teach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data_prep import benchmarks, decontaminate, dedup, provenance, subset
+from data_prep.files import MANIFEST, read_json, sha256_file, sha256_json, whole_folder, write_json, write_jsonl, writer
+from data_prep.overlap import Index
+from data_prep.schema import Problem
+from data_prep.writing import HELD_OUT, SPARE
+from eval.evaluate import PROBLEMS as PROBLEM_FILE
+from eval.evaluations import RL_POOL
+from trainer.identity import dataset_identity
+from trainer.rundir import Run, is_complete
+
+PROBLEMS = 2_000
+"""Problems that are tried: with 8 rollouts each, ten times the rollouts of T0."""
+SFT = "sft"
+"""Stands for the dataset's training rows where the pool's problems are compared with them."""
+
+
+def folder_of(run: Run) -> Path:
+    """Where the run's pool is."""
+    return run.rl / "pool"
+
+
+def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
+    """Writes the run's pool once, ``rl_pool.jsonl`` with {id, problem, answer, in_sft} a line; returns its folder.
+
+    The problems come from ``file``, JSONL of {id, problem, answer}; without one from the rows that the dataset did
+    not need, and where it needed all from its training rows. What is a problem of a benchmark (of
+    ``data.decontaminate``, of ``eval.sets``, or that the run was evaluated on) or a held-out row is left out by the
+    rules that the dataset was built by, of near-duplicates one stays, and of the rest ``count`` (``PROBLEMS``) are
+    chosen by hash.
+
+    Raises ValueError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when no problem is
+    left, and when the run's pool was made of another ``file`` or with another ``count``.
+    """
+    folder = folder_of(run)
+    if count is not None and count < 1:
+        raise ValueError(f"a pool has at least one problem, not {count}")
+    if file and not (file.is_file() and file.suffix == ".jsonl"):
+        raise ValueError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
+    with writer(run.rl / "lock"):
+        if not is_complete(folder):
+            with whole_folder(folder) as partial:
+                write_json(partial / MANIFEST, _fill(partial, run, config, file, count or PROBLEMS))
+    made = read_json(folder / MANIFEST)
+    for key, asked in {"file": sha256_file(file) if file else None, "problems": count}.items():
+        if asked not in (None, made[key]):
+            raise ValueError(
+                f"{folder} was made with {key} {made[key]}, not {asked}: leave that out, or move the folder away"
+            )
+    return folder
+
+
+def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: int) -> dict[str, Any]:
+    """Writes the pool's file into ``folder``; returns its manifest."""
+    identity, dataset = dataset_identity(config), Path(config.data.dir) / config.data.name
+    if not (dataset / HELD_OUT).stat().st_size:
+        raise ValueError(f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive")
+    trained, spare = _rows(dataset), dataset / SPARE
+    if file is None and spare.exists() and spare.stat().st_size:
+        file = spare
+    offered = [Problem(p.id, p.problem, p.answer, RL_POOL) for p in (_read(file) if file else trained)]
+    sets = benchmarks.expand([*config.data.decontaminate, *config.eval.sets])
+    known = benchmarks.load(Path(config.eval.benchmarks), sets, None)
+    barred = list(dict.fromkeys([*known, *_read(dataset / HELD_OUT), *_evaluated(run)]))
+
+    clusters = dedup.clusters([_fingerprint(p) for p in (*offered, *trained)])
+    index = Index.build(barred)
+    candidates = {_name(p): found for p in offered if (found := index.candidates(p.problem))}
+    findings = decontaminate.judge(candidates, clusters, index)
+    tainted = {clusters[name] for name in findings}
+    clean = [p for p in offered if clusters[_name(p)] not in tainted]
+    distinct = list({clusters[_name(p)]: p for p in reversed(clean)}.values())
+    chosen = sorted(distinct, key=lambda p: subset.draw(config.data.seed, p.id))[:count]
+    if not chosen:
+        raise ValueError(f"of {len(offered):,} problems none is left: all are in a benchmark or held out")
+    learnt = {clusters[_name(p)] for p in trained}
+    lines = [_line(p) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen]
+    path = folder / f"{RL_POOL}.jsonl"
+    write_jsonl(path, lines)
+    return {
+        "file": sha256_file(file) if file else None,
+        "problems": count,
+        "dataset": identity,
+        "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), sets),
+        "funnel": {
+            "offered": len(offered),
+            "dropped: in a benchmark or held out": len(offered) - len(clean),
+            "dropped: duplicate problem": len(clean) - len(distinct),
+            "dropped: beyond the problems asked for": len(distinct) - len(chosen),
+            "kept": len(chosen),
+        },
+        "in_sft": sum(line["in_sft"] for line in lines),
+        "contaminated": {name.removeprefix(f"{RL_POOL}/"): asdict(finding) for name, finding in findings.items()},
+        "files": {path.name: sha256_file(path)},
+        "versions": provenance.versions(),
+        "git": provenance.git_commit(),
+    }
+
+
+def _read(file: Path) -> list[Problem]:
+    """The problems of a JSONL file, its name their set. Raises ValueError naming file and line of what is none."""
+    return benchmarks.load(file.parent, [file.stem], None)
+
+
+def _evaluated(run: Run) -> list[Problem]:
+    """The problems of every evaluation that the run has begun, but for those of its pool."""
+    files = (folder / PROBLEM_FILE for folder in run.evaluations)
+    return [p for file in files if file.exists() for p in benchmarks.read_problems(file) if p.set != RL_POOL]
+
+
+def _rows(dataset: Path) -> list[Problem]:
+    """The problems that SFT trained on."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(
+        dataset / "rows.parquet", columns=["id", "problem", "answer"], filters=[("split", "=", "train")]
+    )
+    return [Problem(set=SFT, **row) for row in table.to_pylist()]
+
+
+def _line(problem: Problem) -> dict[str, Any]:
+    return {"id": problem.id, "problem": problem.problem, "answer": problem.answer}
+
+
+def _name(problem: Problem) -> str:
+    return f"{problem.set}/{problem.id}"
+
+
+def _fingerprint(problem: Problem) -> dedup.Fingerprint:
+    name = _name(problem)
+    rank = (len(problem.problem), 0, name)
+    return dedup.fingerprint(name, problem.problem, problem.answer, sha256_json(vars(problem)), rank)

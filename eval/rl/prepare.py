@@ -1,0 +1,144 @@
+"""A start of RL from a checkpoint: the problems that it solves now and then, in verl's form, with configuration.
+
+Two calls with an evaluation between them. The first writes the run's pool; the evaluation samples it as RL will
+sample, on the GPUs; the second keeps the problems that had right and wrong rollouts.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data_prep import benchmarks, chat, provenance, vocabulary
+from data_prep.files import MANIFEST, read_json, read_jsonl, sha256_file, whole_folder, write_json, write_text, writer
+from data_prep.schema import Problem
+from data_prep.writing import HELD_OUT
+from eval import evaluate, evaluations
+from eval.evaluations import RL_POOL
+from eval.metrics import TOTAL
+from eval.readiness import GROUP, enough, outcomes
+from eval.rl import grpo, pool, prompts
+from trainer import config as configs
+from trainer.identity import dataset_identity
+from trainer.rundir import Run, is_complete
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How far the preparation came."""
+
+    folder: Path | None
+    """With configuration, prompts and script; None while the pool is not evaluated."""
+    command: str
+    """What to run next: the script, or that evaluation."""
+    counts: str
+
+
+def prepare(
+    run: Run,
+    config: DictConfig,
+    step: int,
+    overrides: Sequence[str] = (),
+    file: Path | None = None,
+    count: int | None = None,
+) -> Prepared:
+    """Prepares RL from the export of ``step`` as far as it can; what is there already is kept.
+
+    ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and budget are the
+    pool's evaluation's: by default ``GROUP`` rollouts at temperature 1 and top-p 1, for which verl's policy gradient
+    is exact, and the run's budget; ``overrides`` of mutable keys change them (``eval.rollouts=16``), and say where RL
+    is meant to run (``cluster.nodes=1``).
+
+    Raises ValueError when the export or its dataset is not there, as ``pool.build`` does, and when too few problems
+    have right and wrong rollouts.
+    """
+    _check_same_dataset(run, config, step)
+    folder = pool.folder_of(run)
+    sampling = ["eval.limit=null", f"eval.rollouts={GROUP}", "eval.temperature=1.0", "eval.top_p=1.0"]
+    given = [*sampling, *overrides, f"eval.benchmarks={folder}", f"eval.sets=[{RL_POOL}]"]
+    words = list({word.partition("=")[0]: word for word in given}.values())
+    probe = configs.amend(config, words)
+    if probe.eval.rollouts < 2 or not probe.eval.temperature:
+        raise ValueError(
+            "RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature above 0"
+        )
+    pool.build(run, config, file, count)
+    planned = evaluate.plan(probe, run, f"step_{step}")
+    made = read_json(folder / MANIFEST)
+    known = f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
+    if not is_complete(planned.folder):
+        return Prepared(None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known)
+    target = run.rl / f"step_{step}-{configs.config_hash(probe)[:8]}"
+    with writer(run.rl / "lock"):
+        if not is_complete(target):
+            with whole_folder(target) as partial:
+                write_json(partial / MANIFEST, _fill(partial, target, run, step, config, probe, planned))
+    counts = read_json(target / MANIFEST)
+    text = (
+        f"{counts['mixed']:,} have right and wrong rollouts, {counts['in_sft']:,} of these also SFT rows; "
+        f"left out are {counts['never']:,} never and {counts['always']:,} always solved"
+    )
+    return Prepared(target, shlex.join(["bash", str(target / grpo.SCRIPT)]), f"{known}\n{text}")
+
+
+def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
+    export = run.export(step)
+    if not is_complete(export):
+        there = ", ".join(map(str, run.exports)) or "none"
+        raise ValueError(f"{run.root} has no export of step {step} (there: {there}): warmstart export {run.root} STEP")
+    if read_json(export / MANIFEST)["dataset"] != dataset_identity(config):
+        raise ValueError(f"step {step} was trained on another build of {config.data.name}: restore that, or train anew")
+
+
+def _fill(
+    folder: Path, target: Path, run: Run, step: int, config: DictConfig, probe: DictConfig, planned: evaluate.Plan
+) -> dict[str, Any]:
+    """Fills ``folder``, which becomes ``target``, but for the manifest, which is returned."""
+    source = Path(probe.eval.benchmarks)
+    in_sft = {line["id"]: line["in_sft"] for line in read_jsonl(source / f"{RL_POOL}.jsonl")}
+    evaluation = evaluations.read(planned.folder)
+    tally = outcomes(evaluation)
+    mixed = [p for p in evaluation.problems if 0 < tally[p.set, p.id][0] < tally[p.set, p.id][1]]
+    facts = {
+        p.id: {"right": tally[p.set, p.id][0], "rollouts": tally[p.set, p.id][1], "in_sft": in_sft[p.id]} for p in mixed
+    }
+    held_out = benchmarks.load(Path(config.data.dir) / config.data.name, [Path(HELD_OUT).stem], None)
+    prompt = _longest(run.export(step), [*mixed, *held_out])
+    context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
+    start = grpo.Start(
+        name=f"{run.name}-{target.name}",
+        folder=target.resolve(),
+        model=run.export(step).resolve(),
+        problems=len(mixed),
+        prompt=prompt,
+        response=min(enough(evaluation.figures[TOTAL]), context - prompt),
+        sampling=planned.settings,
+    )
+    write_text(folder / grpo.CONFIG, grpo.config_text(start, probe, evaluate.sampling(config)))
+    prompts.write(folder / grpo.TRAIN, mixed, facts)
+    prompts.write(folder / grpo.VALIDATION, held_out, {})
+    write_text(folder / grpo.SCRIPT, grpo.script_text(start))
+    return {
+        "step": step,
+        "model": sha256_file(run.export(step) / MANIFEST),
+        "pool": sha256_file(source / MANIFEST),
+        "evaluation": {planned.folder.name: sha256_file(planned.folder / MANIFEST)},
+        "never": sum(right == 0 for right, _ in tally.values()),
+        "mixed": len(mixed),
+        "always": sum(right == made for right, made in tally.values()),
+        "in_sft": sum(in_sft[p.id] for p in mixed),
+        "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir())},
+        "versions": provenance.versions(),
+        "git": provenance.git_commit(),
+    }
+
+
+def _longest(model: Path, problems: Sequence[Problem]) -> int:
+    """Tokens of the longest prompt."""
+    tokenizer = vocabulary.load(model)
+    return max(len(chat.encode_prompt(tokenizer, p.problem)) for p in problems)

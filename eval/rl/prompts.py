@@ -1,0 +1,32 @@
+"""Problems as verl's RL dataset reads them: parquet with a chat, the gold answer, and where the problem is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep import chat
+from data_prep.schema import Problem
+
+
+def write(path: Path, problems: Sequence[Problem], facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes one row a problem, in order.
+
+    ``prompt`` is the conversation that SFT began with; ``data_source`` the problem's set, by which verl groups its
+    figures; ``extra_info`` the problem's id, its place, and ``facts[id]``, the same keys for all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = [
+        {
+            "data_source": p.set,
+            "prompt": chat.messages(p.problem),
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": p.answer},
+            "extra_info": {"index": i, "id": p.id} | dict(facts.get(p.id, {})),
+        }
+        for i, p in enumerate(problems)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)

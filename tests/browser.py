@@ -1,0 +1,60 @@
+"""Headless Chromium for tests of pages: Debian's, driven by Playwright, which downloads nothing of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+PACKAGES = ("chromium", "fonts-dejavu-core")
+
+
+@dataclass
+class Opened:
+    """A page that is open, and everything that it has asked for and complained of."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Installed where it is missing and the tests run as root; the tests are skipped where it cannot be."""
+    if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update", "--quiet"], ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES]):
+            subprocess.run(["apt-get", *words], env=quiet, capture_output=True)
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip(f"no Chromium: apt-get install {' '.join(PACKAGES)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, file: Path, width: int = 1400, scheme: str = "light") -> Iterator[Opened]:
+    """Opens a file from disk, as a double click does."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    seen = Opened(page)
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.goto(file.as_uri())
+    try:
+        yield seen
+    finally:
+        context.close()

@@ -1,0 +1,67 @@
+"""Runs with evaluations that no engine made: ledgers written by hand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data_prep import benchmarks
+from data_prep.files import MANIFEST, write_json
+from data_prep.schema import Grade, Problem, Rollout
+from eval import ledger
+from eval.evaluate import PROBLEMS, SETTINGS
+from eval.metrics import write_metrics
+from trainer import config as configs
+from trainer.rundir import Run
+
+SETTINGS_OF_ALL: dict[str, Any] = {
+    "template": "t", "tokenizer": "k", "limit": None, "rollouts": 4, "temperature": 0.6, "top_p": 0.95,
+    "max_tokens": 32_768, "seed": 0, "dtype": "auto",
+}  # fmt: skip
+Answer = Callable[[Problem, int], str | None]
+"""What a rollout of a problem answers; None is one that the budget cut."""
+
+
+def empty_run(folder: Path) -> Run:
+    """A run of the tiny recipe that only has its configuration."""
+    run = Run(folder)
+    configs.write(_config(), run.config)
+    return run
+
+
+@functools.cache
+def _config() -> DictConfig:
+    return configs.load("tiny", ["data.dir=nowhere"])
+
+
+def evaluation(
+    run: Run, label: str, sets: Mapping[str, int], answer: Answer, *, complete: bool = True,
+    tokens: Callable[[str, int], int] = lambda problem, k: 1_000 + 10 * k, **settings: Any,
+) -> Path:  # fmt: skip
+    """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count from 0."""
+    chosen = SETTINGS_OF_ALL | {"benchmarks": {name: f"hash of {name}" for name in sets}} | settings
+    hashed = f"{abs(hash(str(sorted((k, str(v)) for k, v in chosen.items())))):x}"
+    folder = run.evaluation("+".join(sets), label, hashed)
+    folder.mkdir(parents=True)
+    problems = [Problem(f"{name}/{i}", "?", str(i), name) for name, count in sets.items() for i in range(count)]
+    write_json(folder / SETTINGS, {"model": {"label": label, "identity": {}}, **chosen})
+    benchmarks.write_problems(folder / PROBLEMS, problems)
+    grades = []
+    with (folder / ledger.ROLLOUTS).open("w") as f:
+        for p in problems:
+            for k in range(chosen["rollouts"]):
+                said = answer(p, k)
+                text, finish = ("<think>", "length") if said is None else (f"<think></think>\\boxed{{{said}}}", "stop")
+                length = chosen["max_tokens"] if said is None else tokens(p.id, k)
+                ledger.append(f, Rollout((p.set, p.id, k), 0, text, length, finish, "engine-0", 1.0))
+                state = "truncated" if said is None else "boxed"
+                grades.append(Grade((p.set, p.id, k), state, said, said == p.answer, said == p.answer))
+    if complete:
+        ledger.write_grades(folder / ledger.GRADES, grades)
+        write_metrics(folder, problems, chosen["rollouts"], chosen["max_tokens"])
+        write_json(folder / MANIFEST, {"files": {}})
+    return folder

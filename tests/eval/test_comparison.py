@@ -1,0 +1,123 @@
+"""Evaluations read back and set beside each other: report tables, partial views, what hostile text cannot do."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep.schema import Grade, Problem
+from eval import comparison, ledger, report, tables
+from eval.evaluations import BASE
+from eval.metrics import TOTAL
+from tests.eval.runs import empty_run, evaluation
+from trainer import config as configs
+from trainer.rundir import Run
+
+SETS = {"aime2025": 10, "amc2023": 12}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return empty_run(tmp_path / "runs" / "mine")
+
+
+def base(problem: Problem, k: int) -> str | None:
+    return None if k == 3 else "x"
+
+
+def sft(problem: Problem, k: int) -> str | None:
+    """In amc2023 each second problem is solved thrice of four times."""
+    return problem.answer if problem.set == "amc2023" and int(problem.answer) % 2 and k < 3 else base(problem, k)
+
+
+def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
+    evaluation(run, BASE, SETS, base)
+    folder = evaluation(run, "step_7", SETS, sft)
+    found = report.write(run, configs.read(run.config)).read_text()
+    assert "| amc2023 (12 problems) | 0.00 % [0.0, 26.5]† | 37.50 % [" in found
+    assert "| step_7, amc2023 | 37.50 | 50.00 | 50.00 |" in found.split("## pass@k")[1]
+    assert "| step_7, all | 20.45 | 27.27 | 0.00 | 27.27 | ± 2.78 |" in found.split("## Averages")[1]
+    assert "| step_7, mean of sets | 18.75 | 25.00 | 0.00 | 25.00 |" in found
+    assert "| step_7, all | 75.00 | 25.00 | 25.00 | 27.27 | 0.00 | 0.00 | 44 |" in found.split("## Outcomes")[1]
+    assert "step_7: 0 of 88 rollouts, 0 of them right by math-verify only" in found
+    assert "partial" not in found
+    grades = ledger.read_grades(folder / ledger.GRADES)
+    hostile = Grade(("amc2023", "amc2023/0", 0), "boxed", "a | b `c`\n<img src=x> " + "9" * 100, False, True)
+    ledger.write_grades(folder / ledger.GRADES, (grades | {hostile.key: hostile}).values())
+    (line,) = [x for x in tables.disagreements(comparison.newest(run)).splitlines() if "amc2023/0" in x]
+    assert line.startswith("| `amc2023/amc2023/0/0` | wrong | right | `a \\| b 'c' <img src=x> 9") and len(line) < 150
+
+
+def test_identical_rollouts_raise_an_alarm_where_they_are_long_and_sampled(run: Run) -> None:
+    evaluation(run, BASE, SETS, lambda p, k: "x")
+    compared = comparison.newest(run)
+    assert ["66 rollouts of base" in line for line in tables.alarms(compared)] == [True]
+    greedy, short = (empty_run(run.root.with_name(name)) for name in ("greedy", "short"))
+    evaluation(greedy, BASE, SETS, lambda p, k: "x", temperature=0)
+    evaluation(short, BASE, SETS, lambda p, k: "x", tokens=lambda p, k: 100)
+    assert tables.alarms(comparison.newest(greedy)) == tables.alarms(comparison.newest(short)) == []
+
+
+def test_the_base_model_alone_is_a_comparison(run: Run) -> None:
+    evaluation(run, BASE, {"amc2023": 12}, base)
+    lines = comparison.headline(comparison.newest(run), None)
+    assert lines[0] == ["pass@1", "base", "SFT", "improvement"]
+    assert lines[1] == ["amc2023 (12 problems)", "0.00 % [0.0, 26.5]†", "not evaluated", ""]
+
+
+def test_published_figures_stand_only_beside_the_same_problems(run: Run) -> None:
+    reference = {"source": "them", "max_tokens": 16_384, "pass@1": {"amc2023": {"base": 1.0, "sft": 2.0}}}
+    late = lambda p, k: 16_384 + k  # noqa: E731
+    evaluation(run, BASE, {"amc2023": 12}, base)
+    evaluation(run, "step_7", {"amc2023": 12}, sft, tokens=late)
+    titles, line, *_ = comparison.headline(comparison.newest(run), reference)
+    assert titles[4:] == ["at 16,384 tokens", "published base", "published SFT"]
+    assert line[4:] == ["0.00 % → 12.50 %", "1.00 %", "2.00 %"]
+    assert "| step_7, amc2023 |" in tables.by_budget(comparison.newest(run), reference)
+    assert tables.by_budget(comparison.newest(run), reference).splitlines()[-1].endswith("| 37.50 | 2.00 |")
+    evaluation(run, "step_8", {"amc2023": 12}, sft, limit=12)
+    assert comparison.headline(comparison.newest(run), reference)[0][3:] == ["improvement"]
+
+
+def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None:
+    evaluation(run, BASE, SETS, base)
+    folder = evaluation(run, "step_7", SETS, sft, complete=False)
+    ledgers = folder / ledger.ROLLOUTS
+    lines = ledgers.read_bytes().splitlines(keepends=True)
+    before = b"".join(lines[:50]) + lines[50][:30]  # in the middle of amc2023, a line torn
+    ledgers.write_bytes(before)
+    assert comparison.newest(run).sft is None
+    compared = comparison.newest(run, partial=True)
+    assert compared.sft is not None and compared.sft.figures[TOTAL]["missing"] == 38
+    assert compared.sft.figures["amc2023"]["problems"] == 3 and "missing" not in compared.base.figures[TOTAL]
+    found = report.write(run, configs.read(run.config), partial=True).read_text()
+    told = [line for line in found.splitlines() if "step_7" in line and not line.startswith(("| pass@1", "| |"))]
+    assert len(told) > 15
+    silent = [line for line in told if "partial: " not in line]
+    assert [line for line in silent if not line.startswith(("| evaluation of", "Starting RL from"))] == []
+    assert "| amc2023 (3 problems) (partial: 38 rollouts missing) | 0.00 % [0.0, 26.5]† | 25.00 % [" in found
+    assert "| aime2025 (10 problems) (partial: 0 rollouts missing) |" in found
+    assert ledgers.read_bytes() == before and not (folder / ledger.GRADES).exists()
+
+
+def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
+    with pytest.raises(ValueError, match="no complete evaluation yet: warmstart eval"):
+        comparison.newest(run)
+    folder = evaluation(run, BASE, SETS, base, complete=False)
+    with pytest.raises(ValueError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"):
+        comparison.newest(run)
+    (folder / ledger.ROLLOUTS).write_text('{"key": ["torn')
+    with pytest.raises(ValueError, match="no complete evaluation yet"):
+        comparison.newest(run, partial=True)
+
+
+def test_a_shorter_budget_takes_the_answers_of_longer_rollouts_away(run: Run) -> None:
+    evaluation(run, BASE, {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: 100 * (k + 1))
+    known = comparison.newest(run).known
+    assert {*known.values_within(250)["pass@1"].values()} == {0.5}
+    assert {*known.values_within(250)["maj@4"].values()} == {1.0} == {*known.values["perfect@4"].values()}
+    assert {*known.values_within(99)["maj@4"].values()} == {0.0}
+    wrong_first = {key: replace(g, extracted="x", exact=False) for key, g in known.grades.items() if key[2] < 2}
+    known.grades.update(wrong_first)
+    assert {*known.values_within(250)["maj@4"].values()} == {0.0}

@@ -1,0 +1,265 @@
+"""A start of RL: the pool, the problems that teach, and verl's own code reading what is written for it."""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from data_prep import benchmarks, chat, vocabulary
+from data_prep.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
+from data_prep.schema import Problem, Rollout
+from eval import comparison, evaluate, ledger
+from eval.rl import pool
+from eval.rl.prepare import prepare
+from eval.rl.reward import compute_score
+from tests.conftest import Line, environment, lines, warmstart
+from trainer import config as configs
+from trainer.models import materialise
+from trainer.rundir import Run
+
+STEP, POOL = 7, 30
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the tiny recipe with a dataset that left rows over, and a model that nobody trained as its export."""
+    folder = tmp_path_factory.mktemp("rl")
+    values = ["data.arithmetic.problems=400", "data.train_rows=200", "data.test_rows=12", "eval.max_tokens=64"]
+    places = [f"data.dir={folder}/data", f"run.root={folder}/runs", "cluster.nodes=1", "cluster.gpus_per_node=2"]
+    warmstart("data", "tiny", *values, *places, folder=folder)
+    config = configs.load("tiny", [*values, *places])
+    run = Run(folder / "runs" / "tiny")
+    configs.write(config, run.config)
+    materialise(config)
+    shutil.copytree(config.model.path, run.export(STEP))
+    write_json(run.export(STEP) / MANIFEST, {"dataset": sha256_file(folder / "data/tiny" / MANIFEST), "files": {}})
+    return run
+
+
+@pytest.fixture
+def run(made: Run, tmp_path: Path) -> Run:
+    """That run without what was prepared from it."""
+    shutil.rmtree(made.rl, ignore_errors=True)
+    shutil.rmtree(made.root / "evals", ignore_errors=True)
+    return made
+
+
+def sample(run: Run, command: str, right: Callable[[int], int]) -> Path:
+    """What ``command``, an evaluation, would leave when problem i has so many right rollouts; right ones are short."""
+    name, verb, root, step, *overrides = shlex.split(command)
+    assert (name, verb, root) == ("warmstart", "eval", str(run.root))
+    config = configs.amend(configs.read(run.config), overrides)
+    planned = evaluate.plan(config, run, f"step_{step}")
+    planned.folder.mkdir(parents=True)
+    with (planned.folder / ledger.ROLLOUTS).open("w") as f:
+        for i, p in enumerate(benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), None)):
+            for k in range(config.eval.rollouts):
+                answer, tokens = (p.answer, 20) if k < right(i) else ("0", 60)
+                text = f"<think>\n?\n</think>\n\nThe answer is \\boxed{{{answer}}}."
+                ledger.append(f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1))
+    return evaluate.evaluate(config, run, f"step_{step}")
+
+
+def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
+    config = configs.read(run.config)
+    folder = pool.build(run, config, None, POOL)
+    dataset = Path(config.data.dir) / config.data.name
+    problems = {line["problem"] for line in lines(folder / "rl_pool.jsonl")}
+    assert len(problems) == POOL
+    assert not problems & set(pq.read_table(dataset / "rows.parquet")["problem"].to_pylist())
+    manifest = read_json(folder / MANIFEST)
+    funnel = manifest["funnel"]
+    assert funnel["offered"] == len(lines(dataset / "spare.jsonl")) == sum(funnel.values()) - funnel["offered"]
+    assert (funnel["kept"], manifest["in_sft"]) == (POOL, 0)
+    before = sha256_file(folder / MANIFEST)
+    assert pool.build(run, config) == folder and sha256_file(folder / MANIFEST) == before
+    with pytest.raises(ValueError, match=r"made with problems 30, not 31: .*move the folder away"):
+        pool.build(run, config, None, 31)
+
+
+def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(run: Run, tmp_path: Path) -> None:
+    config = configs.read(run.config)
+    dataset = Path(config.data.dir) / config.data.name
+    rows = pq.read_table(dataset / "rows.parquet", filters=[("split", "=", "train")]).to_pylist()
+    held_out = lines(dataset / "heldout.jsonl")[3]["problem"]
+    new = "Find the sum of all primes below 10."
+    seen = "How many positive integer divisors does the number 360 have in all?"
+    (run.root / "evals/other@base-0").mkdir(parents=True)
+    benchmarks.write_problems(run.root / "evals/other@base-0/problems.jsonl", [Problem("x", seen, "24", "other")])
+    texts = [new, rows[0]["problem"], held_out.upper() + "??", " " + rows[1]["problem"], f"{new} ", f"So: {seen}"]
+    answers = ["17", rows[0]["answer"], "1", rows[1]["answer"], "17", "24"]
+    own = [{"id": str(i), "problem": t, "answer": a} for i, (t, a) in enumerate(zip(texts, answers, strict=True))]
+    write_jsonl(tmp_path / "mine.jsonl", own)
+    folder = pool.build(run, config, tmp_path / "mine.jsonl")
+    in_sft = {line["id"]: line["in_sft"] for line in lines(folder / "rl_pool.jsonl")}
+    assert in_sft == {"0": False, "1": True, "3": True}
+    manifest = read_json(folder / MANIFEST)
+    found = {name: finding["set"] for name, finding in manifest["contaminated"].items()}
+    assert found == {"2": "heldout", "5": "other"}
+    assert list(manifest["funnel"].values()) == [6, 2, 1, 0, 3] and manifest["in_sft"] == 2
+    write_jsonl(tmp_path / "other.jsonl", own[:1])
+    with pytest.raises(ValueError, match="made with file"):
+        pool.build(run, config, tmp_path / "other.jsonl")
+    with pytest.raises(ValueError, match="is no JSONL file"):
+        pool.build(run, config, tmp_path)
+
+
+def test_without_rows_to_spare_the_training_rows_are_the_pool(run: Run) -> None:
+    config = configs.read(run.config)
+    spare = Path(config.data.dir) / config.data.name / "spare.jsonl"
+    kept = spare.read_text()
+    spare.write_text("")
+    try:
+        manifest = read_json(pool.build(run, config) / MANIFEST)
+    finally:
+        spare.write_text(kept)
+    assert manifest["in_sft"] == manifest["funnel"]["kept"] == 200
+
+
+def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
+    config = configs.read(run.config)
+    first = prepare(run, config, STEP, count=POOL)
+    assert first.folder is None and "30 problems" in first.counts
+    assert prepare(run, config, STEP).command == first.command
+    sample(run, first.command, lambda i: i % 9)
+    second = prepare(run, config, STEP)
+    assert second.folder is not None and second.command == f"bash {second.folder}/run_grpo.sh"
+    rows = pq.read_table(second.folder / "train.parquet").to_pylist()
+    problems = lines(run.rl / "pool" / "rl_pool.jsonl")
+    mixed = [(p, i % 9) for i, p in enumerate(problems) if i % 9 not in (0, 8)]
+    assert [(row["extra_info"]["id"], row["extra_info"]["right"]) for row in rows] == [(p["id"], n) for p, n in mixed]
+    assert [row["reward_model"]["ground_truth"] for row in rows] == [p["answer"] for p, _ in mixed]
+    manifest = read_json(second.folder / MANIFEST)
+    assert (manifest["never"], manifest["mixed"], manifest["always"]) == (4, 23, 3) and "23 have right" in second.counts
+    validation = pq.read_table(second.folder / "validation.parquet").to_pylist()
+    held_out = lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")
+    assert [row["prompt"][0]["content"] for row in validation] == [p["problem"] for p in held_out]
+    before = sha256_file(second.folder / MANIFEST)
+    assert prepare(run, config, STEP) == second and sha256_file(second.folder / MANIFEST) == before
+    # A group of another size wants rollouts of its own.
+    assert "eval.rollouts=4" in prepare(run, config, STEP, ["eval.rollouts=4"]).command
+
+
+def test_refusals(run: Run) -> None:
+    config = configs.read(run.config)
+    with pytest.raises(ValueError, match=r"no export of step 8 \(there: 7\): warmstart export"):
+        prepare(run, config, 8)
+    with pytest.raises(ValueError, match=r"eval\.rollouts must be 2 or more"):
+        prepare(run, config, STEP, ["eval.rollouts=1"])
+    assert not run.rl.exists()
+    sample(run, prepare(run, config, STEP, count=8).command, lambda i: i % 2 * 8)
+    with pytest.raises(ValueError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"):
+        prepare(run, config, STEP)
+    assert {p.name for p in run.rl.iterdir()} <= {"pool", "lock"}
+    write_json(run.export(STEP) / MANIFEST, read_json(run.export(STEP) / MANIFEST) | {"dataset": "another"})
+    with pytest.raises(ValueError, match="trained on another build"):
+        prepare(run, config, STEP)
+    dataset = Path(config.data.dir) / config.data.name
+    write_json(run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}})
+
+
+ODD = [
+    " Spaces around.\n",
+    "A cafe\u0301 in two code points",
+    "{{ jinja }} {% if %}",
+    "an <image> of \\boxed{}",
+    "\t算 2+2",
+]
+
+
+def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
+    """Its main composes and accepts the configuration, its dataset the prompts, its reward manager the reward."""
+    config = configs.read(run.config)
+    texts = [*ODD, *(f"Name prime number {i}." for i in range(19))]
+    golds = {str(i): {"id": str(i), "problem": text, "answer": str(100 + i)} for i, text in enumerate(texts)}
+    write_jsonl(tmp_path / "mine.jsonl", golds.values())
+    sample(run, prepare(run, config, STEP, file=tmp_path / "mine.jsonl").command, lambda i: 1 + i % 7)
+    started = prepare(run, config, STEP)
+    shown = subprocess.run(
+        [*shlex.split(started.command), "--cfg", "job", "--resolve"], env=environment(), capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    theirs = OmegaConf.create(shown.stdout)
+
+    from verl.trainer.ppo.reward import load_reward_manager
+    from verl.trainer.ppo.utils import create_rl_dataset, need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    assert not need_critic(theirs) and not need_reference_policy(theirs)
+    validate_config(theirs, use_reference_policy=False, use_critic=False)
+    rollout, data = omega_conf_to_dataclass(theirs.actor_rollout_ref.rollout), theirs.data
+    model = omega_conf_to_dataclass(theirs.actor_rollout_ref.model)
+    assert model.path == str(run.export(STEP).resolve())
+    # Right rollouts have 20 tokens, the budget's steps are of 4.
+    assert (rollout.n, rollout.temperature, rollout.top_p, rollout.response_length) == (8, 1.0, 1.0, 20)
+    assert rollout.max_model_len == data.max_prompt_length + 20 <= model.hf_config.max_position_embeddings
+    assert data.train_batch_size == theirs.actor_rollout_ref.actor.ppo_mini_batch_size == 24
+
+    words = vocabulary.load(Path(config.verl.model.tokenizer_path))
+    build = create_continuous_token_builder(model.tokenizer, hf_model_type=model.hf_config.model_type)
+    held_out = {line["id"]: line for line in lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")}
+    for files, expected in ((data.train_files, golds), (data.val_files, held_out)):
+        rows = create_rl_dataset(files, data, model.tokenizer, model.processor)
+        assert {row["extra_info"]["id"] for row in rows} == expected.keys()
+        for row in rows:
+            problem = expected[row["extra_info"]["id"]]
+            prompt = build.build_initial_tokens(list(row["raw_prompt"]))
+            assert prompt == chat.encode_prompt(words, problem["problem"])
+            assert len(prompt) <= data.max_prompt_length
+            assert row["reward_model"] == {"style": "rule", "ground_truth": problem["answer"]}
+    manager = load_reward_manager(theirs, model.tokenizer)
+    row = rows[0]
+    for answer, reward in ((row["reward_model"]["ground_truth"], 1.0), ("-1", 0.0)):
+        text = f"<think>\n\\boxed{{-2}}\n</think>\n\nThe answer is \\boxed{{{answer}}}.<|im_end|>"
+        result = manager.loop.run_until_complete(manager.run_single(rollout_of(row, model.tokenizer, text)))
+        assert result["reward_score"] == reward == result["reward_extra_info"]["acc"]
+
+
+def rollout_of(row: dict[str, Any], tokenizer: Any, text: str) -> Any:
+    """A rollout as verl hands it to its reward manager."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+
+    ids = torch.tensor([tokenizer.encode(text)])
+    values = {key: np.array([row[key]], dtype=object) for key in ("data_source", "reward_model", "extra_info")}
+    return DataProto.from_dict({"responses": ids, "attention_mask": torch.ones_like(ids)}, non_tensors=values)
+
+
+@pytest.mark.slow
+def test_a_trained_model_chooses_its_own_problems(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(line.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    run = Run(Path("runs/tiny"))
+    config, step = configs.read(run.config), run.exports[-1]
+    overrides = ["eval.rollouts=4", "cluster.nodes=1", "cluster.gpus_per_node=1"]
+    first = prepare(run, config, step, overrides, count=12)
+    warmstart(*shlex.split(first.command)[1:], folder=Path.cwd())
+    second = prepare(run, config, step, overrides)
+    assert second.folder is not None
+    found = [row["extra_info"] for row in pq.read_table(second.folder / "train.parquet").to_pylist()]
+    # The dataset needed all of its rows.
+    assert found and all(0 < extra["right"] < extra["rollouts"] == 4 and extra["in_sft"] for extra in found)
+    # The pool is no benchmark: the report stays with the held-out rows.
+    assert comparison.newest(run).known.settings["benchmarks"].keys() == {"heldout"}
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "boxed"),
+    [
+        ("<think>a</think>\\boxed{07}", 1, 1),
+        ("<think>a</think>\\boxed{8}", 0, 1),
+        ("<think>\\boxed{7}</think>seven", 0, 0),
+        ("<think>\\boxed{7}", 0, 0),
+        ("<think>a</think>\\boxed{7", 0, 0),
+    ],
+)
+def test_the_reward_is_the_evaluations_judgement(text: str, score: float, boxed: float) -> None:
+    assert compute_score("rl_pool", text, "7", {}) == {"score": score, "acc": score, "boxed": boxed}

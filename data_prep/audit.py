@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep import chat
 from data_prep.schema import END_OF_TURN, THINK_CLOSE, THINK_OPEN, Row, Tokens
+from data_prep.stated import stated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,8 @@ class Auditor:
     ``check`` raises ValueError naming the row and what is wrong.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, answer_style: str) -> None:
+        self.answer_style = answer_style
         byte = _bytes_by_letter()
         added = {i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()}
         self.spelling = {
@@ -37,7 +39,7 @@ class Auditor:
             "an end of turn inside the answer": (labels == self.end).sum() != 1,
             "tokens do not spell the text": text != chat.render(row.problem, row.solution),
             "prompt is not the evaluation's": prompt != chat.render_prompt(row.problem),
-            "no \\boxed in the answer": "\\boxed" not in text[len(prompt) :],
+            "no answer in its style": not self._answers(text[len(prompt) :]),
         }
         if found := [fault for fault, there in faults.items() if there]:
             raise ValueError(f"label audit, row {row.id}: {'; '.join(found)}")
@@ -45,6 +47,9 @@ class Auditor:
     def thought(self, encoded: Tokens) -> int:
         """Tokens between ``<think>`` and ``</think>``."""
         return int((encoded.input_ids == self.unthink).argmax()) - encoded.prompt_len - 1
+
+    def _answers(self, text: str) -> bool:
+        return stated(text) is not None if self.answer_style == "answer_is" else "\\boxed" in text
 
     def _spell(self, ids: np.ndarray) -> str:
         return b"".join(map(self.spelling.__getitem__, ids.tolist())).decode("utf-8", errors="replace")

@@ -7,7 +7,7 @@ benchmarks, the subset. No decision depends on the order of files, rows or worke
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from data_prep import benchmarks, executors, mapping, provenance, report, selection, vocabulary, writing
 from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
 from data_prep.identity import Settings, check_same, recorded
-from data_prep.mapping import Mapped, RowSettings
+from data_prep.mapping import Entry, Mapped, RowSettings
 from data_prep.progress import progress
 from data_prep.schema import Problem
 from data_prep.units import Unit
@@ -51,6 +51,8 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
         identity = recorded(settings, source)
         sets = list(settings.decontaminate)
         problems = benchmarks.load(settings.benchmarks, sets, None) if sets else []
+        if settings.source.generation is not None:
+            problems += settings.source.generation.seed_problems
         with whole_folder(folder) as target:
             # Absolute, for workers elsewhere.
             manifest = _build(target.absolute(), folder.name, units, settings, problems, workers)
@@ -89,7 +91,10 @@ def _build(
             advance(mapped.records)
     _check_bad(total.bad, settings.max_bad_records)
     reasons = mapping.reasons(settings.rows)
-    chosen = selection.select(total, reasons, problems, settings.train_rows, settings.test_rows, settings.rows.seed)
+    chosen = selection.select(
+        total, reasons, problems, settings.train_rows, settings.test_rows, settings.rows.seed,
+        nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
+    )  # fmt: skip
     writing.write(target, parts, chosen)
     report.write(target, name, parts, total, chosen)
     shutil.rmtree(parts)
@@ -125,6 +130,14 @@ def _texts(units: list[Unit], settings: RowSettings) -> Iterator[str]:
                 yield row.problem
                 yield row.solution
             advance(unit.rows)
+
+
+def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
+    from data_prep.synth import similar
+
+    return similar.nearest(
+        [text for table in writing.gather(parts, entries) for text in table.column("problem").to_pylist()]
+    )
 
 
 def _check_bad(bad: list[str], limit: int) -> None:

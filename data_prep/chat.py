@@ -31,15 +31,20 @@ def template_hash() -> str:
     return sha256_file(TEMPLATE_FILE)
 
 
+def messages(problem: str) -> list[dict[str, str]]:
+    """The conversation that a problem begins."""
+    return [{"role": "user", "content": problem.strip()}]
+
+
 def render_prompt(problem: str) -> str:
     """The text that comes before the assistant's first token."""
-    return _render(messages=[{"role": "user", "content": problem.strip()}], add_generation_prompt=True)
+    return _render(messages=messages(problem), add_generation_prompt=True)
 
 
 def render(problem: str, solution: str) -> str:
     """The whole training text, from the first ``<|im_start|>`` to the assistant's ``<|im_end|>``."""
-    messages = [{"role": "user", "content": problem.strip()}, {"role": "assistant", "content": solution.strip()}]
-    text = _render(messages=messages, add_generation_prompt=False).rstrip("\n")
+    turns = [*messages(problem), {"role": "assistant", "content": solution.strip()}]
+    text = _render(messages=turns, add_generation_prompt=False).rstrip("\n")
     assert text.endswith(END_OF_TURN)
     return text
 

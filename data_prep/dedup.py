@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_prep.answers import normalise
+from data_prep.files import sha256_json
 from data_prep.progress import progress
 from data_prep.wording import words
 
@@ -51,6 +53,13 @@ class Fingerprint:
     """The smallest rank of a cluster stays."""
 
 
+def fingerprint(name: str, problem: str, answer: str, whole: str, rank: tuple[int, int, str]) -> Fingerprint:
+    """The fingerprint of row ``name``; ``whole`` is the hash of the row."""
+    text = sha256_json(" ".join(problem.lower().split()))[:16]
+    sketch, shingles = signature(problem)
+    return Fingerprint(name, text, sha256_json(normalise(answer))[:16], whole, sketch, shingles, rank)
+
+
 def signature(problem: str) -> tuple[np.ndarray, int]:
     """MinHash of the problem's word shingles, uint32, shape (PERMUTATIONS,), and how many shingles it has."""
     spelled = words(problem)
@@ -68,8 +77,8 @@ def _empty() -> Any:
     return MinHash(num_perm=PERMUTATIONS, scheme=SCHEME)
 
 
-def clusters(rows: Sequence[Fingerprint]) -> dict[str, str]:
-    """Row id -> id of its cluster's best row; whatever the order of ``rows``."""
+def clusters(rows: Sequence[Fingerprint], near: bool = True) -> dict[str, str]:
+    """Row id -> id of its cluster's best row; whatever their order. Without ``near``, clusters of equal texts."""
     rows = sorted(rows, key=lambda r: r.rank)
     parent = list(range(len(rows)))
 
@@ -79,18 +88,20 @@ def clusters(rows: Sequence[Fingerprint]) -> dict[str, str]:
             i = parent[i]
         return i
 
-    for a, b in _pairs(rows):
+    for a, b in _pairs(rows, near):
         low, high = sorted((root(a), root(b)))
         parent[high] = low
     return {row.id: rows[root(i)].id for i, row in enumerate(rows)}
 
 
-def _pairs(rows: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
+def _pairs(rows: Sequence[Fingerprint], near: bool) -> Iterable[tuple[int, int]]:
     """Pairs of duplicates that connect every cluster."""
     first: dict[str, int] = {}
     for i, row in enumerate(rows):
         if (j := first.setdefault(row.text, i)) != i:
             yield j, i
+    if not near:
+        return
     # Only rows with equal answers can be near-duplicates, so each answer has an index of its own.
     by_answer: dict[str, list[int]] = defaultdict(list)
     for i in sorted(first.values()):

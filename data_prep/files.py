@@ -53,11 +53,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON ({e})") from e
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the objects of a JSONL file. Raises ValueError naming file and line of the first bad one."""
+def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a JSONL file; of one that is ``growing``, up to a last line that is not whole yet.
+
+    Raises ValueError naming file and line of the first bad one.
+    """
     with path.open("rb") as f:
         for number, line in enumerate(f, 1):
-            if not line.strip():
+            if not line.strip() or (growing and not line.endswith(b"\n")):
                 continue
             try:
                 value = json.loads(line)

@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_prep.answers import grade_state
+from data_prep.answers import grade_state, is_exact
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row
+from data_prep.stated import stated
 from data_prep.vocabulary import CONTROL_TOKENS
 
 NO_ANSWER = re.compile(r"(?i)\s*(?:not\s*found|proof|none|n/?a)?\s*")
@@ -37,18 +38,24 @@ class Filter:
     keep: Callable[[Row], bool]
 
 
-def standard(max_chars: int) -> list[Filter]:
-    """The filters of a row's text, in the order they are asked."""
+def standard(max_chars: int, answer_style: str) -> list[Filter]:
+    """The filters of a row's text, in the order they are asked; ``answer_style`` is boxed or answer_is."""
     return [
         Filter("no problem", lambda row: bool(row.problem)),
         Filter("no checkable answer", lambda row: not NO_ANSWER.fullmatch(row.answer)),
         Filter("control token in the text", _no_control_token),
         Filter("not exactly one think block", _one_think_block),
-        Filter("no boxed answer after the think block", lambda row: grade_state(row.solution, "stop")[0] == "boxed"),
+        _answered(answer_style),
         Filter(f"over {max_chars} characters", lambda row: len(row.solution) <= max_chars),
         Filter("degenerate repetition", _not_looping),
         Filter("mixed languages", _one_script),
     ]
+
+
+def _answered(style: str) -> Filter:
+    if style == "answer_is":
+        return Filter("answer not stated after the think block", lambda row: is_exact(stated(row.solution), row.answer))
+    return Filter("no boxed answer after the think block", lambda row: grade_state(row.solution, "stop")[0] == "boxed")
 
 
 def _no_control_token(row: Row) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from data_prep import benchmarks, chat, decontaminate, dedup, filters, overlap, subset
 from data_prep.mapping import RowSettings
 from data_prep.sources import Source
+from data_prep.synth import checks, similar, steps
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ class Settings:
 
 def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
     """The settings as the manifest keeps them: what decides the content, and nothing of where it lies."""
-    values = asdict(settings) | {"source": source, "template": chat.template_hash(), "thresholds": _thresholds()}
+    modules = [filters, dedup, overlap, decontaminate, subset]
+    if settings.rows.filters == "synthetic":
+        modules += [checks, steps, similar]
+    # A source may hold what is no value: a model to ask.
+    values = asdict(replace(settings, source=Source("")))
+    values |= {"source": source, "template": chat.template_hash(), "thresholds": _thresholds(modules)}
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
     del values["decontaminate"]
     if settings.tokenizer != "model":
@@ -64,11 +71,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _thresholds() -> dict[str, Any]:
+def _thresholds(modules: list[ModuleType]) -> dict[str, Any]:
     """The constants that decide in code, as module.NAME."""
     return {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in (filters, dedup, overlap, decontaminate, subset)
+        for module in modules
         for name, value in vars(module).items()
-        if name.isupper() and isinstance(value, int | float | tuple)
+        if name.isupper() and name[0] != "_" and isinstance(value, int | float | tuple)
     }

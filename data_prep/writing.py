@@ -1,4 +1,4 @@
-"""The dataset's rows: rows.parquet, tokens, held-out problems."""
+"""The dataset's rows: rows.parquet, tokens, held-out problems; and the problems that it did not need, for RL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from data_prep.mapping import Entry
 from data_prep.progress import progress
 from data_prep.schema import ROW
 from data_prep.selection import Chosen
+
+HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
+"""{id, problem, answer} of the rows that training leaves out, and of good rows that were not asked for."""
 
 
 def write(target: Path, parts: Path, chosen: Chosen) -> None:
@@ -37,8 +40,9 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
                     for job in jobs:
                         job.result()
                     advance(table.num_rows)
-    heldout = (table.select(("id", "problem", "answer")) for table in gather(parts, chosen.splits["test"]))
-    write_jsonl(target / "heldout.jsonl", (row for table in heldout for row in table.to_pylist()))
+    for name, entries in ((HELD_OUT, chosen.splits["test"]), (SPARE, chosen.spare)):
+        problems = (table.select(("id", "problem", "answer")) for table in gather(parts, entries))
+        write_jsonl(target / name, (row for table in problems for row in table.to_pylist()))
 
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:

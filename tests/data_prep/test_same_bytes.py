@@ -15,7 +15,14 @@ from data_prep.sources import Source
 from tests.data_prep.openr1 import clean, record, thought, trace
 from tests.data_prep.planted import SETTINGS, write
 
-FILES = ("rows.parquet", "tokens/train.arrow", "tokens/test.arrow", "heldout.jsonl", "tokenizer/tokenizer.json")
+FILES = (
+    "rows.parquet",
+    "tokens/train.arrow",
+    "tokens/test.arrow",
+    "heldout.jsonl",
+    "spare.jsonl",
+    "tokenizer/tokenizer.json",
+)
 
 
 @pytest.mark.parametrize("how", ["one process", "shuffled files", "parquet", "ray"])

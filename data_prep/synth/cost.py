@@ -1,0 +1,52 @@
+"""What generation costs: an estimate before the first call, a cap, and what was really used."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_prep.synth.prompts import Request
+
+CHARACTERS_A_TOKEN = 2.5
+"""Of these prompts and replies, digits and tags included; low, so that the estimate is high: for the published
+dataset's size and prices it is $59, where $55 was paid."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Prices, and what may be spent."""
+
+    usd_per_million_input: float
+    usd_per_million_output: float
+    max_usd: float | None
+    """None asks on the terminal."""
+
+    def estimate(self, requests: Sequence[Request]) -> float:
+        """Dollars that these requests will about cost."""
+        return self.price(
+            sum(len(request.prompt) for request in requests) / CHARACTERS_A_TOKEN,
+            sum(request.expected for request in requests) / CHARACTERS_A_TOKEN,
+        )
+
+    def price(self, input_tokens: float, output_tokens: float) -> float:
+        """Dollars of so many tokens."""
+        return (self.usd_per_million_input * input_tokens + self.usd_per_million_output * output_tokens) / 1e6
+
+    def cap(self, spent: float, estimate: float, requests: int) -> float:
+        """What may be spent in all, with ``requests`` more to be submitted for about ``estimate``.
+
+        Raises ValueError when that is over the cap, when the user declines, or when there is nobody to ask.
+        """
+        text = f"{requests:,} requests, about ${estimate:,.2f}" + (f" beside ${spent:,.2f} spent" if spent else "")
+        if self.max_usd is None:
+            if not sys.stdin.isatty():
+                cents = math.ceil(100 * (spent + estimate))
+                raise ValueError(f"{text}: allow it with data.synth.max_usd={cents / 100} or more")
+            if input(f"{text}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+                raise ValueError(f"{text}: declined; nothing more was submitted")
+            return spent + 1.5 * estimate
+        if spent + estimate > self.max_usd:
+            raise ValueError(f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer problems")
+        return self.max_usd

@@ -1,0 +1,117 @@
+"""What a model is asked for, and what its reply says: a few seed problems as examples, some new problems back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.benchmarks import text_fields
+from data_prep.schema import Problem
+from data_prep.subset import draw
+from data_prep.synth import checks
+
+SEEDS = "seeds"
+"""The seeds' set, beside benchmark sets."""
+
+INSTRUCTION = """\
+Below are {examples} math word problems for school children, each with its solution and its answer.
+
+{shown}
+
+Write {wanted} new problems of this kind, each unlike the examples and unlike each other in story, names, numbers and \
+steps. Every problem must be complete, realistic and solvable by itself in two to eight steps of arithmetic.
+
+In the solution write one step on each line as a plain sentence. Behind every calculation repeat it between << and >> \
+as expression=result, with plain numbers and + - * / ( ) only, and then its result: 3 * 24 = <<3*24=72>>72. Results \
+are exact, never rounded. A step uses numbers of the problem and results of earlier steps. The result of the last \
+calculation is the answer: a number from 0 to 225000, without a unit.
+
+Use exactly the form of the examples, with no other words and no markup:
+<problem>...</problem>
+<solution>...</solution>
+<answer>...</answer>"""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A problem that is shown as an example; the solution has its annotations."""
+
+    id: str
+    problem: str
+    solution: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt; ``id`` is unique in its generation."""
+
+    id: str
+    prompt: str
+    expected: float
+    """Characters that the reply may be about as long as."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One generated problem as its reply has it; a missing part is empty."""
+
+    problem: str
+    solution: str
+    answer: str
+
+
+def choose(path: Path, count: int, seed: int) -> list[Seed]:
+    """``count`` problems of a JSONL file of {id, problem, solution, answer}, chosen by hash among those that pass the
+    checks of generated problems.
+
+    Raises ValueError for a missing file or key, and when too few pass.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, answer")
+    seeds: list[Seed] = []
+    values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]
+    for value in sorted(values, key=lambda v: draw(seed, v["id"])):
+        solution = value["solution"].split("\n####")[0].strip()
+        if checks.fault(value["problem"], solution, value["answer"]) is None:
+            seeds.append(Seed(value["id"], value["problem"].strip(), solution, value["answer"].strip()))
+            if len(seeds) == count:
+                return seeds
+    raise ValueError(
+        f"{path}: {len(seeds):,} problems can be shown as examples, data.synth.seed_rows is {count:,}: solutions "
+        "need GSM8K's <<expression=result>> annotations, the last one the answer"
+    )
+
+
+def problems(seeds: Sequence[Seed]) -> list[Problem]:
+    """The seeds as problems that may not be in the dataset."""
+    return [Problem(seed.id, seed.problem, seed.answer, SEEDS) for seed in seeds]
+
+
+def requests(seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed: int) -> list[Request]:
+    """Prompts for ``wanted`` problems, ``each`` a prompt, which shows ``examples`` of the seeds; a pure function."""
+    found = []
+    for i, start in enumerate(range(0, wanted, each)):
+        shown = random.Random(draw(seed, f"request {i}")).sample(list(seeds), examples)
+        texts = [_shown(example) for example in shown]
+        count = min(each, wanted - start)
+        prompt = INSTRUCTION.format(examples=examples, shown="\n\n".join(texts), wanted=count)
+        found.append(Request(f"{i:06d}", prompt, expected=count * sum(map(len, texts)) / examples))
+    return found
+
+
+def _shown(seed: Seed) -> str:
+    return f"<problem>{seed.problem}</problem>\n<solution>{seed.solution}</solution>\n<answer>{seed.answer}</answer>"
+
+
+def items(reply: str) -> list[Item]:
+    """The problems of a reply, however incomplete; one without a problem when the reply has none. Linear time."""
+    found = []
+    for text in reply.split("<problem>")[1:]:
+        problem, _, rest = text.partition("</problem>")
+        solution = rest.partition("<solution>")[2].partition("</solution>")[0]
+        answer = rest.partition("<answer>")[2]
+        found.append(Item(problem.strip(), solution.strip(), answer.partition("</answer>")[0].strip()))
+    return found or [Item("", reply.strip(), "")]

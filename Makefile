@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 .PHONY: help setup setup-gpu quickstart test test-all test-faults test-slurm lint bench bench-data bench-balance \
-	bench-loss bench-plan bench-checkpoint bench-gpu requirements clean
+	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-gpu requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -35,7 +35,7 @@ lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/mypy
 	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env
 
-bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint ## all benchmarks that need no GPU
+bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## all benchmarks that need no GPU
 
 bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
 	$(PYTHON) -m tests.bench.bench_data
@@ -52,6 +52,12 @@ bench-plan: setup ## the planner's memory against what real steps take
 
 bench-checkpoint: setup ## how long a checkpoint keeps training waiting, against a blocking save
 	$(PYTHON) -m tests.bench.bench_checkpoint
+
+bench-eval: setup ## time to the last rollout: against the clairvoyant schedule and static splits, on paper and for real
+	$(PYTHON) -m tests.bench.bench_eval
+
+bench-grade: setup ## seconds of grading, ordinary and hostile rollouts, against plain math-verify
+	$(PYTHON) -m tests.bench.bench_grade
 
 LENGTH ?= 8192
 bench-gpu: ## on one GPU, rows of LENGTH=8192: against stock verl and TRL, each knob, forecast, loss

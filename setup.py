@@ -24,6 +24,14 @@ CORE = [
     "jinja2>=3.1",
     "safetensors>=0.6.2",
     "numpy>=2",
+    "scipy>=1.11",
+    "scikit-learn>=1.5",
+    "peft>=0.17",
+    "bitsandbytes==0.50.2",
+    "anthropic>=1",
+    "math-core>=0.9,<0.10",
+    "markdown-it-py>=4",
+    "markupsafe>=3",
     "pyyaml>=6",
 ]
 
@@ -48,6 +56,8 @@ DEV = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "hypothesis>=6",
+    "playwright>=1.55",
+    "trl==0.27.0",
     "ruff>=0.9",
     "mypy>=1.14",
     "types-PyYAML",
@@ -70,6 +80,7 @@ setup(
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],
+        "eval": ["page/*.html", "page/*.css", "page/*.js"],
         "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,

@@ -93,8 +93,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from trainer import config as configs
     from trainer import rundir
 
-    if "=" in (label or ""):
-        overrides, label = [str(label), *overrides], None
+    label, overrides = _split(label, overrides)
     if rundir.Run.find(target):
         run, config = _run(target)
         config = configs.amend(config, overrides)
@@ -117,24 +116,35 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
 
 def grade(target: str) -> int:
     """grade rollouts again without generating"""
+    from eval import grading, ledger
     from eval.evaluate import regrade
-    from eval.grading import grade_file
 
     path = Path(target)
     if not path.exists():
         raise ValueError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
-    print(regrade(path) if path.is_dir() else grade_file(path))
+    grades = regrade(path) / ledger.GRADES if path.is_dir() else grading.grade_file(path)
+    print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
     return DONE
 
 
-def report(run: str) -> int:
+def report(run: str, partial: bool) -> int:
     """write the run's report and its exports' model cards"""
     from eval import card
+    from eval.page.write import write as write_page
     from eval.report import write
 
     found, config = _run(run)
-    print(write(found, config))
+    print(write(found, config, partial))
+    print(write_page(found, config, partial))
     card.refresh(found)
+    return DONE
+
+
+def compare(targets: list[str], partial: bool) -> int:
+    """several evaluations side by side: tables, paired differences, published figures"""
+    from eval.compare import compare as stage
+
+    print(stage(targets, partial))
     return DONE
 
 
@@ -149,6 +159,24 @@ def status(run: str, as_json: bool) -> int:
     return DONE
 
 
+def rl(run: str, label: str | None, overrides: list[str], pool: str | None, problems: int | None) -> int:
+    """prepare RL with verl: problems that a checkpoint solves sometimes, GRPO configuration, script"""
+    from eval.rl.prepare import prepare
+
+    label, overrides = _split(label, overrides)
+    found, config = _run(run)
+    if label is None and not found.exports:
+        raise ValueError(f"{found.root} has no export yet: warmstart export {found.root}")
+    if label is not None and not label.isdigit():
+        raise ValueError(f"{label!r} is no step: give the number of an export")
+    step = int(label or found.exports[-1])
+    made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
+    _say(made.counts)
+    again = "" if made.folder else " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    _say(f"next: {made.command}{again}")
+    return DONE if made.folder else STOPPED
+
+
 def watch(run: str, overrides: list[str], once: bool) -> int:
     """submit the evaluations of a run's base model and checkpoints to Slurm, until training has finished"""
     from slurm.watch import watch as stage
@@ -160,6 +188,7 @@ def line(recipe: str, overrides: list[str]) -> int:
     """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
     from eval import card
     from eval.evaluate import evaluate as stage
+    from eval.page.write import write as write_page
     from eval.report import headline, write
     from trainer import config as configs
     from trainer import rundir
@@ -180,10 +209,10 @@ def line(recipe: str, overrides: list[str]) -> int:
     _export(run, config, step)
     _say(f"evaluating step {step}")
     stage(config, run, f"step_{step}")
-    path = write(run, config)
+    path, page = write(run, config), write_page(run, config)
     card.refresh(run)
     print(headline(run, config))
-    print(f"\nreport: {path}")
+    print(f"\nreport: {path}, to open in a browser: {page}")
     return DONE
 
 
@@ -242,6 +271,11 @@ def _export(run: Any, config: Any, step: int | None) -> Path:
     card.write(run, folder)
     _say(f"exported {folder}")
     return folder
+
+
+def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """An override stands where the label may be left out."""
+    return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 
 def _run(name: str) -> tuple[Any, Any]:

@@ -27,6 +27,7 @@ def _argument(*names: str, **options: Any) -> Argument:
 OVERRIDES = _argument("overrides", nargs="*", metavar="key=value")
 RECIPE = (_argument("recipe", metavar="RECIPE"), OVERRIDES)
 RUN = _argument("run", metavar="RUN")
+PARTIAL = _argument("--partial", action="store_true", help="of what there is; every line says what is missing")
 JSON = _argument("--json", dest="as_json", action="store_true", help="for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
@@ -65,7 +66,18 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         ),
     ),
     "grade": (verbs.grade, (_argument("target", metavar="FILE|DIR"),)),
-    "report": (verbs.report, (RUN,)),
+    "report": (verbs.report, (RUN, PARTIAL)),
+    "compare": (verbs.compare, (_argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"), PARTIAL)),
+    "rl": (
+        verbs.rl,
+        (
+            RUN,
+            _argument("label", metavar="STEP", nargs="?", help="default: the newest export"),
+            OVERRIDES,
+            _argument("--pool", metavar="FILE", help="problems of your own, as JSONL of id, problem and answer"),
+            _argument("--problems", metavar="N", type=int, help="size of the pool"),
+        ),
+    ),
     "status": (verbs.status, (RUN, JSON)),
     "watch": (
         verbs.watch,

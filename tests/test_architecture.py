@@ -14,7 +14,7 @@ ALLOWED = {
     "data_prep": {"data_prep"},
     "trainer": {"data_prep", "trainer"},
     "eval": {"data_prep", "trainer", "eval"},
-    "slurm": {"data_prep", "trainer", "slurm", "warmstart"},
+    "slurm": {"data_prep", "trainer", "slurm"},
 }
 PACKAGES = ("data_prep", "trainer", "eval", "recipes", "slurm")
 MODULES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
@@ -23,8 +23,10 @@ LIGHT = (
     "trainer.config", "trainer.rundir", "trainer.launcher", "trainer.status", "trainer.sampler",
     "trainer.balance", "trainer.flops", "trainer.planning.plan", "trainer.metrics", "trainer.doctor.examine",
     "trainer.prefetch",
-    "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "eval.card", "warmstart",
-    "slurm.start", "slurm.rank", "slurm.requeue", "slurm.watch", "slurm.forecast",
+    "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "eval.card", "eval.compare",
+    "eval.tables", "eval.page.write", "warmstart",
+    "eval.readiness", "eval.rl.prepare", "eval.rl.reward",
+    "slurm.job", "slurm.rank", "slurm.ray_node", "slurm.watch",
 )  # fmt: skip
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers")
 

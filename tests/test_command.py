@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import environment, warmstart
 
 VERBS = (
-    "data", "inspect", "doctor", "prefetch", "plan", "train", "export", "eval", "grade", "report", "status", "watch",
-    "run",
+    "data", "inspect", "doctor", "prefetch", "plan", "train", "export", "eval", "grade", "report", "compare", "rl",
+    "status", "watch", "run",
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
         (["export", "nothing"], "no run at nothing"),
         (["report", "nothing"], "no run at nothing"),
         (["status", "nothing"], "no run at nothing"),
+        (["rl", "nothing"], "no run at nothing"),
+        (["compare", "nothing", "more"], "nothing is no run"),
         (["grade", "nothing.jsonl"], "nothing.jsonl does not exist"),
         (["data", "gsm8k_smoke"], "data.source is not set"),
         (["data", "gsm8k_smoke", "data.source=none.jsonl"], "none.jsonl matches no file"),

@@ -7,6 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+NOT_SET = -1
+"""verl's word for a number of warmup steps that follows from their share."""
+
 
 def build_engine(config: DictConfig, total_steps: int) -> Any:
     """The engine for ``config`` over the process group, ready to train ``total_steps`` steps.
@@ -20,12 +23,22 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     from verl.workers.engine import EngineRegistry
 
     from trainer import attention
-    from trainer.engine import BACKEND
 
     train = config.train
+    if train.lora_rank:
+        from trainer.qlora.engine import BACKEND
+    else:
+        from trainer.engine import BACKEND
     backend = attention.choose(train.attention, config.device, train.precision)
-    model = _with(config.verl.model, override_config={"attn_implementation": attention.name(backend)})
-    optimizer = _with(config.verl.optim, total_training_steps=total_steps)
+    model = _with(
+        config.verl.model,
+        override_config={"attn_implementation": attention.name(backend)},
+        lora_rank=train.lora_rank or 0,
+        lora_alpha=train.lora_alpha,
+    )
+    optimizer = _with(
+        config.verl.optim, total_training_steps=total_steps, lr_warmup_steps=train.warmup_steps or NOT_SET
+    )
     if train.fused_optimizer:
         optimizer = _with(optimizer, override_optimizer_config={"fused": True})
     model_config = omega_conf_to_dataclass(model)

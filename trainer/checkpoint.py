@@ -23,9 +23,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.checkpoint.storage import WriteResult
@@ -44,10 +42,12 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 def state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors of model and optimizer by name in the checkpoint, the optimizer's numbers by name in torch's)."""
-    tensors = get_model_state_dict(engine.module)
-    if engine.module.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
+    """(tensors of model and optimizer by name in the checkpoint, the optimizer's numbers by name in torch's).
+
+    Of the model what is trained, and each tensor once: a tied head is under the embedding's name.
+    """
+    whole = engine.module.state_dict()  # FSDP2 shards by this what a validation has left gathered
+    tensors = {name: whole[name] for name, p in engine.module.named_parameters() if p.requires_grad}
     numbers = {}
     for name, value in get_optimizer_state_dict(engine.module, engine.optimizer, options=_FLAT).items():
         if isinstance(value, torch.Tensor) and value.dim() > 0:
@@ -66,10 +66,10 @@ def load(folder: Path, engine: Any, seed: int, group: dist.ProcessGroup | None =
     tensors, _ = state(engine)
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), process_group=group)
     saved = read_json(folder / SCALARS)
-    model = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)}
-    set_model_state_dict(engine.module, model, options=StateDictOptions(strict=False))
     optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
-    numbers = {k: torch.tensor(v) if k.endswith(".step") else v for k, v in saved["optimizer"].items()}
+    # torch counts an optimizer's steps in a tensor of a float, bitsandbytes in an integer.
+    counts = {k: torch.tensor(v) for k, v in saved["optimizer"].items() if k.endswith(".step") and isinstance(v, float)}
+    numbers = saved["optimizer"] | counts
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **numbers}, options=_FLAT)
     engine.lr_scheduler.load_state_dict(saved["scheduler"])
     if saved["ranks"] == dist.get_world_size():

@@ -74,7 +74,10 @@ class Engine(FSDPEngineWithLMHead):
         return pack(rows, get_device_id(), degree, place)
 
     def _build_module(self) -> torch.nn.Module:
-        module = super()._build_module()
+        return self._prepared(super()._build_module())
+
+    def _prepared(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The loaded model with our loss, and its layers checkpointed and compiled as the settings say."""
         losses.install(module)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}

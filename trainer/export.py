@@ -1,25 +1,20 @@
 """Checkpoint -> Hugging Face folder: bf16 safetensors, config, tokenizer with template, both end tokens.
 
 Runs on the CPU in a process of its own (``warmstart export RUN STEP``), beside a training run if need be: it
-reads a complete checkpoint, whose lease keeps it from being pruned meanwhile. Tensors are read and rounded
-one by one, so that memory holds one output file and one tensor of the checkpoint, whatever the model's size.
+reads a complete checkpoint, whose lease keeps it from being pruned meanwhile. Tensors are read and rounded, a QLoRA's
+adapters added, one by one, so that memory holds one output file and one tensor, whatever the model's size.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import provenance, vocabulary
+from data_prep import benchmarks, provenance, vocabulary
 from data_prep.files import MANIFEST, read_json, sha256_file, verify, whole_folder, write_json, writer
 from trainer.rundir import SCALARS, Run, is_complete
-
-SHARD_SIZE = "1GB"
-"""Of a weights file: what an export needs in memory besides the largest tensor."""
 
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
@@ -48,9 +43,11 @@ def _check_there(run: Run, step: int) -> None:
 
 
 def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
+    from trainer.weights import write
+
     state = read_json(run.checkpoint(step) / SCALARS)
     with whole_folder(folder) as partial:
-        parameters = _weights(run.checkpoint(step), partial)
+        parameters = write(_weights(config, run.checkpoint(step)), partial)
         _configs(config, tokenizer, partial)
         tokenizer.save_pretrained(str(partial))
         files = sorted(p for p in partial.iterdir() if p.is_file())
@@ -71,39 +68,15 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
         )
 
 
-def _weights(checkpoint: Path, folder: Path) -> int:
-    """Writes the weights that ``checkpoint`` holds; returns the number of parameters, a tied head counted once."""
-    import torch
-    import torch.distributed.checkpoint as dcp
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
+def _weights(config: DictConfig, checkpoint: Path) -> Any:
+    from trainer.weights import Trained
 
-    from trainer.checkpoint import OPTIMIZER
+    trained = Trained(checkpoint)
+    if not config.train.lora_rank:
+        return trained
+    from trainer.qlora.merge import Merged
 
-    class Shards(dcp.HuggingFaceStorageReader):
-        """Keeps the layout, which torch would read from all files' headers again for each tensor."""
-
-        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-            return metadata
-
-    def rounded(name: str) -> Any:
-        tensor = torch.empty(sizes[name], dtype=torch.bfloat16)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load({name: tensor}, storage_reader=Shards(str(checkpoint)), no_dist=True)
-        return tensor
-
-    metadata = dcp.HuggingFaceStorageReader(str(checkpoint)).read_metadata()
-    stored = metadata.state_dict_metadata.items()
-    sizes = {name: tensor.size for name, tensor in stored if not name.startswith(OPTIMIZER)}
-    shapes = {name: torch.empty(size, dtype=torch.bfloat16, device="meta") for name, size in sizes.items()}
-    split = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_SIZE)
-    for filename, names in split.filename_to_tensors.items():
-        save_file({name: rounded(name) for name in names}, folder / filename, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / "model.safetensors.index.json", index)
-    return sum(math.prod(size) for size in sizes.values())
+    return Merged(config, trained)
 
 
 def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
@@ -115,12 +88,12 @@ def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
     model.eos_token_id, model.pad_token_id = ends[0], ends[1]
     model.max_position_embeddings = config.model.context or model.max_position_embeddings
     model.save_pretrained(folder)
+    _, temperature = benchmarks.protocol(list(config.eval.sets), config.eval.rollouts, config.eval.temperature)
+    # top_k 0: else transformers samples from the 50 likeliest tokens, which the evaluation does not.
+    drawn = {"temperature": temperature, "top_p": config.eval.top_p, "top_k": 0} if temperature else {}
     GenerationConfig(
-        do_sample=True,
-        temperature=config.eval.temperature,
-        top_p=config.eval.top_p,
-        # Else transformers samples from the 50 likeliest tokens, which the evaluation does not.
-        top_k=0,
+        do_sample=bool(drawn),
+        **drawn,
         eos_token_id=ends,
         pad_token_id=ends[1],
     ).save_pretrained(folder)

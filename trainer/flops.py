@@ -33,6 +33,8 @@ class Shape:
     head_dim: int
     vocabulary: int
     tied: bool
+    lora_rank: int = 0
+    """Of the adapters that alone are trained; 0 where every weight is."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -70,12 +72,21 @@ class Shape:
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters * (1 if self.tied else 2)
 
     @property
+    def adapter_parameters(self) -> int:
+        """Weights of the adapters: lora_rank x (inputs + outputs) for each of a layer's matrices (Hu et al. 2021)."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * (self.hidden + query) + 2 * (self.hidden + key)
+        return self.layers * self.lora_rank * (attention + 3 * (self.hidden + self.intermediate))
+
+    @property
     def dense_flops(self) -> int:
-        """Training FLOPs of one token outside attention scores: 6 a weight of every matmul (2 forward, 4 backward).
+        """Training FLOPs of one token outside attention scores: 6 a trained weight of a matmul (2 forward, 4 backward),
+        4 a frozen one, which has no gradient of its own.
 
         The head is a matmul, the embedding lookup is not (Kaplan et al. 2020, section 2.1; PaLM, appendix B).
         """
-        return 6 * (self.layers * self.layer_matmul_parameters + self.embedding_parameters)
+        own = self.layers * self.layer_matmul_parameters + self.embedding_parameters
+        return 4 * own + 6 * self.adapter_parameters if self.lora_rank else 6 * own
 
     @property
     def attention_flops(self) -> int:

@@ -38,7 +38,7 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
 
     A model on the hub is fetched first, or taken from the cache. Raises ValueError as ``identity`` does.
     """
-    folder = Path(path) if Path(path).is_dir() else _fetched(path, revision)
+    folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").exists():
         raise ValueError(f"model.path={path} is no model: {folder} needs config.json and safetensors files")
@@ -46,6 +46,14 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
         "model/config.json": sha256_file(folder / "config.json"),
         **{f"model/{file.name}": _weights_identity(file) for file in weights},
     }
+
+
+def model_folder(path: str, revision: str | None) -> Path:
+    """Where a model's config.json and weights are: ``path``, or the cache of the hub, fetched first if need be.
+
+    Raises ValueError when the hub has no such model.
+    """
+    return Path(path) if Path(path).is_dir() else _fetched(path, revision)
 
 
 def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) -> None:

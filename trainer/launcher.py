@@ -84,6 +84,8 @@ def _attempt(config: DictConfig) -> Iterator[tuple[rundir.Run, Path]]:
 def _check_fits(config: DictConfig) -> None:
     """Raises ValueError when the ranks that there are cannot train the dataset's rows."""
     count = int(os.environ["WORLD_SIZE"]) if ranks.under_slurm(os.environ) else config.train.ranks
+    if config.train.lora_rank and count > 1:
+        raise ValueError(f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun -n 1")
     files = (Path(config.verl.data.train_files), Path(config.verl.data.val_files))
     lengths = (length for file in files for length in tokens.read(file).column("length").to_pylist())
     sampler.check_fits(lengths, config.train, count)

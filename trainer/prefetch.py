@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import benchmark_hub, hub, sources
+from data_prep import benchmark_hub, benchmarks, hub, sources
 from data_prep.errors import first_line
 from data_prep.files import write_json
 
@@ -50,7 +50,7 @@ def _model(name: str, revision: str | None) -> str:
 def _benchmarks(config: DictConfig) -> dict[str, str]:
     """Fetches the sets that are not there, for evaluation and decontamination; returns the commits by set."""
     folder = Path(config.eval.benchmarks)
-    names = dict.fromkeys([*config.eval.sets, *config.data.decontaminate])
+    names = benchmarks.expand([*config.eval.sets, *config.data.decontaminate])
     if folder == Path(config.data.dir) / config.data.name:  # the dataset's own held-out problems
         return {}
     return {name: benchmark_hub.fetch(folder, name) for name in names if not (folder / f"{name}.jsonl").exists()}

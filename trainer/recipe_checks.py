@@ -33,6 +33,7 @@ RANGES = {
     "data.seed": NOT_NEGATIVE, "model.init_seed": NOT_NEGATIVE, "model.context": POSITIVE,
     "train.epochs": POSITIVE, "train.batch_size": POSITIVE, "train.max_steps": POSITIVE, "train.lr": POSITIVE,
     "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
+    "train.warmup_steps": POSITIVE, "train.lora_rank": POSITIVE, "train.lora_alpha": POSITIVE,
     "train.clip_grad": POSITIVE, "train.seed": NOT_NEGATIVE, "train.max_tokens_per_gpu": POSITIVE,
     "train.ranks": POSITIVE, "train.sequence_parallel": POSITIVE, "train.validate_every": POSITIVE,
     "train.save_every": POSITIVE, "train.keep_last": POSITIVE, "train.keep_every": POSITIVE,
@@ -44,13 +45,18 @@ RANGES = {
 }  # fmt: skip
 OPTIONAL_TYPES = {
     **dict.fromkeys(("data.train_rows", "data.processes", "eval.limit", "model.context"), 1),
+    **dict.fromkeys(("eval.rollouts", "eval.engines"), 1),
+    "eval.temperature": 0.6,
     **dict.fromkeys(("train.max_steps", "train.validate_every", "train.save_every", "train.keep_every"), 1),
+    **dict.fromkeys(("train.warmup_steps", "train.lora_rank"), 1),
     "train.profile_steps": "2:3",
     "data.question_types": [],
     "model.init": {},
 }
 """Keys that may be null, with an example of what they are otherwise."""
 TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks")
+FULL_ONLY = ("train.prefetch", "train.compile", "train.fused_optimizer", "train.liger", "verl.engine.offload_policy")
+"""Switches that a QLoRA has no use for."""
 LOGGERS = ("tensorboard", "wandb")
 COLUMNS = (("problem", "solution", "answer"), ("messages",))
 """What ``data.columns`` must name, one or the other."""
@@ -76,6 +82,9 @@ def check_values(config: DictConfig, values: Mapping[str, Any], defaults: Mappin
             raise ValueError(
                 f"{key} must be {wanted.get((low, high), f'at most {high} and positive')}, not {values[key]!r}"
             )
+    for key in FULL_ONLY:
+        if values["train.lora_rank"] is not None and values[key]:
+            raise ValueError(f"{key}=true is for training every weight: leave it out, or set train.lora_rank=null")
     _check_together(config)
 
 

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from data_prep.errors import StageFailed
 from trainer import checkpoint, rng
+from trainer.deadline import ASSUMED_BYTES_PER_SECOND
 from trainer.retention import Retention, prune
 from trainer.rundir import Run
 from trainer.watchdog import Watchdog
@@ -23,8 +24,6 @@ FAILURES_IN_A_ROW = 2
 """Saves that may fail, the last one not counted: one is tried again at the next step, two end the run."""
 COPIES = 3
 """Of each parameter in a checkpoint: itself and AdamW's two moments."""
-ASSUMED_BYTES_PER_SECOND = 1e8
-"""A rank's share of the file system until a save has been timed."""
 
 
 class Stager(BlockingAsyncStager):
@@ -51,7 +50,7 @@ class Saver:
     def __init__(self, run: Run, engine: Any, retention: Retention, watchdog: Watchdog, group: dist.ProcessGroup):
         """``group`` must be gloo's, and used by nobody else: the background thread speaks on it."""
         self.run, self.engine, self.retention, self.watchdog, self.group = run, engine, retention, watchdog, group
-        parameters = sum(p.numel() * p.itemsize for p in engine.module.parameters())
+        parameters = sum(p.numel() * p.itemsize for p in engine.module.parameters() if p.requires_grad)
         self.seconds = COPIES * parameters / dist.get_world_size() / ASSUMED_BYTES_PER_SECOND
         """What the longest save took, from the call to the commit."""
         self._stager = Stager(cache_staged_state_dict=True)

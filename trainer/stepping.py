@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Stepper:
 
     def __init__(self, engine: Any, rows: TokenDataset, settings: DictConfig) -> None:
         self.engine, self.rows, self.settings = engine, rows, settings
-        self.shape = Shape.of(engine.module.config.to_dict())
+        self.shape = replace(Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0)
         self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
         self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
 

@@ -73,6 +73,7 @@ class Setting:
     """Of a step."""
     peak: float | None = None
     """FLOP/s, where it is known."""
+    recipe: str = RECIPE
 
     def lengths(self) -> list[int]:
         """Tokens of each row."""
@@ -122,7 +123,7 @@ class Bench:
         tokens.write(Path(self.config(OURS).verl.data.train_files), rows)
 
     def config(self, case: Case) -> DictConfig:
-        """The 4B recipe's configuration with this model, these rows and the case's settings."""
+        """The recipe's configuration with this model, these rows and the case's settings."""
         s = self.setting
         init = {
             "num_hidden_layers": s.shape.layers, "hidden_size": s.shape.hidden, "vocab_size": s.shape.vocabulary,
@@ -130,8 +131,8 @@ class Bench:
             "num_key_value_heads": s.shape.kv_heads, "head_dim": s.shape.head_dim,
             "tie_word_embeddings": str(s.shape.tied).lower(), "max_position_embeddings": 40_960,
         }  # fmt: skip
-        return configs.load(RECIPE, [
-            f"device={s.device}", f"run.root={self.folder}/runs", f"data.dir={self.folder}/data",
+        return configs.load(s.recipe, [
+            f"device={s.device}", "data.source=none", f"run.root={self.folder}/runs", f"data.dir={self.folder}/data",
             f"model.path={self.folder}/model", *(f"model.init.{key}={value}" for key, value in init.items()),
             f"data.max_length={s.length}", f"train.max_tokens_per_gpu={s.length}", f"train.precision={s.precision}",
             f"train.batch_size={s.rows}", "train.epochs=1", f"train.max_steps={WARM + TIMED}", "train.ranks=1",

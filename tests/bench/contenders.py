@@ -68,6 +68,7 @@ def trl(config: DictConfig, out: Path) -> None:
     """TRL's SFTTrainer: float32 weights, bf16 autocast, gradient checkpointing, Liger where it is installed.
 
     One row a micro-batch: nothing is padded, with flash-attn or without, and every step has the rows of ours.
+    A QLoRA has the base and, in the beginning, the adapters of ours; TRL keeps them in bf16, but not in fp32.
     """
     # With a local rank accelerate would wrap the model for several, which costs a copy of the gradients.
     del os.environ["LOCAL_RANK"]
@@ -87,20 +88,49 @@ def trl(config: DictConfig, out: Path) -> None:
     steps = range(train.max_steps)
     order = [i for step in steps for i in sampler.step_rows(step, len(rows), train.batch_size, train.seed).tolist()]
     items = [{"input_ids": rows[i]["input_ids"], "completion_mask": rows[i]["loss_mask"]} for i in order]
+    attention = "flash_attention_2" if FLASH_ATTN else "sdpa"
+    if train.lora_rank:
+        model = _adapted(config, attention)
+        adapters = [p for p in model.parameters() if p.requires_grad]
+        own, chosen = [p.data for p in adapters], {"optim": "adamw_8bit"}
+    else:
+        model, adapters, own = config.model.path, [], []
+        chosen = {"model_init_kwargs": {"dtype": "float32", "attn_implementation": attention}}
     settings = SFTConfig(
         output_dir=str(out.with_suffix("")), report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True,
-        model_init_kwargs={"dtype": "float32", "attn_implementation": "flash_attention_2" if FLASH_ATTN else "sdpa"},
         max_length=None, completion_only_loss=True, dataset_kwargs={"skip_prepare_dataset": True},
         per_device_train_batch_size=1, gradient_accumulation_steps=train.batch_size, max_steps=train.max_steps,
         train_sampling_strategy="sequential", learning_rate=train.lr, weight_decay=train.weight_decay,
         adam_beta1=train.betas[0], adam_beta2=train.betas[1], max_grad_norm=train.clip_grad,
-        lr_scheduler_type="cosine", gradient_checkpointing=True, bf16=train.precision == "bf16",
-        use_liger_kernel=LIGER and config.device == "cuda", use_cpu=config.device == "cpu",
+        lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": train.min_lr_ratio},
+        gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=train.precision == "bf16", use_liger_kernel=LIGER and config.device == "cuda",
+        use_cpu=config.device == "cpu", **chosen,
     )  # fmt: skip
-    SFTTrainer(
-        config.model.path, args=settings, train_dataset=Dataset.from_list(items), callbacks=[Recorder()],
+    trainer = SFTTrainer(
+        model, args=settings, train_dataset=Dataset.from_list(items), callbacks=[Recorder()],
         processing_class=vocabulary.load(config.verl.model.tokenizer_path),
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    if train.precision == "fp32":
+        for adapter, data in zip(adapters, own, strict=True):
+            adapter.data = data
+    trainer.train()
+
+
+def _adapted(config: DictConfig, attention: str) -> Any:
+    """The base in 4 bits with adapters, as ``trainer.qlora`` makes them."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from trainer.qlora.nf4 import TARGETS, compute_type, quantization
+
+    train, dtype = config.train, compute_type(config.train.precision)
+    model = AutoModelForCausalLM.from_pretrained(
+        config.model.path, dtype=dtype, attn_implementation=attention, quantization_config=quantization(dtype),
+        device_map={"": config.device},
+    )  # fmt: skip
+    torch.manual_seed(train.seed)
+    return get_peft_model(model, LoraConfig(r=train.lora_rank, lora_alpha=train.lora_alpha, target_modules=TARGETS))
 
 
 if __name__ == "__main__":

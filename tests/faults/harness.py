@@ -36,17 +36,18 @@ LONGEST = 600
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of the recipe in a folder of its own, beside its dataset; ``root`` is where the run itself is."""
+    """A run of a recipe in a folder of its own, beside its dataset; ``root`` is where the run itself is."""
 
     folder: Path
     root: str = "runs"
+    recipe: str = "tiny"
 
     @property
     def run(self) -> Run:
-        return Run(self.folder / self.root / "tiny")
+        return Run(self.folder / self.root / self.recipe)
 
     def command(self, verb: str, *overrides: str) -> list[str]:
-        return [sys.executable, "-m", "warmstart", verb, "tiny", *RECIPE, f"run.root={self.root}", *overrides]
+        return [sys.executable, "-m", "warmstart", verb, self.recipe, *RECIPE, f"run.root={self.root}", *overrides]
 
     def build(self) -> None:
         """Makes the dataset."""

@@ -2,7 +2,7 @@
 
 python -m tests.trainer.saves ROOT      runs the phases below, each on ranks forked from this process
 
-ROOT holds PHASE.yaml, the frozen configuration of each phase; rank 0 leaves ROOT/PHASE.pt.
+ROOT holds PHASE.yaml, the frozen configuration of each phase that is to run; each rank leaves ROOT/PHASE-rankN.pt.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from trainer.rundir import Run
 SEED = 3
 PHASES = {"first": 4, "fewer": 2, "again": 4, "more": 4, "dropout": 2, "full": 2}
 """Phase -> ranks."""
+ADAPTERS = {"adapters": 1, "adapters_again": 1, "adapters_bf16": 1}
+"""The same of a QLoRA."""
 
 
 def _trained(engine: Any, steps: int) -> list[float]:
@@ -133,6 +135,42 @@ def full(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int]
         return {"settled": settled, "error": str(e)}
 
 
+def adapters(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int], Any]) -> dict[str, Any]:
+    """Trains three steps, saves, looks at all rows' token losses as a validation does, and trains on."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    _trained(engine, 3)
+    state = _state(engine)
+    saver = save("adapters", 3)
+    drawn = torch.rand(3)
+    with engine.eval_mode(), torch.no_grad():
+        _, seen = engine.forward(engine.pack(rows()))
+    base = {
+        name.replace(".base_layer", ".weight"): dequantize_4bit(part.weight.data, part.weight.quant_state)
+        for name, part in engine.module.named_modules()
+        if isinstance(part, Linear4bit) and name.endswith(".base_layer")
+    }
+    frozen = [name for name, p in engine.module.named_parameters() if not p.requires_grad]
+    types = {name: p.dtype for name, p in engine.module.named_parameters() if p.requires_grad}
+    states = {str(value["state1"].dtype) for value in engine.optimizer.state.values()}
+    losses = _trained(engine, 3)
+    saver.finish()
+    left = {"state": state, "losses": losses, "drawn": drawn, "seen": seen, "base": base, "frozen": frozen}
+    return left | {"types": {str(kind) for kind in types.values()}, "optimizer": states}
+
+
+def adapters_again(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int], Any]) -> dict[str, Any]:
+    """Another process, from the checkpoint."""
+    load("adapters", 3)
+    return {"drawn": torch.rand(3), "state": _state(engine), "losses": _trained(engine, 3)}
+
+
+def adapters_bf16(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int], Any]) -> dict[str, Any]:
+    """The same steps in bf16."""
+    return {"losses": _trained(engine, 6), "types": {str(p.dtype) for p in engine.module.parameters()}}
+
+
 def phase(rank: int, name: str, root: Path) -> None:
     """Runs one phase as ``rank``."""
     import torch.distributed as dist
@@ -143,7 +181,7 @@ def phase(rank: int, name: str, root: Path) -> None:
     from trainer.saving import Saver
     from trainer.watchdog import Watchdog, stacks
 
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PHASES[name])}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str((PHASES | ADAPTERS)[name])}
     ranks.join("cpu", f"file://{root}/meeting-{name}")
     engine = build_engine(configs.read(root / f"{name}.yaml"), total_steps=10)
     group = dist.new_group(backend="gloo")
@@ -165,9 +203,9 @@ def phase(rank: int, name: str, root: Path) -> None:
 
 
 def main(root: Path) -> None:
-    """Runs the phases in order."""
-    for name, count in PHASES.items():
-        if any(codes := forked(count, phase, name, root)):
+    """Runs the phases that are configured, in order."""
+    for name, count in (PHASES | ADAPTERS).items():
+        if (root / f"{name}.yaml").exists() and any(codes := forked(count, phase, name, root)):
             sys.exit(f"phase {name}: {codes}")
 
 

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
+from data_prep.benchmarks import protocol
 from tests.conftest import ROOT
 from trainer import config as configs
 
-EXTRA = {"gsm8k_smoke": ["data.source=train.jsonl"]}
+EXTRA = {name: ["data.source=train.jsonl"] for name in ("gsm8k_smoke", "qlora_gsm8k_4b", "qlora_gsm8k_8b")}
 
 
 @pytest.mark.parametrize("recipe", configs.recipes())
@@ -29,7 +30,8 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
         0.03,
         0.1,
     )
-    assert (config.eval.rollouts, config.eval.temperature, config.eval.top_p) == (16, 0.6, 0.95)
+    assert protocol(config.eval.sets, config.eval.rollouts, config.eval.temperature) == (16, 0.6)
+    assert config.eval.top_p == 0.95
     assert config.eval.max_tokens == 32_768
     assert configs.load("sft_8b").data.train_rows == 90_000
 

@@ -64,6 +64,9 @@ class Planner:
     """Forecasts for one recipe: its model, rows, batch and cluster."""
 
     def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
+        """Raises ValueError for a QLoRA, and where model or rows are not known."""
+        if config.train.lora_rank:
+            raise ValueError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
         self.config = config
         self.shape: Shape = shape_of(config)
         self.lengths: Lengths = lengths or lengths_of(config)

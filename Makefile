@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 .PHONY: help setup setup-gpu quickstart test test-all test-faults test-slurm lint bench bench-data bench-balance \
-	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-gpu requirements clean
+	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth bench-gpu bench-qlora requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -59,9 +59,16 @@ bench-eval: setup ## time to the last rollout: against the clairvoyant schedule 
 bench-grade: setup ## seconds of grading, ordinary and hostile rollouts, against plain math-verify
 	$(PYTHON) -m tests.bench.bench_grade
 
+BENCHMARKS ?= data/benchmarks
+bench-synth: setup ## the eight filters on 83,000 generated problems (BENCHMARKS: a folder with gsm8k_{train,test}.jsonl)
+	$(PYTHON) -m tests.bench.bench_synth $(BENCHMARKS)
+
 LENGTH ?= 8192
 bench-gpu: ## on one GPU, rows of LENGTH=8192: against stock verl and TRL, each knob, forecast, loss
 	$(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON)) -m tests.bench.bench_gpu $(LENGTH) $(CASES)
+
+bench-qlora: ## on one GPU: QLoRA against TRL with the same settings
+	$(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON)) -m tests.bench.bench_qlora
 
 requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)

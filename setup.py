@@ -76,7 +76,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    py_modules=["warmstart", "verbs"],
+    py_modules=["warmstart", "verbs", "data_stage"],
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],

@@ -217,30 +217,9 @@ def line(recipe: str, overrides: list[str]) -> int:
 
 
 def _build(config: Any) -> None:
-    from data_prep.build import Settings, Workers, build
-    from data_prep.files import MANIFEST, read_json
-    from data_prep.mapping import RowSettings
-    from data_prep.sources import Source
+    from data_stage import build
 
-    data = config.data
-    folder = Path(data.dir) / data.name
-    settings = Settings(
-        source=Source(data.source, data.hub_config, data.revision, data.split, generator=dict(data.arithmetic)),
-        rows=RowSettings(
-            columns=None if data.columns is None else dict(data.columns),
-            question_types=None if data.question_types is None else tuple(data.question_types),
-            min_think_tokens=data.min_think_tokens,
-            **{key: data[key] for key in ("clean", "verifier", "trace_choice", "max_chars", "max_length", "seed")},
-        ),
-        tokenizer=config.model.tokenizer,
-        model=config.model.path,
-        model_revision=config.model.revision,
-        benchmarks=Path(config.eval.benchmarks),
-        decontaminate=tuple(data.decontaminate),
-        **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
-    )
-    built = build(folder, settings, Workers(data.engine, data.processes))
-    rows = read_json(folder / MANIFEST)["rows"]
+    folder, rows, built = build(config)
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
     _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
 

@@ -78,8 +78,9 @@ class Rollout:
 class Grade:
     """The judgement of one rollout.
 
-    ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``;
-    ``exact`` is the headline; ``verified`` is math-verify's opinion (true, false or ``"timeout"``).
+    ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``; in the answer
+    style ``answer_is`` of ``stated``, ``last_number``, ``no_number``, ``truncated``. ``exact`` is the headline,
+    ``verified`` math-verify's opinion (true, false or ``"timeout"``).
     """
 
     key: Key
@@ -87,6 +88,10 @@ class Grade:
     extracted: str | None
     exact: bool
     verified: bool | str
+
+
+ANSWERED = ("boxed", "stated", "last_number")
+"""States of a rollout that gave an answer."""
 
 
 def row_id(source: str, uuid: str, trace: int) -> str:

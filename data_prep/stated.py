@@ -21,8 +21,22 @@ def stated(text: str) -> str | None:
 
     The rule of Qwen3-4B-GSM8K-Synth-35K's model card. Linear in the length of the text.
     """
+    return _found(text)[1]
+
+
+def stated_state(text: str, finish_reason: str) -> tuple[str, str | None]:
+    """How a rollout ended, and its headline answer when it gave one; the counterpart of ``answers.grade_state``.
+
+    ``stated``: behind "answer is"; ``truncated``: the budget ended it before that; ``last_number``: it stopped without
+    such words; ``no_number``: it stopped without any number.
+    """
+    kind, number = _found(text)
+    return ("truncated", None) if finish_reason == "length" and kind != "stated" else (kind, number)
+
+
+def _found(text: str) -> tuple[str, str | None]:
     shown = visible(text) or ""
     if found := _STATED.search(shown):
-        return found[1]
+        return "stated", found[1]
     numbers = _ANY.findall(shown)
-    return numbers[-1] if numbers else None
+    return ("last_number", numbers[-1]) if numbers else ("no_number", None)

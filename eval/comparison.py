@@ -14,6 +14,11 @@ from trainer.rundir import Run
 
 NEAR_ZERO = 0.02
 """A pass@1 at most this is called near zero."""
+ANSWERS = {
+    "boxed": "the last balanced `\\boxed{}`",
+    "answer_is": 'the number behind "answer is", else the last number,',
+}
+"""By answer style, what is matched."""
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 LEGEND = (
@@ -117,10 +122,10 @@ def missing(name: str, *these: Evaluation) -> str:
 def protocol(evaluation: Evaluation) -> str:
     """How the rollouts were sampled and judged."""
     sampling = evaluation.settings
+    made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
     return (
-        f"{sampling['rollouts']} rollouts a problem, temperature {sampling['temperature']}, top-p "
-        f"{sampling['top_p']}, at most {sampling['max_tokens']:,} tokens; exact match of the last balanced "
-        "`\\boxed{}` after `</think>`"
+        f"{made}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
+        f"{sampling['max_tokens']:,} tokens; exact match of {ANSWERS[sampling['answer_style']]} after `</think>`"
     )
 
 

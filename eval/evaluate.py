@@ -107,7 +107,7 @@ def regrade(folder: Path) -> Path:
 
 
 def _judge(folder: Path, problems: list[Problem], settings: dict[str, Any]) -> None:
-    grading.grade_folder(folder, problems)
+    grading.grade_folder(folder, problems, settings["answer_style"])
     metrics.write_metrics(folder, problems, settings["rollouts"], settings["max_tokens"])
 
 
@@ -147,13 +147,14 @@ def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
 
 
 def _settings(config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path) -> dict[str, Any]:
-    """Everything that changes a rollout."""
+    """Everything that changes a rollout or its grade."""
     return {
         "model": {"label": label, "identity": _identity(model, revision)},
         "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
         "template": chat.template_hash(),
         "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
         "limit": config.eval.limit,
+        "answer_style": config.data.answer_style,
         **sampling(config),
     }
 

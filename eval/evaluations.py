@@ -63,7 +63,8 @@ class Evaluation:
         """As they are on disk; those of a partial evaluation are made here and not written."""
         if not self.is_partial:
             return ledger.read_grades(self.folder / ledger.GRADES)
-        return {grade.key: grade for grade in grading.grade(self.rollouts.values(), self.problems)}
+        grades = grading.grade(self.rollouts.values(), self.problems, self.settings["answer_style"])
+        return {grade.key: grade for grade in grades}
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,17 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
     if skipped := sum(s["skipped"] for s in steps):
         text += f"; {skipped} steps skipped for gradients that were not finite"
     return text + "."
+
+
+def milestones(steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None) -> str | None:
+    """A table of published training losses, ``{step: loss}``, beside this run's; None where none are published."""
+    if not published:
+        return None
+    ours = {s["step"]: s["loss"] for s in steps}
+    lines = ["| step | published loss | this run |", "|---:|---:|---:|"]
+    for step, theirs in published.items():
+        lines.append(f"| {step:,} | {theirs:.3f} | {_loss(ours[step]) if step in ours else 'not reached'} |")
+    return "\n".join(lines)
 
 
 def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
@@ -68,17 +79,24 @@ def fields(facts: dict[str, str]) -> str:
 def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
     """The settings of training; ``last`` is the metrics of a step."""
     train = config.train
+    method, optimizer = "full-parameter SFT, verl FSDP2", "AdamW"
+    precision = f"{train.precision} compute, fp32 master weights and optimizer; exported as bf16"
+    if train.lora_rank:
+        method = f"QLoRA: base frozen in 4-bit NF4, adapters of rank {train.lora_rank}, alpha {train.lora_alpha}"
+        optimizer = "8-bit AdamW"
+        precision = f"{train.precision} compute, fp32 adapters; merged and exported as bf16"
+    warmup = f"{train.warmup_steps} steps of" if train.warmup_steps else f"{train.warmup_ratio:.0%}"
     return fields(
         {
-            "method": "full-parameter SFT, verl FSDP2; loss on every token of the answer, its end of turn included",
+            "method": f"{method}; loss on every token of the answer, its end of turn included",
             "base model": base,
             "epochs": f"{train.epochs}" + (f", ended at step {train.max_steps:,}" if train.max_steps else ""),
             "rows a step": f"{train.batch_size}",
             "longest row": f"{config.data.max_length:,} tokens; never cut, packed without padding",
-            "optimizer": f"AdamW, betas {train.betas[0]} and {train.betas[1]}, weight decay {train.weight_decay}, "
-            f"gradient norm at most {train.clip_grad}",
-            "learning rate": f"{train.lr:g}; {train.warmup_ratio:.0%} warmup, cosine to {train.min_lr_ratio:.0%} of it",
-            "precision": f"{train.precision} compute, fp32 master weights and optimizer; exported as bf16",
+            "optimizer": f"{optimizer}, betas {train.betas[0]} and {train.betas[1]}, weight decay "
+            f"{train.weight_decay}, gradient norm at most {train.clip_grad}",
+            "learning rate": f"{train.lr:g}; {warmup} warmup, cosine to {train.min_lr_ratio:.0%} of it",
+            "precision": precision,
             "ranks": f"{ranks_of(last)} ({config.device}), sequence parallel {train.sequence_parallel}",
             "seed": f"{train.seed}",
         }
@@ -88,6 +106,9 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
 def source(dataset: dict[str, Any]) -> str:
     """Where a dataset's records came from; ``dataset`` is its manifest."""
     origin = dataset["settings"]["source"]
+    if "synthetic" in origin:
+        made = origin["synthetic"]
+        return f"problems written by {made['model']} after {made['seed_rows']} seed problems"
     if "generator" in origin:
         return f"generated sums of numbers of up to {origin['generator']['digits']} digits"
     if "hub" in origin:

@@ -21,6 +21,7 @@ from data_prep.answers import grade_state, is_exact, visible
 from data_prep.benchmarks import text_fields
 from data_prep.files import read_jsonl, write_text
 from data_prep.schema import Grade, Key, Problem, Rollout
+from data_prep.stated import stated_state
 from eval import ledger
 
 CPU_SECONDS = 1.5
@@ -34,6 +35,8 @@ WINDOW = 4000
 UNJUDGED = "timeout"
 """``verified`` of every judgement that was not reached: out of time, out of memory, a crash, or too long a gold."""
 DISAGREEMENTS = "disagreements.jsonl"
+EXTRACTORS = {"boxed": grade_state, "answer_is": stated_state}
+"""Answer style -> what finds the state and the answer in (text, finish reason)."""
 
 Pair = tuple[str, str]
 """(text, gold)."""
@@ -50,14 +53,17 @@ class Disagreement:
     verified: bool
 
 
-def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem]) -> list[Grade]:
-    """One grade a rollout, in the rollouts' order. Raises ValueError for a rollout of an unknown problem."""
+def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed") -> list[Grade]:
+    """One grade a rollout, in the rollouts' order; ``style`` is how answers are given (``data.answer_style``).
+
+    Raises ValueError for a rollout of an unknown problem.
+    """
     golds = _golds(problems)
     rollouts = list(rollouts)
     for rollout in rollouts:
         if rollout.key[:2] not in golds:
             raise ValueError(f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew")
-    judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts])
+    judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style)
     return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
 
 
@@ -71,10 +77,10 @@ def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[
     ]
 
 
-def grade_folder(folder: Path, problems: Iterable[Problem]) -> Path:
+def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed") -> Path:
     """Grades ``folder``'s rollouts and writes its disagreements.jsonl and its grades.jsonl, which is returned."""
     problems = list(problems)
-    grades = grade(ledger.read(folder / ledger.ROLLOUTS).values(), problems)
+    grades = grade(ledger.read(folder / ledger.ROLLOUTS).values(), problems, style)
     _write(folder / DISAGREEMENTS, map(asdict, disagreements(grades, problems)))
     path = folder / ledger.GRADES
     ledger.write_grades(path, grades)
@@ -153,13 +159,15 @@ def _golds(problems: Iterable[Problem]) -> Mapping[tuple[str, str], str]:
     return {(p.set, p.id): p.answer for p in problems}
 
 
-def _judgements(texts: list[tuple[str, str, str]]) -> list[tuple[str, str | None, bool, bool | str]]:
+def _judgements(
+    texts: list[tuple[str, str, str]], style: str = "boxed"
+) -> list[tuple[str, str | None, bool, bool | str]]:
     """(state, extracted, exact, verified) of each (text, finish reason, gold)."""
     pairs = [(_window(text), gold) for text, _, gold in texts]
     opinions = verify(pairs)
     judged = []
     for (text, finish, gold), pair in zip(texts, pairs, strict=True):
-        state, extracted = grade_state(text, finish)
+        state, extracted = EXTRACTORS[style](text, finish)
         judged.append((state, extracted, is_exact(extracted, gold), opinions[pair]))
     return judged
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eval.comparison import NEAR_ZERO, Comparison, Evaluation
-from eval.metrics import TOTAL
+from eval.metrics import TOTAL, answered
 
 FEW_PROBLEMS = 50
 ALWAYS = (
@@ -23,10 +23,10 @@ def text(compared: Sequence[Comparison]) -> str:
 
 def _format(compared: Comparison) -> Iterator[str]:
     if compared.base and compared.sft:
-        before, after = _unboxed(compared.base), _unboxed(compared.sft)
+        before, after = _unanswered(compared.base), _unanswered(compared.sft)
         if before > after:
             yield (
-                f"Part of the improvement is format: {before:.1%} of the base model's rollouts gave no boxed answer, "
+                f"Part of the improvement is format: {before:.1%} of the base model's rollouts gave no answer, "
                 f"{after:.1%} of this model's. The base model was not tuned on the chat format it was asked in."
             )
 
@@ -48,6 +48,6 @@ def _of(sft: Evaluation) -> Iterator[str]:
             yield f"{name} has only {figures['problems']} problems: read its figures with their intervals."
 
 
-def _unboxed(evaluation: Evaluation) -> float:
+def _unanswered(evaluation: Evaluation) -> float:
     total = evaluation.figures[TOTAL]
-    return 1 - total["states"].get("boxed", 0) / total["rollouts"]
+    return 1 - answered(total) / total["rollouts"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_prep.answers import normalise
 from data_prep.files import write_json
-from data_prep.schema import Grade, Key, Problem, Rollout
+from data_prep.schema import ANSWERED, Grade, Key, Problem, Rollout
 from eval import ledger
 from eval.repetition import identical, is_repeating
 
@@ -27,6 +27,11 @@ BUDGETS = 16
 def accuracies(n: int) -> tuple[str, str, str, str]:
     """The names of the accuracies of ``n`` rollouts a problem."""
     return "pass@1", f"any@{n}", f"perfect@{n}", f"maj@{n}"
+
+
+def answered(figures: Mapping[str, Any]) -> int:
+    """Rollouts that gave an answer where it belongs."""
+    return sum(figures["states"].get(state, 0) for state in ANSWERED)
 
 
 def summarise(

@@ -14,13 +14,13 @@ from typing import Any
 
 from eval.comparison import Comparison, missing, table
 from eval.evaluations import Evaluation
-from eval.metrics import TOTAL, pass_at_k
+from eval.metrics import TOTAL, answered, pass_at_k
 
 GROUP = 8
 """Rollouts of one prompt in a step of RL."""
 KEPT = 0.99
 """Share of the accuracy that a budget for RL has to leave."""
-BOXED, STOPPED = 0.95, 0.9
+ANSWER_RATE, STOPPED = 0.95, 0.9
 """Shares below which format and endings are to be mended before RL."""
 SCARCE = 0.2
 """Share of informative groups below which most of what RL samples is wasted."""
@@ -36,7 +36,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
     - ``informative``: expected share of groups of ``group`` rollouts with right and wrong ones (:func:`informative`);
       null where one rollout a problem says nothing of groups;
     - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain from a doubling of k, null for one rollout;
-    - ``boxed``: answers in a box among the rollouts that the budget did not end before one, null where it ended all;
+    - ``answered``: answers among the rollouts that the budget did not end before one, null where it ended all;
       ``stopped``: rollouts that ended themselves;
     - ``tokens``: percentiles of a rollout; ``budget``: the evaluation's; ``enough``: :func:`enough`.
 
@@ -48,7 +48,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
     grouped = [informative(made, right, group) for right, made in counts if made >= group > 1]
     # A partial view may have no problem with n rollouts.
     curve = [value for value in figures["pass@k"] if value is not None]
-    answered = figures["rollouts"] - figures["states"].get("truncated", 0)
+    ended = figures["rollouts"] - figures["states"].get("truncated", 0)
     return {
         "n": n,
         "all_wrong": fmean(right == 0 for right, _ in counts),
@@ -58,7 +58,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
         "informative": fmean(grouped) if grouped else None,
         "pass@k": curve,
         "doubling": (curve[-1] - curve[0]) / log2(len(curve)) if len(curve) > 1 else None,
-        "boxed": figures["states"].get("boxed", 0) / answered if answered else None,
+        "answered": answered(figures) / ended if ended else None,
         "stopped": 1 - figures["hit_budget"],
         "tokens": figures["tokens"],
         "budget": evaluation.settings["max_tokens"],
@@ -114,7 +114,7 @@ def _titles(r: dict[str, Any]) -> list[str]:
         f"groups of {r['group']} that teach",
         f"pass@1 → pass@{n}",
         "gain from twice the rollouts",
-        "answers in a box",
+        "answers in their form",
         "rollouts that end themselves",
         "tokens: median, 99 %, budget",
         f"budget that leaves {KEPT:.0%} of the accuracy",
@@ -128,7 +128,7 @@ def _cells(r: dict[str, Any]) -> list[str]:
         "unknown" if r["informative"] is None else f"{r['informative']:.1%}",
         f"{curve[0]:.1%} → {curve[-1]:.1%}",
         "unknown" if r["doubling"] is None else f"{r['doubling'] * 100:+.1f} points",
-        "none ended" if r["boxed"] is None else f"{r['boxed']:.1%}",
+        "none ended" if r["answered"] is None else f"{r['answered']:.1%}",
         f"{r['stopped']:.1%}",
         f"{tokens['p50']:,}, {tokens['p99']:,}, {r['budget']:,}",
         f"{r['enough']:,}",
@@ -162,9 +162,9 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
 
 
 def _faults(r: dict[str, Any]) -> Iterator[str]:
-    if r["boxed"] is None or r["boxed"] < BOXED:
-        rate = "no rollout comes" if r["boxed"] is None else f"only {r['boxed']:.0%} of the rollouts come"
-        yield f"{rate} to an answer in a box; without one there is no reward, however good the reasoning. Train longer."
+    if r["answered"] is None or r["answered"] < ANSWER_RATE:
+        rate = "no rollout comes" if r["answered"] is None else f"only {r['answered']:.0%} of the rollouts come"
+        yield f"{rate} to an answer in its form; without it no reward, however good the reasoning. Train longer."
     if r["stopped"] < STOPPED:
         yield (
             f"{1 - r['stopped']:.0%} of the rollouts run into the budget of {r['budget']:,} tokens: RL pays for them "

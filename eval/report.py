@@ -25,7 +25,7 @@ _AVERAGES = (
     "rollouts: how far another run on these very problems may come out, the model and its training the same."
 )
 _OUTCOMES = (
-    "Shares of rollouts: with a complete boxed answer or without, ended by the budget; right ones among those that "
+    "Shares of rollouts: with a complete answer or without, ended by the budget; right ones among those that "
     "ended themselves and among those that the budget cut; ending in a loop. Identical ones say word for word what "
     "an earlier one of their problem says (a count)."
 )
@@ -61,6 +61,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     if steps:
         facts.loss_picture(run.root / "loss.png", steps)
         sections += ["## Training", facts.training(steps), "![loss](loss.png)"]
+        if table := facts.milestones(steps, (config.reference or {}).get("loss")):
+            sections.append(table)
     sections += ["## Cost", costs.table(costs.costs(run, [e.folder for e in compared.both if is_complete(e.folder)]))]
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     sections += ["## Provenance", facts.provenance_table(run, dataset, compared.both)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_prep.schema import Grade
 from eval.comparison import Comparison, Evaluation, missing, published_figures, shown, table
-from eval.metrics import PUBLISHED_CAP, TOTAL, accuracies
+from eval.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 
 LISTED = 10
 """Grader disagreements that are listed, an evaluation."""
@@ -58,11 +58,20 @@ def averages(compared: Comparison) -> str:
 
 def outcomes(compared: Comparison) -> str:
     """How rollouts ended, and how often those were right that the budget ended and those that were not."""
-    titles = ["%", "boxed", "no answer", "hit the budget", "right of finished", "right of cut", "looping", "identical"]
+    titles = [
+        "%",
+        "answered",
+        "no answer",
+        "hit the budget",
+        "right of finished",
+        "right of cut",
+        "looping",
+        "identical",
+    ]
     lines = [titles]
     for e, name, figures in _lines(compared):
-        made, boxed = figures["rollouts"], figures["states"].get("boxed", 0)
-        shares = [boxed / made, (made - boxed) / made]
+        made, gave = figures["rollouts"], answered(figures)
+        shares = [gave / made, (made - gave) / made]
         shares += [figures[k] for k in ("hit_budget", "accuracy_finished", "accuracy_truncated", "repeating")]
         cells = [*map(_percent, shares), f"{figures['identical']:,}"]
         lines.append([_name(e, name), *cells])

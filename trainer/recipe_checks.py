@@ -17,7 +17,9 @@ CHOICES = {
     "data.clean": (None, "gsm8k"),
     "data.trace_choice": ("first", "shortest", "longest", "random"),
     "data.engine": ("local", "ray"),
-    "data.answer_style": ("boxed",),
+    "data.answer_style": ("boxed", "answer_is"),
+    "data.filters": ("standard", "synthetic"),
+    "data.synth.backend": ("anthropic", "local"),
     "train.precision": ("bf16", "fp32"),
     "train.attention": ("auto", "flash_attn", "varlen", "sdpa"),
     "train.checkpointing": ("none", "selective", "full"),
@@ -30,6 +32,14 @@ RANGES = {
     "data.arithmetic.problems": POSITIVE, "data.arithmetic.digits": POSITIVE, "data.max_chars": POSITIVE,
     "data.max_length": POSITIVE, "data.train_rows": POSITIVE, "data.test_rows": NOT_NEGATIVE,
     "data.max_bad_records": NOT_NEGATIVE, "data.min_think_tokens": NOT_NEGATIVE, "data.processes": POSITIVE,
+    **dict.fromkeys(
+        [f"data.synth.{key}" for key in ("seed_rows", "examples", "problems", "per_request", "max_tokens", "max_usd")],
+        POSITIVE,
+    ),
+    **dict.fromkeys(
+        [f"data.synth.{key}" for key in ("temperature", "usd_per_million_input", "usd_per_million_output")],
+        NOT_NEGATIVE,
+    ),
     "data.seed": NOT_NEGATIVE, "model.init_seed": NOT_NEGATIVE, "model.context": POSITIVE,
     "train.epochs": POSITIVE, "train.batch_size": POSITIVE, "train.max_steps": POSITIVE, "train.lr": POSITIVE,
     "train.warmup_ratio": SHARE, "train.min_lr_ratio": SHARE, "train.weight_decay": NOT_NEGATIVE,
@@ -47,6 +57,7 @@ OPTIONAL_TYPES = {
     **dict.fromkeys(("data.train_rows", "data.processes", "eval.limit", "model.context"), 1),
     **dict.fromkeys(("eval.rollouts", "eval.engines"), 1),
     "eval.temperature": 0.6,
+    "data.synth.max_usd": 1.0,
     **dict.fromkeys(("train.max_steps", "train.validate_every", "train.save_every", "train.keep_every"), 1),
     **dict.fromkeys(("train.warmup_steps", "train.lora_rank"), 1),
     "train.profile_steps": "2:3",
@@ -54,7 +65,8 @@ OPTIONAL_TYPES = {
     "model.init": {},
 }
 """Keys that may be null, with an example of what they are otherwise."""
-TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks")
+TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks",
+         "data.synth.seeds", "data.synth.model")  # fmt: skip
 FULL_ONLY = ("train.prefetch", "train.compile", "train.fused_optimizer", "train.liger", "verl.engine.offload_policy")
 """Switches that a QLoRA has no use for."""
 LOGGERS = ("tensorboard", "wandb")
@@ -110,6 +122,15 @@ def _check_together(config: DictConfig) -> None:
     if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):
         ways = " or ".join(", ".join(wanted) for wanted in COLUMNS)
         raise ValueError(f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}")
+    if data.columns is None and data.answer_style != "boxed":
+        raise ValueError("data.answer_style=answer_is needs data.columns: traces of the OpenR1 schema are boxed")
+    if data.filters == "synthetic" and not (data.columns and set(COLUMNS[0]) <= set(data.columns)):
+        raise ValueError(f"data.filters=synthetic needs data.columns with {', '.join(COLUMNS[0])}")
+    if data.synth.examples > data.synth.seed_rows:
+        raise ValueError(
+            f"data.synth.examples={data.synth.examples} seeds in a prompt cannot be more than "
+            f"data.synth.seed_rows={data.synth.seed_rows}"
+        )
 
 
 def _is_like(value: Any, example: Any) -> bool:

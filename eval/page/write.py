@@ -18,7 +18,7 @@ from markupsafe import Markup
 from omegaconf import DictConfig
 
 from data_prep.files import MANIFEST, sha256_file, write_text
-from data_prep.schema import Grade
+from data_prep.schema import ANSWERED, Grade
 from eval import comparison, facts, readiness, tables
 from eval.comparison import Comparison, missing
 from eval.evaluations import Evaluation
@@ -126,7 +126,7 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
 
 def _state(grade: Grade) -> str:
     """Right, wrong, truncated or no box, as the letter that the page's script knows."""
-    if grade.state == "boxed":
+    if grade.state in ANSWERED:
         return "r" if grade.exact else "w"
     return "t" if grade.state == "truncated" else "n"
 

@@ -57,6 +57,8 @@ def prepare(
     Raises ValueError when the export or its dataset is not there, as ``pool.build`` does, and when too few problems
     have right and wrong rollouts.
     """
+    if config.data.answer_style != "boxed":
+        raise ValueError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
     _check_same_dataset(run, config, step)
     folder = pool.folder_of(run)
     sampling = ["eval.limit=null", f"eval.rollouts={GROUP}", "eval.temperature=1.0", "eval.top_p=1.0"]

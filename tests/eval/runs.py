@@ -20,7 +20,7 @@ from trainer.rundir import Run
 
 SETTINGS_OF_ALL: dict[str, Any] = {
     "template": "t", "tokenizer": "k", "limit": None, "rollouts": 4, "temperature": 0.6, "top_p": 0.95,
-    "max_tokens": 32_768, "seed": 0, "dtype": "auto",
+    "max_tokens": 32_768, "seed": 0, "dtype": "auto", "answer_style": "boxed",
 }  # fmt: skip
 Answer = Callable[[Problem, int], str | None]
 """What a rollout of a problem answers; None is one that the budget cut."""

@@ -29,7 +29,7 @@ def config(tmp_path: Path) -> DictConfig:
             "device": "cpu",
             "model": {"path": str(tmp_path / "model"), "revision": None, "context": None},
             "verl": {"model": {"tokenizer_path": str(tmp_path / "data/toy/tokenizer")}},
-            "data": {"name": "toy", "dir": str(tmp_path / "data")},
+            "data": {"name": "toy", "dir": str(tmp_path / "data"), "answer_style": "boxed"},
             "eval": {
                 "benchmarks": str(tmp_path / "bench"), "sets": ["add"], "limit": None, "rollouts": 2,
                 "temperature": 0.6, "top_p": 0.95, "max_tokens": 8, "seed": 0, "dtype": "auto", "engines": 1,

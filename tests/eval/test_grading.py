@@ -237,3 +237,23 @@ def test_both_opinions_agree_on_ordinary_rollouts() -> None:
     grades = grade(rollouts, problems)
     assert [g.exact for g in grades] == [g.verified for g in grades]
     assert sum(g.exact for g in grades) == 40 * 6
+
+
+STATED = {
+    "<think>It is 5.</think>The answer is 72.": ("stated", True),
+    "Answer: **72**": ("stated", True),
+    "<think>The answer is 72.</think>I think 71, no, 70": ("last_number", False),
+    "<think>x</think>$70 and then 72": ("last_number", True),
+    "<think>The answer is 72": ("no_number", False),
+    "<think>x</think>No idea. \\boxed{}": ("no_number", False),
+}
+
+
+def test_the_other_answer_style_reads_stated_numbers() -> None:
+    problems = [Problem("p", "?", "72", "s")]
+    rollouts = [Rollout(("s", "p", k), 0, text, 9, "stop", "e", 1.0) for k, text in enumerate(STATED)]
+    judged = grade(rollouts, problems, "answer_is")
+    assert [(g.state, g.exact) for g in judged] == list(STATED.values())
+    assert not any(g.exact for g in grade(rollouts, problems))
+    cut = Rollout(("s", "p", 0), 0, "<think>x</think>so 72", 9, "length", "e", 1.0)
+    assert [(g.state, g.extracted) for g in grade([cut], problems, "answer_is")] == [("truncated", None)]

@@ -56,7 +56,7 @@ def evaluation(folder: Path, rows: list[str], label: str = "step_9", n: int | No
             rollouts[key] = Rollout(key, 0, text, length, finish, "e", 0.0)
             grades[key] = Grade(key, states[letter], answer, letter == "r", letter == "r")
     n = n or len(rows[0])
-    write_json(folder / SETTINGS, settings := {"rollouts": n, "max_tokens": BUDGET, "temperature": 0.6})
+    write_json(folder / SETTINGS, settings := {"rollouts": n, "max_tokens": BUDGET, "temperature": 0.6, "answer_style": "boxed"})
     benchmarks.write_problems(folder / PROBLEMS, problems)
     with (folder / ledger.ROLLOUTS).open("w") as f:
         for rollout in rollouts.values():
@@ -76,7 +76,7 @@ def test_every_figure(tmp_path: Path) -> None:
     assert (found["all_wrong"], found["mixed"], found["all_right"], found["informative"]) == (0.25, 0.5, 0.25, 0.5)
     assert found["pass@k"] == pytest.approx([0.5, 7 / 12 + 1 / 24, 11 / 16, 0.75], abs=0.05)
     assert found["doubling"] == pytest.approx(0.125)
-    assert found["boxed"] == pytest.approx(14 / 15) and found["stopped"] == pytest.approx(15 / 16)
+    assert found["answered"] == pytest.approx(14 / 15) and found["stopped"] == pytest.approx(15 / 16)
     # In steps of four tokens.
     assert (found["enough"], found["budget"]) == (12, BUDGET)
 
@@ -91,13 +91,13 @@ def test_a_budget_that_costs_next_to_no_accuracy(by_budget: list[Any], wanted: i
 
 ADVICE = {
     "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be mended first"),
-    "format": (["rrwbbwrw", "rwwwbwww"], "Mend first: only 81% of the rollouts come to an answer in a box"),
+    "format": (["rrwbbwrw", "rwwwbwww"], "Mend first: only 81% of the rollouts come to an answer in its form"),
     "ending": (["rrwtttrw", "rwwwwwww"], "Mend first: 19% of the rollouts run into the budget of 64 tokens"),
     "hard": (["w" * 8] * 9 + ["rwwwwwww"], "too hard: most groups would be all wrong"),
     "easy": (["r" * 8] * 9 + ["rwwwwwww"], "too easy: most groups would be all right"),
     "flat": (["w" * 8, "r" * 8], "there is little for RL to sharpen"),
     "one": (["w", "r"], "too few rollouts a problem to speak of groups"),
-    "cut": (["tttttttt"], "no rollout comes to an answer in a box"),
+    "cut": (["tttttttt"], "no rollout comes to an answer in its form"),
 }
 
 

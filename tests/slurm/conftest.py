@@ -89,7 +89,7 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
     skipped: Any = shutil.ignore_patterns("__pycache__", "site.env")
     for name in ("data_prep", "trainer", "eval", "recipes", "slurm"):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("warmstart.py", "verbs.py"):
+    for name in ("warmstart.py", "verbs.py", "data_stage.py"):
         shutil.copy(ROOT / name, folder)
     (folder / "slurm" / "site.env").write_text(SITE.format(venv=sys.prefix))
     warmstart("data", "tiny", DATA, folder=folder)

@@ -9,7 +9,7 @@ from data_prep.benchmarks import protocol
 from tests.conftest import ROOT
 from trainer import config as configs
 
-EXTRA = {name: ["data.source=train.jsonl"] for name in ("gsm8k_smoke", "qlora_gsm8k_4b", "qlora_gsm8k_8b")}
+EXTRA = {"gsm8k_smoke": ["data.source=train.jsonl"]}
 
 
 @pytest.mark.parametrize("recipe", configs.recipes())

@@ -37,7 +37,6 @@ def test_five_steps_have_the_losses_of_trl(tmp_path: Path) -> None:
         assert bench.process(case, 600) is None
         losses.append([step["loss"] for step in lines(tmp_path / f"{case.name}.jsonl")])
     assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
-    assert losses[0][0] - losses[0][-1] > 1000 * TOLERANCE
 
 
 def test_the_benchmark_compares_both(tmp_path: Path) -> None:

@@ -21,13 +21,16 @@ class Stoppable:
     """Runs commands. From the first request to stop on, the one that runs is asked to stop and none begins."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self._terminated = False, False
         self._child: subprocess.Popen[bytes] | None = None
         for number in SIGNALS:
             signal.signal(number, self._ask)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """The command's exit code, as a shell gives it; 75 where it was asked to stop, unless it is done or refused."""
+        """The command's exit code, as a shell gives it; 75 where it was asked to stop, unless it is done or refused.
+
+        SIGTERM is also how srun ends the tasks that a crashed one has left: one that fails then has crashed with it.
+        """
         if self.asked:
             return STOPPED
         variables = {**os.environ, **(environment or {})}
@@ -36,12 +39,13 @@ class Stoppable:
             child.send_signal(signal.SIGUSR1)
         code = child.wait()
         self._child = None
-        if self.asked and code not in (DONE, USAGE, PREFLIGHT):
+        code = code if code >= 0 else 128 - code
+        if self.asked and (code > 128 or (code == FAILED and not self._terminated)):
             return STOPPED
-        return code if code >= 0 else 128 - code
+        return code
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self._terminated = True, self._terminated or number == signal.SIGTERM
         if self._child is not None:
             self._child.send_signal(signal.SIGUSR1)  # srun answers TERM by killing its tasks
 

@@ -26,7 +26,7 @@ class Opened:
     complaints: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop runs in this thread until it is closed
 def browser() -> Iterator[Browser]:
     """Installed where it is missing and the tests run as root; the tests are skipped where it cannot be."""
     if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):

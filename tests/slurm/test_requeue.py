@@ -90,6 +90,8 @@ print(work.run(["sh", "-c", "kill -USR1 $PPID; sleep 30" if "asks" in sys.argv e
         (["asks"], 75),  # while it has no handler yet, and is killed by the signal
         (["trap '' USR1; kill -USR1 $PPID; exit 2"], 2),
         (["trap 'exit 1' USR1; kill -USR1 $PPID; sleep 1"], 75),  # because another rank has left it
+        (["trap 'exit 1' USR1; kill -TERM $PPID; sleep 1"], 1),  # as srun ends it when another rank has crashed
+        (["kill -TERM $PPID; sleep 30"], 75),
     ],
 )
 def test_a_command_that_was_asked_to_stop_has_stopped(words: list[str], code: int) -> None:

@@ -79,7 +79,7 @@ def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
-def test_a_job_that_lost_a_process_is_requeued(site: Site, trained: tuple[str, Run], victim: str) -> None:
+def test_a_job_that_lost_a_process_loses_no_step(site: Site, trained: tuple[str, Run], victim: str) -> None:
     run = site.run(f"killed {victim}")
     job = site.train(f"run.name='{run.name}'", "train.epochs=4", "train.save_every=22")
     site.until_step(run, 24)
@@ -89,8 +89,10 @@ def test_a_job_that_lost_a_process_is_requeued(site: Site, trained: tuple[str, R
         assert process is not None and "slurmstepd" in process.name()
     process.send_signal(signal.SIGKILL)
     ended = site.cluster.wait(job)
-    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), site.log(job)
-    assert decisions(run) == [("crashed", True), ("done", False)]
+    # A rank outlives the daemon that started it, and may train to the end.
+    crashes = int(ended["Restarts"])
+    assert ended["JobState"] == "COMPLETED" and (crashes == 1 or (victim, crashes) == ("slurmstepd", 0)), site.log(job)
+    assert decisions(run) == [*[("crashed", True)] * crashes, ("done", False)]
     assert site.weights(run) == site.weights(trained[1])
 
 

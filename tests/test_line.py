@@ -74,7 +74,8 @@ def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
     assert "trained to the end already" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
     assert after.keys() == files.keys()
-    assert {p.name for p in files if after[p] != files[p]} <= {"report.md", "loss.png", "tokens.png", "README.md"}
+    written = {"report.md", "report.html", "loss.png", "tokens.png", "README.md"}
+    assert {p.name for p in files if after[p] != files[p]} <= written
 
 
 def test_status_and_grade_read_the_finished_run(line: Line) -> None:

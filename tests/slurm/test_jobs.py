@@ -101,8 +101,9 @@ def test_a_job_that_lost_a_process_loses_no_step(site: Site, trained: tuple[str,
 def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> None:
     # Every row in each step, which takes a second or more: of three minutes start-up and margin leave some 80 steps.
     words = ("train.batch_size=340", "train.epochs=200", "train.validate_every=200", "train.save_every=200")
-    whole = site.train("run.name=unlimited", *words)
-    assert site.cluster.wait(whole, seconds=1000)["JobState"] == "COMPLETED", site.log(whole)
+    whole = site.train("run.name=unlimited", *words, options=("--time=60",))
+    ended = site.cluster.wait(whole, seconds=1500)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "0"), site.log(whole)
     limited = site.train("run.name=limited", *words, options=("--time=3", "--signal=USR1@20"))
     ended = site.cluster.wait(limited, seconds=2000)
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 2, site.log(limited)

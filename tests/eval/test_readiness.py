@@ -56,7 +56,10 @@ def evaluation(folder: Path, rows: list[str], label: str = "step_9", n: int | No
             rollouts[key] = Rollout(key, 0, text, length, finish, "e", 0.0)
             grades[key] = Grade(key, states[letter], answer, letter == "r", letter == "r")
     n = n or len(rows[0])
-    write_json(folder / SETTINGS, settings := {"rollouts": n, "max_tokens": BUDGET, "temperature": 0.6, "answer_style": "boxed"})
+    write_json(
+        folder / SETTINGS,
+        settings := {"rollouts": n, "max_tokens": BUDGET, "temperature": 0.6, "answer_style": "boxed"},
+    )
     benchmarks.write_problems(folder / PROBLEMS, problems)
     with (folder / ledger.ROLLOUTS).open("w") as f:
         for rollout in rollouts.values():

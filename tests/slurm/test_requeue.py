@@ -77,7 +77,7 @@ from slurm.tasks import Stoppable
 work = Stoppable()
 if "early" in sys.argv:
     os.kill(os.getpid(), signal.SIGTERM)
-print(work.run(["sh", "-c", "kill -USR1 $PPID; sleep 30" if "asks" in sys.argv else sys.argv[-1]]), flush=True)
+print(work.run(["sh", "-c", "kill -USR1 $PPID; exec sleep 30" if "asks" in sys.argv else sys.argv[-1]]), flush=True)
 """
 
 
@@ -91,7 +91,7 @@ print(work.run(["sh", "-c", "kill -USR1 $PPID; sleep 30" if "asks" in sys.argv e
         (["trap '' USR1; kill -USR1 $PPID; exit 2"], 2),
         (["trap 'exit 1' USR1; kill -USR1 $PPID; sleep 1"], 75),  # because another rank has left it
         (["trap 'exit 1' USR1; kill -TERM $PPID; sleep 1"], 1),  # as srun ends it when another rank has crashed
-        (["kill -TERM $PPID; sleep 30"], 75),
+        (["kill -TERM $PPID; exec sleep 30"], 75),
     ],
 )
 def test_a_command_that_was_asked_to_stop_has_stopped(words: list[str], code: int) -> None:

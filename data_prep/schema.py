@@ -80,7 +80,7 @@ class Grade:
 
     ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``; in the answer
     style ``answer_is`` of ``stated``, ``last_number``, ``no_number``, ``truncated``. ``exact`` is the headline,
-    ``verified`` math-verify's opinion (true, false or ``"timeout"``).
+    ``verified`` math-verify's opinion (true, false or ``UNJUDGED``).
     """
 
     key: Key
@@ -92,6 +92,13 @@ class Grade:
 
 ANSWERED = ("boxed", "stated", "last_number")
 """States of a rollout that gave an answer."""
+UNJUDGED = "timeout"
+"""``verified`` of every judgement that was not reached: out of time, out of memory, a crash, or too long a gold."""
+
+
+def graders_differ(exact: bool, verified: bool | str) -> bool:
+    """Whether math-verify reached the opposite of exact match; where it did not judge, it disagrees with nobody."""
+    return verified not in (exact, UNJUDGED)
 
 
 def row_id(source: str, uuid: str, trace: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from data_prep.answers import grade_state, is_exact, visible
 from data_prep.benchmarks import text_fields
 from data_prep.files import read_jsonl, write_text
-from data_prep.schema import Grade, Key, Problem, Rollout
+from data_prep.schema import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from data_prep.stated import stated_state
 from eval import ledger
 
@@ -32,8 +32,6 @@ MEMORY = 2 << 30
 """Bytes of address space of one worker."""
 WINDOW = 4000
 """Characters of a text, and of a gold answer, that math-verify is given."""
-UNJUDGED = "timeout"
-"""``verified`` of every judgement that was not reached: out of time, out of memory, a crash, or too long a gold."""
 DISAGREEMENTS = "disagreements.jsonl"
 EXTRACTORS = {"boxed": grade_state, "answer_is": stated_state}
 """Answer style -> what finds the state and the answer in (text, finish reason)."""
@@ -73,7 +71,7 @@ def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[
     return [
         Disagreement(g.key, g.extracted, golds[g.key[:2]], g.exact, bool(g.verified))
         for g in grades
-        if _differ(g.exact, g.verified)
+        if graders_differ(g.exact, g.verified)
     ]
 
 
@@ -110,7 +108,7 @@ def grade_file(path: Path) -> Path:
     differ = [
         line | {"gold": gold}
         for line, (_, _, gold) in zip(lines, texts, strict=True)
-        if _differ(line["exact"], line["verified"])
+        if graders_differ(line["exact"], line["verified"])
     ]
     target = path.with_name(f"{path.stem}.{ledger.GRADES}")
     _write(path.with_name(f"{path.stem}.{DISAGREEMENTS}"), differ)
@@ -123,7 +121,7 @@ def summary(grades: Path) -> str:
     lines = list(read_jsonl(grades))
     right = sum(line["exact"] for line in lines)
     unjudged = sum(line["verified"] == UNJUDGED for line in lines)
-    differ = sum(_differ(line["exact"], line["verified"]) for line in lines)
+    differ = sum(graders_differ(line["exact"], line["verified"]) for line in lines)
     listed = grades.with_name(grades.name.removesuffix(ledger.GRADES) + DISAGREEMENTS)
     return (
         f"{right} of {len(lines)} right; math-verify disagrees on {differ}"
@@ -181,10 +179,6 @@ def _window(text: str) -> str:
     box = shown.rfind("\\boxed")
     end = len(shown) if box < 0 else box + WINDOW // 2
     return shown[max(0, min(end, len(shown)) - WINDOW) : end]
-
-
-def _differ(exact: bool, verified: bool | str) -> bool:
-    return verified not in (exact, UNJUDGED)
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_prep.answers import normalise
 from data_prep.files import write_json
-from data_prep.schema import ANSWERED, Grade, Key, Problem, Rollout
+from data_prep.schema import ANSWERED, UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from eval import ledger
 from eval.repetition import identical, is_repeating
 
@@ -180,8 +180,8 @@ def _figures(
             "mean": fmean(lengths),
         },
         "states": dict(sorted(Counter(grade.state for grade in every).items())),
-        "verified_disagrees": sum(g.verified != g.exact for g in every if isinstance(g.verified, bool)),
-        "verified_timeouts": sum(g.verified == "timeout" for g in every),
+        "verified_disagrees": sum(graders_differ(g.exact, g.verified) for g in every),
+        "verified_timeouts": sum(g.verified == UNJUDGED for g in every),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from data_prep.schema import Grade
+from data_prep.schema import Grade, graders_differ
 from eval.comparison import Comparison, Evaluation, missing, published_figures, shown, table
 from eval.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 
@@ -93,7 +93,7 @@ def disagreements(compared: Comparison) -> str:
     parts = []
     for e in compared.both:
         golds = {(p.set, p.id): p.answer for p in e.problems}
-        found = [g for g in e.grades.values() if isinstance(g.verified, bool) and g.verified != g.exact]
+        found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
         lost = e.figures[TOTAL]["verified_timeouts"]
         parts.append(
             f"{e.label}: {len(found):,} of {len(e.grades):,} rollouts, {sum(not g.exact for g in found):,} of them "

@@ -9,10 +9,8 @@ from omegaconf import DictConfig
 from trainer.doctor.storage import checkpoint_bytes
 from trainer.flops import Shape
 from trainer.planning.basis import shape_of
+from trainer.rundir import FILE_BYTES
 from trainer.watchdog import SET_UP_MINUTES
-
-FILE_BYTES = 256 * 2**20
-"""``checkpoint.FILE_BYTES``, here without importing torch."""
 
 
 def checkpoint_files(shape: Shape, ranks: int) -> int:

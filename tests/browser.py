@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 PACKAGES = ("chromium", "fonts-dejavu-core")
+COLOURS = """selector => {
+  const node = document.querySelector(selector);
+  let behind = node;
+  while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+  return [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor];
+}"""
 
 
 @dataclass
@@ -58,3 +65,15 @@ def opened(browser: Browser, file: Path, width: int = 1400, scheme: str = "light
         yield seen
     finally:
         context.close()
+
+
+def contrast(page: Any, selector: str) -> float:
+    """Of the first such element's text: the ratio of relative luminances, WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted(map(luminance, page.evaluate(COLOURS, selector)))
+    return (high + 0.05) / (low + 0.05)

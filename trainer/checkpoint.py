@@ -31,12 +31,10 @@ from torch.futures import Future
 
 from data_prep.files import MANIFEST, fsync, read_json, sha256_file, write_json, write_text
 from trainer import rng
-from trainer.rundir import SCALARS, Run
+from trainer.rundir import FILE_BYTES, SCALARS, Run
 
 OPTIMIZER = "optimizer."
 """What the optimizer's tensors are prefixed with; the model's have the names that transformers gives them."""
-FILE_BYTES = 256 * 2**20
-"""Of one rank's shard file: while it is written, memory holds it twice more, and Python waits for the copies."""
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 

@@ -17,6 +17,8 @@ from trainer import config as configs
 
 SCALARS = "state.json"
 """In a checkpoint's folder: step, scheduler and every other number."""
+FILE_BYTES = 256 * 2**20
+"""Of one rank's shard file: while it is written, memory holds it twice more, and Python waits for the copies."""
 REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
 """What the job scripts note in a run: why a job was requeued or not, and which evaluations were submitted."""
 PROVENANCE = "provenance.json"

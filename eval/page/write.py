@@ -18,7 +18,7 @@ from markupsafe import Markup
 from omegaconf import DictConfig
 
 from data_prep.files import MANIFEST, sha256_file, write_text
-from data_prep.schema import ANSWERED, Grade
+from data_prep.schema import ANSWERED, Grade, graders_differ
 from eval import comparison, facts, readiness, tables
 from eval.comparison import Comparison, missing
 from eval.evaluations import Evaluation
@@ -100,7 +100,7 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
         (p, k, pair[1])
         for p, sheet in enumerate(sheets)
         for k, pair in enumerate(sheet.rollouts)
-        if pair and pair[1].verified is (not pair[1].exact)
+        if pair and graders_differ(pair[1].exact, pair[1].verified)
     ]
     return {
         "label": evaluation.label + missing(TOTAL, evaluation),

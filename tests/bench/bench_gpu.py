@@ -13,9 +13,9 @@ The model has as many of the 36 layers as the planner's forecast of ours and fou
     trl          SFTTrainer, one row a micro-batch
 
 and ours with one setting changed, named after it (``compile=true``). What is not installed is left out; what
-``DEADLINE`` leaves no time for is named, and a second command can run it. Needs torch with CUDA, transformers,
-datasets, matplotlib, verl and what it imports (ray, tensordict, torchdata, peft, accelerate, codetiming, hydra-core,
-dill); neither vllm nor an installed warmstart. Without network: PYTHONPATH=SITE, a folder with the missing wheels.
+``DEADLINE`` leaves no time for is named. Needs torch with CUDA, transformers, datasets, matplotlib, verl and its
+imports (ray, tensordict, torchdata, peft, accelerate, codetiming, hydra-core, dill), neither vllm nor an installed
+warmstart. Without network: PYTHONPATH=SITE, a folder with the missing wheels.
 """
 
 from __future__ import annotations
@@ -66,11 +66,9 @@ class Setting:
     device: str
     precision: str
     shape: Shape
-    length: int
-    """Of the longest row, and tokens of a micro-batch."""
+    length: int  # of the longest row, and tokens of a micro-batch
     median: int = 6000
-    rows: int = 8
-    """Of a step."""
+    rows: int = 8  # of a step
     peak: float | None = None
     """FLOP/s, where it is known."""
     recipe: str = RECIPE

@@ -33,7 +33,10 @@ from tests.bench.table import Result, publish
 
 SECONDS, GIGABYTES = 300.0, 3.0
 PEER_ROWS = 20_000
-NAMES = "Amara Boris Chen Dalia Emeka Fatima Goran Hana Imani Jorge Kiri Leila Mateo Nadia Oren Priya".split()  # noqa: SIM905
+NAMES = [
+    "Amara", "Boris", "Chen", "Dalia", "Emeka", "Fatima", "Goran", "Hana",
+    "Imani", "Jorge", "Kiri", "Leila", "Mateo", "Nadia", "Oren", "Priya",
+]  # fmt: skip
 FAULTS = (
     lambda solution: solution.replace("<<", "(").replace(">>", ")"),
     lambda solution: re.sub(r"=(\d+)>>", lambda m: f"={int(m[1]) + 1}>>", solution, count=1),

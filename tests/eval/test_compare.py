@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from data_prep.schema import Problem
 from eval import ledger
 from eval.compare import compare
 from eval.evaluations import BASE
@@ -142,7 +143,10 @@ def test_published_figures_are_met_at_their_budget(run: Run) -> None:
     )  # fmt: skip
     configs.write(config, run.config)
     evaluation(run, BASE, SETS, lambda p, k: None)
-    half = lambda p, k: 20_000 if k == 0 else 500  # noqa: E731
+
+    def half(problem: Problem, k: int) -> int:
+        return 20_000 if k == 0 else 500
+
     evaluation(run, "step_7", SETS, solves(0.5), tokens=half)
     text = compare(["mine@base", "mine@7"]).split("## mine@step_7 against published figures")[1]
     assert line(text, "pass@1, aime2025")[1].startswith("33.33 % [")  # two thirds of them, of which two of four in time
@@ -152,7 +156,9 @@ def test_published_figures_are_met_at_their_budget(run: Run) -> None:
 
 
 def test_a_problem_that_one_has_no_rollout_of_is_no_problem_of_both(run: Run) -> None:
-    solved: Answer = lambda p, k: p.answer  # noqa: E731
+    def solved(problem: Problem, k: int) -> str:
+        return problem.answer
+
     evaluation(run, BASE, {"amc2023": 8}, solved, complete=False)
     folder = evaluation(run, "step_7", {"amc2023": 8}, solved, complete=False)
     path = folder / ledger.ROLLOUTS

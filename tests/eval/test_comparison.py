@@ -68,7 +68,10 @@ def test_the_base_model_alone_is_a_comparison(run: Run) -> None:
 
 def test_published_figures_stand_only_beside_the_same_problems(run: Run) -> None:
     reference = {"source": "them", "max_tokens": 16_384, "pass@1": {"amc2023": {"base": 1.0, "sft": 2.0}}}
-    late = lambda p, k: 16_384 + k  # noqa: E731
+
+    def late(problem: Problem, k: int) -> int:
+        return 16_384 + k
+
     evaluation(run, BASE, {"amc2023": 12}, base)
     evaluation(run, "step_7", {"amc2023": 12}, sft, tokens=late)
     titles, line, *_ = comparison.headline(comparison.newest(run), reference)

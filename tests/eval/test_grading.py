@@ -1,16 +1,14 @@
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from data_prep.answers import grade_state, is_exact, normalise
 from data_prep.benchmarks import EXPECTED, load
-from data_prep.schema import Grade, Problem, Rollout
+from data_prep.schema import UNJUDGED, Grade, Problem, Rollout
 from eval import ledger
 from eval.grading import (
-    UNJUDGED,
     Disagreement,
     Pair,
     disagreements,
@@ -93,6 +91,7 @@ def test_unknown_problem() -> None:
         grade([rollout("1", 0)], [])
 
 
+@pytest.mark.timeout(300)
 def test_hostile_texts_leave_the_pool_alive(tmp_path: Path) -> None:
     """Each is a rollout between ordinary ones, which are graded as if they stood alone."""
     lines = []
@@ -102,9 +101,7 @@ def test_hostile_texts_leave_the_pool_alive(tmp_path: Path) -> None:
         lines.append({"id": f"wrong {i}", "gold": str(i), "text": f"<think></think>\\boxed{{{i + 1}}}"})
     path = tmp_path / "hostile.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    begin = time.monotonic()
     grades = {line["id"]: line for line in map(json.loads, grade_file(path).read_text().splitlines())}
-    assert time.monotonic() - begin < 300  # nothing hung
     assert list(grades) == [line["id"] for line in lines]
     for name, got in grades.items():
         if name in HOSTILE:

@@ -9,17 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error
 
 from data_prep.files import write_json, write_text
-from data_prep.schema import Grade, Problem, Rollout
+from data_prep.schema import Problem, Rollout
 from eval import evaluate, ledger
-from eval.page import maths, texts
-from eval.page.charts import Axis, number
-from eval.page.markdown import html
-from eval.page.texts import Sheet, pack
 from eval.page.write import write
-from tests.browser import Opened, opened
+from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser
 from tests.data_prep.openr1 import thought
 from trainer import config as configs
@@ -194,27 +190,7 @@ def test_it_fits_and_can_be_read(browser: Browser, plain: Path, scheme: str, wid
         view = seen.page
         assert view.evaluate("document.documentElement.scrollWidth") <= width
         for selector in ("body", ".lead", "nav a", "button.r", "button.w", "button.t", "button.n", "figcaption .key"):
-            assert contrast(*view.evaluate(COLOURS, selector)) >= 4.5, selector
-
-
-COLOURS = """selector => {
-  const node = document.querySelector(selector);
-  let behind = node;
-  while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
-  return [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor];
-}"""
-
-
-def contrast(one: str, other: str) -> float:
-    """The ratio of relative luminances, WCAG 2."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    low, high = sorted([luminance(one), luminance(other)])
-    return (high + 0.05) / (low + 0.05)
+            assert contrast(view, selector) >= 4.5, selector
 
 
 def test_what_is_missing_is_said_and_not_counted(browser: Browser, plain: Path, tmp_path: Path) -> None:
@@ -273,7 +249,7 @@ def test_the_policy_bites(browser: Browser, plain: Path, tmp_path: Path) -> None
         seen.page.click("#grid button >> nth=0")
         seen.page.wait_for_selector("#panel[open]")
         assert seen.page.evaluate("window.ran") is None
-        with pytest.raises(Exception, match="TrustedHTML"):
+        with pytest.raises(Error, match="TrustedHTML"):
             seen.page.evaluate("document.body.innerHTML = '<b>x</b>'")
         seen.page.evaluate(f"fetch('{url}').catch(() => null)")
         assert sum("Content Security Policy" in text for text in seen.complaints) >= 3
@@ -314,78 +290,3 @@ def formulas(text: str, seed: int) -> str:
     words = text.split(" ")
     words[::12] = [f"{word} $x_{{{seed + i}}}^2 = \\frac{{{i}}}{{7}}$" for i, word in enumerate(words[::12])]
     return " ".join(words)[: len(text)]
-
-
-def test_texts_are_cut_until_they_fit() -> None:
-    text = thought(random.Random(1), 9000)
-    rollout = Rollout(("s", "p", 0), 0, f"<think>{text}</think>{text[::-1]}", 9, "stop", "e", 1.0)
-    sheets = [Sheet(Problem("p", "?", "1", "s"), [(rollout, Grade(rollout.key, "boxed", "1", True, True)), None])] * 20
-    sizes = [sum(map(len, pack(sheets, room))) for room in (10**9, 200_000, 50_000)]
-    assert sizes[0] > 200_000 >= sizes[1] > 100_000 > 50_000 >= sizes[2] > 20_000
-
-
-def test_thinking_and_answer_are_told_apart() -> None:
-    assert texts.parts("<think>a</think>\n\nb") == ("a", "b")
-    assert texts.parts("a</think>b</think>c") == ("a</think>b", "c")
-    assert texts.parts("</think>c") == ("", "c")
-    assert texts.parts("no thought") == (None, "no thought")
-    assert texts.parts("<think>for ever") == ("for ever", None)
-
-
-def test_formulas_are_found_and_prices_are_not() -> None:
-    def found(text: str) -> list[str]:
-        pieces = list(maths.split(text))
-        return [p[0] for p in pieces if isinstance(p, tuple)]
-
-    assert found(r"$a$ and \(b\), \[c\\d\], $$e$$ or $f\$g$") == ["a", "b", r"c\\d", "e", r"f\$g"]
-    assert found("It costs $5 and $6, \\$7 $ 8 $ but $x$9") == []
-    assert found(r"\(\(x\) and $" + "y" * 2000 + "$") == ["x"]
-    assert "".join(p if isinstance(p, str) else p[0] for p in maths.split("$" * 9999)) == "$" * 9999
-
-
-def test_a_formula_that_kills_the_converter_leaves_the_others() -> None:
-    deep = ("{" * 200_000, False)
-    formulas = [(f"x^{{{i}}}", False) for i in range(100)]
-    converted = maths.convert([*formulas[:50], deep, *formulas[50:], (r"\nonsense", False)])
-    assert converted.keys() == set(formulas)
-    assert converted[formulas[7]] == ["math", ["msup", ["mi", "x"], ["mn", "7"]]]
-
-
-MATH = '<math xmlns="http://www.w3.org/1998/Math/MathML">%s</math>'
-
-
-@pytest.mark.parametrize(
-    "inner",
-    [
-        "<script>1</script>", '<a href="javascript:1">x</a>', "<maction><mi>x</mi></maction>", "<mi>x</mi", "&bomb;",
-        '<annotation-xml encoding="text/html"><img src="x"/></annotation-xml>', "<!-- -->",
-        "<mrow>" * 99 + "</mrow>" * 99, '<svg xmlns="http://www.w3.org/2000/svg"/>', '<img xmlns="http://www.w3.org/1999/xhtml"/>',
-    ],
-)  # fmt: skip
-def test_what_the_converter_emits_is_not_trusted(inner: str) -> None:
-    assert maths.check(MATH % inner) is None
-
-
-def test_attributes_that_are_not_known_are_dropped() -> None:
-    inner = (
-        '<mi href="javascript:1" onclick="x" mathvariant="bold" class="panel" id="close" '
-        'style="position:fixed;color:red;background:url(x);padding:url(x)">x</mi>'
-    )
-    assert maths.check(MATH % inner) == ["math", ["mi", {"mathvariant": "bold", "style": "color:red"}, "x"]]
-    assert maths.check(MATH % "<mtext>a<b>b</b></mtext>") == ["math", ["mtext", "ab"]]
-
-
-def test_markdown_becomes_tables_without_styles_or_foreign_html() -> None:
-    out = html("a <b>x</b> [y](javascript:alert(1))\n\n| n | m |\n|---|---:|\n| <i> | `1` |\n\n- *z*\n")
-    assert "<b>" not in out and "<i>" not in out and "style=" not in out and 'href="javascript' not in out
-    assert '<td class="end"><code>1</code></td>' in out and "<li><em>z</em></li>" in out
-
-
-def test_ticks_are_round() -> None:
-    def ticks(low: float, high: float, log: bool = False) -> list[float]:
-        return pytest.approx(Axis("", low, high, number, log).ticks())
-
-    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
-    assert ticks(0, 32768) == [0, 10000, 20000, 30000]
-    assert ticks(0.02, 3, log=True) == [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]
-    assert ticks(5, 5) == [5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -112,7 +113,7 @@ def begin(folder: Path) -> tuple[int, int]:
 def test_killed_at_any_moment_and_rerun_every_item_is_paid_for_once(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import anthropic  # noqa: F401  (once, rather than in each client)
+    importlib.import_module("anthropic")  # once, rather than in each client
 
     rng, deaths = random.Random(seed), Counter[str]()
     with serving(TROUBLE if seed else Mishaps(polls=2, hopeless=("000007",)), echo, KEY) as address:

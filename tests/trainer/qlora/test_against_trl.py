@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench import bench_gpu, bench_qlora
 from tests.bench.bench_gpu import Bench, Setting
-from tests.bench.cases import OURS, TRL, Case, peers
+from tests.bench.cases import OURS, Case, peers
 from tests.conftest import lines
 from trainer.flops import Shape
 
@@ -20,7 +20,7 @@ TOLERANCE = 2e-4
 """A number of the optimizer's eight bits falls on the other side of a border now and then."""
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not TRL, reason="trl is not installed")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """Fake engines that decode at a modelled rate, and the schedules that a makespan is compared with.
 
-The model is vLLM's on one H100-80GB with a 4B model: a step gives every running sequence a token and takes
-``STEP + SEQUENCE x sequences`` seconds; the key-value cache holds ``CACHE`` tokens; when it is full, the sequence that
-came last waits until there is room, and is then read in again at ``PREFILL`` seconds a token.
+A step gives every running sequence a token, and its time is that of reading the weights, of each sequence's sampling,
+and of reading the keys and values of all tokens in the cache. When the cache is full, the sequence that came last waits
+until there is room, and is then read in again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -19,11 +20,36 @@ from data_prep.schema import Key
 from eval.driver import BEAT_SECONDS
 from eval.scheduler import Scheduler
 
-STEP, SEQUENCE, PREFILL = 6e-3, 1.4e-4, 5e-5
-CACHE, CONCURRENCY, PROMPT = 400_000, 64, 200
+CONCURRENCY, PROMPT = 64, 200
 BUDGET, MEDIAN, AT_BUDGET = 16_384, 11_600, 0.37
 
 Lengths = dict[Key, int]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One engine of a 4B model (8 GB of weights, 147,456 bytes of keys and values a token), in seconds and tokens."""
+
+    name: str
+    step: float
+    """Of a step with no sequence: the weights once through memory, and launching kernels."""
+    sequence: float
+    """More for each sequence in it."""
+    read: float
+    """More for each token in the cache."""
+    prefill: float
+    """Of each token of a prompt, or of a sequence that is read in again."""
+    cache: int
+    """Tokens."""
+
+
+GPUS = (
+    Gpu("by batch alone", step=6e-3, sequence=1.4e-4, read=0.0, prefill=5e-5, cache=400_000),
+    Gpu("H100-80GB", step=6e-3, sequence=5e-5, read=5.5e-8, prefill=5e-5, cache=400_000),
+    Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000),
+)
+"""Reading is at 80 % of the data sheets' memory bandwidth; the rest is assumed. The first one's steps take as long
+for short rollouts as for long ones."""
 
 
 def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
@@ -40,7 +66,8 @@ def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
 class FakeEngine:
     """An engine at ``now`` seconds that has made ``steps`` steps; tokens are counted as real numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
         self.now = self.steps = self.held = self.stall = 0.0
         self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last, latest come last
         self.waiting: deque[tuple[Key, float, float]] = deque()  # length, tokens made
@@ -61,22 +88,22 @@ class FakeEngine:
         """When something happens next: a rollout ends or the cache is full."""
         if not self.running:
             return math.inf
-        until = min(self.ends[0][0] - self.steps, (CACHE - self.held) / len(self.running))
-        return self.now + self.stall + max(0.0, until) * self._step()
+        until = min(self.ends[0][0] - self.steps, (self.gpu.cache - self.held) / len(self.running))
+        return self.now + self.stall + self._seconds(max(0.0, until))
 
     def advance(self, now: float) -> list[tuple[Key, float]]:
         """Decodes until ``now``, not beyond ``next``; returns the rollouts that ended, with their lengths."""
         seconds = now - self.now - self.stall
         self.now, self.stall = now, max(0.0, -seconds)
         if self.running and seconds > 0:
-            made = seconds / self._step()
+            made = self._made(seconds)
             self.steps += made
             self.held += made * len(self.running)
         ended = []
         while self.ends and self.ends[0][0] <= self.steps + 1e-6:
             _, key = heapq.heappop(self.ends)
             ended.append((key, self._remove(key)))
-        if not ended and len(self.running) > 1 and self.held >= CACHE - 1e-3:
+        if not ended and len(self.running) > 1 and self.held >= self.gpu.cache - 1e-3:
             key = next(reversed(self.running))
             length = self.running[key][1] - self.running[key][0]
             made = self._remove(key)
@@ -87,8 +114,20 @@ class FakeEngine:
             self._admit()
         return ended
 
+    def _seconds(self, steps: float) -> float:
+        """Of that many steps from now, over which the cache fills up evenly."""
+        return steps * (self._step() + self._growth() * steps)
+
+    def _made(self, seconds: float) -> float:
+        """Steps in that time: the inverse of ``_seconds``, in the form that does not cancel."""
+        step = self._step()
+        return 2 * seconds / (step + math.sqrt(step * step + 4 * self._growth() * seconds))
+
     def _step(self) -> float:
-        return STEP + SEQUENCE * len(self.running)
+        return self.gpu.step + self.gpu.sequence * len(self.running) + self.gpu.read * self.held
+
+    def _growth(self) -> float:
+        return self.gpu.read * len(self.running) / 2
 
     def _remove(self, key: Key) -> float:
         begun, _ = self.running.pop(key)
@@ -98,20 +137,20 @@ class FakeEngine:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < CONCURRENCY:
             key, length, made = self.waiting[0]
-            if self.running and self.held + PROMPT + made > 0.99 * CACHE:
+            if self.running and self.held + PROMPT + made > 0.99 * self.gpu.cache:
                 return
             self.waiting.popleft()
             self.running[key] = (self.steps - made, self.steps - made + length)
             heapq.heappush(self.ends, (self.steps - made + length, key))
             self.held += PROMPT + made
-            self.stall += PREFILL * (PROMPT + made)
+            self.stall += self.gpu.prefill * (PROMPT + made)
 
 
-def static(parts: Iterable[Sequence[Key]], lengths: Lengths) -> float:
+def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
     """Seconds until all engines are done, each with its part from the beginning."""
     last = 0.0
     for part in parts:
-        engine = FakeEngine()
+        engine = FakeEngine(gpu)
         for key in part:
             engine.submit(key, lengths[key])
         while (at := engine.next()) < math.inf:
@@ -120,12 +159,12 @@ def static(parts: Iterable[Sequence[Key]], lengths: Lengths) -> float:
     return last
 
 
-def replay(lengths: Lengths, engines: int) -> float:
+def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
     """Seconds until the scheduler has had all rollouts made by ``engines`` fake engines."""
-    fakes = {f"engine-{i}": FakeEngine() for i in range(engines)}
+    fakes = {f"engine-{i}": FakeEngine(gpu) for i in range(engines)}
     scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], BUDGET, CONCURRENCY)
     for name in fakes:
-        scheduler.join(name, CACHE)
+        scheduler.join(name, gpu.cache)
     now, beat = 0.0, BEAT_SECONDS
     events = [(0.0, "")]
     due = dict.fromkeys(fakes, math.inf)
@@ -184,10 +223,20 @@ def longest_first(lengths: Lengths, engines: int) -> list[list[Key]]:
     return parts
 
 
-def lower_bound(lengths: Lengths, engines: int) -> float:
+def told_means(lengths: Lengths, engines: int) -> list[list[Key]]:
+    """Who knows each problem's mean length: as ``longest_first``, with that in a rollout's place."""
+    of: dict[tuple[str, str], list[int]] = {}
+    for key, tokens in lengths.items():
+        of.setdefault(key[:2], []).append(tokens)
+    return longest_first({key: round(fmean(of[key[:2]])) for key in lengths}, engines)
+
+
+def lower_bound(lengths: Lengths, engines: int, gpu: Gpu) -> float:
     """No schedule takes less: the longest rollout alone, or all work spread evenly over batches as large as the
     cache (by the tokens that rollouts hold on average) and the concurrency allow."""
     tokens = np.array(list(lengths.values()), float)
-    steps = max((tokens * (PROMPT + tokens / 2)).sum() / CACHE, tokens.sum() / CONCURRENCY)
-    shared = (STEP * steps + SEQUENCE * tokens.sum() + PREFILL * PROMPT * len(tokens)) / engines
-    return float(max(shared, tokens.max() * (STEP + SEQUENCE)))
+    held = tokens * (PROMPT + tokens / 2)  # summed over a rollout's steps
+    steps = max(held.sum() / gpu.cache, tokens.sum() / CONCURRENCY)
+    work = gpu.step * steps + gpu.sequence * tokens.sum() + gpu.read * held.sum() + gpu.prefill * PROMPT * len(tokens)
+    alone = tokens * (gpu.step + gpu.sequence) + gpu.read * held
+    return float(max(work / engines, alone.max()))

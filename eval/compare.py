@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import sqrt
 
 from eval import comparison
-from eval.comparison import EXACT, by_set, change, estimate, missing, shown, table
+from eval.comparison import EXACT, by_set, change, counted, estimate, missing, shown, table
 from eval.evaluations import BASE, Evaluation, Values
 from eval.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
 from eval.metrics import TOTAL, accuracies, outcomes, rerun_error
@@ -26,12 +26,12 @@ PUBLISHED = (
 
 
 def compare(targets: Sequence[str], partial: bool = False) -> str:
-    """Markdown: every model's accuracies, each against the first, and each against the figures published for it.
+    """Markdown: every model's accuracies and lengths, each against the first, and each against its published figures.
 
     A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Compared are the
-    problems that all have. Raises ValueError when a target is none of these or has no complete evaluation (with
-    ``partial`` an incomplete one will do, and each line says so), when the evaluations were not sampled alike, or
-    have no problem in common.
+    problems that all have, but lengths are those of all rollouts. Raises ValueError when a target is none of these or
+    has no complete evaluation (with ``partial`` an incomplete one will do, and each line says so), when the evaluations
+    were not sampled alike, or have no problem in common.
     """
     if len(targets) < 2:
         raise ValueError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
@@ -45,6 +45,7 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     if not keys:
         raise ValueError("they have no problem in common that each has a rollout of")
     parts = [table(list(_models(subjects, keys))), "\n".join(f"- {line}" for line in _notes(subjects, keys))]
+    parts += ["## Lengths of all their rollouts", comparison.lengths({s.name: s.evaluation for s in subjects})]
     for other in others:
         parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]
     published = {subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1}
@@ -62,7 +63,7 @@ def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator
     others = _others(*(s.evaluation for s in subjects))
     yield ["pass@1", *map(shown, names), "rerun error", *others]
     for s in subjects:
-        cells = [estimate(by_set(_only(s.evaluation.values["pass@1"], keys), name)) for name in names]
+        cells = [counted(by_set(_only(s.evaluation.values["pass@1"], keys), name), s.evaluation) for name in names]
         error = _rerun(s.evaluation, keys, TOTAL)
         cells.append("unknown" if error is None else f"± {error * 100:.2f}")
         cells += [estimate(by_set(_only(s.evaluation.values[metric], keys))) for metric in others]

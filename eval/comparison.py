@@ -49,6 +49,11 @@ class Comparison:
         """Those that are there, base first."""
         return [e for e in (self.base, self.sft) if e]
 
+    @property
+    def named(self) -> dict[str, Evaluation]:
+        """The same, by label."""
+        return {e.label: e for e in self.both}
+
 
 def newest(run: Run, partial: bool = False) -> Comparison:
     """The newest step that was evaluated, against the base model; with ``partial`` also what is not complete.
@@ -146,18 +151,34 @@ def published_figures(
     return reference.get(metric, {}).get(name, {})
 
 
-def lengths(comparison: Comparison) -> str:
-    """Tokens of the rollouts, and how many of them the budget ended."""
+def lengths(named: Mapping[str, Evaluation]) -> str:
+    """Tokens and device time of the rollouts, each also as a multiple of the first evaluation's, and how many rollouts
+    the budget ended."""
     percents = [f"p{percent}" for percent in PERCENTILES]
-    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
+    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget", "device time a rollout"]
+    first, *_ = named.values()
     rows = []
-    for e in comparison.both:
+    for name, e in named.items():
         figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
         hits = round(figures["hit_budget"] * figures["rollouts"])
         cut = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {e.settings['max_tokens']:,}"
-        cells = [f"{round(length[key]):,}" for key in ("mean", *percents, "max")]
-        rows.append([e.label + missing(TOTAL, e), *cells, cut])
+        mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
+        mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
+        rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])
     return table([titles, *rows])
+
+
+def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
+    own, reference = evaluation.device_seconds, first.device_seconds
+    if own is None:
+        return "unknown"
+    return f"{own[1]:.3g} s {own[0].upper()}" + (
+        _times(own[1], reference[1], evaluation is first) if reference and reference[0] == own[0] else ""
+    )
+
+
+def _times(value: float, first: float, is_first: bool) -> str:
+    return "" if is_first else f" ({value / first:.2f} x)"
 
 
 def estimate(sets: Sequence[Sequence[float]]) -> str:
@@ -166,6 +187,12 @@ def estimate(sets: Sequence[Sequence[float]]) -> str:
     mean = sum(map(sum, sets)) / sum(map(len, sets))
     mark = EXACT if found.method == GAFFKE else ""
     return f"{mean * 100:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]{mark}"
+
+
+def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:
+    """``estimate``, of one rollout a problem with the counts: 1,121 / 1,319 = 84.99 %."""
+    counts = f"{sum(map(sum, sets)):,.0f} / {sum(map(len, sets)):,} = " if evaluation.n == 1 else ""
+    return counts + estimate(sets)
 
 
 def by_set(values: Values, name: str = TOTAL) -> list[list[float]]:
@@ -187,7 +214,7 @@ def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
     cells = []
     for e in (comparison.base, comparison.sft):
         sets = by_set(e.values[metric], name) if e else []
-        cells.append(estimate(sets) if sets else "no rollout yet" if e else "not evaluated")
+        cells.append(counted(sets, e) if e and sets else "no rollout yet" if e else "not evaluated")
     if not (comparison.base and comparison.sft):
         return [*cells, ""]
     pairs = by_set(change(comparison.base.values[metric], comparison.sft.values[metric]), name)

@@ -73,7 +73,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         benchmarks.write_problems(folder / PROBLEMS, problems)
         options = {key: planned.settings[key] for key in SAMPLING}
         options |= {key: config.eval[key] for key in ("engines", "tensor_parallel", "concurrency")}
-        engines = generation.generate(
+        engines, made = generation.generate(
             problems,
             planned.model,
             planned.tokenizer,
@@ -84,8 +84,8 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
             **options,
         )
         _judge(folder, problems, planned.settings)
-        # Of this call: an evaluation that was continued took longer.
-        used = {"device": config.device, "devices": engines * config.eval.tensor_parallel}
+        # Of this call: an evaluation that was continued took longer, and has more rollouts.
+        used = {"device": config.device, "devices": engines * config.eval.tensor_parallel, "timed_rollouts": made}
         _complete(folder, wall_seconds=round(time.monotonic() - begin, 1), **used)
     return folder
 

@@ -51,6 +51,13 @@ class Evaluation:
         return not is_complete(self.folder)
 
     @cached_property
+    def device_seconds(self) -> tuple[str, float] | None:
+        """(device, its time for a rollout on the average, engines' start-up included); None where it was not timed."""
+        made = {} if self.is_partial else read_json(self.folder / MANIFEST)
+        rollouts = made.get("timed_rollouts")
+        return (made["device"], made["wall_seconds"] * made["devices"] / rollouts) if rollouts else None
+
+    @cached_property
     def problems(self) -> list[Problem]:
         return benchmarks.read_problems(self.folder / PROBLEMS)
 

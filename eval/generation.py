@@ -42,8 +42,10 @@ def generate(
     concurrency: int,
     revision: str | None = None,
     model_context: int | None = None,
-) -> int:
-    """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem; returns how many engines worked.
+) -> tuple[int, int]:
+    """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem.
+
+    Returns how many engines worked, and how many rollouts they made.
 
     ``model`` is a folder or a hub name; ``max_tokens`` the budget of one rollout, ``concurrency`` the
     most requests of one engine at a time, ``engines`` null as many as fit; ``temperature`` 0 is greedy;
@@ -58,7 +60,7 @@ def generate(
     done = ledger.read(path)
     missing = [(p, k) for p in problems for k in range(rollouts) if (p.set, p.id, k) not in done]
     if not missing:
-        return 0
+        return 0, 0
 
     from transformers import AutoConfig, AutoTokenizer
 
@@ -110,7 +112,7 @@ def generate(
         for rollout in driver.run([f"engine-{i}" for i in range(count)]):
             ledger.append(file, rollout)
             advance(1)
-    return count
+    return count, len(missing)
 
 
 def rollout_seed(seed: int, key: Key) -> int:

@@ -55,7 +55,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     for e in compared.both:
         lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
     histogram(run.root / "tokens.png", lengths, "tokens")
-    sections += ["## Lengths", comparison.lengths(compared), "![tokens](tokens.png)"]
+    sections += ["## Lengths", comparison.lengths(compared.named), "![tokens](tokens.png)"]
     sections += ["## Grader disagreements", tables.disagreements(compared)]
     sections += ["## RL readiness", readiness.section(compared)]
     if steps:

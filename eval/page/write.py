@@ -72,7 +72,11 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         headline=_headline(compared, config),
         notes=html("\n".join(f"- {note}" for note in notes)),
         figures=figures(compared, training.read(run)),
-        tables=[html(t(compared)) for t in (comparison.lengths, tables.outcomes, tables.averages)],
+        tables=[
+            html(comparison.lengths(compared.named)),
+            html(tables.outcomes(compared)),
+            html(tables.averages(compared)),
+        ],
         readiness=html(readiness.section(compared)),
         provenance=html(facts.provenance_table(run, dataset, compared.both)),
         data=_json({"evaluations": shown}),

@@ -40,9 +40,11 @@ def _config() -> DictConfig:
 
 def evaluation(
     run: Run, label: str, sets: Mapping[str, int], answer: Answer, *, complete: bool = True,
-    tokens: Callable[[str, int], int] = lambda problem, k: 1_000 + 10 * k, **settings: Any,
+    tokens: Callable[[str, int], int] = lambda problem, k: 1_000 + 10 * k,
+    timed: Mapping[str, Any] | None = None, **settings: Any,
 ) -> Path:  # fmt: skip
-    """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count from 0."""
+    """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count from 0, and ``timed``
+    what its manifest says of devices and time."""
     chosen = SETTINGS_OF_ALL | {"benchmarks": {name: f"hash of {name}" for name in sets}} | settings
     hashed = f"{abs(hash(str(sorted((k, str(v)) for k, v in chosen.items())))):x}"
     folder = run.evaluation("+".join(sets), label, hashed)
@@ -63,5 +65,5 @@ def evaluation(
     if complete:
         ledger.write_grades(folder / ledger.GRADES, grades)
         write_metrics(folder, problems, chosen["rollouts"], chosen["max_tokens"])
-        write_json(folder / MANIFEST, {"files": {}})
+        write_json(folder / MANIFEST, {"files": {}, **(timed or {})})
     return folder

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data_prep.schema import Problem
-from eval import ledger
+from eval import comparison, ledger
 from eval.compare import compare
 from eval.evaluations import BASE
 from eval.intervals import difference
@@ -35,7 +35,7 @@ def other(run: Run) -> Run:
 
 
 def line(text: str, title: str) -> list[str]:
-    (found,) = [x for x in text.splitlines() if x.startswith(f"| {title} |")]
+    found = next(x for x in text.splitlines() if x.startswith(f"| {title} |"))
     return [cell.strip() for cell in found.strip("|").split(" | ")]
 
 
@@ -167,9 +167,32 @@ def test_a_problem_that_one_has_no_rollout_of_is_no_problem_of_both(run: Run) ->
     assert "The 4 problems that all have" in text
 
 
-def test_greedy_evaluations_have_one_accuracy(run: Run) -> None:
+def test_greedy_evaluations_have_one_accuracy_with_its_count(run: Run) -> None:
     for label, share in ((BASE, 0.1), ("step_5", 0.9)):
         evaluation(run, label, {"gsm8k_test": 40}, solves(share), rollouts=1, temperature=0)
     text = compare(["mine@base", "mine@5"])
     assert "@1, all" not in text and line(text, "mine@base")[2:] == ["unknown"]
+    assert [line(text, f"mine@{x}")[1].split(" [")[0] for x in (BASE, "step_5")] == [
+        "4 / 40 = 10.00 %",
+        "36 / 40 = 90.00 %",
+    ]
+    assert comparison.headline(comparison.newest(run), None)[1][2].startswith("36 / 40 = 90.00 % [")
     assert line(text, "gsm8k_test")[3:] == ["< 0.0001", "", "B is better"]
+
+
+def test_lengths_and_device_time_are_ratios_to_the_first(run: Run, other: Run) -> None:
+    """Two GPUs for 30 s made 20 rollouts: 3 s each; an evaluation that was continued is timed by the rest of it."""
+
+    def on(device: str, seconds: float, rollouts: int) -> dict[str, object]:
+        return {"device": device, "devices": 2, "wall_seconds": seconds, "timed_rollouts": rollouts}
+
+    sets, greedy = {"gsm8k_test": 20}, {"rollouts": 1, "temperature": 0}
+    evaluation(run, BASE, sets, solves(0.1), tokens=lambda p, k: 1_000, timed=on("cuda", 30, 20), **greedy)
+    evaluation(run, "step_5", sets, solves(0.1), tokens=lambda p, k: 400, timed=on("cuda", 6, 10), **greedy)
+    evaluation(run, "step_6", sets, solves(0.1), timed=on("cpu", 6, 20), **greedy)
+    evaluation(other, "step_7", sets, solves(0.1), timed={"device": "cuda", "devices": 0, "wall_seconds": 1}, **greedy)
+    targets = ["mine@base", "mine@5", "mine@6", "other@7"]
+    text = compare(targets).split("## Lengths of all their rollouts")[1]
+    cells = [line(text, target.replace("@", "@step_") if "base" not in target else target) for target in targets]
+    assert [c[1] for c in cells] == ["1,000", "400 (0.40 x)", "1,000 (1.00 x)", "1,000 (1.00 x)"]
+    assert [c[-1] for c in cells] == ["3 s CUDA", "1.2 s CUDA (0.40 x)", "0.6 s CPU", "unknown"]

@@ -78,6 +78,9 @@ def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[
             yield f"{left:,} problems of {s.name} are not among them.{missing(TOTAL, s.evaluation)}"
     if len({s.evaluation.settings["tokenizer"] for s in subjects}) > 1:
         yield "Their tokenizers differ: the budget counts the tokens of each one's own."
+    if len({s.evaluation.settings["dtype"] for s in subjects}) > 1:
+        weights = ", ".join(f"{s.name} {s.evaluation.settings['dtype']}" for s in subjects)
+        yield f"Their weights differ in precision (eval.dtype): {weights}."
     yield LEGEND
 
 

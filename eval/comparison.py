@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval import evaluations
+from eval.engine import NF4
 from eval.evaluations import BASE, Evaluation, Values
 from eval.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.metrics import PERCENTILES, TOTAL, accuracies
@@ -128,8 +129,9 @@ def protocol(evaluation: Evaluation) -> str:
     """How the rollouts were sampled and judged."""
     sampling = evaluation.settings
     made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
+    weights = ", weights in 4 bits (NF4)" if sampling["dtype"] == NF4 else ""
     return (
-        f"{made}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
+        f"{made}{weights}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
         f"{sampling['max_tokens']:,} tokens; exact match of {ANSWERS[sampling['answer_style']]} after `</think>`"
     )
 

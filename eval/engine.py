@@ -14,6 +14,8 @@ KV_CACHE_LIMIT = 4 << 30
 """Bytes of key-value cache of one engine on a CPU, at most."""
 PREFILL_TOKENS = 4096
 """Prompt tokens that an engine on a CPU takes in one step, at least a whole context."""
+NF4 = "nf4"
+"""As a dtype: weights that bitsandbytes rounds to 4 bits as they are loaded, on a GPU."""
 STRIDE = 32
 """Tokens of a rollout between two counts of them."""
 
@@ -86,13 +88,14 @@ def arguments(
     concurrency: int,
     context: int,
 ) -> dict[str, Any]:
-    """vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` in tokens."""
+    """vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` in tokens; ``dtype`` is vLLM's, or
+    ``nf4`` for weights that are rounded to 4 bits as they are loaded."""
     values = {
         "model": model,
         "revision": revision,
         "tokenizer": str(tokenizer),
         "trust_remote_code": False,
-        "dtype": dtype,
+        "dtype": "bfloat16" if dtype == NF4 else dtype,
         "max_model_len": context,
         # What the caller checked the context against, should it differ from the model's own.
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
@@ -105,6 +108,8 @@ def arguments(
         "disable_log_stats": True,
         "stream_interval": STRIDE,
     }
+    if dtype == NF4:
+        values["quantization"] = "bitsandbytes"
     if device == "cpu":
         values |= {
             "enforce_eager": True,

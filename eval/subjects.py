@@ -13,7 +13,7 @@ from eval.evaluations import BASE, Evaluation
 from trainer import config as configs
 from trainer.rundir import Run, is_complete
 
-OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks")
+OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
 """Settings that two evaluations may differ in: what is compared, or seen to in the comparison itself."""
 WORDS = {
     "max_tokens": "the budget (eval.max_tokens)",

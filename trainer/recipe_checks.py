@@ -24,7 +24,7 @@ CHOICES = {
     "train.attention": ("auto", "flash_attn", "varlen", "sdpa"),
     "train.checkpointing": ("none", "selective", "full"),
     "cluster.gpu": tuple(GPUS),
-    "eval.dtype": ("auto", "float32", "bfloat16"),
+    "eval.dtype": ("auto", "float32", "bfloat16", "nf4"),
     "verl.engine.strategy": ("fsdp2",),
 }
 POSITIVE, NOT_NEGATIVE, SHARE = (1e-12, math.inf), (0, math.inf), (0, 1)
@@ -111,6 +111,8 @@ def _check_together(config: DictConfig) -> None:
     if config.device == "cpu" and (train.attention in ("flash_attn", "varlen") or train.liger):
         key = "train.liger=true" if train.liger else f"train.attention={train.attention}"
         raise ValueError(f"{key} needs a GPU: leave it at its default with device=cpu")
+    if config.device == "cpu" and config.eval.dtype == "nf4":
+        raise ValueError("eval.dtype=nf4 needs a GPU: vLLM has no 4-bit kernels for a CPU; leave it at its default")
     if train.precision == "fp32" and train.attention in ("flash_attn", "varlen"):
         raise ValueError(f"train.attention={train.attention} computes in bf16 alone: set it to auto, or precision=bf16")
     if train.profile_steps is not None:

@@ -196,3 +196,13 @@ def test_lengths_and_device_time_are_ratios_to_the_first(run: Run, other: Run) -
     cells = [line(text, target.replace("@", "@step_") if "base" not in target else target) for target in targets]
     assert [c[1] for c in cells] == ["1,000", "400 (0.40 x)", "1,000 (1.00 x)", "1,000 (1.00 x)"]
     assert [c[-1] for c in cells] == ["3 s CUDA", "1.2 s CUDA (0.40 x)", "0.6 s CPU", "unknown"]
+
+
+def test_precisions_are_compared_and_named(run: Run) -> None:
+    sets, greedy = {"gsm8k_test": 20}, {"rollouts": 1, "temperature": 0}
+    whole, rounded = (
+        str(evaluation(run, "step_5", sets, solves(0.5), dtype=dtype, **greedy)) for dtype in ("auto", "nf4")
+    )
+    text = compare([whole, rounded])
+    assert f"Their weights differ in precision (eval.dtype): {whole} auto, {rounded} nf4." in text
+    assert "precision" not in compare([whole, whole])

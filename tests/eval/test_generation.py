@@ -38,6 +38,21 @@ def test_environment() -> None:
     assert "OMP_NUM_THREADS" not in engine.environment("cuda", 1, 1)
 
 
+def test_four_bit_weights_are_what_vllm_calls_bitsandbytes() -> None:
+    from transformers import Qwen3Config
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    loads = {}
+    for dtype in ("auto", "nf4"):
+        arguments = engine.arguments(
+            Qwen3Config(), model="m", revision=None, tokenizer=Path("t"), dtype=dtype, device="cuda",
+            tensor_parallel=1, concurrency=4, context=64,
+        )  # fmt: skip
+        made = AsyncEngineArgs(**arguments)
+        loads[dtype] = (made.dtype, made.quantization, made.create_load_config().load_format)
+    assert loads == {"auto": ("auto", None, "auto"), "nf4": ("bfloat16", "bitsandbytes", "bitsandbytes")}
+
+
 def test_nothing_missing_starts_nothing(tmp_path: Path) -> None:
     problems = [Problem("p/1", "?", "1", "s"), Problem("p/2", "?", "1", "s")]
     with (tmp_path / ledger.ROLLOUTS).open("w") as f:

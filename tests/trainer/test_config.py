@@ -61,6 +61,7 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
         (["model.init=5"], ["model.init must be a mapping"]),
         (["train.attention=varlen"], ["train.attention=varlen needs a GPU"]),
         (["train.liger=true"], ["train.liger=true needs a GPU"]),
+        (["eval.dtype=nf4"], ["eval.dtype=nf4 needs a GPU"]),
         (["train.checkpointing=some"], ["train.checkpointing must be one of none, selective, full"]),
         (["train.loggers=[mlflow]"], ["train.loggers knows tensorboard, wandb, not mlflow"]),
         (["train.profile_steps=5"], ["train.profile_steps must be"]),

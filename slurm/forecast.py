@@ -15,14 +15,14 @@ from trainer.watchdog import SET_UP_MINUTES
 
 def checkpoint_files(shape: Shape, ranks: int) -> int:
     """Files of one checkpoint: each rank's shards and its generators, the state, the manifest."""
-    shards = math.ceil(checkpoint_bytes(shape.parameters) / ranks / FILE_BYTES)
+    shards = math.ceil(checkpoint_bytes(shape) / ranks / FILE_BYTES)
     return ranks * (shards + 1) + 2
 
 
 def page(config: DictConfig, ranks: int, signal: int) -> str:
     """The facts, a line each. Raises ValueError where the model's shape is not known."""
     shape, settings = shape_of(config), config.train
-    size, files = checkpoint_bytes(shape.parameters) / 1e9, checkpoint_files(shape, ranks)
+    size, files = checkpoint_bytes(shape) / 1e9, checkpoint_files(shape, ranks)
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)
     lines = {
         "rendezvous": f"rank 0 of {ranks} on the first node listens on MASTER_PORT; "

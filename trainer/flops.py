@@ -79,6 +79,11 @@ class Shape:
         return self.layers * self.lora_rank * (attention + 3 * (self.hidden + self.intermediate))
 
     @property
+    def trained_parameters(self) -> int:
+        """The weights that an optimizer has moments of and a checkpoint holds."""
+        return self.adapter_parameters if self.lora_rank else self.parameters
+
+    @property
     def dense_flops(self) -> int:
         """Training FLOPs of one token outside attention scores: 6 a trained weight of a matmul (2 forward, 4 backward),
         4 a frozen one, which has no gradient of its own.

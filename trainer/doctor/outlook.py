@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from omegaconf import DictConfig
 
 from data_prep.files import MANIFEST, read_json
 from trainer import metrics
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
-from trainer.planning.basis import shape_of
+from trainer.flops import Shape
+from trainer.planning.basis import Lengths, lengths_of, shape_of, total_steps
 from trainer.planning.memory import GIB
 from trainer.planning.plan import Forecast, Planner
 from trainer.rundir import Run
 
+T = TypeVar("T", Shape, Lengths)
 RECENT = 50
 """Steps whose median is the measured step time."""
 
@@ -24,7 +27,7 @@ RECENT = 50
 class Outlook:
     """The run's future; None where it cannot be told."""
 
-    parameters: int | None
+    shape: Shape | None
     total: int
     """Optimizer steps of the run; 0 where the rows are not known."""
     done: int
@@ -53,10 +56,11 @@ def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
     steps = metrics.read(run)
     recent = [step["seconds"] for step in steps[-RECENT:]]
     forecast = own.step.total if own else None
+    lengths = planner.lengths if planner else _known(lengths_of, config)
     saved = read_json(run.checkpoint(run.checkpoints[-1]) / MANIFEST) if run.checkpoints else {}
     return Outlook(
-        parameters=planner.shape.parameters if planner else _parameters(config),
-        total=planner.total_steps if planner else 0,
+        shape=planner.shape if planner else _known(shape_of, config),
+        total=total_steps(config, len(lengths.tokens)) if lengths else 0,
         done=run.checkpoints[-1] if run.checkpoints else 0,
         step_seconds=median(recent) if recent else forecast,
         measured=bool(recent),
@@ -64,10 +68,9 @@ def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
     ), findings
 
 
-def _parameters(config: DictConfig) -> int | None:
-    """Of the model where at least its shape is known."""
+def _known(fact: Callable[[DictConfig], T], config: DictConfig) -> T | None:
     try:
-        return shape_of(config).parameters
+        return fact(config)
     except ValueError:
         return None
 

@@ -45,7 +45,8 @@ def _margin(config: DictConfig, outlook: Outlook) -> float:
     if outlook.save_seconds is not None:
         return deadline.margin(outlook.save_seconds)
     ranks = config.cluster.nodes * config.cluster.gpus_per_node if config.device == "cuda" else config.train.ranks
-    return deadline.margin(checkpoint_bytes(outlook.parameters or 0) / ranks / ASSUMED_BYTES_PER_SECOND)
+    size = checkpoint_bytes(outlook.shape) if outlook.shape else 0
+    return deadline.margin(size / ranks / ASSUMED_BYTES_PER_SECOND)
 
 
 def _allocation(config: DictConfig) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from data_prep.files import fsync
 from trainer.doctor.findings import FATAL, OK, Finding
 from trainer.doctor.outlook import Outlook
+from trainer.flops import Shape
 from trainer.rundir import Run
 
 STATE_BYTES = 12
@@ -28,24 +29,24 @@ def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
     """Findings on space and on semantics, both where the run will be written."""
     place = _existing(run.root)
     semantics = _semantics(place)
-    if semantics.level == OK and outlook.parameters is not None:
+    if semantics.level == OK and outlook.shape is not None:
         yield _space(config, run, outlook, place)
     yield semantics
 
 
-def checkpoint_bytes(parameters: int) -> int:
-    """Of one checkpoint on disk."""
-    return STATE_BYTES * parameters
+def checkpoint_bytes(shape: Shape) -> int:
+    """Of one checkpoint on disk, at most: a QLoRA's moments have one byte each."""
+    return STATE_BYTES * shape.trained_parameters
 
 
 def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
     """Of the checkpoints that stay, the one being written beside them, and an export of each that is ever saved."""
-    assert outlook.parameters is not None
+    assert outlook.shape is not None
     train, total = config.train, outlook.total
     saves = -(-total // train.save_every) if train.save_every else train.epochs
     stay = train.keep_last + train.keep_best + (total // train.keep_every if train.keep_every else 0)
     kept = 1 + min(saves, stay)
-    return outlook.parameters * (STATE_BYTES * kept + EXPORT_BYTES * saves)
+    return checkpoint_bytes(outlook.shape) * kept + EXPORT_BYTES * outlook.shape.parameters * saves
 
 
 def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 
 from data_prep import tokens
 from data_prep.files import read_json
+from trainer import sampler
 from trainer.flops import Shape
 from trainer.planning.gpus import GPUS, Cluster
 
-KNOWN = {
-    "Qwen/Qwen3-4B-Base": Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True),
-    "Qwen/Qwen3-8B-Base": Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False),
-}
+_4B = Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True)
+_8B = Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False)
+KNOWN = {"Qwen/Qwen3-4B-Base": _4B, "Qwen/Qwen3-4B": _4B, "Qwen/Qwen3-8B-Base": _8B, "Qwen/Qwen3-8B": _8B}
 """Shapes of hub models (their config.json), so that planning needs no download."""
 VOCABULARIES = {"qwen3": 151_680, "trained": 640}
 """Embedding rows of a model.init by model.tokenizer."""
@@ -39,10 +39,21 @@ class Lengths:
 
 
 def shape_of(config: DictConfig) -> Shape:
-    """The base model's shape: of the folder at model.path, of model.init, or of a known hub model.
+    """The trained model's shape: of the folder at model.path, of model.init, or of a known hub model, with the
+    recipe's adapters.
 
     Raises ValueError for any other model, and a config.json of another family.
     """
+    return replace(_base_shape(config), lora_rank=config.train.lora_rank or 0)
+
+
+def total_steps(config: DictConfig, rows: int) -> int:
+    """Optimizer steps of a run over a dataset of ``rows`` rows."""
+    total = config.train.epochs * sampler.steps_per_epoch(rows, config.train.batch_size)
+    return min(total, config.train.max_steps or total)
+
+
+def _base_shape(config: DictConfig) -> Shape:
     path, init = config.model.path, config.model.init
     if (file := Path(path) / "config.json").exists():
         try:

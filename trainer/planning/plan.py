@@ -17,7 +17,7 @@ from trainer import sampler
 from trainer.balance import Plan, plan_step
 from trainer.flops import Shape, training_flops
 from trainer.planning import memory
-from trainer.planning.basis import Lengths, cluster_of, lengths_of, shape_of
+from trainer.planning.basis import Lengths, cluster_of, lengths_of, shape_of, total_steps
 from trainer.planning.choice import degrees, eligible
 from trainer.planning.gpus import Cluster
 from trainer.planning.memory import Lines, Setup
@@ -90,9 +90,7 @@ class Planner:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run."""
-        train = self.config.train
-        total = train.epochs * sampler.steps_per_epoch(len(self.lengths.tokens), train.batch_size)
-        return min(total, train.max_steps or total)
+        return total_steps(self.config, len(self.lengths.tokens))
 
     def hours(self, seconds: float) -> float:
         """Of the run, at ``seconds`` a step."""

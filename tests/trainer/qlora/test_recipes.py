@@ -6,9 +6,12 @@ import pytest
 
 from trainer import config as configs
 from trainer import launcher, sampler
+from trainer.doctor.outlook import look
+from trainer.doctor.storage import needed_bytes
 from trainer.flops import training_flops
 from trainer.planning.basis import KNOWN
 from trainer.planning.plan import Planner
+from trainer.rundir import Run
 
 QWEN3_4B = replace(KNOWN["Qwen/Qwen3-4B-Base"], lora_rank=32)
 
@@ -27,6 +30,14 @@ def test_the_4b_recipe_is_the_published_one() -> None:
 def test_66_million_of_the_4bs_weights_are_trained() -> None:
     assert QWEN3_4B.adapter_parameters == 66_060_288
     assert round(QWEN3_4B.adapter_parameters / (QWEN3_4B.parameters + QWEN3_4B.adapter_parameters), 4) == 0.0162
+
+
+def test_the_doctor_counts_the_adapters_of_a_checkpoint_and_the_whole_of_an_export() -> None:
+    config = configs.load("qlora_gsm8k_4b", ["data.source=rows.jsonl"])
+    outlook, _ = look(config, Run.of(config))
+    assert outlook.shape is not None and outlook.shape.parameters == QWEN3_4B.parameters
+    saves, kept = 3, min(3, config.train.keep_last + config.train.keep_best) + 1
+    assert needed_bytes(config, outlook) == kept * 12 * 66_060_288 + saves * 2 * QWEN3_4B.parameters
 
 
 def test_a_frozen_weight_costs_two_thirds_of_a_trained_one() -> None:

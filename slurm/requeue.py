@@ -1,7 +1,8 @@
 """After a job's work has ended: whether Slurm is to run the same job again.
 
 A stop on purpose is requeued, a crash too, a few times and later each time; a wrong configuration never is, nor
-is a job that got nowhere since it was requeued. Each decision is a line of the run's requeues.jsonl.
+is a job that got nowhere since it was requeued, but for a first crash, which may be the node's. Each decision is a
+line of the run's requeues.jsonl.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         return Decision(False, "done")
     if ended.kind == "refused":
         return Decision(False, "the configuration or the environment is wrong, and would be again")
-    if before and ended.progress <= before[-1]["progress"]:
+    stuck = before and ended.progress <= before[-1]["progress"]
+    if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):
         return Decision(False, f"{ended.kind} at {ended.progress}, where it was requeued before: no progress")
     if ended.kind == "stopped":
         return Decision(True, "stopped on purpose")

@@ -33,11 +33,13 @@ def test_a_stop_between_crashes_starts_the_count_anew() -> None:
     assert decide(Ended("crashed", 5), before).pause == 60
 
 
+@pytest.mark.parametrize("before", ["stopped", "crashed"])
 @pytest.mark.parametrize("kind", ["stopped", "crashed"])
-def test_a_job_that_got_nowhere_stops(kind: str) -> None:
-    decision = decide(Ended(kind, 10), history(Ended("stopped", 10)))
-    assert not decision.again and "no progress" in decision.reason
-    assert decide(Ended(kind, 11), history(Ended("stopped", 10))).again
+def test_a_job_that_got_nowhere_stops_but_for_its_first_crash(kind: str, before: str) -> None:
+    decision = decide(Ended(kind, 10), history(Ended(before, 10)))
+    assert decision.again == (kind == "crashed" and before == "stopped")
+    assert decision.again or "no progress" in decision.reason
+    assert decide(Ended(kind, 11), history(Ended(before, 10))).again
 
 
 @pytest.mark.parametrize("kind", ["done", "refused"])

@@ -17,7 +17,7 @@ from data_prep.files import write_json
 from tests.conftest import environment
 from trainer import config as configs
 from trainer import ranks, rundir
-from trainer.doctor import peers, scheduler
+from trainer.doctor import peers, scheduler, storage
 from warmstart import main
 
 SMALL = ["data.arithmetic.problems=100"]
@@ -264,3 +264,20 @@ def test_the_table_says_what_mends_what(folder: Path, capsys: pytest.CaptureFixt
     assert lines[0].split(maxsplit=2)[:2] == ["fatal", "dataset"]
     assert lines[1].strip() == "-> warmstart data tiny"
     assert lines[-1].startswith("1 fatal, ")
+
+
+def test_a_runs_folder_may_change_while_its_weights_are_counted(tmp_path: Path) -> None:
+    """As it does while the doctor looks on every node at once, or the run prunes."""
+    kept, name = tmp_path / "kept.safetensors", "passing.safetensors"
+    kept.write_bytes(b"12345")
+    code = "import pathlib, shutil, sys\nwhile True:\n for i in range(50):\n  p = pathlib.Path(sys.argv[1], f'{i}')\n"
+    code += "  p.mkdir()\n  (p / sys.argv[2]).write_bytes(b'x')\n  shutil.rmtree(p)\n"
+    changing = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name])
+    try:
+        while not any(p.is_dir() for p in tmp_path.iterdir()):
+            assert changing.poll() is None
+        for _ in range(3000):
+            assert sum(storage._sizes(tmp_path)) in (5, 6)
+    finally:
+        changing.kill()
+        changing.wait()

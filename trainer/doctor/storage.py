@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -51,7 +52,7 @@ def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
 
 def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Finding:
     needed = needed_bytes(config, outlook)
-    used = sum(p.stat().st_size for p in run.root.rglob("*.safetensors"))
+    used = sum(_sizes(run.root))
     free = shutil.disk_usage(place).free
     text = f"{place} has {free / GB:,.1f} GB free"
     if used:
@@ -60,6 +61,15 @@ def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Findi
     if free + used < needed:
         return Finding(FATAL, "disk space", text, "make room, train.keep_last=1, or run.root=DIR on a larger disk")
     return Finding(OK, "disk space", text)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Of the weights below a folder in which others, at the same time, write, prune and try things out."""
+    for parent, _, names in os.walk(folder):  # passes over what is no longer there
+        for name in names:
+            if name.endswith(".safetensors"):
+                with suppress(FileNotFoundError):
+                    yield (Path(parent) / name).stat().st_size
 
 
 def _semantics(place: Path) -> Finding:

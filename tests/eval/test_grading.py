@@ -254,3 +254,14 @@ def test_the_other_answer_style_reads_stated_numbers() -> None:
     assert not any(g.exact for g in grade(rollouts, problems))
     cut = Rollout(("s", "p", 0), 0, "<think>x</think>so 72", 9, "length", "e", 1.0)
     assert [(g.state, g.extracted) for g in grade([cut], problems, "answer_is")] == [("truncated", None)]
+
+
+def test_what_a_model_said_is_labelled_as_a_reader_does() -> None:
+    """Rollouts of ``qlora_tiny``, its sums in the style ``answer_is``, after a third of its training, read by eye."""
+    path = Path(__file__).with_name("stated_outputs.jsonl")
+    said = [json.loads(line) for line in path.read_text().splitlines()]
+    problems = [Problem(str(i), "?", line["answer"], "s") for i, line in enumerate(said)]
+    rollouts = [Rollout(("s", str(i), 0), 0, line["text"], 9, "stop", "e", 1.0) for i, line in enumerate(said)]
+    found = [(g.state, g.extracted, g.exact) for g in grade(rollouts, problems, "answer_is")]
+    assert found == [(line["state"], line["number"], line["right"]) for line in said]
+    assert {state for state, *_ in found} == {"stated", "last_number", "no_number"}

@@ -180,7 +180,7 @@ def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
 
 
 def _times(value: float, first: float, is_first: bool) -> str:
-    return "" if is_first else f" ({value / first:.2f} x)"
+    return "" if is_first or not first else f" ({value / first:.2f} x)"
 
 
 def estimate(sets: Sequence[Sequence[float]]) -> str:

@@ -195,6 +195,9 @@ def test_lengths_and_device_time_are_ratios_to_the_first(run: Run, other: Run) -
     text = compare(targets).split("## Lengths of all their rollouts")[1]
     cells = [line(text, target.replace("@", "@step_") if "base" not in target else target) for target in targets]
     assert [c[1] for c in cells] == ["1,000", "400 (0.40 x)", "1,000 (1.00 x)", "1,000 (1.00 x)"]
+    evaluation(other, BASE, sets, lambda p, k: None, tokens=lambda p, k: 0, max_tokens=0, **greedy)
+    evaluation(other, "step_8", sets, solves(0.1), max_tokens=0, **greedy)
+    assert line(compare(["other@base", "other@8"]).split("## Lengths")[1], "other@step_8")[1] == "1,000"
     assert [c[-1] for c in cells] == ["3 s CUDA", "1.2 s CUDA (0.40 x)", "0.6 s CPU", "unknown"]
 
 

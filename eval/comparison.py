@@ -157,7 +157,8 @@ def lengths(named: Mapping[str, Evaluation]) -> str:
     """Tokens and device time of the rollouts, each also as a multiple of the first evaluation's, and how many rollouts
     the budget ended."""
     percents = [f"p{percent}" for percent in PERCENTILES]
-    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget", "device time a rollout"]
+    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
+    titles.append("device time a rollout, start-up included")
     first, *_ = named.values()
     rows = []
     for name, e in named.items():

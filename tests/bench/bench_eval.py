@@ -11,12 +11,14 @@ machine a trace scaled down is replayed in both ways: each rollout is made to en
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -84,6 +86,13 @@ class Traced(engine.Engine):
         super().__init__(*arguments)
         self.lengths = lengths
 
+    async def start(self) -> int:
+        """Ready once it has generated: the first steps load and build what the later ones use."""
+        capacity = await super().start()
+        first = list(self.lengths)[: REAL["concurrency"]]
+        await asyncio.gather(*(self.generate(key, [5] * 8, 0) for key in first))
+        return capacity
+
     async def generate(self, key: Key, prompt: list[int], seed: int) -> dict[str, Any]:
         self.sampling = {"temperature": 1.0, "ignore_eos": True, "max_tokens": self.lengths[key]}
         return await super().generate(key, prompt, seed)
@@ -123,14 +132,14 @@ def real() -> Result:
     scale = BUDGET / REAL["budget"]
     whole = trace(REAL["problems"], REAL["n"], CORRELATION, 0)
     lengths = {key: max(1, round(tokens / scale)) for key, tokens in whole.items()}
-    seconds = {}
+    seconds: dict[type[Timed], float] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
         for command in (["-m", "warmstart", "data", "tiny", "data.arithmetic.problems=400"], ["-c", PREPARE]):
             subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True)
-        for kind in (Timed, Static):
+        for kind in (Timed, Static, Static, Timed):  # the faster of two: what else the machine does comes and goes
             scheduler = kind(dict.fromkeys(lengths, 8), [], REAL["budget"], REAL["concurrency"])
-            seconds[kind] = _run(folder, scheduler, lengths)
+            seconds[kind] = min(seconds.get(kind, inf), _run(folder, scheduler, lengths))
     return Result("2 real engines", "makespan", "s", seconds[Timed], seconds[Static], "static by problem")
 
 

@@ -46,8 +46,10 @@ class Engine:
         """The tokens that each running rollout has by now, give or take ``STRIDE``."""
         return self.tokens
 
-    async def generate(self, key: Key, prompt: list[int], seed: int) -> dict[str, Any]:
+    async def generate(self, key: Key, prompt: list[int], seed: int, priority: int) -> dict[str, Any]:
         """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
+
+        When the cache is full, those with the highest ``priority`` wait; they go on from where they were.
 
         Raises RuntimeError when vLLM fails.
         """
@@ -60,7 +62,7 @@ class Engine:
         request = "/".join(map(str, key))
         self.tokens[key] = 0
         try:
-            async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request):
+            async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request, priority=priority):
                 output = result.outputs[0]
                 self.tokens[key] = len(output.token_ids)
         except (EngineDeadError, EngineGenerateError) as e:
@@ -100,6 +102,7 @@ def arguments(
         # What the caller checked the context against, should it differ from the model's own.
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
         "max_num_seqs": concurrency,
+        "scheduling_policy": "priority",
         "tensor_parallel_size": tensor_parallel,
         # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.
         "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",

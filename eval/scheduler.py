@@ -1,4 +1,8 @@
-"""Which rollout runs where, and next: one queue for all engines, longest expected first.
+"""Which rollout runs where, and next: one queue for all engines, and towards the end longest expected first.
+
+While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
+the short ones its places, and the order decides nothing yet. Then what will take longest must start first, and what
+started last must not wait, for it has the longest way to go.
 
 Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
 """
@@ -15,6 +19,8 @@ from data_prep.schema import Key
 OVERCOMMIT = 3
 """Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
 a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
+WAVES = 2
+"""Towards the end is when no more rollouts than so many for each place of an engine have yet to end."""
 SUSPECTS = 8
 """Rollouts that run on one engine together after each was on one that died, at most."""
 UNHEARD = 1024
@@ -69,6 +75,8 @@ class Scheduler:
         self._all, self._of = _Lengths(), {problem: _Lengths() for problem in self._fresh}
         self._begun: Counter[ProblemKey] = Counter()
         self._lost: list[Key] = []
+        self._late = 0
+        """Rollouts started towards the end."""
         self._deaths: Counter[Key] = Counter()
         self._reached: dict[Key, int] = {}
         for key, tokens in finished:
@@ -117,9 +125,12 @@ class Scheduler:
         self._count(key, 0, ended=True)
         self._engines[self._running.pop(key).engine].running.remove(key)
 
-    def assign(self) -> Iterator[tuple[str, Key]]:
-        """Yields each (engine, rollout) to start now: the first of every problem, then the longest expected, each
-        on the engine with the least expected to come among those with room."""
+    def assign(self) -> Iterator[tuple[str, Key, int]]:
+        """Yields each (engine, rollout, priority) to start now, on the engine with the least expected to come among
+        those with room. First in file order; towards the end the first of every problem, then the longest expected.
+
+        When the engine's cache is full, the highest priority has to wait: vLLM's, lower is more urgent.
+        """
         if not self._fresh and not self._lost:
             return
         now = self._outlook()
@@ -128,7 +139,7 @@ class Scheduler:
                 self._lost.remove(key)
                 yield self._start(name, key, now)
         while self._fresh:
-            problem = min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
+            problem = self._next(now)
             name = self._place(self._fresh[problem][0], now)
             if name is None:
                 return
@@ -138,6 +149,19 @@ class Scheduler:
             self._begun[problem] += 1
             yield self._start(name, key, now)
 
+    def _next(self, now: _Outlook) -> ProblemKey:
+        """The problem of which a rollout should start."""
+        if not self._ending():
+            return next(iter(self._fresh))
+        return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
+
+    def _ending(self) -> bool:
+        return self._left() <= WAVES * self._concurrency * (len(self._engines) + self.awaited)
+
+    def _left(self) -> int:
+        """Rollouts that have yet to end."""
+        return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
+
     def _outlook(self) -> _Outlook:
         expected = {problem: self._expected(problem) for problem in self._of}
         now = _Outlook(expected, {name: _Load() for name in self._engines})
@@ -145,19 +169,19 @@ class Scheduler:
             now.loads[running.engine].add(key, self._prompts[key], running.tokens, self._final(key, now))
         return now
 
-    def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key]:
+    def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key, int]:
         self._engines[engine].running.add(key)
         self._running[key] = _Running(engine)
         now.loads[engine].add(key, self._prompts[key], 0, self._final(key, now))
-        return engine, key
+        self._late += self._ending()
+        return engine, key, -self._late
 
     def _place(self, key: Key, now: _Outlook) -> str | None:
         """The engine that ``key`` should start on; None when it has to wait."""
         tokens = self._prompts[key] + now.expected[key[:2]]
         most = self._concurrency
         if self.awaited:
-            left = sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
-            most = min(most, ceil(left / (len(self._engines) + self.awaited)))
+            most = min(most, ceil(self._left() / (len(self._engines) + self.awaited)))
         names = [
             name
             for name, engine in self._engines.items()

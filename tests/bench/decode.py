@@ -1,15 +1,14 @@
 """Fake engines that decode at a modelled rate, and the schedules that a makespan is compared with.
 
 A step gives every running sequence a token, and its time is that of reading the weights, of each sequence's sampling,
-and of reading the keys and values of all tokens in the cache. When the cache is full, the sequence that came last waits
-until there is room, and is then read in again.
+and of reading the keys and values of all tokens in the cache. When the cache is full, the sequence with the highest
+priority, of those the one that came last, waits until there is room, and is then read in again.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
@@ -69,20 +68,22 @@ class FakeEngine:
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
         self.now = self.steps = self.held = self.stall = 0.0
-        self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last, latest come last
-        self.waiting: deque[tuple[Key, float, float]] = deque()  # length, tokens made
+        self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last
+        self.waiting: list[tuple[tuple[int, int], Key, float, float]] = []  # rank, length, tokens made
+        self.ranks: dict[Key, tuple[int, int]] = {}  # priority and place in the order of coming
         self.ends: list[tuple[float, Key]] = []
 
-    def submit(self, key: Key, length: float) -> None:
+    def submit(self, key: Key, length: float, priority: int = 0) -> None:
         """Takes a rollout, at once or into its own queue."""
-        self.waiting.append((key, length, 0.0))
+        self.ranks[key] = priority, len(self.ranks)
+        heapq.heappush(self.waiting, (self.ranks[key], key, length, 0.0))
         self._admit()
 
     def tokens(self, key: Key) -> float:
         """Tokens that a rollout has by now."""
         if key in self.running:
             return self.steps - self.running[key][0]
-        return next(made for name, _, made in self.waiting if name == key)
+        return next(made for _, name, _, made in self.waiting if name == key)
 
     def next(self) -> float:
         """When something happens next: a rollout ends or the cache is full."""
@@ -104,12 +105,12 @@ class FakeEngine:
             _, key = heapq.heappop(self.ends)
             ended.append((key, self._remove(key)))
         if not ended and len(self.running) > 1 and self.held >= self.gpu.cache - 1e-3:
-            key = next(reversed(self.running))
+            key = max(self.running, key=self.ranks.__getitem__)
             length = self.running[key][1] - self.running[key][0]
             made = self._remove(key)
             self.ends = [end for end in self.ends if end[1] != key]
             heapq.heapify(self.ends)
-            self.waiting.appendleft((key, length, made))
+            heapq.heappush(self.waiting, (self.ranks[key], key, length, made))
         elif ended:
             self._admit()
         return ended
@@ -136,10 +137,10 @@ class FakeEngine:
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < CONCURRENCY:
-            key, length, made = self.waiting[0]
+            _, key, length, made = self.waiting[0]
             if self.running and self.held + PROMPT + made > 0.99 * self.gpu.cache:
                 return
-            self.waiting.popleft()
+            heapq.heappop(self.waiting)
             self.running[key] = (self.steps - made, self.steps - made + length)
             heapq.heappush(self.ends, (self.steps - made + length, key))
             self.held += PROMPT + made
@@ -175,10 +176,10 @@ def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
             heapq.heappush(events, (due[name], name))
 
     while not scheduler.done:
-        for name, key in scheduler.assign():
+        for name, key, priority in scheduler.assign():
             for other, length in fakes[name].advance(now):
                 scheduler.finish(other, round(length))
-            fakes[name].submit(key, lengths[key])
+            fakes[name].submit(key, lengths[key], priority)
             plan(name)
         at, name = events[0]
         if at > beat:

@@ -11,13 +11,17 @@ from data_prep.schema import Key
 from eval import pulse
 from eval.fleet import placement
 from eval.pulse import Pulse
-from eval.scheduler import OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
+from eval.scheduler import OVERCOMMIT, SUSPECTS, UNHEARD, WAVES, Scheduler
 
 BUDGET = 100
 
 
 def tasks(problems: int, n: int) -> dict[Key, int]:
     return {("s", str(p), k): 10 for p in range(problems) for k in range(n)}
+
+
+def starts(scheduler: Scheduler) -> list[tuple[str, Key]]:
+    return [(name, key) for name, key, _ in scheduler.assign()]
 
 
 def run(
@@ -31,7 +35,7 @@ def run(
     for _ in range(100_000):
         if scheduler.done:
             return finished
-        for _, key in scheduler.assign():
+        for _, key, _ in scheduler.assign():
             assert key not in tokens
             tokens[key] = 0
         name = rng.choice("ab")
@@ -86,16 +90,16 @@ def test_only_what_kills_engines_is_set_aside(seed: int) -> None:
 def test_suspects_are_kept_apart() -> None:
     scheduler = Scheduler(tasks(40, 1), [], BUDGET, concurrency=20)
     scheduler.join("a", 10**6)
-    first = {key for _, key in scheduler.assign()}
+    first = {key for _, key, _ in scheduler.assign()}
     for key in first:
         scheduler.progress(key, 5)
     assert len(first) == 20 and scheduler.leave("a") == []
     scheduler.join("b", 10**6)
-    second = {key for _, key in scheduler.assign()}
+    second = {key for _, key, _ in scheduler.assign()}
     assert len(second) == 20 and len(second & first) == SUSPECTS
     scheduler.leave("b")
     scheduler.join("c", 10**6)
-    third = {key for _, key in scheduler.assign()}
+    third = {key for _, key, _ in scheduler.assign()}
     assert len(third) == 8 + SUSPECTS and not third & first & second  # eight were never on an engine that died
 
 
@@ -104,48 +108,64 @@ def test_after_two_deaths_a_suspect_is_alone_until_it_has_passed_where_its_engin
     scheduler = Scheduler(dict.fromkeys(keys, 10), [], 10**5, concurrency=20)
     for name in "ab":
         scheduler.join(name, 10**6)
-        assert [key for _, key in scheduler.assign()] == keys
+        assert [key for _, key, _ in scheduler.assign()] == keys
         for key in keys:
             scheduler.progress(key, 5_000)
         assert scheduler.leave(name) == []
     scheduler.join("c", 10**6)
-    assert list(scheduler.assign()) == [("c", one)]
+    assert starts(scheduler) == [("c", one)]
     scheduler.progress(one, 5_000 + UNHEARD)
     assert list(scheduler.assign()) == []
     scheduler.progress(one, 5_001 + UNHEARD)
-    assert list(scheduler.assign()) == [("c", two)]
+    assert starts(scheduler) == [("c", two)]
     assert scheduler.leave("c") == scheduler.set_aside == [two]
     scheduler.join("d", 10**6)
-    assert list(scheduler.assign()) == [("d", one)]
+    assert starts(scheduler) == [("d", one)]
     scheduler.finish(one, 9_000)
     assert scheduler.done
 
 
-def test_pilots_then_the_longest_expected() -> None:
+def test_in_file_order_while_much_is_left_and_then_the_last_started_is_the_most_urgent() -> None:
+    todo = tasks(3, 4)
+    scheduler = Scheduler(todo, [], BUDGET, concurrency=2)
+    scheduler.join("a", 10**6)
+    given: list[tuple[Key, int]] = []
+    for ended in range(len(todo)):
+        given += [(key, priority) for _, key, priority in scheduler.assign()]
+        scheduler.finish(given[ended][0], 50)
+    assert scheduler.done
+    # Two at a time, and towards the end begins with 2 * WAVES left.
+    late = 2 * WAVES - 1
+    assert [key for key, _ in given[:-late]] == list(todo)[:-late]
+    assert [priority for _, priority in given] == [0] * (len(todo) - late) + [-1 - i for i in range(late)]
+
+
+def test_pilots_then_the_longest_expected_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.scheduler.WAVES", 6)
     scheduler = Scheduler(tasks(3, 4), [(("s", "9", 0), 3)], BUDGET, concurrency=2)
     scheduler.join("a", 10**6)
-    assert [key for _, key in scheduler.assign()] == [("s", "0", 0), ("s", "1", 0)]
+    assert [key for _, key, _ in scheduler.assign()] == [("s", "0", 0), ("s", "1", 0)]
     scheduler.finish(("s", "0", 0), 5)
-    assert list(scheduler.assign()) == [("a", ("s", "2", 0))]
+    assert starts(scheduler) == [("a", ("s", "2", 0))]
     scheduler.finish(("s", "2", 0), 60)
-    assert list(scheduler.assign()) == [("a", ("s", "2", 1))]
+    assert starts(scheduler) == [("a", ("s", "2", 1))]
     scheduler.progress(("s", "1", 0), 99)  # not done, and longer than all that are
     scheduler.finish(("s", "2", 1), 1)
-    assert list(scheduler.assign()) == [("a", ("s", "1", 1))]
+    assert starts(scheduler) == [("a", ("s", "1", 1))]
 
 
 def test_what_was_done_before_counts() -> None:
     todo = {("s", "0", 1): 10, ("s", "1", 1): 10, ("s", "2", 0): 10}
     scheduler = Scheduler(todo, [(("s", "0", 0), 5), (("s", "1", 0), 90)], BUDGET, concurrency=64)
     scheduler.join("a", 10**6)
-    assert [key[1] for _, key in scheduler.assign()] == ["2", "1", "0"]
+    assert [key[1] for _, key, _ in scheduler.assign()] == ["2", "1", "0"]
 
 
 def test_engines_share_the_work_and_the_problems() -> None:
     scheduler = Scheduler(tasks(6, 4), [], BUDGET, concurrency=64)
     for name in "abcd":
         scheduler.join(name, 10**6)
-    given = list(scheduler.assign())
+    given = starts(scheduler)
     assert Counter(name for name, _ in given) == dict.fromkeys("abcd", 6)
     assert set(Counter((name, key[1]) for name, key in given).values()) == {1}
 
@@ -157,9 +177,9 @@ def test_engines_that_come_later_get_their_share() -> None:
     assert len(list(scheduler.assign())) == 3
     scheduler.awaited = 2
     scheduler.join("b", 10**6)
-    assert Counter(name for name, _ in scheduler.assign()) == {"b": 3}
+    assert Counter(name for name, _ in starts(scheduler)) == {"b": 3}
     scheduler.awaited = 0
-    assert Counter(name for name, _ in scheduler.assign()) == {"a": 2, "b": 2}
+    assert Counter(name for name, _ in starts(scheduler)) == {"a": 2, "b": 2}
 
 
 def test_the_cache_bounds_what_is_in_flight() -> None:

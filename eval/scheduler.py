@@ -1,8 +1,8 @@
 """Which rollout runs where, and next: one queue for all engines, and towards the end longest expected first.
 
 While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
-the short ones its places, and the order decides nothing yet. Then what will take longest must start first, and what
-started last must not wait, for it has the longest way to go.
+the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and in the
+end what started last must not wait, for it has the longest way to go.
 
 Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
 """
@@ -19,8 +19,9 @@ from data_prep.schema import Key
 OVERCOMMIT = 3
 """Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
 a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
-WAVES = 2
-"""Towards the end is when no more rollouts than so many for each place of an engine have yet to end."""
+LONGEST_FIRST, LATEST_FIRST = 3, 1.6
+"""Towards the end is when no more rollouts than so many for each place of an engine have yet to end: for the order in
+which they start, and for which of them wait when a cache is full."""
 SUSPECTS = 8
 """Rollouts that run on one engine together after each was on one that died, at most."""
 UNHEARD = 1024
@@ -76,7 +77,7 @@ class Scheduler:
         self._begun: Counter[ProblemKey] = Counter()
         self._lost: list[Key] = []
         self._late = 0
-        """Rollouts started towards the end."""
+        """Rollouts started that those before wait for."""
         self._deaths: Counter[Key] = Counter()
         self._reached: dict[Key, int] = {}
         for key, tokens in finished:
@@ -131,7 +132,7 @@ class Scheduler:
 
         When the engine's cache is full, the highest priority has to wait: vLLM's, lower is more urgent.
         """
-        if not self._fresh and not self._lost:
+        if not self._engines or not (self._fresh or self._lost):
             return
         now = self._outlook()
         for key in list(self._lost):
@@ -151,12 +152,13 @@ class Scheduler:
 
     def _next(self, now: _Outlook) -> ProblemKey:
         """The problem of which a rollout should start."""
-        if not self._ending():
+        if self._waves() > LONGEST_FIRST:
             return next(iter(self._fresh))
         return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
 
-    def _ending(self) -> bool:
-        return self._left() <= WAVES * self._concurrency * (len(self._engines) + self.awaited)
+    def _waves(self) -> float:
+        """Rollouts that have yet to end, for each place of an engine."""
+        return self._left() / (self._concurrency * (len(self._engines) + self.awaited))
 
     def _left(self) -> int:
         """Rollouts that have yet to end."""
@@ -173,7 +175,7 @@ class Scheduler:
         self._engines[engine].running.add(key)
         self._running[key] = _Running(engine)
         now.loads[engine].add(key, self._prompts[key], 0, self._final(key, now))
-        self._late += self._ending()
+        self._late += self._waves() <= LATEST_FIRST
         return engine, key, -self._late
 
     def _place(self, key: Key, now: _Outlook) -> str | None:

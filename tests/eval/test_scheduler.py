@@ -11,7 +11,7 @@ from data_prep.schema import Key
 from eval import pulse
 from eval.fleet import placement
 from eval.pulse import Pulse
-from eval.scheduler import OVERCOMMIT, SUSPECTS, UNHEARD, WAVES, Scheduler
+from eval.scheduler import LATEST_FIRST, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
 
 BUDGET = 100
 
@@ -125,7 +125,7 @@ def test_after_two_deaths_a_suspect_is_alone_until_it_has_passed_where_its_engin
     assert scheduler.done
 
 
-def test_in_file_order_while_much_is_left_and_then_the_last_started_is_the_most_urgent() -> None:
+def test_in_file_order_while_much_is_left_and_in_the_end_the_last_started_is_the_most_urgent() -> None:
     todo = tasks(3, 4)
     scheduler = Scheduler(todo, [], BUDGET, concurrency=2)
     scheduler.join("a", 10**6)
@@ -134,14 +134,16 @@ def test_in_file_order_while_much_is_left_and_then_the_last_started_is_the_most_
         given += [(key, priority) for _, key, priority in scheduler.assign()]
         scheduler.finish(given[ended][0], 50)
     assert scheduler.done
-    # Two at a time, and towards the end begins with 2 * WAVES left.
-    late = 2 * WAVES - 1
-    assert [key for key, _ in given[:-late]] == list(todo)[:-late]
+    # One is still running whenever the next starts.
+    ordered = len(todo) - (2 * LONGEST_FIRST - 1)
+    assert [key for key, _ in given[:ordered]] == list(todo)[:ordered]
+    assert given[ordered][0] == ("s", "2", 0)  # a pilot
+    late = int(2 * LATEST_FIRST) - 1
     assert [priority for _, priority in given] == [0] * (len(todo) - late) + [-1 - i for i in range(late)]
 
 
 def test_pilots_then_the_longest_expected_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.scheduler.WAVES", 6)
+    monkeypatch.setattr("eval.scheduler.LONGEST_FIRST", 6)
     scheduler = Scheduler(tasks(3, 4), [(("s", "9", 0), 3)], BUDGET, concurrency=2)
     scheduler.join("a", 10**6)
     assert [key for _, key, _ in scheduler.assign()] == [("s", "0", 0), ("s", "1", 0)]
@@ -168,6 +170,15 @@ def test_engines_share_the_work_and_the_problems() -> None:
     given = starts(scheduler)
     assert Counter(name for name, _ in given) == dict.fromkeys("abcd", 6)
     assert set(Counter((name, key[1]) for name, key in given).values()) == {1}
+
+
+def test_without_an_engine_all_waits() -> None:
+    scheduler = Scheduler(tasks(2, 2), [], BUDGET, concurrency=1)
+    assert starts(scheduler) == []
+    scheduler.join("a", 10**6)
+    assert len(starts(scheduler)) == 1
+    scheduler.leave("a")
+    assert starts(scheduler) == [] and not scheduler.done
 
 
 def test_engines_that_come_later_get_their_share() -> None:

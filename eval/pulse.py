@@ -15,7 +15,8 @@ START_SECONDS = 1800.0
 SILENCES = 10
 """An engine hangs when it is silent for so many times the longest silence of any engine, loading included."""
 SLOWNESS = 4
-"""A rollout hangs when it takes so many times as long as its whole budget at the mean pace of all rollouts."""
+"""A rollout hangs when it takes so many times as long as its whole budget at the mean pace of all rollouts, from when
+another one of its engine last ended: until then it may have had to wait for room."""
 
 
 class Pulse:
@@ -28,6 +29,7 @@ class Pulse:
         self._starting: dict[str, float] = {}
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[Key, tuple[float, int]]] = {}
+        self._freed: dict[str, float] = {}  # when a rollout of it last ended
 
     def begin(self, engine: str, now: float) -> None:
         """An engine begins to load."""
@@ -55,6 +57,7 @@ class Pulse:
     def finish(self, engine: str, key: Key, tokens: int, now: float) -> None:
         """A rollout has ended with so many tokens."""
         self._alive(engine, now)
+        self._freed[engine] = now
         begun, _ = self._running[engine].pop(key)
         self._ended = (self._ended[0] + now - begun, self._ended[1] + tokens)
 
@@ -62,6 +65,7 @@ class Pulse:
         """It is no more."""
         self._starting.pop(engine, None)
         self._running.pop(engine, None)
+        self._freed.pop(engine, None)
 
     def hangs(self, engine: str, now: float) -> str | None:
         """Why an engine is taken to hang, in words; None when it is not."""
@@ -76,7 +80,7 @@ class Pulse:
             return f"no token for {limit:,.0f} s"
         deadline = self._deadline(now)
         for key, (begun, _) in running.items():
-            if deadline is not None and now - begun > deadline:
+            if deadline is not None and now - max(begun, self._freed.get(engine, begun)) > deadline:
                 return f"{'/'.join(map(str, key))} not done after {deadline:,.0f} s"
         return None
 

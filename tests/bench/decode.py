@@ -17,9 +17,11 @@ import numpy as np
 
 from data_prep.schema import Key
 from eval.driver import BEAT_SECONDS
+from eval.pulse import Pulse
 from eval.scheduler import Scheduler
 
 CONCURRENCY, PROMPT = 64, 200
+LOADING = 60.0
 BUDGET, MEDIAN, AT_BUDGET = 16_384, 11_600, 0.37
 
 Lengths = dict[Key, int]
@@ -161,11 +163,15 @@ def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
 
 
 def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
-    """Seconds until the scheduler has had all rollouts made by ``engines`` fake engines."""
+    """Seconds until the scheduler has had all rollouts made by fake engines, none of which seems to hang."""
+    budget = max(lengths.values())
+    pulse = Pulse(budget)
     fakes = {f"engine-{i}": FakeEngine(gpu) for i in range(engines)}
-    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], BUDGET, CONCURRENCY)
+    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], budget, CONCURRENCY)
     for name in fakes:
         scheduler.join(name, gpu.cache)
+        pulse.begin(name, -LOADING)
+        pulse.up(name, 0.0)
     now, beat = 0.0, BEAT_SECONDS
     events = [(0.0, "")]
     due = dict.fromkeys(fakes, math.inf)
@@ -175,27 +181,33 @@ def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
         if due[name] < math.inf:
             heapq.heappush(events, (due[name], name))
 
+    def finish(name: str, ended: list[tuple[Key, float]]) -> None:
+        for key, tokens in ended:
+            scheduler.finish(key, round(tokens))
+            pulse.finish(name, key, round(tokens), now)
+
     while not scheduler.done:
         for name, key, priority in scheduler.assign():
-            for other, length in fakes[name].advance(now):
-                scheduler.finish(other, round(length))
+            finish(name, fakes[name].advance(now))
+            pulse.ask(name, key, now)
             fakes[name].submit(key, lengths[key], priority)
             plan(name)
         at, name = events[0]
         if at > beat:
             now, beat = beat, beat + BEAT_SECONDS
             for name, fake in fakes.items():
-                for key, length in fake.advance(now):
-                    scheduler.finish(key, round(length))
-                for key in scheduler.running(name):
-                    scheduler.progress(key, int(fake.tokens(key)))
+                finish(name, fake.advance(now))
+                tokens = {key: int(fake.tokens(key)) for key in scheduler.running(name)}
+                pulse.hear(name, tokens, now)
+                for key, count in tokens.items():
+                    scheduler.progress(key, count)
+                assert (why := pulse.hangs(name, now)) is None, why
                 plan(name)
             continue
         heapq.heappop(events)
         if name and at == due[name]:
             now = at
-            for key, length in fakes[name].advance(now):
-                scheduler.finish(key, round(length))
+            finish(name, fakes[name].advance(now))
             plan(name)
     return now
 

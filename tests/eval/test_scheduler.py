@@ -12,6 +12,7 @@ from eval import pulse
 from eval.fleet import placement
 from eval.pulse import Pulse
 from eval.scheduler import LATEST_FIRST, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
+from tests.bench import decode
 
 BUDGET = 100
 
@@ -251,6 +252,20 @@ def test_a_rollout_has_until_its_deadline(beating: Pulse) -> None:
         beating.hear("a", {ONE: now - 100}, now)
     # Two seconds of rollouts for every token: four times 1000 tokens at that pace.
     assert beating.hangs("a", 8_102) == "s/p/0 not done after 8,000 s"
+
+
+def test_a_rollout_may_wait_while_others_end(beating: Pulse) -> None:
+    for now in range(101, 8_102):
+        beating.hear("a", {ONE: now - 100}, now)
+    beating.finish("a", ONE, 8_001, 8_102)
+    beating.ask("a", ONE, 8_102)
+    assert beating.hangs("a", 8_103) is None
+
+
+def test_waiting_for_room_does_not_seem_to_hang() -> None:
+    lengths = {key: 2 * tokens for key, tokens in decode.trace(50, 16, 0.75, 0).items()}
+    (a100,) = (gpu for gpu in decode.GPUS if gpu.name == "A100-40GB")
+    decode.replay(lengths, 8, a100)  # asserts it at every beat
 
 
 def test_an_engine_that_does_not_come_up() -> None:

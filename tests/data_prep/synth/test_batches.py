@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import random
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from data_prep.errors import StageFailed
 from data_prep.synth import batches
@@ -100,6 +102,8 @@ def begin(folder: Path) -> tuple[int, int]:
     if pid == 0:
         code = 1
         try:
+            # tqdm's own lock is shared with forks, and one that is killed while it holds it would stop all others.
+            tqdm.set_lock(threading.RLock())
             os.read(wait, 1)
             backend().replies(REQUESTS, folder, TOKEN)
             code = 0

@@ -2,7 +2,7 @@
 
 While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
 the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and in the
-end what started last must not wait, for it has the longest way to go.
+end what started last must not wait, for it has the longest way to go. Where all fit at once, none is first.
 
 Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
 """
@@ -77,7 +77,7 @@ class Scheduler:
         self._begun: Counter[ProblemKey] = Counter()
         self._lost: list[Key] = []
         self._late = 0
-        """Rollouts started that those before wait for."""
+        """How often rollouts were started that those before wait for."""
         self._deaths: Counter[Key] = Counter()
         self._reached: dict[Key, int] = {}
         for key, tokens in finished:
@@ -130,11 +130,13 @@ class Scheduler:
         """Yields each (engine, rollout, priority) to start now, on the engine with the least expected to come among
         those with room. First in file order; towards the end the first of every problem, then the longest expected.
 
-        When the engine's cache is full, the highest priority has to wait: vLLM's, lower is more urgent.
+        When the engine's cache is full, the highest priority has to wait: vLLM's, lower is more urgent. What is yielded
+        together has the same.
         """
         if not self._engines or not (self._fresh or self._lost):
             return
         now = self._outlook()
+        self._late += now.waves <= LATEST_FIRST
         for key in list(self._lost):
             if name := self._place(key, now):
                 self._lost.remove(key)
@@ -152,13 +154,11 @@ class Scheduler:
 
     def _next(self, now: _Outlook) -> ProblemKey:
         """The problem of which a rollout should start."""
-        if self._waves() > LONGEST_FIRST:
+        if now.waves > LONGEST_FIRST:
             return next(iter(self._fresh))
+        if now.waves <= 1:
+            return max(self._fresh, key=now.expected.__getitem__)
         return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
-
-    def _waves(self) -> float:
-        """Rollouts that have yet to end, for each place of an engine."""
-        return self._left() / (self._concurrency * (len(self._engines) + self.awaited))
 
     def _left(self) -> int:
         """Rollouts that have yet to end."""
@@ -166,7 +166,8 @@ class Scheduler:
 
     def _outlook(self) -> _Outlook:
         expected = {problem: self._expected(problem) for problem in self._of}
-        now = _Outlook(expected, {name: _Load() for name in self._engines})
+        waves = self._left() / (self._concurrency * (len(self._engines) + self.awaited))
+        now = _Outlook(expected, {name: _Load() for name in self._engines}, waves)
         for key, running in self._running.items():
             now.loads[running.engine].add(key, self._prompts[key], running.tokens, self._final(key, now))
         return now
@@ -175,7 +176,6 @@ class Scheduler:
         self._engines[engine].running.add(key)
         self._running[key] = _Running(engine)
         now.loads[engine].add(key, self._prompts[key], 0, self._final(key, now))
-        self._late += self._waves() <= LATEST_FIRST
         return engine, key, -self._late
 
     def _place(self, key: Key, now: _Outlook) -> str | None:
@@ -242,3 +242,5 @@ class _Outlook:
 
     expected: dict[ProblemKey, float]
     loads: dict[str, _Load]
+    waves: float
+    """Rollouts that have yet to end, for each place of an engine."""

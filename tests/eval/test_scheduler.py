@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import cycle
 
 import pytest
 from hypothesis import given, settings
@@ -157,11 +158,25 @@ def test_pilots_then_the_longest_expected_towards_the_end(monkeypatch: pytest.Mo
     assert starts(scheduler) == [("a", ("s", "1", 1))]
 
 
-def test_what_was_done_before_counts() -> None:
+@pytest.mark.parametrize(
+    ("room", "order"),
+    [pytest.param(2, ["2", "1"], id="a pilot first"), pytest.param(3, ["1", "2", "0"], id="all at once: the longest")],
+)
+def test_what_was_done_before_counts(room: int, order: list[str]) -> None:
     todo = {("s", "0", 1): 10, ("s", "1", 1): 10, ("s", "2", 0): 10}
-    scheduler = Scheduler(todo, [(("s", "0", 0), 5), (("s", "1", 0), 90)], BUDGET, concurrency=64)
+    scheduler = Scheduler(todo, [(("s", "0", 0), 5), (("s", "1", 0), 90)], BUDGET, concurrency=room)
     scheduler.join("a", 10**6)
-    assert [key[1] for _, key, _ in scheduler.assign()] == ["2", "1", "0"]
+    assert [key[1] for _, key, _ in scheduler.assign()] == order
+
+
+def test_all_that_fits_at_once_is_dealt_out_evenly_and_none_is_more_urgent() -> None:
+    names = ["a", "b", "c"]
+    scheduler = Scheduler(tasks(5, 4), [], BUDGET, concurrency=7)
+    for name in names:
+        scheduler.join(name, 10**6)
+    given = list(scheduler.assign())
+    assert [(name, key) for name, key, _ in given] == list(zip(cycle(names), tasks(5, 4), strict=False))
+    assert len({priority for _, _, priority in given}) == 1
 
 
 def test_engines_share_the_work_and_the_problems() -> None:

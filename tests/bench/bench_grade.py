@@ -10,11 +10,13 @@ verdicts on texts where graders go wrong (boxes in the thinking only, several bo
 Hostile: each text alone. The limit is two seconds and what an ordinary text takes alone, which is the start of a
 worker. The peer has a process to itself and is killed after ten seconds.
 
-Growth: the time of a text twice as long over the time of the text, at most 2 where it is linear and 4 where quadratic.
+Growth: the time of a text twice as long over the time of the text, each from its line of JSON as a ledger has it; 2
+where it is linear and 4 where quadratic.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import random
@@ -123,10 +125,10 @@ def measure_hostile() -> list[Result]:
 def measure_growth(size: int = 1_000_000) -> list[Result]:
     best = []
     for length in (size, 2 * size):
-        texts = bombs(length)
+        lines = {name: json.dumps(text) for name, (text, _) in bombs(length).items()}
         best.append({
-            name: min(seconds(lambda text=text: grade_state(text, "stop")) for _ in range(7))
-            for name, (text, _) in texts.items()
+            name: min(seconds(lambda line=line: grade_state(json.loads(line), "stop")) for _ in range(7))
+            for name, line in lines.items()
         })  # fmt: skip
     return [Result(name, "growth", "x", best[1][name] / best[0][name], limit=GROWTH) for name in best[0]]
 

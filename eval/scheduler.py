@@ -19,7 +19,7 @@ from data_prep.schema import Key
 OVERCOMMIT = 3
 """Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
 a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
-LONGEST_FIRST, LATEST_FIRST = 3, 1.6
+LONGEST_FIRST, LATEST_FIRST = 3.5, 1.6
 """Towards the end is when no more rollouts than so many for each place of an engine have yet to end: for the order in
 which they start, and for which of them wait when a cache is full."""
 SUSPECTS = 8

@@ -137,7 +137,7 @@ def test_in_file_order_while_much_is_left_and_in_the_end_the_last_started_is_the
         scheduler.finish(given[ended][0], 50)
     assert scheduler.done
     # One is still running whenever the next starts.
-    ordered = len(todo) - (2 * LONGEST_FIRST - 1)
+    ordered = len(todo) - (int(2 * LONGEST_FIRST) - 1)
     assert [key for key, _ in given[:ordered]] == list(todo)[:ordered]
     assert given[ordered][0] == ("s", "2", 0)  # a pilot
     late = int(2 * LATEST_FIRST) - 1

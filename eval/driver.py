@@ -51,9 +51,9 @@ class Driver:
         beat = time.monotonic()
         while not self.scheduler.done:
             self.scheduler.awaited = len(self.awaited)
-            for name, key, priority in self.scheduler.assign():
+            for name, key, late in self.scheduler.assign():
                 self.pulse.ask(name, key, time.monotonic())
-                self.fleet.ask(name, key, self.prompts[key], self.seeds[key], priority)
+                self.fleet.ask(name, key, self.prompts[key], self.seeds[key], late)
             for name, what, answer in self.fleet.answers(BEAT_SECONDS):
                 if isinstance(answer, Exception):
                     self._died(name, reason(answer), refused=isinstance(answer, ValueError))

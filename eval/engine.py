@@ -18,6 +18,10 @@ NF4 = "nf4"
 """As a dtype: weights that bitsandbytes rounds to 4 bits as they are loaded, on a GPU."""
 STRIDE = 32
 """Tokens of a rollout between two counts of them."""
+LATE, EARLY = 0, 1 << 30
+"""vLLM's priorities that rollouts come with; the highest waits when the cache is full."""
+SPARE = 0.02
+"""Share of the cache that stays free when a rollout goes on after it has waited."""
 
 
 class Engine:
@@ -46,10 +50,11 @@ class Engine:
         """The tokens that each running rollout has by now, give or take ``STRIDE``."""
         return self.tokens
 
-    async def generate(self, key: Key, prompt: list[int], seed: int, priority: int) -> dict[str, Any]:
+    async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
         """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
 
-        When the cache is full, those with the highest ``priority`` wait; they go on from where they were.
+        When the cache is full, those that are not ``late`` wait first, of these the last, then of the late ones that
+        with the most tokens (:mod:`eval.preemption`). They go on from where they were.
 
         Raises RuntimeError when vLLM fails.
         """
@@ -60,6 +65,7 @@ class Engine:
         begin = time.monotonic()
         params = SamplingParams(seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling)
         request = "/".join(map(str, key))
+        priority = LATE if late else EARLY
         self.tokens[key] = 0
         try:
             async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request, priority=priority):
@@ -103,6 +109,9 @@ def arguments(
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
         "max_num_seqs": concurrency,
         "scheduling_policy": "priority",
+        "scheduler_cls": f"eval.preemption.{'TakingTurns' if device == 'cpu' else 'AsyncTakingTurns'}",
+        "async_scheduling": device != "cpu",
+        "watermark": SPARE,
         "tensor_parallel_size": tensor_parallel,
         # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.
         "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",

@@ -51,9 +51,9 @@ class Fleet:
         self._actors[name] = self._create(name)
         self._asked[self._actors[name].start.remote()] = (name, START)
 
-    def ask(self, name: str, key: Key, prompt: list[int], seed: int, priority: int) -> None:
+    def ask(self, name: str, key: Key, prompt: list[int], seed: int, late: bool) -> None:
         """Asks for a rollout."""
-        self._asked[self._actors[name].generate.remote(key, prompt, seed, priority)] = (name, key)
+        self._asked[self._actors[name].generate.remote(key, prompt, seed, late)] = (name, key)
 
     def beat(self, name: str) -> None:
         """Asks for the tokens of its rollouts, unless it still owes that answer."""

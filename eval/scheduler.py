@@ -1,8 +1,8 @@
 """Which rollout runs where, and next: one queue for all engines, and towards the end longest expected first.
 
 While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
-the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and in the
-end what started last must not wait, for it has the longest way to go. Where all fit at once, none is first.
+the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and what
+starts in the end is late: of those the one with the most tokens waits when a cache is full (:mod:`eval.preemption`).
 
 Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
 """
@@ -19,9 +19,9 @@ from data_prep.schema import Key
 OVERCOMMIT = 3
 """Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
 a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
-LONGEST_FIRST, LATEST_FIRST = 3.5, 1.6
+LONGEST_FIRST, LATE = 3.5, 1.6
 """Towards the end is when no more rollouts than so many for each place of an engine have yet to end: for the order in
-which they start, and for which of them wait when a cache is full."""
+which they start, and for being late."""
 SUSPECTS = 8
 """Rollouts that run on one engine together after each was on one that died, at most."""
 UNHEARD = 1024
@@ -76,8 +76,6 @@ class Scheduler:
         self._all, self._of = _Lengths(), {problem: _Lengths() for problem in self._fresh}
         self._begun: Counter[ProblemKey] = Counter()
         self._lost: list[Key] = []
-        self._late = 0
-        """How often rollouts were started that those before wait for."""
         self._deaths: Counter[Key] = Counter()
         self._reached: dict[Key, int] = {}
         for key, tokens in finished:
@@ -126,17 +124,13 @@ class Scheduler:
         self._count(key, 0, ended=True)
         self._engines[self._running.pop(key).engine].running.remove(key)
 
-    def assign(self) -> Iterator[tuple[str, Key, int]]:
-        """Yields each (engine, rollout, priority) to start now, on the engine with the least expected to come among
-        those with room. First in file order; towards the end the first of every problem, then the longest expected.
-
-        When the engine's cache is full, the highest priority has to wait: vLLM's, lower is more urgent. What is yielded
-        together has the same.
-        """
+    def assign(self) -> Iterator[tuple[str, Key, bool]]:
+        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the least expected to come
+        among those with room. First in file order; towards the end the first of every problem, then the longest
+        expected."""
         if not self._engines or not (self._fresh or self._lost):
             return
         now = self._outlook()
-        self._late += now.waves <= LATEST_FIRST
         for key in list(self._lost):
             if name := self._place(key, now):
                 self._lost.remove(key)
@@ -172,11 +166,11 @@ class Scheduler:
             now.loads[running.engine].add(key, self._prompts[key], running.tokens, self._final(key, now))
         return now
 
-    def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key, int]:
+    def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key, bool]:
         self._engines[engine].running.add(key)
         self._running[key] = _Running(engine)
         now.loads[engine].add(key, self._prompts[key], 0, self._final(key, now))
-        return engine, key, -self._late
+        return engine, key, now.waves <= LATE
 
     def _place(self, key: Key, now: _Outlook) -> str | None:
         """The engine that ``key`` should start on; None when it has to wait."""

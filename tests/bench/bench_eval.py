@@ -102,31 +102,31 @@ class Traced(engine.Engine):
         """Ready once it has generated: the first steps load and build what the later ones use."""
         capacity = await super().start()
         first = list(self.lengths)[: REAL["concurrency"]]
-        await asyncio.gather(*(self.generate(key, [5] * 8, 0, 0) for key in first))
+        await asyncio.gather(*(self.generate(key, [5] * 8, 0, False) for key in first))
         return capacity
 
-    async def generate(self, key: Key, prompt: list[int], seed: int, priority: int) -> dict[str, Any]:
+    async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
         self.sampling = {"temperature": 1.0, "ignore_eos": True, "max_tokens": self.lengths[key]}
-        return await super().generate(key, prompt, seed, priority)
+        return await super().generate(key, prompt, seed, late)
 
 
 class Timed(Scheduler):
     """Begins when both engines are up, and remembers when that was."""
 
-    def assign(self) -> Iterator[tuple[str, Key, int]]:
+    def assign(self) -> Iterator[tuple[str, Key, bool]]:
         if len(self._engines) < 2:
             return iter(())
         self.begun = getattr(self, "begun", time.monotonic())
         return self.choose()
 
-    def choose(self) -> Iterator[tuple[str, Key, int]]:
+    def choose(self) -> Iterator[tuple[str, Key, bool]]:
         return super().assign()
 
 
 class Static(Timed):
     """Whole problems dealt out beforehand."""
 
-    def choose(self) -> Iterator[tuple[str, Key, int]]:
+    def choose(self) -> Iterator[tuple[str, Key, bool]]:
         if self._fresh:
             names = sorted(self._engines)
             self.parts = dict(zip(names, map(deque, by_problem(dict.fromkeys(self._prompts, 1), 2)), strict=True))

@@ -1,8 +1,9 @@
 """Fake engines that decode at a modelled rate, and the schedules that a makespan is compared with.
 
 A step gives every running sequence a token, and its time is that of reading the weights, of each sequence's sampling,
-and of reading the keys and values of all tokens in the cache. When the cache is full, the sequence with the highest
-priority, of those the one that came last, waits until there is room, and is then read in again.
+and of reading the keys and values of all tokens in the cache. When the cache is full, the last sequence that came
+waits until there is room, as with stock vLLM, and is then read in again; late ones wait by the rule of
+:mod:`eval.preemption`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from data_prep.schema import Key
 from eval.driver import BEAT_SECONDS
+from eval.engine import EARLY, SPARE
 from eval.pulse import Pulse
 from eval.scheduler import Scheduler
 
@@ -71,14 +73,14 @@ class FakeEngine:
         self.gpu = gpu
         self.now = self.steps = self.held = self.stall = 0.0
         self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last
-        self.waiting: list[tuple[tuple[int, int], Key, float, float]] = []  # rank, length, tokens made
-        self.ranks: dict[Key, tuple[int, int]] = {}  # priority and place in the order of coming
+        self.waiting: list[tuple[tuple[float, int], Key, float, float]] = []  # rank, length, tokens made
+        self.came: dict[Key, tuple[bool, int]] = {}  # whether it was late, and its place in the order of coming
         self.ends: list[tuple[float, Key]] = []
 
-    def submit(self, key: Key, length: float, priority: int = 0) -> None:
+    def submit(self, key: Key, length: float, late: bool = False) -> None:
         """Takes a rollout, at once or into its own queue."""
-        self.ranks[key] = priority, len(self.ranks)
-        heapq.heappush(self.waiting, (self.ranks[key], key, length, 0.0))
+        self.came[key] = late, len(self.came)
+        self._wait(key, length, 0.0)
         self._admit()
 
     def tokens(self, key: Key) -> float:
@@ -107,14 +109,13 @@ class FakeEngine:
             _, key = heapq.heappop(self.ends)
             ended.append((key, self._remove(key)))
         if not ended and len(self.running) > 1 and self.held >= self.gpu.cache - 1e-3:
-            key = max(self.running, key=self.ranks.__getitem__)
+            key = max(self.running, key=lambda key: self._rank(key, self.tokens(key)))
             length = self.running[key][1] - self.running[key][0]
             made = self._remove(key)
             self.ends = [end for end in self.ends if end[1] != key]
             heapq.heapify(self.ends)
-            heapq.heappush(self.waiting, (self.ranks[key], key, length, made))
-        elif ended:
-            self._admit()
+            self._wait(key, length, made)
+        self._admit()
         return ended
 
     def _seconds(self, steps: float) -> float:
@@ -132,6 +133,14 @@ class FakeEngine:
     def _growth(self) -> float:
         return self.gpu.read * len(self.running) / 2
 
+    def _rank(self, key: Key, made: float) -> tuple[float, int]:
+        """The highest waits."""
+        late, place = self.came[key]
+        return made if late else EARLY, place
+
+    def _wait(self, key: Key, length: float, made: float) -> None:
+        heapq.heappush(self.waiting, (self._rank(key, made), key, length, made))
+
     def _remove(self, key: Key) -> float:
         begun, _ = self.running.pop(key)
         self.held -= PROMPT + self.steps - begun
@@ -140,7 +149,7 @@ class FakeEngine:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < CONCURRENCY:
             _, key, length, made = self.waiting[0]
-            if self.running and self.held + PROMPT + made > 0.99 * self.gpu.cache:
+            if self.running and self.held + PROMPT + made > (1 - SPARE) * self.gpu.cache:
                 return
             heapq.heappop(self.waiting)
             self.running[key] = (self.steps - made, self.steps - made + length)
@@ -187,10 +196,10 @@ def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
             pulse.finish(name, key, round(tokens), now)
 
     while not scheduler.done:
-        for name, key, priority in scheduler.assign():
+        for name, key, late in scheduler.assign():
             finish(name, fakes[name].advance(now))
             pulse.ask(name, key, now)
-            fakes[name].submit(key, lengths[key], priority)
+            fakes[name].submit(key, lengths[key], late)
             plan(name)
         at, name = events[0]
         if at > beat:

@@ -37,7 +37,7 @@ class Victim:
     async def beat(self) -> dict[Key, int]:
         return {}
 
-    async def generate(self, key: Key, prompt: list[int], seed: int, priority: int) -> dict[str, Any]:
+    async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
         await asyncio.sleep(0.02)
         mark = self.folder / "_".join(map(str, key))
         harm = self.harm.get(key)

@@ -3,39 +3,77 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from data_prep.ray_session import ray_session
 from eval import engine
 from eval.fleet import creator
 from tests.conftest import Line
 
-ROLLOUTS, TOKENS, PROMPT = 8, 250, [5] * 8
+ROLLOUTS, TOKENS, PROMPT = 8, 1000, [5] * 8
+EARLY, LATE, BOTH = [False] * ROLLOUTS, [True] * ROLLOUTS, [False, True] * (ROLLOUTS // 2)
 
 
-def test_what_waits_for_room_says_the_same_and_the_most_urgent_never_waits(line: Line, tmp_path: Path) -> None:
+def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(line: Line, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
     model = line.export()
+    config = AutoConfig.from_pretrained(model)
+    config.max_position_embeddings = TOKENS + len(PROMPT)
     arguments = engine.arguments(
-        AutoConfig.from_pretrained(model), model=str(model), revision=None, tokenizer=model, dtype="float32",
-        device="cpu", tensor_parallel=1, concurrency=ROLLOUTS, context=TOKENS + len(PROMPT),
+        config, model=str(model), revision=None, tokenizer=model, dtype="float32", device="cpu", tensor_parallel=1,
+        concurrency=ROLLOUTS, context=TOKENS + len(PROMPT),
     )  # fmt: skip
+    arguments["block_size"] = 32
     sampling = {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True}
-    room = arguments["kv_cache_memory_bytes"]
-    answers: list[list[dict[str, Any]]] = []
-    with ray_session(cpus=2) as ray:
-        actors = [
-            creator(
-                ray, "cpu", 1, 1, lambda name: tmp_path / name, arguments | {"kv_cache_memory_bytes": size}, sampling
-            )(f"engine-{size}")
-            for size in (room, room * 2 // 5)
-        ]
-        capacities = ray.get([actor.start.remote() for actor in actors])
-        assert capacities[1] < ROLLOUTS * (len(PROMPT) + TOKENS) < capacities[0]
-        for actor in actors:
-            asked = [actor.generate.remote(("s", "p", k), PROMPT, k, -k) for k in range(ROLLOUTS)]
-            answers.append(ray.get(asked))
-    ample, tight = answers
-    assert [answer["text"] for answer in tight] == [answer["text"] for answer in ample]
-    assert len({answer["text"] for answer in ample}) == ROLLOUTS
-    seconds = [answer["seconds"] for answer in tight]
-    assert max(seconds[-3:]) < min(seconds[:3])
+    ample, tight = (arguments["kv_cache_memory_bytes"] * fifths // 5 for fifths in (5, 2))
+
+    with ray_session(cpus=1) as ray:
+
+        def start(room: int) -> tuple[Any, int]:
+            log = tmp_path / f"engine-{room}.log"
+            create = creator(
+                ray, "cpu", 1, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling
+            )
+            actor = create("engine")
+            return actor, ray.get(actor.start.remote())
+
+        def ask(actor: Any, late: list[bool]) -> tuple[list[str], list[float], list[int]]:
+            """Texts, seconds, and the tokens that the others had when the first one ended."""
+            asked = [actor.generate.remote(("s", "p", k), PROMPT, k, late[k]) for k in range(ROLLOUTS)]
+            ray.wait(asked)
+            others = ray.get(actor.beat.remote())
+            answers = ray.get(asked)
+            return [a["text"] for a in answers], [a["seconds"] for a in answers], sorted(others.values())
+
+        actor, capacity = start(ample)
+        assert capacity >= ROLLOUTS * (len(PROMPT) + TOKENS)
+        texts, *_ = ask(actor, EARLY)
+        assert len(set(texts)) == ROLLOUTS
+        ray.kill(actor)
+
+        actor, capacity = start(tight)
+        assert capacity < ROLLOUTS * (len(PROMPT) + TOKENS) / 2
+        stock, _, left_behind = ask(actor, EARLY)
+        turns, _, together = ask(actor, LATE)
+        mixed, seconds, _ = ask(actor, BOTH)
+    assert stock == turns == mixed == texts
+    assert left_behind[0] < TOKENS / 2 and together[0] > TOKENS * 3 / 4
+    assert max(seconds[1::2]) < min(seconds[0::2])
+
+
+@pytest.mark.parametrize(("device", "stock"), [("cpu", "Scheduler"), ("cuda", "AsyncScheduler")])
+def test_the_scheduler_is_the_one_that_vllm_takes_there(device: str, stock: str) -> None:
+    """vLLM lets a scheduler plan ahead only where it is asked for, and one that plans ahead has to be asked for it."""
+    from transformers import Qwen3Config
+    from vllm.config import SchedulerConfig
+
+    arguments = engine.arguments(
+        Qwen3Config(), model="m", revision=None, tokenizer=Path("t"), dtype="auto", device=device, tensor_parallel=1,
+        concurrency=4, context=64,
+    )  # fmt: skip
+    names = ("scheduler_cls", "async_scheduling", "watermark")
+    config = SchedulerConfig.default_factory(**{name: arguments[name] for name in names})
+    ours = config.get_scheduler_cls()
+    config.scheduler_cls = None
+    assert config.get_scheduler_cls().__name__ == stock and issubclass(ours, config.get_scheduler_cls())

@@ -12,7 +12,7 @@ from data_prep.schema import Key
 from eval import pulse
 from eval.fleet import placement
 from eval.pulse import Pulse
-from eval.scheduler import LATEST_FIRST, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
+from eval.scheduler import LATE, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
 from tests.bench import decode
 
 BUDGET = 100
@@ -127,21 +127,21 @@ def test_after_two_deaths_a_suspect_is_alone_until_it_has_passed_where_its_engin
     assert scheduler.done
 
 
-def test_in_file_order_while_much_is_left_and_in_the_end_the_last_started_is_the_most_urgent() -> None:
+def test_in_file_order_while_much_is_left_and_what_starts_in_the_end_is_late() -> None:
     todo = tasks(3, 4)
     scheduler = Scheduler(todo, [], BUDGET, concurrency=2)
     scheduler.join("a", 10**6)
-    given: list[tuple[Key, int]] = []
+    given: list[tuple[Key, bool]] = []
     for ended in range(len(todo)):
-        given += [(key, priority) for _, key, priority in scheduler.assign()]
+        given += [(key, late) for _, key, late in scheduler.assign()]
         scheduler.finish(given[ended][0], 50)
     assert scheduler.done
     # One is still running whenever the next starts.
     ordered = len(todo) - (int(2 * LONGEST_FIRST) - 1)
     assert [key for key, _ in given[:ordered]] == list(todo)[:ordered]
     assert given[ordered][0] == ("s", "2", 0)  # a pilot
-    late = int(2 * LATEST_FIRST) - 1
-    assert [priority for _, priority in given] == [0] * (len(todo) - late) + [-1 - i for i in range(late)]
+    ends = int(2 * LATE) - 1
+    assert [late for _, late in given] == [False] * (len(todo) - ends) + [True] * ends
 
 
 def test_pilots_then_the_longest_expected_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +169,14 @@ def test_what_was_done_before_counts(room: int, order: list[str]) -> None:
     assert [key[1] for _, key, _ in scheduler.assign()] == order
 
 
-def test_all_that_fits_at_once_is_dealt_out_evenly_and_none_is_more_urgent() -> None:
+def test_all_that_fits_at_once_is_dealt_out_evenly_and_late() -> None:
     names = ["a", "b", "c"]
     scheduler = Scheduler(tasks(5, 4), [], BUDGET, concurrency=7)
     for name in names:
         scheduler.join(name, 10**6)
     given = list(scheduler.assign())
     assert [(name, key) for name, key, _ in given] == list(zip(cycle(names), tasks(5, 4), strict=False))
-    assert len({priority for _, _, priority in given}) == 1
+    assert all(late for _, _, late in given)
 
 
 def test_engines_share_the_work_and_the_problems() -> None:

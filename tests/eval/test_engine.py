@@ -32,9 +32,7 @@ def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(line: Line, 
 
         def start(room: int) -> tuple[Any, int]:
             log = tmp_path / f"engine-{room}.log"
-            create = creator(
-                ray, "cpu", 1, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling
-            )
+            create = creator(ray, "cpu", 1, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling)
             actor = create("engine")
             return actor, ray.get(actor.start.remote())
 

@@ -18,8 +18,8 @@ NF4 = "nf4"
 """As a dtype: weights that bitsandbytes rounds to 4 bits as they are loaded, on a GPU."""
 STRIDE = 32
 """Tokens of a rollout between two counts of them."""
-LATE, EARLY = 0, 1 << 30
-"""vLLM's priorities that rollouts come with; the highest waits when the cache is full."""
+EARLY = 1 << 30
+"""vLLM's priority of a rollout that is not late; a late one's is its tokens. The highest waits when a cache is full."""
 SPARE = 0.02
 """Share of the cache that stays free when a rollout goes on after it has waited."""
 
@@ -65,7 +65,7 @@ class Engine:
         begin = time.monotonic()
         params = SamplingParams(seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling)
         request = "/".join(map(str, key))
-        priority = LATE if late else EARLY
+        priority = 0 if late else EARLY
         self.tokens[key] = 0
         try:
             async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request, priority=priority):

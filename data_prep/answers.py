@@ -40,13 +40,15 @@ _IN_WORDS = re.compile(
     r"(?P<before>(?:(?:[a-zA-Z]|[A-Z]{2,4})(?:_\{?[a-zA-Z0-9]+\}?|\([a-zA-Z0-9]+\))?|[a-w](?: ?\+ ?[a-w])+) ?="
     r"|[a-zA-Z]{2,}(?: [a-zA-Z]+)*(?: ?[:=] ?| ))? ?"
     r"(?P<number>[+-]? ?(?:\\frac\{-?[0-9]+\}\{[0-9]+\}|[0-9.][0-9,.]*(?:/[0-9]+)?))"
-    r"(?P<after>(?:(?: +[a-zA-Z]{4,}| *(?:[ckm]m|kg|ft|in|mi|mph|sq)(?![a-zA-Z]))(?: ?\^\{?[0-9]\}?)?(?:/[a-z]+)?)*)"
+    r"(?P<after>(?:(?: +[a-zA-Z]{4,}| *(?<![a-zA-Z])(?:[ckm]m|kg|ft|in|mi|mph|sq|min|hrs?|lbs?)(?![a-zA-Z]))"
+    r"(?: ?\^\{?[0-9]\}?)?(?:/[a-z]+)?)*)"
 )
 # With one of these beside it, a number is another number, or none.
 _MEANING = re.compile(
     r"\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about|mod|base|squared|cubed"
-    r"|half|halves|thirds|quarters|fourths|fifths|tenths|dozen|hundred|thousand|[a-z]*illion"
-    r"|factorial|sqrt|log|sin|cos|tan|alpha|beta|gamma|theta|infinity)\b",
+    r"|half|halves|thirds|quarters|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
+    r"|(?:dozen|hundred|thousand|[a-z]*illion)s?"
+    r"|factorial|sqrt|log|ln|max|sin|cos|tan|alpha|beta|gamma|theta|infinity)\b",
     re.IGNORECASE,
 )
 
@@ -163,8 +165,8 @@ def normalise(answer: str) -> str:
 
 
 def is_exact(extracted: str | None, gold: str) -> bool:
-    """True when the two answers have the same canonical spelling. No answer is never right."""
-    return extracted is not None and normalise(extracted) == normalise(gold)
+    """True when the two answers have the same canonical spelling. No answer is never right, nor is an empty one."""
+    return extracted is not None and normalise(extracted) == normalise(gold) != ""
 
 
 def _spell(number: re.Match[str]) -> str:

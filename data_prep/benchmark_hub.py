@@ -40,6 +40,8 @@ def fetch(folder: Path, name: str) -> str:
 
     Raises ValueError when the set is not known here, the hub does not give it, or it is not the benchmark.
     """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
     from httpx import HTTPError
     from huggingface_hub import HfApi
 
@@ -52,10 +54,8 @@ def fetch(folder: Path, name: str) -> str:
     try:
         commit = HfApi().dataset_info(source.name, revision=pinned).sha
         assert commit is not None
-        from datasets import load_dataset
-
         rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
-    except (OSError, ValueError, HTTPError) as e:
+    except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
         raise ValueError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e
     path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)

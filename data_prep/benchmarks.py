@@ -22,6 +22,11 @@ ANSWERS = {
 }
 """What an answer of these sets looks like."""
 ANYTHING = re.compile(r"(?s).*\S.*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+TOTAL = "total"
+"""What results call all sets together; no set has that name."""
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""A set's: it stands in paths and tables."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,38 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
     """The problems of each set in file order; the first ``limit`` of each set, or all for None. A name of ``sets``
     may be a suite's.
 
-    Raises ValueError naming the place and the remedy for a missing or empty file, a missing or non-text
-    key, an id used twice, or a count or an answer that is not the benchmark's.
+    Raises ValueError naming the place and the remedy for a missing file, as ``load_file`` does, and for a count or
+    an answer that is not the benchmark's.
     """
     if not sets or len(set(sets)) < len(sets):
         raise ValueError(f"eval.sets={sets} must name at least one set, and each once")
     if limit is not None and limit < 1:
         raise ValueError(f"eval.limit must be positive or null, not {limit}")
     return [problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]]
+
+
+def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
+    """The problems of one file in its order, as those of the set ``name``.
+
+    Raises ValueError naming the place and the remedy for an empty file, a missing, blank or non-text key, a lone
+    surrogate, an id used twice, or an answer that does not match ``answers``.
+    """
+    problems: dict[str, Problem] = {}
+    for number, value in text_fields(path, keys := ("id", "problem", "answer")):
+        if broken := [key for key in keys if _SURROGATE.search(value[key])]:
+            raise ValueError(
+                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: mend or remove that line"
+            )
+        if blank := [key for key in ("id", "problem") if not value[key].strip()]:
+            raise ValueError(f"{path}, line {number}: {blank[0]} is blank")
+        if value["id"] in problems:
+            raise ValueError(f"{path}, line {number}: id {value['id']!r} is used twice")
+        problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
+        if not answers.fullmatch(value["answer"]):
+            raise ValueError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
+    if not problems:
+        raise ValueError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
+    return list(problems.values())
 
 
 def write_problems(path: Path, problems: list[Problem]) -> None:
@@ -109,21 +138,13 @@ def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[s
 
 
 def _load_set(path: Path, name: str) -> list[Problem]:
-    problems: dict[str, Problem] = {}
-    for number, value in text_fields(path, ("id", "problem", "answer")):
-        if value["id"] in problems:
-            raise ValueError(f"{path}, line {number}: id {value['id']!r} is used twice")
-        problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
-        if not ANSWERS.get(name, ANYTHING).fullmatch(value["answer"]):
-            raise ValueError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
-    if not problems:
-        raise ValueError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
+    problems = load_file(path, name, ANSWERS.get(name, ANYTHING))
     if len(problems) != EXPECTED.get(name, len(problems)):
         raise ValueError(
             f"{path} has {len(problems)} problems, but {name} has {EXPECTED[name]}: "
             "complete the file (eval.limit takes the first ones), or give your own set another name"
         )
-    return list(problems.values())
+    return problems
 
 
 def _suite(name: str) -> Suite:
@@ -131,6 +152,11 @@ def _suite(name: str) -> Suite:
 
 
 def _file(folder: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name) or name == TOTAL:
+        raise ValueError(
+            f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' and is not {TOTAL!r}: "
+            "rename its file"
+        )
     path = folder / f"{name}.jsonl"
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR")

@@ -64,7 +64,7 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 value = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            except (ValueError, RecursionError) as e:  # also an integer of too many digits
                 raise ValueError(f"{path}, line {number}: not valid JSON ({e})") from e
             if not isinstance(value, dict):
                 raise ValueError(f"{path}, line {number}: expected an object, found {type(value).__name__}")

@@ -6,7 +6,7 @@ import re
 
 from data_prep.answers import normalise, visible
 
-_NUMBER = r"(-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\$?\.[0-9]+)"
+_NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
 _STATED = re.compile(rf"answer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}{_NUMBER}", re.IGNORECASE)
 _ANY = re.compile(rf"(?<![0-9.]){_NUMBER}")
 

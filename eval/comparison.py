@@ -78,6 +78,16 @@ def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
     return [c for c in found if c.sft] or found
 
 
+def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
+    """Evaluations of the same step under other settings than those of ``compared``, the newest first."""
+    step = compared.known.step
+    if step < 0:
+        found = [Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group]
+    else:
+        found = of_step(run, step, partial)
+    return [c for c in found if c.known.folder != compared.known.folder]
+
+
 def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> list[list[str]]:
     """Titles, then a line a set: base, SFT and improvement in percent pass@1; then the other accuracies of all.
 

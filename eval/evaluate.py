@@ -86,7 +86,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         _judge(folder, problems, planned.settings)
         # Of this call: an evaluation that was continued took longer, and has more rollouts.
         used = {"device": config.device, "devices": engines * config.eval.tensor_parallel, "timed_rollouts": made}
-        _complete(folder, wall_seconds=round(time.monotonic() - begin, 1), **used)
+        _complete(folder, versions=provenance.versions(), wall_seconds=round(time.monotonic() - begin, 1), **used)
     return folder
 
 
@@ -102,7 +102,7 @@ def regrade(folder: Path) -> Path:
     with writer(folder / "lock"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS))
-        _complete(folder)
+        _complete(folder, graded_with=provenance.versions())
     return folder
 
 
@@ -111,11 +111,11 @@ def _judge(folder: Path, problems: list[Problem], settings: dict[str, Any]) -> N
     metrics.write_metrics(folder, problems, settings["rollouts"], settings["max_tokens"])
 
 
-def _complete(folder: Path, **facts: float | str) -> None:
+def _complete(folder: Path, **facts: Any) -> None:
     before = read_json(folder / MANIFEST) if is_complete(folder) else {}
     names = (SETTINGS, PROBLEMS, ledger.ROLLOUTS, ledger.GRADES, metrics.METRICS)
     hashes = {name: sha256_file(folder / name) for name in names}
-    write_json(folder / MANIFEST, before | {"files": hashes, "versions": provenance.versions()} | facts)
+    write_json(folder / MANIFEST, before | {"files": hashes} | facts)
 
 
 def suite(sets: list[str]) -> str:

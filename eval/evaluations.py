@@ -63,13 +63,18 @@ class Evaluation:
 
     @cached_property
     def rollouts(self) -> dict[Key, Rollout]:
-        return ledger.read(self.folder / ledger.ROLLOUTS, growing=self.is_partial)
+        rollouts = ledger.read(self.folder / ledger.ROLLOUTS, growing=self.is_partial)
+        remedy = f"delete {self.folder / MANIFEST} and run the same warmstart eval again, which makes what is missing"
+        self._check_whole(rollouts, ledger.ROLLOUTS, remedy)
+        return rollouts
 
     @cached_property
     def grades(self) -> dict[Key, Grade]:
         """As they are on disk; those of a partial evaluation are made here and not written."""
         if not self.is_partial:
-            return ledger.read_grades(self.folder / ledger.GRADES)
+            there = ledger.read_grades(self.folder / ledger.GRADES)
+            self._check_whole(there, ledger.GRADES, self._regrade)
+            return there
         grades = grading.grade(self.rollouts.values(), self.problems, self.settings["answer_style"])
         return {grade.key: grade for grade in grades}
 
@@ -77,9 +82,21 @@ class Evaluation:
     def figures(self) -> dict[str, dict[str, Any]]:
         """As :func:`eval.metrics.summarise` made them."""
         if not self.is_partial:
+            if not (self.folder / METRICS).exists():
+                raise ValueError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
             return read_json(self.folder / METRICS)
         budget = self.settings["max_tokens"]
         return metrics.summarise(self.problems, self.rollouts, self.grades, self.n, budget, partial=True)
+
+    @property
+    def _regrade(self) -> str:
+        return f"warmstart grade {self.folder} writes it anew"
+
+    def _check_whole(self, records: Mapping[Key, Any], name: str, remedy: str) -> None:
+        wanted = {(p.set, p.id, k) for p in self.problems for k in range(self.n)}
+        if not self.is_partial and records.keys() != wanted:
+            there = f"{len(wanted & records.keys()):,} of {len(wanted):,} rollouts"
+            raise ValueError(f"{self.folder / name} is damaged ({there}): {remedy}")
 
     @cached_property
     def values(self) -> Mapping[str, Values]:
@@ -96,7 +113,9 @@ class Evaluation:
 
 
 def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
-    """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool."""
+    """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool.
+
+    Of two of one step, which was exported twice, the newer one is taken."""
     found: dict[str, dict[int, Evaluation]] = {}
     for folder in run.evaluations:
         if is_complete(folder) or (partial and has_begun(folder)):
@@ -104,7 +123,8 @@ def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
             if RL_POOL in evaluation.settings["benchmarks"]:
                 continue
             same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
-            found.setdefault(same, {})[evaluation.step] = evaluation
+            group = found.setdefault(same, {})
+            group[evaluation.step] = max(evaluation, group.get(evaluation.step, evaluation), key=lambda e: e.age)
     return list(found.values())
 
 

@@ -90,7 +90,7 @@ def grade_file(path: Path) -> Path:
 
     Writes ``<stem>.grades.jsonl`` beside it, a line ``{"id", "state", "extracted", "exact", "verified"}``
     each, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each
-    with its ``gold``. Raises ValueError naming file and line for a broken line; nothing is written then.
+    with its ``gold``. Raises ValueError naming file and line for a broken line, or no line; nothing is written then.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
@@ -101,6 +101,8 @@ def grade_file(path: Path) -> Path:
             raise ValueError(f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}")
         names.append(value["id"])
         texts.append((value["text"], finish, value["gold"]))
+    if not names:
+        raise ValueError(f"{path} is empty: give a file of {{id, gold, text}} lines")
     fields = ("id", "state", "extracted", "exact", "verified")
     lines = [
         dict(zip(fields, (name, *values), strict=True)) for name, values in zip(names, _judgements(texts), strict=True)
@@ -146,10 +148,14 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["math_verify", __name__])
     workers = min(len(asked), len(os.sched_getaffinity(0)))
-    with ProcessPool(max_workers=workers, initializer=_limit, context=context) as pool:
+    pool = ProcessPool(max_workers=workers, initializer=_limit, context=context)
+    try:
         futures = {pair: pool.schedule(_judge, args=pair, timeout=WALL_SECONDS) for pair in asked}
         for pair, future in futures.items():
             opinions[pair] = UNJUDGED if future.exception() else future.result()
+    finally:  # interrupted, what is left is not waited for
+        pool.stop()
+        pool.join()
     return opinions
 
 
@@ -161,17 +167,25 @@ def _judgements(
     texts: list[tuple[str, str, str]], style: str = "boxed"
 ) -> list[tuple[str, str | None, bool, bool | str]]:
     """(state, extracted, exact, verified) of each (text, finish reason, gold)."""
-    pairs = [(_window(text), gold) for text, _, gold in texts]
+    found = [EXTRACTORS[style](text, finish) for text, finish, _ in texts]
+    pairs = [
+        (_boxed(extracted) if state == "boxed" and extracted else _window(text), gold)
+        for (state, extracted), (text, _, gold) in zip(found, texts, strict=True)
+    ]
     opinions = verify(pairs)
-    judged = []
-    for (text, finish, gold), pair in zip(texts, pairs, strict=True):
-        state, extracted = EXTRACTORS[style](text, finish)
-        judged.append((state, extracted, is_exact(extracted, gold), opinions[pair]))
-    return judged
+    return [
+        (state, extracted, is_exact(extracted, pair[1]), opinions[pair])
+        for (state, extracted), pair in zip(found, pairs, strict=True)
+    ]
+
+
+def _boxed(extracted: str) -> str:
+    """What math-verify is given where a box counts: that one alone, for it would take several as one list."""
+    return f"\\boxed{{{extracted[-WINDOW:]}}}"
 
 
 def _window(text: str) -> str:
-    """What math-verify is given: the end of the visible part, or what stands around its last box if that is earlier.
+    """What it is given else: the end of the visible part, or what stands around its last box if that is earlier.
 
     Nothing when the think block never closes: there is no answer to judge.
     """

@@ -78,17 +78,18 @@ def difference(sets: Sets) -> Difference:
 
     The paired t-test with a stratified sample's variance (as Miller, Adding Error Bars to Evals, 2024, section 4.2,
     has it with normal quantiles). Where fewer than ``FEW_CHANGES`` problems have another difference than the most
-    frequent one, which t cannot judge, it is :func:`_gaffke`'s.
+    frequent one, or none has another than the rest of its set, which t cannot judge, it is :func:`_gaffke`'s.
     """
     from scipy.special import stdtr, stdtrit
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean = float(values.mean())
-    if len(values) - np.unique(values, return_counts=True)[1].max() < FEW_CHANGES:
+    variance, freedom = _variance(sets)
+    # Within sets: what changed may have changed throughout one.
+    if len(values) - np.unique(values, return_counts=True)[1].max() < FEW_CHANGES or variance == 0:
         lows, highs = _gaffke(values, -1.0, 1.0)
         p = 2 * min((lows <= 0).mean(), (highs >= 0).mean())
         return Difference(mean, *_tails(lows, highs), min(1.0, float(p)), GAFFKE)
-    variance, freedom = _variance(sets)
     error = float(np.sqrt(variance))
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     p = float(2 * stdtr(freedom, -abs(mean) / error))

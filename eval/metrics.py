@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from data_prep import benchmarks
 from data_prep.answers import normalise
 from data_prep.files import write_json
 from data_prep.schema import ANSWERED, UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from eval import ledger
 from eval.repetition import identical, is_repeating
 
-TOTAL = "total"
+TOTAL = benchmarks.TOTAL
 METRICS = "metrics.json"
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 PUBLISHED_CAP = 16_384

@@ -112,9 +112,9 @@ def _titles(r: dict[str, Any]) -> list[str]:
         "problems solved now and then",
         f"problems always solved ({n}/{n})",
         f"groups of {r['group']} that teach",
-        f"pass@1 → pass@{n}",
+        f"pass@1 → pass@{len(r['pass@k'])}",
         "gain from twice the rollouts",
-        "answers in their form",
+        "answers in their form, of rollouts within the budget",
         "rollouts that end themselves",
         "tokens: median, 99 %, budget",
         f"budget that leaves {KEPT:.0%} of the accuracy",
@@ -163,8 +163,8 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
 
 def _faults(r: dict[str, Any]) -> Iterator[str]:
     if r["answered"] is None or r["answered"] < ANSWER_RATE:
-        rate = "no rollout comes" if r["answered"] is None else f"only {r['answered']:.0%} of the rollouts come"
-        yield f"{rate} to an answer in its form; without it no reward, however good the reasoning. Train longer."
+        rate = "no rollout" if r["answered"] is None else f"only {r['answered']:.0%} of the rollouts within the budget"
+        yield f"{rate} came to an answer in its form; without it no reward, however good the reasoning. Train longer."
     if r["stopped"] < STOPPED:
         yield (
             f"{1 - r['stopped']:.0%} of the rollouts run into the budget of {r['budget']:,} tokens: RL pays for them "

@@ -64,6 +64,12 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         if table := facts.milestones(steps, (config.reference or {}).get("loss")):
             sections.append(table)
     sections += ["## Cost", costs.table(costs.costs(run, [e.folder for e in compared.both if is_complete(e.folder)]))]
+    for other in comparison.others(run, compared, partial):
+        sections += [
+            f"## Also evaluated: {', '.join(other.known.settings['benchmarks'])}",
+            comparison.table(comparison.headline(other, config.reference)),
+            f"Protocol: {comparison.protocol(other.known)}.",
+        ]
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     sections += ["## Provenance", facts.provenance_table(run, dataset, compared.both)]
     write_text(run.report, "\n\n".join(sections) + "\n")

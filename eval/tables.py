@@ -26,9 +26,10 @@ def pass_at_k(compared: Comparison) -> str:
 
 
 def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
-    """pass@1 were longer rollouts wrong, for eight budgets and for ``PUBLISHED_CAP``; published figures beside."""
+    """pass@1 were longer rollouts wrong, for every second budget up to the whole one, and for ``PUBLISHED_CAP``;
+    published figures beside."""
     budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
-    columns = sorted({*budgets[1::2], *({PUBLISHED_CAP} & {*budgets})})
+    columns = sorted({*budgets[::-2], *({PUBLISHED_CAP} & {*budgets})})
     lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in columns)]], []
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
@@ -137,7 +138,7 @@ def _disagreement(grade: Grade, gold: str) -> list[str]:
 
 
 def _code(text: str, longest: int = 60) -> str:
-    """A model's text as code in a cell, which it cannot leave."""
-    flat = " ".join(text.split())
+    """A model's text as code in a cell, which it cannot leave; what does not print is shown as U+FFFD."""
+    flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     flat = flat[: longest - 1] + "…" if len(flat) > longest else flat
     return "`" + flat.replace("`", "'").replace("|", "\\|") + "`" if flat else "(empty)"

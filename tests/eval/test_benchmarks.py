@@ -33,12 +33,21 @@ def test_loads_sets_in_order(tmp_path: Path) -> None:
         ([problem(answer=2)], r"line 1: answer must be text, not 2"),
         ([problem(), problem()], r"line 2: id 'a/1' is used twice"),
         ([[1]], "line 1: expected an object"),
+        ([problem(problem=" \n")], "line 1: problem is blank"),
+        ([problem(""), problem()], "line 1: id is blank"),
+        ([problem(problem="\ud800")], "line 1: problem has a lone surrogate"),
     ],
 )
 def test_bad_file(tmp_path: Path, lines: list[Any], message: str) -> None:
     write(tmp_path, "bad", lines)
     with pytest.raises(ValueError, match=message):
         load(tmp_path, ["bad"], None)
+
+
+@pytest.mark.parametrize("name", ["total", "a|b", "../x", "a/b", "a+b", "-", ""])
+def test_a_name_that_would_not_stand_in_a_path_or_a_table(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot name a set.*rename its file"):
+        load(tmp_path, [name], None)
 
 
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:

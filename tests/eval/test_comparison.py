@@ -1,15 +1,18 @@
 """Evaluations read back and set beside each other: report tables, partial views, what hostile text cannot do."""
 
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from data_prep.files import MANIFEST
 from data_prep.schema import Grade, Problem
 from eval import comparison, ledger, report, tables
 from eval.evaluations import BASE
-from eval.metrics import TOTAL
+from eval.metrics import METRICS, TOTAL
 from tests.eval.runs import empty_run, evaluation
 from trainer import config as configs
 from trainer.rundir import Run
@@ -124,3 +127,59 @@ def test_a_shorter_budget_takes_the_answers_of_longer_rollouts_away(run: Run) ->
     wrong_first = {key: replace(g, extracted="x", exact=False) for key, g in known.grades.items() if key[2] < 2}
     known.grades.update(wrong_first)
     assert {*known.values_within(250)["maj@4"].values()} == {0.0}
+
+
+@pytest.mark.parametrize("later", [9, -9])
+def test_a_step_that_was_exported_twice_has_its_newer_evaluation(run: Run, later: float) -> None:
+    """Whatever the hashes in the folders' names are."""
+    one = evaluation(run, "step_7", {"a": 4}, base)
+    other = shutil.copytree(one, one.with_name(f"{one.name}0"))
+    moment = (one / MANIFEST).stat().st_mtime + later
+    os.utime(other / MANIFEST, (moment, moment))
+    assert comparison.newest(run).known.folder == (other if later > 0 else one)
+
+
+def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
+    for label, answer in ((BASE, base), ("step_7", sft)):
+        evaluation(run, label, {"aime2025": 10}, answer)
+    other = evaluation(run, "step_7", {"amc2023": 12}, sft)
+    os.utime(other / MANIFEST, (2e9, 2e9))
+    assert comparison.newest(run).known.folder == other
+    found = report.write(run, configs.read(run.config)).read_text()
+    first, also = found.split("## Also evaluated: aime2025")
+    assert "| aime2025 (10 problems) | 0.00 % [" in also and "aime2025 (10" not in first and "amc2023 (12" in first
+
+
+@pytest.mark.parametrize("budget", [32_768, 20_480, 40_000, 8_192])
+def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
+    evaluation(run, BASE, {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: budget - 1, max_tokens=budget)
+    titles, _, line = tables.by_budget(comparison.newest(run), None).splitlines()
+    assert titles.endswith(f" {budget:,} |") and line.endswith(" 100.00 |")
+    assert (" 16,384 |" in titles) == (budget > 16_384)
+
+
+@pytest.mark.parametrize(("name", "remedy"), [
+    (ledger.ROLLOUTS, "delete .*manifest.json and run the same warmstart eval again"),
+    (ledger.GRADES, "warmstart grade .* writes it anew"),
+    (METRICS, "warmstart grade .* writes it anew"),
+])  # fmt: skip
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_damaged_evaluation_is_named_with_its_remedy(run: Run, name: str, remedy: str, gone: bool) -> None:
+    path = evaluation(run, BASE, SETS, base) / name
+    if gone:
+        path.unlink()
+    elif name != METRICS:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-3]))
+    else:
+        return
+    with pytest.raises(ValueError, match=rf"damaged \((85|0) of 88 rollouts\): {remedy}|no metrics.json\): {remedy}"):
+        report.write(run, configs.read(run.config))
+
+
+def test_what_does_not_print_is_shown_as_such(run: Run) -> None:
+    folder = evaluation(run, BASE, SETS, base)
+    grades = ledger.read_grades(folder / ledger.GRADES)
+    hostile = Grade(("amc2023", "amc2023/0", 0), "boxed", "5\ud800\0\x1b[2J\u202e", False, True)
+    ledger.write_grades(folder / ledger.GRADES, (grades | {hostile.key: hostile}).values())
+    found = report.write(run, configs.read(run.config)).read_text()
+    assert "| `5\ufffd\ufffd\ufffd[2J\ufffd` |" in found

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from data_prep import benchmarks
-from data_prep.files import read_json, sha256_file
+from data_prep.files import read_json, sha256_file, write_json
 from data_prep.schema import Rollout
 from eval import evaluate as stage
 from eval import ledger
@@ -74,7 +74,10 @@ def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> Non
     folder = evaluate_filled(config, run)
     wrong = (folder / "rollouts.jsonl").read_text().replace("boxed{0}", "boxed{9}")
     (folder / "rollouts.jsonl").write_text(wrong)
+    made = read_json(folder / "manifest.json") | {"versions": {"vllm": "of another machine"}}
+    write_json(folder / "manifest.json", made)
     assert stage.regrade(folder) == folder
+    assert read_json(folder / "manifest.json")["versions"] == made["versions"]
     assert read_json(folder / "metrics.json")["total"]["pass@1"] == pytest.approx(2 / 3)
     assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(folder / "grades.jsonl")
     with pytest.raises(ValueError, match="no complete evaluation"):

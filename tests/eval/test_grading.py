@@ -1,7 +1,12 @@
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_prep.answers import grade_state, is_exact, normalise
@@ -18,6 +23,7 @@ from eval.grading import (
     summary,
     verify,
 )
+from tests.conftest import ROOT
 
 HOSTILE = {
     "tower": r"\boxed{10^{10^{10}}}",
@@ -175,6 +181,8 @@ def test_file(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "line 2: not valid JSON"),
+        pytest.param("[" * 100_000, "line 2: not valid JSON", id="deep"),
+        pytest.param('{"text": ' + "9" * 5_000 + "}", "line 2: not valid JSON", id="a long number"),
         ('{"id": "b", "gold": "7"}', "line 2: no key 'text'"),
         ('{"id": "b", "gold": 7, "text": ""}', "line 2: gold must be text"),
         ('{"id": "b", "gold": "7", "text": "", "finish_reason": "eos"}', "line 2: finish_reason"),
@@ -188,6 +196,38 @@ def test_broken_file(tmp_path: Path, line: str, message: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="does not exist"):
         grade_file(tmp_path / "none.jsonl")
+
+
+def test_an_empty_file_grades_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=r"mine\.jsonl is empty"):
+        grade_file(path)
+
+
+def test_the_opinion_is_on_the_box_that_counts(tmp_path: Path) -> None:
+    """math-verify alone takes several boxes as one list."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"id": text, "gold": gold, "text": text}) + "\n" for text, gold, _ in TRICKY))
+    graded = [json.loads(line) for line in grade_file(path).read_text().splitlines()]
+    assert [line["exact"] for line in graded] == [right for *_, right in TRICKY]
+    assert [line["extracted"] for line in graded if line["verified"] != line["exact"]] == [r"\text{The answer is } 16"]
+
+
+def test_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    towers = (f"\\boxed{{10^{{10^{{1{i:03}}}}}}}" for i in range(400))  # ten minutes of processor time
+    path.write_text("".join(json.dumps({"id": "a", "gold": "7", "text": tower}) + "\n" for tower in towers))
+    command = [sys.executable, "-m", "warmstart", "grade", str(path)]
+    with subprocess.Popen(command, cwd=ROOT) as grading:
+        workers: set[int] = set()
+        while len(workers) < 6:  # some were replaced, so judgements are made
+            workers |= {p.pid for p in psutil.Process(grading.pid).children(recursive=True)}
+            assert grading.poll() is None
+            time.sleep(0.1)
+        grading.send_signal(signal.SIGINT)
+        assert grading.wait(100) == 75
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("text", "gold", "right"), TRICKY)
@@ -234,34 +274,3 @@ def test_both_opinions_agree_on_ordinary_rollouts() -> None:
     grades = grade(rollouts, problems)
     assert [g.exact for g in grades] == [g.verified for g in grades]
     assert sum(g.exact for g in grades) == 40 * 6
-
-
-STATED = {
-    "<think>It is 5.</think>The answer is 72.": ("stated", True),
-    "Answer: **72**": ("stated", True),
-    "<think>The answer is 72.</think>I think 71, no, 70": ("last_number", False),
-    "<think>x</think>$70 and then 72": ("last_number", True),
-    "<think>The answer is 72": ("no_number", False),
-    "<think>x</think>No idea. \\boxed{}": ("no_number", False),
-}
-
-
-def test_the_other_answer_style_reads_stated_numbers() -> None:
-    problems = [Problem("p", "?", "72", "s")]
-    rollouts = [Rollout(("s", "p", k), 0, text, 9, "stop", "e", 1.0) for k, text in enumerate(STATED)]
-    judged = grade(rollouts, problems, "answer_is")
-    assert [(g.state, g.exact) for g in judged] == list(STATED.values())
-    assert not any(g.exact for g in grade(rollouts, problems))
-    cut = Rollout(("s", "p", 0), 0, "<think>x</think>so 72", 9, "length", "e", 1.0)
-    assert [(g.state, g.extracted) for g in grade([cut], problems, "answer_is")] == [("truncated", None)]
-
-
-def test_what_a_model_said_is_labelled_as_a_reader_does() -> None:
-    """Rollouts of ``qlora_tiny``, its sums in the style ``answer_is``, after a third of its training, read by eye."""
-    path = Path(__file__).with_name("stated_outputs.jsonl")
-    said = [json.loads(line) for line in path.read_text().splitlines()]
-    problems = [Problem(str(i), "?", line["answer"], "s") for i, line in enumerate(said)]
-    rollouts = [Rollout(("s", str(i), 0), 0, line["text"], 9, "stop", "e", 1.0) for i, line in enumerate(said)]
-    found = [(g.state, g.extracted, g.exact) for g in grade(rollouts, problems, "answer_is")]
-    assert found == [(line["state"], line["number"], line["right"]) for line in said]
-    assert {state for state, *_ in found} == {"stated", "last_number", "no_number"}

@@ -175,6 +175,13 @@ def test_differences_all_alike() -> None:
     assert not difference([[1.0] * 5]).is_told  # five coins that fall alike
 
 
+def test_differences_alike_within_each_set() -> None:
+    """All of one set and none of another: within sets there is no variance."""
+    found = difference([[0.0] * 30, [0.0] * 30, [1.0] * 40])
+    assert (found.mean, found.method) == (0.4, GAFFKE) and 0.2 < found.lower < 0.4 < found.upper < 0.6
+    assert found.is_told
+
+
 def test_verdict_and_p_value_are_one() -> None:
     random = np.random.default_rng(0)
     for size in (6, 12, 40):

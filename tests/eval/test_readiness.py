@@ -94,13 +94,16 @@ def test_a_budget_that_costs_next_to_no_accuracy(by_budget: list[Any], wanted: i
 
 ADVICE = {
     "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be mended first"),
-    "format": (["rrwbbwrw", "rwwwbwww"], "Mend first: only 81% of the rollouts come to an answer in its form"),
+    "format": (
+        ["rrwbbwrw", "rwwwbwww"],
+        "only 81% of the rollouts within the budget came to an answer in its form",
+    ),
     "ending": (["rrwtttrw", "rwwwwwww"], "Mend first: 19% of the rollouts run into the budget of 64 tokens"),
     "hard": (["w" * 8] * 9 + ["rwwwwwww"], "too hard: most groups would be all wrong"),
     "easy": (["r" * 8] * 9 + ["rwwwwwww"], "too easy: most groups would be all right"),
     "flat": (["w" * 8, "r" * 8], "there is little for RL to sharpen"),
     "one": (["w", "r"], "too few rollouts a problem to speak of groups"),
-    "cut": (["tttttttt"], "no rollout comes to an answer in its form"),
+    "cut": (["tttttttt"], "no rollout came to an answer in its form"),
 }
 
 

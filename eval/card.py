@@ -7,6 +7,7 @@ picture, which change with every evaluation while the model stays what it is.
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from data_prep import chat
 from data_prep.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
 from eval import comparison, evaluate, facts, limitations, usage
 from eval.comparison import BASE
+from eval.evaluations import RL_POOL
 from eval.metrics import TOTAL
 from trainer import config as configs
 from trainer import costs, metrics
@@ -156,10 +158,13 @@ class _Card:
         return "\n\n".join(parts)
 
     def _pending(self) -> list[str]:
-        """Evaluations that were begun or are missing."""
+        """Evaluations that were begun or are missing; RL's pool is none of them."""
         begun = {}
         for folder in self.run.evaluations:
-            label = folder.name.partition("@")[2].rpartition("-")[0]
+            suite, _, rest = folder.name.partition("@")
+            if RL_POOL in suite.split("+"):
+                continue
+            label = rest.rpartition("-")[0]
             if not is_complete(folder) and label in (BASE, f"step_{self.step}"):
                 begun[label] = f"{label}: `{folder.name}` has begun"
         missing = {
@@ -183,10 +188,10 @@ class _Card:
             [
                 "The tokenizer carries the chat template that the model was trained with; sampling and budget "
                 f"({sampling['max_tokens']:,} tokens, the reasoning included) are the evaluation's.",
-                f"```python\n{usage.transformers(model, problem, sampling)}```",
-                f"```python\n{usage.vllm(model, problem, sampling)}```",
+                _fenced(usage.transformers(model, problem, sampling), "python"),
+                _fenced(usage.vllm(model, problem, sampling), "python"),
                 f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks like this:",
-                f"```\n{chat.render(problem, usage.PATTERN)}\n```",
+                _fenced(chat.render(problem, usage.PATTERN)),
             ]
         )
 
@@ -219,6 +224,12 @@ class _Card:
             f"```bibtex\n@misc{{{self.name.lower()}-step{self.step}{inner}\n}}\n```\n\n"
             "Please cite the base model and the data as their authors ask."
         )
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A code block that nothing in the text ends."""
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _count(parameters: int) -> str:

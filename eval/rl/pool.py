@@ -41,8 +41,9 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     rules that the dataset was built by, of near-duplicates one stays, and of the rest ``count`` (``PROBLEMS``) are
     chosen by hash.
 
-    Raises ValueError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when no problem is
-    left, and when the run's pool was made of another ``file`` or with another ``count``.
+    Raises ValueError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when ``file`` is not
+    what ``benchmarks.load_file`` reads, when no problem is left, and when the run's pool was made of another ``file``
+    or with another ``count``.
     """
     folder = folder_of(run)
     if count is not None and count < 1:
@@ -110,8 +111,8 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
 
 
 def _read(file: Path) -> list[Problem]:
-    """The problems of a JSONL file, its name their set. Raises ValueError naming file and line of what is none."""
-    return benchmarks.load(file.parent, [file.stem], None)
+    """The problems of exactly that JSONL file, whatever its name, which is their set."""
+    return benchmarks.load_file(file, file.stem)
 
 
 def _evaluated(run: Run) -> list[Problem]:

@@ -15,17 +15,30 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep import benchmarks, chat, provenance, vocabulary
-from data_prep.files import MANIFEST, read_json, read_jsonl, sha256_file, whole_folder, write_json, write_text, writer
+from data_prep.files import (
+    MANIFEST,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    sha256_json,
+    whole_folder,
+    write_json,
+    write_text,
+    writer,
+)
 from data_prep.schema import Problem
 from data_prep.writing import HELD_OUT
 from eval import evaluate, evaluations
-from eval.evaluations import RL_POOL
+from eval.evaluations import RL_POOL, Evaluation
 from eval.metrics import TOTAL
 from eval.readiness import GROUP, enough, outcomes
 from eval.rl import grpo, pool, prompts
 from trainer import config as configs
 from trainer.identity import dataset_identity
 from trainer.rundir import Run, is_complete
+
+OWN = ("eval.sets", "eval.benchmarks")
+"""Keys that the preparation sets itself."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +60,21 @@ def prepare(
     file: Path | None = None,
     count: int | None = None,
 ) -> Prepared:
-    """Prepares RL from the export of ``step`` as far as it can; what is there already is kept.
+    """Prepares RL from the export of ``step`` as far as it can; what was made of the same files is kept.
 
     ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and budget are the
     pool's evaluation's: by default ``GROUP`` rollouts at temperature 1 and top-p 1, for which verl's policy gradient
     is exact, and the run's budget; ``overrides`` of mutable keys change them (``eval.rollouts=16``), and say where RL
     is meant to run (``cluster.nodes=1``).
 
-    Raises ValueError when the export or its dataset is not there, as ``pool.build`` does, and when too few problems
-    have right and wrong rollouts.
+    Raises ValueError when the export or its dataset is not there, when an override is of ``OWN``, as ``pool.build``
+    does, and when too few problems have right and wrong rollouts.
     """
     if config.data.answer_style != "boxed":
         raise ValueError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
     _check_same_dataset(run, config, step)
     folder = pool.folder_of(run)
+    _check_not_own(overrides, run, step)
     sampling = ["eval.limit=null", f"eval.rollouts={GROUP}", "eval.temperature=1.0", "eval.top_p=1.0"]
     given = [*sampling, *overrides, f"eval.benchmarks={folder}", f"eval.sets=[{RL_POOL}]"]
     words = list({word.partition("=")[0]: word for word in given}.values())
@@ -75,11 +89,13 @@ def prepare(
     known = f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
     if not is_complete(planned.folder):
         return Prepared(None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known)
-    target = run.rl / f"step_{step}-{configs.config_hash(probe)[:8]}"
+    origin = _origin(run, step, probe, planned)
+    target = run.rl / f"step_{step}-{sha256_json(origin)[:8]}"
     with writer(run.rl / "lock"):
         if not is_complete(target):
             with whole_folder(target) as partial:
-                write_json(partial / MANIFEST, _fill(partial, target, run, step, config, probe, planned))
+                filled = _fill(partial, target, run, step, config, probe, planned)
+                write_json(partial / MANIFEST, origin | filled)
     counts = read_json(target / MANIFEST)
     text = (
         f"{counts['mixed']:,} have right and wrong rollouts, {counts['in_sft']:,} of these also SFT rows; "
@@ -97,10 +113,32 @@ def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
         raise ValueError(f"step {step} was trained on another build of {config.data.name}: restore that, or train anew")
 
 
+def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
+    given = {override.partition("=")[0] for override in overrides}
+    if own := [key for key in OWN if key in given]:
+        raise ValueError(
+            f"{own[0]} cannot be set here: what is sampled is the run's pool ({pool.folder_of(run)}), which leaves out "
+            "every benchmark of the recipe and of the run's evaluations; choose its problems with --pool FILE, and "
+            f"evaluate benchmarks with warmstart eval {run.root} {step} {own[0]}=.."
+        )
+
+
+def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> dict[str, Any]:
+    """Everything that a preparation is made of."""
+    return {
+        "step": step,
+        "config": configs.config_hash(probe),
+        "model": sha256_file(run.export(step) / MANIFEST),
+        "pool": sha256_file(pool.folder_of(run) / MANIFEST),
+        # By its files: grading to the same end again makes no other start.
+        "evaluation": {planned.folder.name: read_json(planned.folder / MANIFEST)["files"]},
+    }
+
+
 def _fill(
     folder: Path, target: Path, run: Run, step: int, config: DictConfig, probe: DictConfig, planned: evaluate.Plan
 ) -> dict[str, Any]:
-    """Fills ``folder``, which becomes ``target``, but for the manifest, which is returned."""
+    """Fills ``folder``, which becomes ``target``, but for the manifest, whose own part is returned."""
     source = Path(probe.eval.benchmarks)
     in_sft = {line["id"]: line["in_sft"] for line in read_jsonl(source / f"{RL_POOL}.jsonl")}
     evaluation = evaluations.read(planned.folder)
@@ -109,7 +147,7 @@ def _fill(
     facts = {
         p.id: {"right": tally[p.set, p.id][0], "rollouts": tally[p.set, p.id][1], "in_sft": in_sft[p.id]} for p in mixed
     }
-    held_out = benchmarks.load(Path(config.data.dir) / config.data.name, [Path(HELD_OUT).stem], None)
+    held_out = benchmarks.load_file(Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem)
     prompt = _longest(run.export(step), [*mixed, *held_out])
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(
@@ -118,7 +156,7 @@ def _fill(
         model=run.export(step).resolve(),
         problems=len(mixed),
         prompt=prompt,
-        response=min(enough(evaluation.figures[TOTAL]), context - prompt),
+        response=min(_budget(evaluation, mixed), context - prompt),
         sampling=planned.settings,
     )
     write_text(folder / grpo.CONFIG, grpo.config_text(start, probe, evaluate.sampling(config)))
@@ -126,10 +164,6 @@ def _fill(
     prompts.write(folder / grpo.VALIDATION, held_out, {})
     write_text(folder / grpo.SCRIPT, grpo.script_text(start))
     return {
-        "step": step,
-        "model": sha256_file(run.export(step) / MANIFEST),
-        "pool": sha256_file(source / MANIFEST),
-        "evaluation": {planned.folder.name: sha256_file(planned.folder / MANIFEST)},
         "never": sum(right == 0 for right, _ in tally.values()),
         "mixed": len(mixed),
         "always": sum(right == made for right, made in tally.values()),
@@ -138,6 +172,16 @@ def _fill(
         "versions": provenance.versions(),
         "git": provenance.git_commit(),
     }
+
+
+def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
+    """Tokens that are enough for these problems of a complete evaluation; others may be solved in far less."""
+    wanted = {(p.set, p.id) for p in problems}
+    rollouts = evaluation.rollouts
+    right = [rollouts[key].tokens for key, grade in evaluation.grades.items() if grade.exact and key[:2] in wanted]
+    # Each problem has as many rollouts, so that their number goes with the accuracy.
+    steps = (budget for budget, _ in evaluation.figures[TOTAL]["by_budget"])
+    return enough({"by_budget": [[budget, sum(tokens <= budget for tokens in right)] for budget in steps]})
 
 
 def _longest(model: Path, problems: Sequence[Problem]) -> int:

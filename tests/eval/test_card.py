@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import DictConfig
 
-from data_prep import benchmarks
+from data_prep import benchmarks, chat
 from data_prep.files import sha256_file, write_json, write_text
 from data_prep.schema import Problem, Rollout
-from eval import card, evaluate, ledger, report
+from eval import card, evaluate, ledger, report, usage
+from eval.evaluations import RL_POOL
 from trainer import config as configs
 from trainer.metrics import StepMetrics
 from trainer.rundir import PROVENANCE, Run
@@ -137,6 +138,23 @@ def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_lef
     assert f"Pending:\n- step_2: `{begun.name}` has begun" in text
     assert "| 0.00 % [0.0, 11.6]† | not evaluated |" in text
     assert (begun / ledger.ROLLOUTS).read_bytes() == before
+
+
+def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
+    evaluated(run, "base", 0)
+    evaluated(run, f"step_{STEP}", 3)
+    (run.root / "evals" / f"{RL_POOL}@step_{STEP}-abc12345").mkdir()
+    assert "Pending" not in card.refresh(run)[0].read_text()
+    (run.root / "evals" / f"aime2024@step_{STEP}-abc12345").mkdir()
+    assert f"Pending:\n- step_2: `aime2024@step_{STEP}-abc12345` has begun" in card.refresh(run)[0].read_text()
+
+
+def test_a_problem_with_a_fence_of_its_own_stays_inside_the_cards(run: Run) -> None:
+    problem = "Run\n````\n# No heading\n```\nwhat?"
+    path = Path(configs.read(run.config).data.dir) / "sft_4b" / "heldout.jsonl"
+    path.write_text(json.dumps({"id": "a", "problem": problem, "answer": "2"}) + "\n")
+    text = card.refresh(run)[0].read_text()
+    assert f"\n\n`````\n{chat.render(problem, usage.PATTERN)}\n`````\n\n" in text
 
 
 def test_another_build_of_the_dataset_is_not_described(run: Run) -> None:

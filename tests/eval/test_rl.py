@@ -1,5 +1,6 @@
 """A start of RL: the pool, the problems that teach, and verl's own code reading what is written for it."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -50,8 +51,8 @@ def run(made: Run, tmp_path: Path) -> Run:
     return made
 
 
-def sample(run: Run, command: str, right: Callable[[int], int]) -> Path:
-    """What ``command``, an evaluation, would leave when problem i has so many right rollouts; right ones are short."""
+def sample(run: Run, command: str, right: Callable[[int], int], length: Callable[[int], int] = lambda i: 20) -> Path:
+    """What ``command``, an evaluation, would leave when problem i has so many right rollouts, of so many tokens."""
     name, verb, root, step, *overrides = shlex.split(command)
     assert (name, verb, root) == ("warmstart", "eval", str(run.root))
     config = configs.amend(configs.read(run.config), overrides)
@@ -60,7 +61,7 @@ def sample(run: Run, command: str, right: Callable[[int], int]) -> Path:
     with (planned.folder / ledger.ROLLOUTS).open("w") as f:
         for i, p in enumerate(benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), None)):
             for k in range(config.eval.rollouts):
-                answer, tokens = (p.answer, 20) if k < right(i) else ("0", 60)
+                answer, tokens = (p.answer, length(i)) if k < right(i) else ("0", 60)
                 text = f"<think>\n?\n</think>\n\nThe answer is \\boxed{{{answer}}}."
                 ledger.append(f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1))
     return evaluate.evaluate(config, run, f"step_{step}")
@@ -144,6 +145,85 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
     assert prepare(run, config, STEP) == second and sha256_file(second.folder / MANIFEST) == before
     # A group of another size wants rollouts of its own.
     assert "eval.rollouts=4" in prepare(run, config, STEP, ["eval.rollouts=4"]).command
+
+
+def own(path: Path, text: str, count: int = 16) -> Path:
+    """A file of problems that differ in more than a number."""
+    texts = (f"{text} number {i} of the list, what is it? {i * i + 7}" for i in range(count))
+    lines = [{"id": f"{path.stem}-{i}", "problem": text, "answer": str(i + 1)} for i, text in enumerate(texts)]
+    write_jsonl(path, lines)
+    return path
+
+
+def trained_on(folder: Path) -> set[str]:
+    rows = pq.read_table(folder / "train.parquet").to_pylist()
+    return {row["extra_info"]["id"].rpartition("-")[0] for row in rows}
+
+
+def test_another_pool_and_another_export_make_another_start(run: Run, tmp_path: Path) -> None:
+    config = configs.read(run.config)
+    starts = []
+    for name, text in (("first", "The prime"), ("second", "Perfect triangle in a circle")):
+        pooled = prepare(run, config, STEP, file=own(tmp_path / f"{name}.jsonl", text))
+        assert pooled.folder is None
+        evaluation = sample(run, pooled.command, lambda i: 1 + i % 7)
+        made = prepare(run, config, STEP)
+        assert made.folder is not None and trained_on(made.folder) == {name}
+        starts.append(made)
+        evaluate.regrade(evaluation)
+        assert prepare(run, config, STEP) == made
+        (run.rl / "pool").rename(run.rl / f"pool-{name}")
+    (run.rl / "pool-first").rename(run.rl / "pool")
+    assert prepare(run, config, STEP) == starts[0] != starts[1]
+    exported = read_json(run.export(STEP) / MANIFEST)
+    write_json(run.export(STEP) / MANIFEST, exported | {"exported": "anew"})
+    try:
+        sample(run, prepare(run, config, STEP).command, lambda i: 1 + i % 7)
+        again = prepare(run, config, STEP)
+    finally:
+        write_json(run.export(STEP) / MANIFEST, exported)
+    assert again.folder is not None and again.folder != starts[0].folder
+
+
+def test_the_budget_is_enough_for_the_problems_that_teach(run: Run) -> None:
+    """Two are solved now and then, in 50 tokens; the others always, in 20, and so are 99 % of the right rollouts."""
+    config = configs.read(run.config)
+    command = prepare(run, config, STEP, count=POOL).command
+    sample(run, command, lambda i: 1 if i < 2 else 8, lambda i: 50 if i < 2 else 20)
+    folder = prepare(run, config, STEP).folder
+    assert folder is not None
+    written = OmegaConf.load(folder / "grpo.yaml")
+    assert written.data.max_response_length == 52
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "t0", "math500"])
+def test_a_pool_is_read_from_the_file_that_is_named(run: Run, tmp_path: Path, name: str) -> None:
+    """Whatever a suite or a benchmark of that name would be."""
+    file = own(tmp_path / f"{name}.jsonl", "Circle with corner")
+    for other in ("gsm8k_test", "aime2025", "aime2026", "amc2023"):
+        own(tmp_path / f"{other}.jsonl", "A test's")
+    folder = pool.build(run, configs.read(run.config), file)
+    assert {line["id"].rpartition("-")[0] for line in lines(folder / "rl_pool.jsonl")} == {name}
+    assert read_json(folder / MANIFEST)["funnel"]["offered"] == 16
+
+
+@pytest.mark.parametrize("key", ["id", "problem", "answer"])
+def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: str) -> None:
+    odd = {"id": "a", "problem": "How many?", "answer": "2"} | {key: "x \ud800"}
+    file = own(tmp_path / "odd.jsonl", "Circle with corner")
+    with file.open("a") as f:
+        f.write(json.dumps(odd) + "\n")
+    with pytest.raises(ValueError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: mend or remove"):
+        prepare(run, configs.read(run.config), STEP, file=file)
+    assert not (run.rl / "pool").exists()
+
+
+@pytest.mark.parametrize("override", ["eval.sets=[aime2025]", "eval.benchmarks=elsewhere"])
+def test_what_is_sampled_is_the_pool_and_nothing_else(run: Run, override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"{key} cannot be set here: .*--pool FILE.*warmstart eval .* 7 {key}="):
+        prepare(run, configs.read(run.config), STEP, [override])
+    assert not run.rl.exists()
 
 
 def test_refusals(run: Run) -> None:

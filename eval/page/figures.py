@@ -37,8 +37,11 @@ def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Fi
 
 
 def _pass_at_k(compared: Comparison) -> Figure:
-    curves = [(e, list(enumerate(e.figures[TOTAL]["pass@k"], start=1))) for e in compared.both]
-    lines = [Line(*_names(e), curve, dots=True) for e, curve in curves]
+    lines = []
+    for e in compared.both:
+        curve = enumerate(e.figures[TOTAL]["pass@k"], start=1)
+        # A partial view may have no problem with k rollouts.
+        lines.append(Line(*_names(e), [(k, share) for k, share in curve if share is not None], dots=True))
     n = compared.known.n
     powers = [2**i for i in range(n.bit_length())]
     x = Axis("k (rollouts)", 1, n, number, log=True, marks=powers)

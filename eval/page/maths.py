@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from xml.etree import ElementTree
 
-Formula = tuple[str, bool]
-"""(LaTeX, whether it stands on a line of its own)."""
+Formula = tuple[str, str]
+"""(LaTeX, the delimiter that opens it; none where a text as a whole is one)."""
 Tree = list["str | dict[str, str] | Tree"]
 """A MathML element: its name, its attributes where it has any, then its text or its children."""
 
@@ -24,6 +24,8 @@ LONGEST = 1_000
 """Characters of a formula."""
 MOST = 300_000
 """Formulas of one page."""
+LARGEST = 10.0
+"""Of the numbers in an attribute, most of which are em: what could move or hide other text is dropped."""
 BATCH = 500
 TIMEOUT = 2.0
 """Seconds of a batch, which takes some hundredths."""
@@ -52,7 +54,8 @@ _ATTRIBUTES = {
     "depth", "voffset", "linethickness", "columnspan", "rowspan",
 }  # fmt: skip
 _VALUE = re.compile(r"[-+.#%\w ]{1,40}", re.ASCII)
-_STYLES = re.compile(r"(?:text-align|justify-items|margin-left|padding|border|color)(?:-\w+)*")
+_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_STYLES = re.compile(r"(?:text-align|justify-items|padding|border)(?:-\w+)*")
 _MACROS = {"mbox": r"\text{#1}", "dotsm": r"\cdots", "dotsb": r"\cdots"}
 
 
@@ -69,7 +72,7 @@ def split(text: str) -> Iterator[str | Formula]:
             if _is_formula(mark, tex, text[token.end() : token.end() + 1]):
                 if opened.start() > done:
                     yield text[done : opened.start()]
-                yield tex.strip(), mark in ("$$", r"\]")
+                yield tex, opened[0]
                 done, opened = token.end(), None
             else:
                 opened = token if mark in _CLOSING else None
@@ -77,6 +80,12 @@ def split(text: str) -> Iterator[str | Formula]:
             opened = token
     if done < len(text):
         yield text[done:]
+
+
+def source(formula: Formula) -> str:
+    """What :func:`split` found the formula in."""
+    tex, mark = formula
+    return f"{mark}{tex}{_CLOSING.get(mark, '')}"
 
 
 def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
@@ -138,9 +147,9 @@ def _emit(formulas: list[Formula]) -> list[str | None]:
 
     converter = LatexToMathML(xml_namespace=True, fancy_error=False, macros=_MACROS, max_expansions=20)
     emitted: list[str | None] = []
-    for tex, display in formulas:
+    for tex, mark in formulas:
         try:
-            emitted.append(converter.convert_with_local_state(tex, displaystyle=display))
+            emitted.append(converter.convert_with_local_state(tex.strip(), displaystyle=mark in ("$$", r"\[")))
         except LatexError:
             emitted.append(None)
     return emitted
@@ -150,7 +159,7 @@ def _tree(element: ElementTree.Element, depth: int) -> Tree | None:
     name = element.tag.removeprefix(_NAMESPACE)
     if name not in _ELEMENTS or depth == 0:
         return None
-    attributes = {k: v for k, v in element.attrib.items() if k in _ATTRIBUTES and _VALUE.fullmatch(v)}
+    attributes = {k: v for k, v in element.attrib.items() if k in _ATTRIBUTES and _is_mild(v)}
     if style := _style(element.get("style", "")):
         attributes["style"] = style
     head: Tree = [name, attributes] if attributes else [name]
@@ -162,5 +171,9 @@ def _tree(element: ElementTree.Element, depth: int) -> Tree | None:
 
 def _style(text: str) -> str:
     pairs = [pair.partition(":")[::2] for pair in text.split(";")]
-    kept = [f"{k.strip()}:{v.strip()}" for k, v in pairs if _STYLES.fullmatch(k.strip()) and _VALUE.fullmatch(v)]
+    kept = [f"{k.strip()}:{v.strip()}" for k, v in pairs if _STYLES.fullmatch(k.strip()) and _is_mild(v)]
     return ";".join(kept)
+
+
+def _is_mild(value: str) -> bool:
+    return bool(_VALUE.fullmatch(value)) and all(0 <= float(n) <= LARGEST for n in _NUMBER.findall(value))

@@ -36,17 +36,20 @@ function mathml([name, ...rest]) {
   return node;
 }
 
+// Asterisks next to a number, a word or a bracket are powers.
+const BOLD = /((?<![\w*)\]}])\*\*(?=\S)[^*\n]+(?<=\S)\*\*(?![\w*([{])|^#{1,6} .+$)/m;
+
 // Bold text and headings, which nearly every answer has; the rest of Markdown stays as it was written.
 function emphasised(text) {
-  return text.split(/(\*\*[^*\n]+\*\*|^#{1,6} .+$)/m).map((piece, i) => {
-    return i % 2 ? make("strong", {}, piece.replace(/^\*\*|\*\*$|^#+ /g, "")) : piece;
+  return text.split(BOLD).map((piece, i) => {
+    return i % 2 ? make("strong", {}, piece.replace(/^#+ /, "").replace(/^\*\*(.+)\*\*$/, "$1")) : piece;
   });
 }
 
 function written(pieces, formulas, tag = "div") {
   const node = make(tag, { class: "text", dir: "ltr" });
   for (const piece of pieces) {
-    if (typeof piece === "string") node.append(...emphasised(piece));
+    if (typeof piece === "string") node.append(...(tag === "div" ? emphasised(piece) : [piece]));
     else if (typeof piece === "number") node.append(mathml(formulas[piece]));
     else node.append(make("span", { class: "cut" }, `✂ ${several(piece.cut, "character")} cut`));
   }
@@ -133,7 +136,7 @@ function showDisagreements({ label, disagreements, disagreeing, unjudged }) {
   const rows = disagreements.map(([p, k, gold, extracted, exact, verified]) => {
     const name = `${data.evaluations[chosen].problems[p].id}, rollout ${k}`;
     const button = make("button", { type: "button", class: "link" }, name);
-    button.addEventListener("click", () => open(p, k));
+    button.addEventListener("click", () => open(p, k, button));
     const found = extracted === null ? make("em", {}, "none") : make("code", {}, extracted);
     const cells = [make("code", {}, gold), found, opinion(exact), opinion(verified)];
     return make("tr", {}, make("td", {}, button), ...cells.map((content) => make("td", {}, content)));
@@ -158,22 +161,28 @@ function section(title, ...content) {
   return make("section", {}, make("h3", {}, title), ...content);
 }
 
-async function open(p, k) {
+// An answer as maths, beside it as the characters that were compared.
+function answered({ extracted, raw }, formulas) {
+  if (!extracted) return [make("em", {}, "none")];
+  const shown = written(extracted, formulas, "span");
+  return extracted.some((piece) => typeof piece === "number") ? [shown, make("code", { class: "raw" }, raw)] : [shown];
+}
+
+async function open(p, k, opener) {
   const evaluation = data.evaluations[chosen];
   const { id, set, states } = evaluation.problems[p];
   if (states[k] === "m") return;
-  const here = (opened = { p, k });
+  const here = (opened = { p, k, opener });
   const { problem, gold, rollouts, formulas } = await sheet(chosen, p);
   if (here !== opened) return;
   const rollout = rollouts[k];
   const [name, sign] = STATES[states[k]];
   const key = `[${JSON.stringify(set)}, ${JSON.stringify(id)}, ${k}]`;
-  const none = () => make("em", {}, "none");
   byId("panel-title").replaceChildren(
     make("span", { class: `sample ${states[k]}` }, sign), `${id}, rollout ${k} `, make("span", { class: "aside" }, `${name}, ${evaluation.label}`),
   );
   const facts = make("dl", {},
-    fact("extracted", rollout.extracted ? written(rollout.extracted, formulas, "span") : none()),
+    fact("extracted", ...answered(rollout, formulas)),
     fact("gold", written(gold, formulas, "span")),
     fact("exact match", opinion(states[k] === "r")),
     fact("math-verify", opinion(rollout.verified)),
@@ -217,7 +226,7 @@ function move(button, key) {
 }
 
 byId("grid").addEventListener("click", ({ target }) => {
-  if (target.matches("button")) open(Number(target.dataset.p), Number(target.dataset.k));
+  if (target.matches("button")) open(Number(target.dataset.p), Number(target.dataset.k), target);
 });
 byId("grid").addEventListener("focusin", ({ target }) => {
   if (!target.matches("button")) return;
@@ -237,9 +246,9 @@ byId("panel").addEventListener("click", ({ target }) => {
   if (target === byId("panel")) byId("panel").close();
 });
 byId("panel").addEventListener("close", () => {
-  const { p, k } = opened;
+  const { p, k, opener } = opened;
   opened = null;
-  byId("grid").querySelector(`button[data-p="${p}"][data-k="${k}"]`).focus();
+  (opener ?? byId("grid").querySelector(`button[data-p="${p}"][data-k="${k}"]`)).focus();
 });
 byId("previous").addEventListener("click", () => neighbour(-1));
 byId("next").addEventListener("click", () => neighbour(1));

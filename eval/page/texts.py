@@ -71,11 +71,15 @@ def cut(text: str, limit: int) -> Iterator[Piece]:
 
 
 def answer(text: str) -> Iterator[Piece]:
-    """A gold or extracted answer, which is a formula as a whole where it holds a command or a script."""
-    if len(text) <= ANSWER and any(c in text for c in "\\^_"):
-        yield text.strip().strip("$"), False
+    """A gold or extracted answer, which is a formula as a whole where it holds a command or a script; a long one
+    is text alone."""
+    if len(text) > ANSWER:
+        head = int(ANSWER * HEAD)
+        yield from (text[:head], {"cut": len(text) - ANSWER}, text[len(text) - ANSWER + head :])
+    elif any(c in text for c in "\\^_") and not text.strip().startswith("$"):
+        yield text, ""
     else:
-        yield from cut(text, ANSWER)
+        yield from maths.split(text)
 
 
 def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
@@ -96,7 +100,7 @@ def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
             elif piece in trees:
                 encoded.append(used.setdefault(piece, len(used)))
             else:
-                encoded.append(piece[0])
+                encoded.append(maths.source(piece))
         return encoded
 
     content = _content(sheet, limit, encode) | {"formulas": [trees[f] for f in used]}
@@ -117,6 +121,7 @@ def _rollout(rollout: Rollout, grade: Grade, limit: int, encode: Encode) -> dict
         "thinking": None if thought is None else encode(cut(thought, limit)),
         "answer": None if shown is None else encode(cut(shown, limit)),
         "extracted": None if grade.extracted is None else encode(answer(grade.extracted)),
+        "raw": grade.extracted and grade.extracted[:ANSWER],
         "characters": len(rollout.text),
         "state": grade.state,
         "verified": grade.verified,

@@ -40,7 +40,7 @@ SECTIONS = {
     "rollouts": "Rollouts",
     "graders": "Grader disagreements",
     "readiness": "RL readiness",
-    "tables": "Lengths and outcomes",
+    "tables": "Tables",
     "provenance": "Provenance",
 }
 
@@ -72,13 +72,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         headline=_headline(compared, config),
         notes=html("\n".join(f"- {note}" for note in notes)),
         figures=figures(compared, training.read(run)),
-        tables=[
-            html(comparison.lengths(compared.named)),
-            html(tables.outcomes(compared)),
-            html(tables.averages(compared)),
-        ],
-        readiness=html(readiness.section(compared)),
-        provenance=html(facts.provenance_table(run, dataset, compared.both)),
+        tables=[html(text, name) for name, text in _tables(compared, config)],
+        readiness=html(readiness.section(compared), "RL readiness"),
+        provenance=html(facts.provenance_table(run, dataset, compared.both), "Provenance"),
         data=_json({"evaluations": shown}),
         sheets=[
             (f"sheet-{i}-{p}", Markup(next(packed))) for i, sheets in enumerate(evaluations) for p in range(len(sheets))
@@ -157,6 +153,18 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
         *several,
         tile("ended by the budget", lambda f: f"{f['hit_budget']:.1%}"),
         tile("median rollout", lambda f: f"{f['tokens']['p50']:,} tokens"),
+    ]
+
+
+def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
+    """Names and Markdown of the tables, of which the first two are the values of the charts."""
+    several = [("pass@k", tables.pass_at_k(compared))] if compared.known.n > 1 else []
+    return [
+        *several,
+        ("Accuracy against the budget", tables.by_budget(compared, config.reference)),
+        ("Lengths", comparison.lengths(compared.named)),
+        ("Outcomes", tables.outcomes(compared)),
+        ("Averages", tables.averages(compared)),
     ]
 
 

@@ -1,6 +1,9 @@
 """What the HTML report is made of: texts cut to fit, formulas that are found and converted, tables, axes."""
 
+import base64
+import json
 import random
+import zlib
 
 import pytest
 
@@ -36,13 +39,14 @@ def test_formulas_are_found_and_prices_are_not() -> None:
     assert found(r"$a$ and \(b\), \[c\\d\], $$e$$ or $f\$g$") == ["a", "b", r"c\\d", "e", r"f\$g"]
     assert found("It costs $5 and $6, \\$7 $ 8 $ but $x$9") == []
     assert found(r"\(\(x\) and $" + "y" * 2000 + "$") == ["x"]
-    assert "".join(p if isinstance(p, str) else p[0] for p in maths.split("$" * 9999)) == "$" * 9999
+    for text in ("$" * 9999, r"a $x$, \( y\) and $$ z $$ for \[w\] or $5"):
+        assert "".join(p if isinstance(p, str) else maths.source(p) for p in maths.split(text)) == text
 
 
 def test_a_formula_that_kills_the_converter_leaves_the_others() -> None:
-    deep = ("{" * 200_000, False)
-    formulas = [(f"x^{{{i}}}", False) for i in range(100)]
-    converted = maths.convert([*formulas[:50], deep, *formulas[50:], (r"\nonsense", False)])
+    deep = ("{" * 200_000, "$")
+    formulas = [(f"x^{{{i}}}", "$") for i in range(100)]
+    converted = maths.convert([*formulas[:50], deep, *formulas[50:], (r"\nonsense", "$")])
     assert converted.keys() == set(formulas)
     assert converted[formulas[7]] == ["math", ["msup", ["mi", "x"], ["mn", "7"]]]
 
@@ -65,15 +69,35 @@ def test_what_the_converter_emits_is_not_trusted(inner: str) -> None:
 def test_attributes_that_are_not_known_are_dropped() -> None:
     inner = (
         '<mi href="javascript:1" onclick="x" mathvariant="bold" class="panel" id="close" '
-        'style="position:fixed;color:red;background:url(x);padding:url(x)">x</mi>'
+        'style="position:fixed;color:red;background:url(x);padding:url(x);padding-left:1em">x</mi>'
     )
-    assert maths.check(MATH % inner) == ["math", ["mi", {"mathvariant": "bold", "style": "color:red"}, "x"]]
+    assert maths.check(MATH % inner) == ["math", ["mi", {"mathvariant": "bold", "style": "padding-left:1em"}, "x"]]
     assert maths.check(MATH % "<mtext>a<b>b</b></mtext>") == ["math", ["mtext", "ab"]]
+
+
+def test_nothing_in_a_formula_moves_or_hides_what_is_beside_it() -> None:
+    space = '<mspace %s="%s"/>'
+    for value in ("99999em", "-60em", "1e5em", "10.5em", "1 -1em"):
+        assert maths.check(MATH % space % ("width", value)) == ["math", ["mspace"]]
+    assert maths.check(MATH % space % ("width", ".5em")) == ["math", ["mspace", {"width": ".5em"}]]
+    for style in ("color:#FFFFFF", "margin-left:-60em", "margin-left:2em", "padding-left:99em"):
+        assert maths.check(MATH % space % ("style", style)) == ["math", ["mspace"]]
+
+
+def test_a_formula_that_is_not_converted_keeps_its_dollars() -> None:
+    text = r"$\nonsense{1}$ and $x^2$, \(\nonsense\)"
+    rollout = Rollout(("s", "p", 0), 0, f"<think>\n</think>{text}", 9, "stop", "e", 1.0)
+    grade = Grade(rollout.key, "boxed", r"\nonsense^2", False, False)
+    (packed,) = pack([Sheet(Problem("p", text, "1", "s"), [(rollout, grade)])])
+    sheet = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert sheet["problem"] == [r"$\nonsense{1}$", " and ", 0, r", ", r"\(\nonsense\)"]
+    assert sheet["rollouts"][0]["extracted"] == [r"\nonsense^2"]
 
 
 def test_markdown_becomes_tables_without_styles_or_foreign_html() -> None:
     out = html("a <b>x</b> [y](javascript:alert(1))\n\n| n | m |\n|---|---:|\n| <i> | `1` |\n\n- *z*\n")
     assert "<b>" not in out and "<i>" not in out and "style=" not in out and 'href="javascript' not in out
+    assert out.count('<div class="scroll"') == 1 and out.index("</table></div>") < out.index("<ul>")
     assert '<td class="end"><code>1</code></td>' in out and "<li><em>z</em></li>" in out
 
 

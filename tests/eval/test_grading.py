@@ -41,6 +41,7 @@ HOSTILE = {
     "equations": "$" + "x=" * 50_000 + "$",
     "digits": r"\boxed{" + "9" * 100_000 + "}",
     "zeros": r"\boxed{" + "0" * 999 + "7}",
+    "words": r"\boxed{7" + " within" * 140 + "!}",
     "long": "1 + " * 12_500_000 + r"\boxed{7}",
     "control": "\x00\x1b[2J\r\x07\\boxed{7\0}",
     "surrogate": "\ud800 \\boxed{\ud800 7}",

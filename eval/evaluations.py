@@ -115,7 +115,8 @@ class Evaluation:
 def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
     """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool.
 
-    Of two of one step, which was exported twice, the newer one is taken."""
+    Of two of one step, which was exported twice, the newer one is taken.
+    """
     found: dict[str, dict[int, Evaluation]] = {}
     for folder in run.evaluations:
         if is_complete(folder) or (partial and has_begun(folder)):

@@ -168,10 +168,7 @@ def _judgements(
 ) -> list[tuple[str, str | None, bool, bool | str]]:
     """(state, extracted, exact, verified) of each (text, finish reason, gold)."""
     found = [EXTRACTORS[style](text, finish) for text, finish, _ in texts]
-    pairs = [
-        (_boxed(extracted) if state == "boxed" and extracted else _window(text), gold)
-        for (state, extracted), (text, _, gold) in zip(found, texts, strict=True)
-    ]
+    pairs = [(_asked(text, *of), gold) for of, (text, _, gold) in zip(found, texts, strict=True)]
     opinions = verify(pairs)
     return [
         (state, extracted, is_exact(extracted, pair[1]), opinions[pair])
@@ -179,16 +176,15 @@ def _judgements(
     ]
 
 
-def _boxed(extracted: str) -> str:
-    """What math-verify is given where a box counts: that one alone, for it would take several as one list."""
-    return f"\\boxed{{{extracted[-WINDOW:]}}}"
-
-
-def _window(text: str) -> str:
-    """What it is given else: the end of the visible part, or what stands around its last box if that is earlier.
+def _asked(text: str, state: str, extracted: str | None) -> str:
+    """What math-verify is given: the box that counts alone, for it would take several as one list; nothing of a box
+    too long for it, of which a part is another answer. Else the end of the visible part, or what stands around its
+    last box if that is earlier.
 
     Nothing when the think block never closes: there is no answer to judge.
     """
+    if state == "boxed" and extracted is not None:
+        return f"\\boxed{{{extracted}}}" if len(extracted) <= WINDOW else ""
     shown = visible(text) or ""
     box = shown.rfind("\\boxed")
     end = len(shown) if box < 0 else box + WINDOW // 2

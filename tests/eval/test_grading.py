@@ -14,6 +14,7 @@ from data_prep.benchmarks import EXPECTED, load
 from data_prep.schema import UNJUDGED, Grade, Problem, Rollout
 from eval import ledger
 from eval.grading import (
+    WINDOW,
     Disagreement,
     Pair,
     disagreements,
@@ -213,6 +214,12 @@ def test_the_opinion_is_on_the_box_that_counts(tmp_path: Path) -> None:
     graded = [json.loads(line) for line in grade_file(path).read_text().splitlines()]
     assert [line["exact"] for line in graded] == [right for *_, right in TRICKY]
     assert [line["extracted"] for line in graded if line["verified"] != line["exact"]] == [r"\text{The answer is } 16"]
+
+
+@pytest.mark.parametrize("box", [f"{'x' * WINDOW} = 7", f"7 {'+ 0' * WINDOW}", f"{'0' * 2 * WINDOW}7"])
+def test_a_part_of_a_box_is_no_answer(box: str) -> None:
+    (got,) = grade([rollout(f"\\boxed{{{box}}}", 0)], [Problem("p", "?", "7", "s")])
+    assert (got.state, got.exact, got.verified) == ("boxed", False, False)
 
 
 def test_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:

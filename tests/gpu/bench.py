@@ -1,6 +1,8 @@
 """One case in a process of its own: its order comes on stdin, its rows go to the check's file as they are made.
 
-    python -m tests.gpu.bench       (started by ``tests.gpu.runner``, which sets the environment of a single rank)
+    python -m tests.gpu.bench
+
+``tests.gpu.runner`` starts it and sets the environment of a single rank.
 """
 
 from __future__ import annotations

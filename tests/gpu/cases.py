@@ -35,10 +35,10 @@ class Case:
     """Left out of a short check."""
 
 
-def knob(name: str, about: str, seconds: int, *overrides: str, needs: tuple[str, ...] = (), long: bool = False) -> Case:
+def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), long: bool = False) -> Case:
     """Ours with settings other than the recipe's."""
-    function = f"{TRAINING}:steps"
-    return Case(name, about, function, seconds, needs, MODEL, overrides=tuple(f"train.{o}" for o in overrides), long=long)
+    overrides = tuple(f"train.{setting}" for setting in settings)
+    return Case(name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, long=long)
 
 
 CASES = (
@@ -48,26 +48,41 @@ CASES = (
     Case("model", "the random model and the rows that all others share", "tests.gpu.model:write", 22),
     knob("ours", "the 4B recipe on one rank", 32),
     Case("save", "steps while a checkpoint is written", f"{SAVING}:save", 50, after=MODEL, load="saved"),
-    Case("resume", "the steps after a checkpoint, again in a new process", f"{SAVING}:resume", 25, after=("save",), load="saved"),
-    Case("deterministic", "the steps after a checkpoint twice, bit for bit", f"{SAVING}:deterministic", 28, after=("save",), load="saved", overrides=("train.deterministic=true",)),
+    Case(
+        "resume", "the steps after a checkpoint, again in a new process", f"{SAVING}:resume", 25,
+        after=("save",), load="saved",
+    ),
+    Case(
+        "deterministic", "the steps after a checkpoint twice, bit for bit", f"{SAVING}:deterministic", 28,
+        after=("save",), load="saved", overrides=("train.deterministic=true",),
+    ),
     knob("compile", "layers compiled", 55, "compile=true"),
     knob("liger", "Liger's norms, rotary embedding and SwiGLU", 30, "liger=true", needs=("liger_kernel",)),
-    knob("fused+prefetch", "fused AdamW, the next layer's weights gathered early", 30, "fused_optimizer=true", "prefetch=true"),
-    Case("qlora", "QLoRA at the card's settings: steps, a save, the same steps again", f"{SAVING}:adapters", 40, after=MODEL, load="adapters"),
+    knob("fused+prefetch", "fused AdamW, weights gathered early", 30, "fused_optimizer=true", "prefetch=true"),
+    Case(
+        "qlora", "QLoRA at the card's settings: steps, a save, the same steps again", f"{SAVING}:adapters", 40,
+        after=MODEL, load="adapters",
+    ),
     Case("verl-fused", "stock verl with its fused loss", f"{PEERS}:verl", 35, after=MODEL, arguments={"fused": True}),
     Case("verl", "stock verl", f"{PEERS}:verl", 40, after=MODEL, unless="verl-fused"),
-    Case("trl", "TRL's SFTTrainer", f"{PEERS}:trl", 35, needs=("trl",), after=MODEL),
-    Case("trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 40, needs=("trl",), after=MODEL, load="adapters"),
-    Case("turns", "late rollouts take turns in a full cache", f"{GENERATION}:turns", 65, needs=("vllm",), after=MODEL),
-    Case("nf4", "generation from weights in 4 bits", f"{GENERATION}:nf4", 60, needs=("vllm",), after=MODEL),
+    Case("trl", "TRL's SFTTrainer", f"{PEERS}:trl", 35, ("trl",), MODEL),
+    Case("trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 40, ("trl",), MODEL, load="adapters"),
+    Case("turns", "late rollouts take turns in a full cache", f"{GENERATION}:turns", 65, ("vllm",), MODEL),
+    Case("nf4", "generation from weights in 4 bits", f"{GENERATION}:nf4", 60, ("vllm",), MODEL),
     knob("checkpointing=none", "nothing computed again", 60, "checkpointing=none", long=True),
     knob("checkpointing=full", "whole layers computed again", 60, "checkpointing=full", long=True),
     knob("prefetch", "the next layer's weights gathered early", 60, "prefetch=true", long=True),
     knob("fused_optimizer", "fused AdamW", 60, "fused_optimizer=true", long=True),
-    knob("attention=varlen", "torch's kernel beside flash-attn's", 60, "attention=varlen", needs=("flash_attn",), long=True),
-    knob("attention=sdpa", "a call per document", 60, "attention=sdpa", long=True),
-    Case("qlora-long-rows", "QLoRA on rows of 4,096 tokens", f"{SAVING}:adapters", 120, after=MODEL, load="long rows", long=True),
-    Case("trl-qlora-long-rows", "TRL's QLoRA on rows of 4,096 tokens", f"{PEERS}:trl", 200, needs=("trl",), after=MODEL, load="long rows", long=True),
+    knob("varlen", "torch's attention beside flash-attn's", 60, "attention=varlen", needs=("flash_attn",), long=True),
+    knob("sdpa", "a call of SDPA per document", 60, "attention=sdpa", long=True),
+    Case(
+        "qlora-long-rows", "QLoRA on rows of 4,096 tokens", f"{SAVING}:adapters", 120,
+        after=MODEL, load="long rows", long=True,
+    ),
+    Case(
+        "trl-qlora-long-rows", "TRL's QLoRA on rows of 4,096 tokens", f"{PEERS}:trl", 200, ("trl",), MODEL,
+        load="long rows", long=True,
+    ),
 )  # fmt: skip
 NAMES = tuple(case.name for case in CASES)
 

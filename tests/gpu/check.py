@@ -80,7 +80,7 @@ def close(out: Path) -> int:
 
 def probe() -> dict[str, Any] | None:
     """The first device and the versions, None without one; asked in a process that leaves the device at once."""
-    done = subprocess.run([sys.executable, "-m", "tests.gpu.device"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tests.gpu.kernels"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"PyTorch does not start: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
     found: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1])

@@ -1,14 +1,25 @@
-"""The device itself, and our two kernels against plain float32 ones."""
+"""The device itself, and our two kernels against plain float32 ones.
+
+    python -m tests.gpu.kernels
+
+prints the first CUDA device and the versions around it as JSON, null without one.
+"""
 
 from __future__ import annotations
 
+import json
+import platform
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -20,6 +31,7 @@ FORWARD, BACKWARD = 1e-2, 2e-2
 SHARES = (0.5, 0.0, 0.25, 0.04, 0.21)
 """Documents of a packed row, of its tokens; none is one token."""
 TIMES = 5
+PACKAGES = ("transformers", "verl", "flash-attn", "liger-kernel", "trl", "peft", "bitsandbytes", "vllm", "triton")
 
 
 def device(bench: Bench) -> None:
@@ -125,7 +137,8 @@ class Heads:
 
         q, k, v = (x.detach().to(kind).requires_grad_() for x in (self.q, self.k, self.v))
         repeats = q.shape[1] // k.shape[1]
-        parts = (x.split(self.lengths, dim=2) for x in (q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)))
+        equal = (q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1))
+        parts = (x.split(self.lengths, dim=2) for x in equal)
         out = torch.cat([scaled_dot_product_attention(*p, is_causal=True) for p in zip(*parts, strict=True)], dim=2)
         out = out.transpose(1, 2)
         return [out, *torch.autograd.grad(out, (q, k, v), self.grad.to(kind))]
@@ -200,3 +213,42 @@ def taken(call: Callable[[], object]) -> float:
     torch.cuda.reset_peak_memory_stats()
     call()
     return (torch.cuda.max_memory_allocated() - before) / 1e9
+
+
+def describe() -> dict[str, Any] | None:
+    """Name, memory in bytes, compute capability, driver and package versions."""
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "device": properties.name,
+        "memory": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+    }
+
+
+def driver() -> str:
+    """The driver's version, unknown without nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def installed(package: str) -> str | None:
+    """A package's version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe()))

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from tests.gpu.bench import Bench
-from tests.gpu.steps import FIRST, PARITY, RATE, figures, peak_metric, record
+from tests.gpu.training import FIRST, LAST, PARITY, RATE, figures, peak_metric, record
 from trainer import config as configs
 from trainer import sampler
 
@@ -64,7 +64,7 @@ def _beside(bench: Bench, config: DictConfig, out: Path, name: str) -> None:
     """Adds rows of ours beside this trainer's."""
     theirs = figures(bench, config, out)
     mine = bench.figures({"full": "ours", "adapters": "qlora", "long rows": "qlora-long-rows"}[bench.case.load])
-    for metric, unit in ((RATE, "1/s"), (peak_metric(bench), "GB"), (FIRST, "")):
+    for metric, unit in ((RATE, "1/s"), (peak_metric(bench), "GB"), (FIRST, ""), (LAST, "")):
         if metric in mine:
             bench.figure(metric, unit, mine[metric], peer=theirs[metric], peer_name=name)
         else:

@@ -40,7 +40,8 @@ def figure(
 ) -> Row:  # fmt: skip
     """A measured figure. It fails when it is not finite, or above ``limit``."""
     if not math.isfinite(ours):
-        return Row(case, metric, unit, peer=peer, peer_name=peer_name, limit=limit, status=FAILED, note=f"{ours} {note}")
+        note = f"{ours} {note}".rstrip()
+        return Row(case, metric, unit, None, peer, peer_name, None, limit, FAILED, note)
     status = FAILED if limit is not None and ours > limit else PASSED
     ratio = ours / peer if peer else None
     return Row(case, metric, unit, ours, peer, peer_name, ratio, limit, status, note)

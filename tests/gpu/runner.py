@@ -25,7 +25,8 @@ STUBS = Path(__file__).parent / "stubs"
 """Packages that verl imports without needing them here, for a machine that lacks them."""
 CASE = "case"
 """Metric of the row of a case that failed or was skipped."""
-ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
+ERROR = re.compile(r"(?:\[rank\d+\]: )?([\w.]*(Error|Exception|Interrupt|Exit)\b.*)")
+"""How Python ends a traceback, to which torch adds the rank."""
 
 
 class Guard:
@@ -151,7 +152,7 @@ def last_error(log: Path, start: int) -> str | None:
     with log.open("rb") as f:
         f.seek(start)
         lines = [line.strip() for line in f.read().decode(errors="replace").splitlines()[1:] if line.strip()]
-    errors = [line for line in lines if ERROR.match(line)]
+    errors = [found[1] for line in lines if (found := ERROR.match(line))]
     return (errors or lines)[-1][:300] if lines else None
 
 

@@ -10,8 +10,7 @@ import torch.distributed as dist
 
 from data_prep.files import read_json, write_json
 from tests.gpu.bench import Bench
-from tests.gpu.steps import PEAK, compare, figures, record
-from tests.gpu.training import Ours
+from tests.gpu.training import PEAK, Ours, compare, figures, record
 from trainer.rundir import Run
 
 QUIET, AFTER = 3, 3

@@ -106,4 +106,4 @@ def fitting(shape: Shape, setup: memory.Setup, room: float) -> Shape:
         fewer = replace(shape, layers=layers)
         if sum(memory.on_gpu(memory.peak(fewer, setup)).values()) + logits <= room:
             return fewer
-    raise ValueError(f"rows of {setup.tokens:,} tokens do not fit this device with a single layer: take a lower --length")
+    raise ValueError(f"rows of {setup.tokens:,} tokens do not fit this device with one layer: take a lower --length")

@@ -69,10 +69,10 @@ OUT ?= .bench/$@-$(shell date -u +%Y%m%dT%H%M%SZ).jsonl
 LENGTH ?= 8192
 QLORA_CASES = qlora trl-qlora qlora-long-rows trl-qlora-long-rows
 gpu-check: ## on one GPU, in eight minutes: correctness, speed and memory, against stock verl and TRL (OUT: a file of rows)
-	$(GPU_PYTHON) -m tests.gpu.check --out $(OUT) $(addprefix --cases ,$(CASES))
+	$(GPU_PYTHON) -m tests.gpu.check --out $(OUT) $(if $(CASES),--cases $(CASES))
 
 bench-gpu: ## the same for longer: all layers that fit, rows of LENGTH=8192, every setting
-	$(GPU_PYTHON) -m tests.gpu.check --long --length $(LENGTH) --out $(OUT) $(addprefix --cases ,$(CASES))
+	$(GPU_PYTHON) -m tests.gpu.check --long --length $(LENGTH) --out $(OUT) $(if $(CASES),--cases $(CASES))
 
 bench-qlora: ## on one GPU, for longer: QLoRA against TRL with the same settings
 	$(GPU_PYTHON) -m tests.gpu.check --long --out $(OUT) --cases $(QLORA_CASES)

@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ NO_DEVICE = "gpu-check needs a CUDA device, and there is none here."
 
 def main() -> int:
     """Runs the check and returns its exit code."""
+    begin = time.monotonic()
     parser = argparse.ArgumentParser(prog="gpu-check")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help=" ".join(cases.NAMES))
@@ -64,7 +66,7 @@ def main() -> int:
     first = header(chosen, device, options.commit, short=short, rehearsal=options.rehearse)
     rows.append(options.out, {RUN: first})
     print(f"{first['device']}: {first['layers']} layers, rows of at most {first['length']:,} tokens", flush=True)
-    runner = Runner(chosen, Path(tempfile.mkdtemp(prefix="gpu-check-")), options.out, limit, total, short)
+    runner = Runner(chosen, Path(tempfile.mkdtemp(prefix="gpu-check-")), options.out, limit, begin + total, short)
     runner.run(wanted)
     return close(options.out)
 

@@ -56,6 +56,7 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
         config, model=str(model), revision=None, tokenizer=model, dtype=dtype, device=device, tensor_parallel=1,
         concurrency=ROLLOUTS, context=context,
     )  # fmt: skip
+    arguments["enforce_eager"] = True  # compiling and capturing graphs takes longer than the rollouts
     if room is not None:
         arguments |= {"block_size": 32 if device == "cpu" else BLOCK}
         arguments["num_gpu_blocks_override"] = room // arguments["block_size"]

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -132,14 +133,17 @@ class Heads:
         return [out, *torch.autograd.grad(out, (q, k, v), self.grad)]
 
     def reference(self, kind: torch.dtype) -> list[torch.Tensor]:
-        """The same from SDPA, a document at a time, key-value heads repeated by hand."""
+        """The same from SDPA, a document at a time, key-value heads repeated by hand; in float32 without a kernel."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.nn.functional import scaled_dot_product_attention
 
         q, k, v = (x.detach().to(kind).requires_grad_() for x in (self.q, self.k, self.v))
         repeats = q.shape[1] // k.shape[1]
         equal = (q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1))
         parts = (x.split(self.lengths, dim=2) for x in equal)
-        out = torch.cat([scaled_dot_product_attention(*p, is_causal=True) for p in zip(*parts, strict=True)], dim=2)
+        plain = sdpa_kernel(SDPBackend.MATH) if kind == torch.float32 else nullcontext()
+        with plain:
+            out = torch.cat([scaled_dot_product_attention(*p, is_causal=True) for p in zip(*parts, strict=True)], dim=2)
         out = out.transpose(1, 2)
         return [out, *torch.autograd.grad(out, (q, k, v), self.grad.to(kind))]
 

@@ -62,7 +62,7 @@ def runner(folder: Path, limit: float = 60.0, seconds: float = 600.0) -> Runner:
     out, work = folder / "check.jsonl", folder / "work"
     work.mkdir()
     rows.append(out, {RUN: {"device": "CPU"}})
-    return Runner(rehearsal(), work, out, limit, seconds)
+    return Runner(rehearsal(), work, out, limit, time.monotonic() + seconds)
 
 
 def statuses(out: Path) -> list[tuple[str, str, str]]:
@@ -92,11 +92,11 @@ def test_a_failed_case_is_a_row_with_the_last_line_of_its_error(
 
 
 def test_a_case_that_hangs_is_ended_at_its_limit_and_loses_only_itself(tmp_path: Path) -> None:
-    check = runner(tmp_path, limit=15.0)
+    check = runner(tmp_path, limit=10.0)
     check.run([case("hangs"), case("works")])
     found = rows.read(check.out).rows
     assert [row.metric for row in found] == ["pid", "pid of its child", "case", "answer"]
-    assert found[2].status == FAILED and found[2].note == "not done in 15 s"
+    assert found[2].status == FAILED and found[2].note == "not done in 10 s"
     assert not any(alive(row.ours) for row in found[:2] if row.ours)
     assert found[3].status == PASSED
 
@@ -165,8 +165,9 @@ def test_a_row_that_is_no_number_fails() -> None:
 
 
 def test_all_cases_of_the_short_check_fit_its_time() -> None:
-    short = [c for c in chosen([], short=True) if c.unless is None]
-    assert sum(c.seconds for c in short) < TOTAL
+    short = chosen([], short=True)
+    usual = [c for c in short if c.unless is None and c.needs != ("vllm",)]
+    assert sum(c.seconds for c in usual) < 0.9 * TOTAL < TOTAL < 8 * 60
     assert all(c.seconds <= LIMIT for c in short)
     assert len(set(NAMES)) == len(NAMES)
 

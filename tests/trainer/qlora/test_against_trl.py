@@ -1,5 +1,6 @@
 """Our QLoRA against TRL's SFTTrainer on the same rows: the same losses, though ours packs and TRL does not."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_five_steps_have_the_losses_of_trl(tmp_path: Path) -> None:
     rows.append(out, {rows.RUN: {}})
     model, *trainers = chosen(["qlora", "trl-qlora"], short=True)
     cases = [model, *(replace(case, overrides=CONSTANT) for case in trainers)]
-    Runner(setting, work, out, limit=600, seconds=2000).run(cases)
+    Runner(setting, work, out, limit=600, end=time.monotonic() + 2000).run(cases)
     found = {row.metric: row for row in rows.read(out).rows if row.case == "trl-qlora"}
     for metric in (FIRST, LAST):
         assert found[metric].ours == pytest.approx(found[metric].peer, abs=TOLERANCE)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,18 +48,20 @@ class Bench:
         """Folder of the model with its first ``layers`` layers."""
         return self.folder / f"model-{layers}"
 
-    def config(self, name: str = "", overrides: Sequence[str] = ()) -> DictConfig:
-        """The recipe of load ``name`` (the case's own by default) on one rank with this model and these rows, the
-        case's settings, then ``overrides``."""
-        name = name or self.case.load
-        load = self.setting.loads[name]
+    def data(self, load: str) -> Path:
+        """Folder of a load's dataset."""
+        return self.folder / "data" / load.replace(" ", "-")
+
+    def config(self) -> DictConfig:
+        """The recipe of the case's load on one rank with this model and these rows, and the case's settings."""
+        load, data = self.load, self.data(self.case.load)
         return configs.load(load.recipe, [
-            f"device={self.setting.device}", "data.source=none", f"data.dir={self.folder}/data",
-            f"data.name={name.replace(' ', '-')}", f"run.root={self.folder}/runs",
+            f"device={self.setting.device}", "data.source=none", f"data.dir={data.parent}", f"data.name={data.name}",
+            f"run.root={self.folder}/runs",
             f"model.path={self.model(load.layers)}", f"data.max_length={load.length}",
             f"train.max_tokens_per_gpu={load.length}", f"train.precision={self.setting.precision}",
             f"train.batch_size={load.rows}", "train.epochs=1000", f"train.max_steps={self.setting.steps}",
-            "train.ranks=1", "train.sequence_parallel=1", *self.case.overrides, *overrides,
+            "train.ranks=1", "train.sequence_parallel=1", *self.case.overrides,
         ])  # fmt: skip
 
     def shape(self, config: DictConfig) -> Shape:

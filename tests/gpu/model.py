@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def write(bench: Bench) -> None:
 
 def _rows(bench: Bench, name: str, words: Any) -> None:
     """Random tokens in rows of the load's lengths, enough for all steps of a training case."""
-    config, load = bench.config(name), bench.setting.loads[name]
+    folder, load = bench.data(name), bench.setting.loads[name]
     generator = np.random.default_rng(SEED)
     made = (
         Tokens(
@@ -81,8 +80,8 @@ def _rows(bench: Bench, name: str, words: Any) -> None:
         )
         for i, n in enumerate(load.lengths(bench.setting.steps))
     )  # fmt: skip
-    tokens.write(Path(config.verl.data.train_files), made)
-    words.save_pretrained(str(config.verl.model.tokenizer_path))
+    tokens.write(folder / "tokens" / "train.arrow", made)
+    words.save_pretrained(str(folder / "tokenizer"))
 
 
 def _layer(name: str) -> int:

@@ -120,7 +120,7 @@ def apart(one: list[float], other: list[float]) -> float:
 
 
 def _run(bench: Bench) -> Run:
-    return Run(bench.folder / f"run-{bench.case.load.replace(' ', '-')}")
+    return Run(bench.folder / f"run-{bench.data(bench.case.load).name}")
 
 
 def _saver(bench: Bench, ours: Ours) -> Any:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.gpu.cases import CASES
 from tests.gpu.rows import FAILED, PASSED, SKIPPED, Row
 from tests.gpu.runner import environment as single_rank
 from tests.gpu.setting import rehearsal
+from tests.gpu.training import waits_among
 
 LIGHT = ("device", "attention", "loss", "model", "ours", "save", "resume", "fused+prefetch", "qlora")
 """Compiling, other trainers and vLLM take minutes."""
@@ -83,6 +85,14 @@ def test_a_knob_and_a_resume_change_no_loss(light: Rows) -> None:
 def test_memory_stands_beside_the_forecast(light: Rows) -> None:
     row = light["ours", "peak resident set of plan"]
     assert row.peer_name == "the planner's" and row.peer and row.ratio
+
+
+def test_waits_for_the_device_are_named_by_their_place() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert waits_among(caught) == [f"test_cases.py:{caught[0].lineno}"]
 
 
 @pytest.mark.slow

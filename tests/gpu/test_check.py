@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, environment
 from tests.gpu import rows
+from tests.gpu import runner as runners
 from tests.gpu.bench import Bench
 from tests.gpu.cases import CASES, NAMES, Case, chosen
 from tests.gpu.check import LIMIT, NO_DEVICE, TOTAL, close
@@ -128,6 +129,13 @@ def test_a_killed_check_keeps_its_rows_and_leaves_nothing_behind(tmp_path: Path,
     process.wait()
     until(lambda: not any(map(alive, pids)) and not (tmp_path / "work").exists())
     assert [row.metric for row in rows.read(out).rows] == ["answer", "pid", "pid of its child"]
+
+
+def test_the_stub_of_ray_stands_in_only_where_ray_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    assert runners.environment("cpu")["PYTHONPATH"] == "mine"
+    monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: None)
+    assert runners.environment("cpu")["PYTHONPATH"].split(os.pathsep) == ["mine", str(runners.STUBS)]
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:

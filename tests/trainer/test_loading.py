@@ -1,4 +1,4 @@
-"""Base models read into shards: the right values, tied or not, whatever the files; little host memory; clear refusals."""
+"""Base models read into shards: the right values, tied or not, from any files; little host memory; clear refusals."""
 
 import json
 import os

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tests.gpu import rows
+from tests.gpu import rows, stand_ins
 from tests.gpu.cases import Case
 from tests.gpu.rows import Row
 from tests.gpu.setting import Load, Setting, from_dict
@@ -104,6 +104,7 @@ def run(bench: Bench) -> None:
 
 def main() -> None:
     """Reads the order and runs the case."""
+    stand_ins.install()
     values = json.loads(sys.stdin.read())
     case = values["case"]
     lists = {name: tuple(case[name]) for name in ("needs", "after", "overrides")}

@@ -31,14 +31,16 @@ class Case:
     """Of the recipe, as ``key=value``."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Of the peer."""
+    gpu: bool = False
+    """Left out of a rehearsal."""
     long: bool = False
     """Left out of a short check."""
 
 
-def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), long: bool = False) -> Case:
+def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), **others: bool) -> Case:
     """Ours with settings other than the recipe's."""
     overrides = tuple(f"train.{setting}" for setting in settings)
-    return Case(name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, long=long)
+    return Case(name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, **others)
 
 
 CASES = (
@@ -57,7 +59,7 @@ CASES = (
         after=("save",), load="saved", overrides=("train.deterministic=true",),
     ),
     knob("compile", "layers compiled", 50, "compile=true"),
-    knob("liger", "Liger's norms, rotary embedding and SwiGLU", 32, "liger=true", needs=("liger_kernel",)),
+    knob("liger", "Liger's norms, rotary embedding and SwiGLU", 32, "liger=true", needs=("liger_kernel",), gpu=True),
     knob("fused+prefetch", "fused AdamW, weights gathered early", 30, "fused_optimizer=true", "prefetch=true"),
     Case(
         "qlora", "QLoRA at the card's settings: steps, a save, the same steps again", f"{SAVING}:adapters", 30,
@@ -68,7 +70,7 @@ CASES = (
     Case("trl", "TRL's SFTTrainer", f"{PEERS}:trl", 32, ("trl",), MODEL),
     Case("trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 32, ("trl",), MODEL, load="adapters"),
     Case("turns", "late rollouts take turns in a full cache", f"{GENERATION}:turns", 65, ("vllm",), MODEL),
-    Case("nf4", "generation from weights in 4 bits", f"{GENERATION}:nf4", 60, ("vllm",), MODEL),
+    Case("nf4", "generation from weights in 4 bits", f"{GENERATION}:nf4", 60, ("vllm",), MODEL, gpu=True),
     knob("checkpointing=none", "nothing computed again", 60, "checkpointing=none", long=True),
     knob("checkpointing=full", "whole layers computed again", 60, "checkpointing=full", long=True),
     knob("prefetch", "the next layer's weights gathered early", 60, "prefetch=true", long=True),

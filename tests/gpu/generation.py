@@ -31,9 +31,6 @@ def nf4(bench: Bench) -> None:
     """Rollouts from weights that are rounded to 4 bits as they are loaded."""
     from eval.engine import NF4
 
-    if not bench.on_gpu:
-        bench.skip("tokens/s", "vLLM rounds weights to 4 bits on a GPU alone")
-        return
     _, answers, seconds = asyncio.run(_generate(bench, NF4, late=False, room=None))
     bench.figure("rollouts cut", "", sum(answer["tokens"] < TOKENS for answer in answers), limit=0)
     bench.figure("tokens/s", "1/s", ROLLOUTS * TOKENS / seconds, note=f"{ROLLOUTS} rollouts at a time")

@@ -21,8 +21,6 @@ from tests.gpu.rows import FAILED, SKIPPED, Row
 from tests.gpu.setting import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
-STUBS = Path(__file__).parent / "stubs"
-"""Packages that verl imports without needing them here, for a machine that lacks them."""
 CASE = "case"
 """Metric of the row of a case that failed or was skipped."""
 ERROR = re.compile(r"(?:\[rank\d+\]: )?([\w.]*(Error|Exception|Interrupt|Exit)\b.*)")
@@ -90,6 +88,8 @@ class Runner:
 
     def _obstacle(self, case: Case) -> str | None:
         """Why the case is not started."""
+        if case.gpu and self.setting.device != "cuda":
+            return "it needs a GPU"
         if missing := [name for name in case.needs if importlib.util.find_spec(name) is None]:
             return f"{' and '.join(missing)} is not installed"
         if absent := [name for name in case.after if name not in self.passed]:
@@ -158,13 +158,10 @@ def last_error(log: Path, start: int) -> str | None:
 def environment(device: str) -> dict[str, str]:
     """One rank, alone on this machine and its first GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] if device == "cuda" else ""
-    values = os.environ | {
+    return os.environ | {
         "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
         "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": visible,
     }  # fmt: skip
-    if importlib.util.find_spec("ray") is None:
-        values["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(STUBS)]))
-    return values
 
 
 def text(row: Row) -> str:

@@ -1,5 +1,7 @@
 """The check loses no row: not to a case that fails or hangs, nor to its own end."""
 
+import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -14,8 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, environment
-from tests.gpu import rows
-from tests.gpu import runner as runners
+from tests.gpu import rows, stand_ins
 from tests.gpu.bench import Bench
 from tests.gpu.cases import CASES, NAMES, Case, chosen
 from tests.gpu.check import LIMIT, NO_DEVICE, TOTAL, close
@@ -106,14 +107,14 @@ def test_what_cannot_run_is_skipped_and_says_why(tmp_path: Path) -> None:
     check = runner(tmp_path, seconds=100.0)
     check.run([
         case("works"), case("silent", needs=("no_such_package",)), case("hangs", after=("silent",)),
-        case("misses", unless="works"), Case("late", "late", f"{HERE}:works", 101),
+        case("misses", unless="works"), case("breaks", gpu=True), Case("late", "late", f"{HERE}:works", 101),
     ])  # fmt: skip
     notes = [row.note for row in rows.read(check.out).rows if row.status == SKIPPED]
-    assert notes[:3] == [
+    assert notes[:4] == [
         "no_such_package is not installed", "it needs the case silent, which did not succeed",
-        "works worked, which is the faster one",
+        "works worked, which is the faster one", "it needs a GPU",
     ]  # fmt: skip
-    assert notes[3].endswith("s were left, and it takes 101 s")
+    assert notes[4].endswith("s were left, and it takes 101 s")
     assert close(check.out) == 0
 
 
@@ -131,11 +132,25 @@ def test_a_killed_check_keeps_its_rows_and_leaves_nothing_behind(tmp_path: Path,
     assert [row.metric for row in rows.read(out).rows] == ["answer", "pid", "pid of its child"]
 
 
-def test_the_stub_of_ray_stands_in_only_where_ray_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "mine")
-    assert runners.environment("cpu")["PYTHONPATH"] == "mine"
-    monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: None)
-    assert runners.environment("cpu")["PYTHONPATH"].split(os.pathsep) == ["mine", str(runners.STUBS)]
+def test_stand_ins_answer_only_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names that verl uses while it is imported."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(stand_ins, "PACKAGES", ("ray_that_is_missing", "yaml"))
+    stand_ins.install()
+    missing = importlib.import_module("ray_that_is_missing")
+
+    @missing.remote
+    def plain() -> int:
+        return 1
+
+    @missing.remote(num_cpus=1)
+    class Actor(missing.util.Base):
+        handle: missing.actor.ActorHandle | missing.ObjectRef
+
+    assert plain() == 1 and Actor.__mro__[1].__name__ == "Base"
+    assert importlib.import_module("ray_that_is_missing.util.placement_group").PlacementGroup
+    assert importlib.import_module("yaml").safe_load("1") == 1
+    assert importlib.util.find_spec("another_that_is_missing") is None
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:

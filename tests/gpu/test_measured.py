@@ -47,6 +47,7 @@ def test_a_file_has_its_device_and_every_row_beside_the_peer(tmp_path: Path) -> 
     )
     written = page([path])
     assert "## NVIDIA H200, 2026-12-01" in written and "Commit abc" in written and NOTHING not in written
+    assert "| ours | tokens/s | 30,000 1/s |  |  |  |  |" in written
     assert "| verl | tokens/s | 30,000 1/s | 20,000 (stock verl) | 1.500 |  |  |" in written
     assert "| attention | dq | 0.5 relative error |  |  | 0.02 | **failed** |" in written
     assert "| turns | case |  |  |  |  | skipped: vllm is not installed |" in written

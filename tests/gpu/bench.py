@@ -81,9 +81,9 @@ class Bench:
         """Adds a measured row; see ``rows.figure``."""
         rows.put(self.out, rows.figure(self.case.name, metric, unit, ours, **others))
 
-    def skip(self, metric: str, note: str) -> None:
-        """Adds a row without a figure."""
-        rows.put(self.out, Row(self.case.name, metric, status=rows.SKIPPED, note=note))
+    def skip(self, metric: str, note: str, **others: Any) -> None:
+        """Adds a row without a figure of ours."""
+        rows.put(self.out, Row(self.case.name, metric, status=rows.SKIPPED, note=note, **others))
 
     def figures(self, case: str) -> dict[str, float]:
         """Metric -> figure of a case that has run."""

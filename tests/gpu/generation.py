@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
     from eval import engine
 
     device, load = bench.setting.device, bench.load
+    os.environ |= engine.environment(device, os.cpu_count() or 1, 1)
     model, context = bench.model(load.layers), TOKENS + len(PROMPT)
     config = AutoConfig.from_pretrained(model)
     config.max_position_embeddings = context
@@ -65,4 +67,7 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
     await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     others = list((await made.beat()).values())
     answers = await asyncio.gather(*asked)
-    return min(others, default=TOKENS), answers, time.monotonic() - begin
+    seconds = time.monotonic() - begin
+    made.llm.shutdown()
+    made.guard.kill()  # it would end this process as soon as that begins to end
+    return min(others, default=TOKENS), answers, seconds

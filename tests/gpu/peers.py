@@ -68,7 +68,7 @@ def _beside(bench: Bench, config: DictConfig, out: Path, name: str) -> None:
         if metric in mine:
             bench.figure(metric, unit, mine[metric], peer=theirs[metric], peer_name=name)
         else:
-            bench.skip(metric, f"{name}: {theirs[metric]:.6g} {unit}, and ours was not measured")
+            bench.skip(metric, "ours was not measured", unit=unit, peer=theirs[metric], peer_name=name)
     if FIRST in mine:
         bench.figure("loss parity", "relative", abs(mine[FIRST] / theirs[FIRST] - 1), peer_name=name, limit=PARITY)
 

@@ -123,7 +123,7 @@ class Runner:
             guard.watch(None)
         mine = rows.read(self.out).rows[seen:]
         if reason is None and code:
-            reason = last_error(self.log, start) or f"exit code {code}"
+            reason = last_error(self.log, start) or f"exit code {code} without an error"
         if reason is None and not mine:
             reason = "it left no row"
         if reason is not None:
@@ -147,12 +147,12 @@ def end_group(group: int) -> None:
 
 
 def last_error(log: Path, start: int) -> str | None:
-    """The last line of an exception in the log from byte ``start``, or the last line of all."""
+    """The last line of the last exception in the log from byte ``start``."""
     with log.open("rb") as f:
         f.seek(start)
-        lines = [line.strip() for line in f.read().decode(errors="replace").splitlines()[1:] if line.strip()]
+        lines = f.read().decode(errors="replace").splitlines()
     errors = [found[1] for line in lines if (found := ERROR.match(line))]
-    return (errors or lines)[-1][:300] if lines else None
+    return errors[-1].strip()[:300] if errors else None
 
 
 def environment(device: str) -> dict[str, str]:

@@ -99,6 +99,7 @@ def test_waits_for_the_device_are_named_by_their_place() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_rehearsal_runs_every_case(rehearsed: Rows) -> None:
     short = {case.name for case in CASES if not case.long}
     assert {case for case, _ in rehearsed} == short

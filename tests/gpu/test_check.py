@@ -56,6 +56,10 @@ def silent(bench: Bench) -> None:
     return None
 
 
+def quits(bench: Bench) -> None:
+    os._exit(7)
+
+
 def case(name: str, **values: Any) -> Case:
     return Case(name, name, f"{HERE}:{name}", 0, **values)
 
@@ -79,18 +83,20 @@ def test_a_failed_case_is_a_row_with_the_last_line_of_its_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check = runner(tmp_path)
-    check.run([case("breaks"), case("misses"), case("silent"), case("works")])
+    check.run([case("breaks"), case("misses"), case("silent"), case("quits"), case("works")])
     assert statuses(check.out) == [
         ("breaks", "before", PASSED), ("breaks", "case", FAILED), ("misses", "error", FAILED),
-        ("silent", "case", FAILED), ("works", "answer", PASSED),
+        ("silent", "case", FAILED), ("quits", "case", FAILED), ("works", "answer", PASSED),
     ]  # fmt: skip
     notes = {row.case: row.note for row in rows.read(check.out).rows if row.metric == "case"}
-    assert notes == {"breaks": "LookupError: no such kernel", "silent": "it left no row"}
+    assert notes == {
+        "breaks": "LookupError: no such kernel", "silent": "it left no row", "quits": "exit code 7 without an error",
+    }  # fmt: skip
     assert check.passed == {"works"}
     assert not check.folder.exists()
     assert close(check.out) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"gpu-check: 2 passed, 3 failed, 0 skipped ({check.out})"
-    assert json.loads(check.out.read_text().splitlines()[-1]) == {"closing": {PASSED: 2, FAILED: 3, SKIPPED: 0}}
+    assert capsys.readouterr().out.splitlines()[-1] == f"gpu-check: 2 passed, 4 failed, 0 skipped ({check.out})"
+    assert json.loads(check.out.read_text().splitlines()[-1]) == {"closing": {PASSED: 2, FAILED: 4, SKIPPED: 0}}
 
 
 def test_a_case_that_hangs_is_ended_at_its_limit_and_loses_only_itself(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def python312() -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_bare_machine_runs_the_check_with_the_wheels(tmp_path: Path) -> None:
     """The list of what the machine has, and the wheels, are all that is there."""
     python, folder, site = python312(), tmp_path / "wheels", tmp_path / "site"

@@ -37,7 +37,7 @@ class Case:
     """Left out of a short check."""
 
 
-def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), **others: bool) -> Case:
+def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), **others: Any) -> Case:
     """Ours with settings other than the recipe's."""
     overrides = tuple(f"train.{setting}" for setting in settings)
     return Case(name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, **others)

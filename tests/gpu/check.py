@@ -49,7 +49,7 @@ def main() -> int:
         wanted = cases.chosen(options.cases, short=short)
         if options.out.exists():
             raise ValueError(f"{options.out} exists already: name another file with --out")
-        device = {"device": "CPU"} if options.rehearse else probe()
+        device: dict[str, Any] | None = {"device": "CPU"} if options.rehearse else probe()
         if device is None:
             print(NO_DEVICE)
             return 3

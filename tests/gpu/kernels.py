@@ -141,10 +141,12 @@ class Heads:
         repeats = q.shape[1] // k.shape[1]
         equal = (q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1))
         parts = (x.split(self.lengths, dim=2) for x in equal)
-        plain = sdpa_kernel(SDPBackend.MATH) if kind == torch.float32 else nullcontext()
-        with plain:
-            out = torch.cat([scaled_dot_product_attention(*p, is_causal=True) for p in zip(*parts, strict=True)], dim=2)
-        out = out.transpose(1, 2)
+        with sdpa_kernel(SDPBackend.MATH) if kind == torch.float32 else nullcontext():
+            documents = [
+                scaled_dot_product_attention(query, key, value, is_causal=True)
+                for query, key, value in zip(*parts, strict=True)
+            ]
+        out = torch.cat(documents, dim=2).transpose(1, 2)
         return [out, *torch.autograd.grad(out, (q, k, v), self.grad.to(kind))]
 
 

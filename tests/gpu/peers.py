@@ -93,6 +93,7 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
     steps = range(train.max_steps)
     order = [i for step in steps for i in sampler.step_rows(step, len(rows), train.batch_size, train.seed).tolist()]
     items = [{"input_ids": rows[i]["input_ids"], "completion_mask": rows[i]["loss_mask"]} for i in order]
+    chosen: dict[str, Any]
     if train.lora_rank:
         model = _adapted(config)
         adapters = [p for p in model.parameters() if p.requires_grad]
@@ -133,4 +134,5 @@ def _adapted(config: DictConfig) -> Any:
         device_map={"": config.device},
     )  # fmt: skip
     torch.manual_seed(train.seed)
-    return get_peft_model(model, LoraConfig(r=train.lora_rank, lora_alpha=train.lora_alpha, target_modules=TARGETS))
+    adapters = LoraConfig(r=train.lora_rank, lora_alpha=train.lora_alpha, target_modules=list(TARGETS))
+    return get_peft_model(model, adapters)

@@ -33,10 +33,11 @@ def save(bench: Bench) -> None:
     for number in range(bench.setting.saves):
         alone += [_seconds(ours, step + i) for i in range(QUIET)]
         step += QUIET
+        saved, state = step, sums(ours.engine)
         begin = time.monotonic()
         saver.save(step, {"identity": {}})
         pause = time.monotonic() - begin
-        saved, losses = step, []
+        losses: list[float] = []
         while not saver.ended or len(losses) < AFTER:
             writing = not saver.ended
             start = time.monotonic()
@@ -44,17 +45,19 @@ def save(bench: Bench) -> None:
             if writing:
                 during.append(time.monotonic() - start)
             step += 1
-        saver.settle()
+        if not saver.settle():
+            raise RuntimeError("the checkpoint could not be saved")
         took = read_json(run.checkpoint(saved) / "manifest.json")["seconds"]
         size = sum(path.stat().st_size for path in run.checkpoint(saved).iterdir()) / 1e9
         if number == 0:
-            write_json(bench.folder / "losses.json", {"step": saved, "losses": losses[:AFTER]})
+            write_json(bench.folder / "losses.json", {"step": saved, "state": state, "losses": losses[:AFTER]})
             bench.figure("pause of the first save", "s", pause, note="host memory is allocated")
             bench.figure("checkpoint", "GB", size)
             bench.figure("call to commit", "s", took, note=f"{size / took:.2f} GB/s written and hashed")
         else:
             bench.figure(f"pause of save {number + 1}", "s", pause)
     usual = statistics.median(alone)
+    bench.figure("step alone", "s", usual)
     if during:
         bench.figure("step while writing", "s", statistics.median(during), peer=usual, peer_name="step alone")
     else:
@@ -62,11 +65,12 @@ def save(bench: Bench) -> None:
 
 
 def resume(bench: Bench) -> None:
-    """The steps after the checkpoint of ``save``, in this process."""
+    """The state of the checkpoint of ``save``, and the steps after it, in this process."""
     ours, kept = Ours.build(bench.config(), TOTAL), read_json(bench.folder / "losses.json")
     begin = time.monotonic()
     load(bench, ours, kept["step"])
     bench.figure("load", "s", time.monotonic() - begin)
+    _same_state(bench, kept["state"], sums(ours.engine))
     again = ours.losses(kept["step"], AFTER)
     bench.figure("losses after the resume", "relative difference", apart(kept["losses"], again), limit=RESUMED)
 
@@ -80,10 +84,9 @@ def deterministic(bench: Bench) -> None:
         begin = time.monotonic()
         losses = ours.losses(step, AFTER)
         seconds = (time.monotonic() - begin) / AFTER
-        runs.append([*losses, *_sums(ours.engine)])
-    bench.figure("losses and weights", "largest difference", apart(*runs), limit=0.0)
-    usual = [r.peer for r in _rows_of(bench, "save") if r.metric == "step while writing"]
-    bench.figure("step", "s", seconds, peer=usual[0] if usual else None, peer_name="not deterministic")
+        runs.append([*losses, *sums(ours.engine)])
+    bench.figure("losses and state", "largest difference", apart(*runs), limit=0.0)
+    bench.figure("step", "s", seconds, peer=bench.figures("save")["step alone"], peer_name="not deterministic")
 
 
 def adapters(bench: Bench) -> None:
@@ -96,13 +99,14 @@ def adapters(bench: Bench) -> None:
     compare(bench, found, {}, "", **{PEAK: CARD})
     mean = statistics.mean(bench.load.lengths(setting.steps))
     bench.figure("rows/s", "1/s", found["tokens/s"] / mean, note=f"{mean:.0f} tokens per row")
-    saver = _saver(bench, ours)
+    saver, state = _saver(bench, ours), sums(ours.engine)
     begin = time.monotonic()
     saver.save(setting.steps, {"identity": {}})
     bench.figure("pause of a save", "s", time.monotonic() - begin)
     losses = ours.losses(setting.steps, AFTER)
     saver.finish()
     load(bench, ours, setting.steps)
+    _same_state(bench, state, sums(ours.engine))
     again = ours.losses(setting.steps, AFTER)
     bench.figure("losses after the resume", "relative difference", apart(losses, again), limit=RESUMED)
 
@@ -117,6 +121,19 @@ def load(bench: Bench, ours: Ours, step: int) -> None:
 def apart(one: list[float], other: list[float]) -> float:
     """The largest relative difference between numbers of the same place."""
     return max(abs(a - b) / max(abs(a), 1e-30) for a, b in zip(one, other, strict=True))
+
+
+def sums(engine: Any) -> list[float]:
+    """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and the learning
+    rate."""
+    from trainer import checkpoint
+
+    tensors, _ = checkpoint.state(engine)
+    return [*(tensor.double().norm().item() for tensor in tensors.values()), *engine.lr_scheduler.get_last_lr()]
+
+
+def _same_state(bench: Bench, saved: list[float], loaded: list[float]) -> None:
+    bench.figure("state after the resume", "largest difference", apart(saved, loaded), limit=0.0)
 
 
 def _run(bench: Bench) -> Run:
@@ -138,14 +155,3 @@ def _seconds(ours: Ours, step: int) -> float:
     begin = time.monotonic()
     ours.losses(step, 1)  # which waits for the device
     return time.monotonic() - begin
-
-
-def _sums(engine: Any) -> list[float]:
-    """A number for each trained weight that changes with any of its bits, all but surely."""
-    return [p.detach().double().norm().item() for p in engine.module.parameters() if p.requires_grad]
-
-
-def _rows_of(bench: Bench, case: str) -> list[Any]:
-    from tests.gpu import rows
-
-    return [row for row in rows.read(bench.out).rows if row.case == case]

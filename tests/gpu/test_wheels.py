@@ -77,9 +77,9 @@ def test_a_library_that_has_another_name_is_an_error(wheel: Path) -> None:
 def python312() -> str:
     """A Python 3.12 that runs, from PATH or pyenv."""
     known = [shutil.which("python3.12"), *Path.home().glob(".pyenv/versions/3.12.*/bin/python3.12")]
-    for path in filter(None, known):
+    for path in map(str, filter(None, known)):
         if subprocess.run([path, "-c", "import venv"], capture_output=True).returncode == 0:
-            return str(path)
+            return path
     pytest.skip("the wheels are for Python 3.12, and none is installed here: sudo apt-get install python3.12-venv")
 
 

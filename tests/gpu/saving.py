@@ -124,12 +124,13 @@ def apart(one: list[float], other: list[float]) -> float:
 
 
 def sums(engine: Any) -> list[float]:
-    """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and the learning
-    rate."""
+    """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and their numbers."""
     from trainer import checkpoint
 
-    tensors, _ = checkpoint.state(engine)
-    return [*(tensor.double().norm().item() for tensor in tensors.values()), *engine.lr_scheduler.get_last_lr()]
+    tensors, numbers = checkpoint.state(engine)
+    norms = [tensor.double().norm().item() for tensor in tensors.values()]
+    counts = [float(value) for value in numbers.values() if isinstance(value, int | float)]
+    return [*norms, *counts, *engine.lr_scheduler.get_last_lr()]
 
 
 def _same_state(bench: Bench, saved: list[float], loaded: list[float]) -> None:

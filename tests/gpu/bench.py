@@ -107,7 +107,7 @@ def main() -> None:
     stand_ins.install()
     values = json.loads(sys.stdin.read())
     case = values["case"]
-    lists = {name: tuple(case[name]) for name in ("needs", "after", "overrides")}
+    lists = {name: tuple(case[name]) for name in ("needs", "after", "overrides", "arguments")}
     run(Bench(from_dict(values["setting"]), Path(values["folder"]), Path(values["out"]), Case(**case | lists)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 TRAINING, SAVING, PEERS = "tests.gpu.training", "tests.gpu.saving", "tests.gpu.peers"
@@ -29,7 +29,7 @@ class Case:
     load: str = "full"
     overrides: tuple[str, ...] = ()
     """Of the recipe, as ``key=value``."""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
     """Of the peer."""
     gpu: bool = False
     """Left out of a rehearsal."""
@@ -65,7 +65,7 @@ CASES = (
         "qlora", "QLoRA at the card's settings: steps, a save, the same steps again", f"{SAVING}:adapters", 30,
         after=MODEL, load="adapters",
     ),
-    Case("verl-fused", "stock verl with its fused loss", f"{PEERS}:verl", 35, after=MODEL, arguments={"fused": True}),
+    Case("verl-fused", "stock verl with its fused loss", f"{PEERS}:verl", 35, after=MODEL, arguments=("fused",)),
     Case("verl", "stock verl", f"{PEERS}:verl", 40, after=MODEL, unless="verl-fused"),
     Case("trl", "TRL's SFTTrainer", f"{PEERS}:trl", 32, ("trl",), MODEL),
     Case("trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 32, ("trl",), MODEL, load="adapters"),

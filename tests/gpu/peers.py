@@ -33,19 +33,23 @@ def verl(bench: Bench) -> None:
     from tests import stock_verl
 
     settings = [f"model.override_config.attn_implementation={kernel()}", "model.enable_gradient_checkpointing=true"]
-    fused = bench.case.arguments.get("fused", False)
-    liger = bench.on_gpu and installed("liger_kernel")
+    parts = [kernel()]
+    if kernel() == "sdpa":
+        parts.append("crippled: no flash-attn")
+    liger, fused = bench.on_gpu and installed("liger_kernel"), "fused" in bench.case.arguments
     if liger:
         settings.append("model.use_liger=true")
+        parts.append("Liger")
     if fused:
         settings.append("model.use_fused_kernels=true")
+        parts.append("fused loss")
     if fused and liger:
         settings.append("model.fused_kernel_options.impl_backend=liger")
     config, out = bench.config(), bench.folder / f"{bench.case.name}.jsonl"
     path = bench.folder / f"{bench.case.name}.yaml"
     configs.write(config, path)
     stock_verl.main(path, out, settings)
-    _beside(bench, config, out, f"stock verl ({kernel()}{', Liger' if liger else ''}{', fused loss' if fused else ''})")
+    _beside(bench, config, out, f"stock verl ({', '.join(parts)})")
 
 
 def trl(bench: Bench) -> None:

@@ -27,7 +27,7 @@ from trainer.flops import Shape
 
 @dataclass(frozen=True)
 class Bench:
-    """What a case works with."""
+    """Gives a case its setting and folder, and takes its rows."""
 
     setting: Setting
     folder: Path
@@ -37,7 +37,7 @@ class Bench:
 
     @property
     def load(self) -> Load:
-        """What the case trains."""
+        """The rows and layers that the case trains."""
         return self.setting.loads[self.case.load]
 
     @property

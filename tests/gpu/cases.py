@@ -1,4 +1,4 @@
-"""The cases of a check, in order of worth: what each shows, what it needs, and how long it takes on an H200."""
+"""Lists the cases of a check in order of worth, with their needs and the time that each takes on an H200."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Case:
     """A case whose success makes this one needless in a short check."""
     load: str = "full"
     overrides: tuple[str, ...] = ()
-    """Of the recipe, as ``key=value``."""
+    """Settings of the recipe, as ``key=value``."""
     arguments: tuple[str, ...] = ()
-    """Of the peer."""
+    """Settings of the peer."""
     gpu: bool = False
     """Left out of a rehearsal."""
     long: bool = False

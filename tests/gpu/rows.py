@@ -1,4 +1,4 @@
-"""The rows of a check: one JSON line for each figure, on disk as soon as it is known.
+"""Writes and reads the rows of a check: one JSON line per figure, on disk as soon as it is known.
 
 A file begins with a line that says where and when the check ran and ends, if the check did, with a line of counts.
 """
@@ -64,7 +64,7 @@ def put(path: Path, row: Row) -> None:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a file holds."""
+    """The contents of a file."""
 
     run: dict[str, Any]
     rows: list[Row]

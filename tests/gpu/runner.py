@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASE = "case"
 """Metric of the row of a case that failed or was skipped."""
 ERROR = re.compile(r"(?:\[rank\d+\]: )?([\w.]*(Error|Exception|Interrupt|Exit)\b.*)")
-"""How Python ends a traceback, to which torch adds the rank."""
+"""The last line of a traceback, to which torch adds the rank."""
 
 
 class Guard:
@@ -87,7 +87,7 @@ class Runner:
             guard.close()
 
     def _obstacle(self, case: Case) -> str | None:
-        """Why the case is not started."""
+        """Returns the reason not to start the case, None without one."""
         if case.gpu and self.setting.device != "cuda":
             return "it needs a GPU"
         if missing := [name for name in case.needs if importlib.util.find_spec(name) is None]:

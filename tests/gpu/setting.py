@@ -1,4 +1,4 @@
-"""What the cases of a check train, and where: on a device in the shape of Qwen3-4B, or rehearsed tiny on a CPU."""
+"""Chooses what the cases train: the shape of Qwen3-4B on a CUDA device, or a tiny one on a CPU for a rehearsal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL_RECIPE, ADAPTER_RECIPE = "sft_4b", "qlora_gsm8k_4b"
 LOGITS_COPIES = 4
 """Copies of all logits in the compute type that a peer holds: logits, log-probabilities and their gradients."""
 LAYERS, SAVED_LAYERS = 12, 2
-"""Of the short check. A checkpoint of two layers and the embedding has 7 GB."""
+"""Layers in the short check. A checkpoint of two layers and the embedding has 7 GB."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Load:
     median: int
     """Tokens, before rows are clipped at ``length``."""
     rows: int
-    """Of one optimizer step."""
+    """Rows of one optimizer step."""
 
     def lengths(self, steps: int) -> list[int]:
         """Tokens of each row of ``steps`` steps: lognormal, sigma 0.8, as long-think rows are."""
@@ -42,12 +42,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a check runs, the model that it writes, and what its cases train."""
+    """The device of a check, the model that it writes, and the loads of its cases."""
 
     device: str
     precision: str
     shape: Shape
-    """Of the model that is written; a load takes the first of its layers."""
+    """Shape of the model that is written; a load takes the first of its layers."""
     loads: Mapping[str, Load] = field(default_factory=dict)
     warm: int = 2
     timed: int = 3

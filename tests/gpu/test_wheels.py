@@ -20,7 +20,7 @@ from tests.test_setup import find_uv
 
 BARE = ["torch==2.11.0", "transformers==5.17", "numpy", "pandas", "pyarrow", "accelerate", "peft", "safetensors"]
 BARE += ["psutil", "tqdm", "pyyaml", "jinja2", "regex"]
-"""What the machine has, with what that needs."""
+"""The machine has these packages and their needs."""
 LIMIT = 40 * 2**20
 MODULES = tuple(
     f"tests.gpu.{path.stem}" for path in sorted(Path(__file__).parent.glob("*.py")) if not path.stem.startswith("test_")

@@ -1,4 +1,4 @@
-"""Steps of training: the figures of any trainer, and of ours where a step waits for the device."""
+"""Measures steps of training: the figures of any trainer, and the host waits and memory of ours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PEAK, RESIDENT = "peak tensors", "peak resident set"
 PARITY = 1e-3
 """Relative difference of the first step's loss; bf16 has eight bits, and their rounding averages out over tokens."""
 KNOWN_WAITS = 3
-"""Of a step: its loss, the check that the gradient is finite, and the gradient's norm."""
+"""A step waits for its loss, for the check that the gradient is finite, and for the gradient's norm."""
 SANE = 0.1
 """Relative difference of a random model's first loss from the logarithm of its vocabulary."""
 PLANNED = 1.02
@@ -99,7 +99,7 @@ def forecast(bench: Bench, config: DictConfig) -> float:
 
 
 def host_waits(call: Callable[[], object]) -> list[str]:
-    """Where ``call`` made this process wait for the device, by file and line."""
+    """Returns the places, as file:line, where ``call`` made this process wait for the device."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -148,7 +148,7 @@ def figures(bench: Bench, config: DictConfig, file: Path) -> dict[str, float]:
 
 
 def peak_metric(bench: Bench) -> str:
-    """What the recorded memory is."""
+    """Returns the name of the memory that ``record`` notes."""
     return PEAK if bench.on_gpu else RESIDENT
 
 

@@ -36,5 +36,3 @@ def test_five_steps_have_the_losses_of_trl(tmp_path: Path) -> None:
     found = {row.metric: row for row in rows.read(out).rows if row.case == "trl-qlora"}
     for metric in (FIRST, LAST):
         assert found[metric].ours == pytest.approx(found[metric].peer, abs=TOLERANCE)
-    first, last = found[FIRST].ours, found[LAST].ours
-    assert first is not None and last is not None and last < first - 10 * TOLERANCE

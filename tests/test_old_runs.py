@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from data_prep.files import sha256_json
+import data_stage
+from data_prep.files import MANIFEST, read_json, sha256_json, write_json
 from eval import evaluate, evaluations
 from slurm import watch
 from tests.conftest import environment, lines
@@ -81,12 +82,24 @@ def test_only_what_the_user_changes_is_refused(old: Run) -> None:
         configs.amend(configs.read(run.config), ["train.warmup_steps=3"])
 
 
-def test_an_old_runs_evaluations_and_submissions_are_known(old: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_runs_evaluations_and_submissions_are_known(old: Run) -> None:
     config = configs.read(old.config)
     folders = [evaluate.plan(config, old, label).folder for label in ("base", f"step_{STOPPED}")]
     assert folders == old.evaluations and all(map(is_complete, folders))
     assert evaluate.plan(configs.read(aged(old).config), old, "base").folder == folders[0]
     assert [sorted(group) for group in evaluations.groups(old, partial=False)] == [[-1, STOPPED]]
+
+
+def test_an_old_dataset_is_not_built_again(old: Run) -> None:
+    """``warmstart run`` looks at the dataset before it goes on with the run."""
+    path = Path("data/old") / MANIFEST
+    made = read_json(path)
+    del made["settings"]["rows"]["answer_style"], made["settings"]["rows"]["filters"]
+    made["settings"]["rows"]["gone"] = 3
+    write_json(path, made)
+    assert data_stage.build(configs.load("tiny", WORDS))[2] is False
+    with pytest.raises(ValueError, match=r"rows\.answer_style: boxed -> answer_is"):
+        data_stage.build(configs.load("tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]))
 
 
 def test_hashes_of_an_old_runs_configuration_are_what_they_were(old: Run) -> None:

@@ -49,7 +49,7 @@ def aged(run: Run) -> Run:
     for path in (run.config, run.attempts[0] / "config.yaml"):
         config = OmegaConf.load(path)
         del config.train.warmup_steps, config.train.betas, config.data.answer_style, config.eval.tensor_parallel
-        del config.verl.engine.full_determinism, config.cluster, config.model.license
+        del config.verl.engine.full_determinism, config.verl.optim.weight_decay, config.cluster, config.model.license
         config.mutable.remove("train.hang_minutes")
         OmegaConf.update(config, "train.gone", 7, force_add=True)
         OmegaConf.update(config, "gone", {"a": {"b": 1}}, force_add=True)
@@ -67,6 +67,8 @@ def test_what_an_old_run_lacks_is_the_default_and_what_it_has_stays(old: Run) ->
     assert (config.train.seed, config.verl.engine.seed, default.train.seed) == (43, 42, 42)
     assert config.train.betas == default.train.betas == [0.9, 0.95]
     assert (config.train.warmup_steps, config.cluster, config.mutable) == (None, default.cluster, default.mutable)
+    # base.yaml says ${train.weight_decay}, which this recipe sets.
+    assert OmegaConf.to_container(config.verl.optim, resolve=False)["weight_decay"] == 0.01
     assert configs.immutable_changes(config, default) == ["train.seed: 43 -> 42"]
 
 

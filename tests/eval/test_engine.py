@@ -1,5 +1,6 @@
 """Real vLLM engines whose cache is too small for what they have in flight."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,25 @@ def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(arguments: d
 def test_an_engine_core_in_a_process_of_its_own_says_the_same(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As vLLM has it on GPUs; on a CPU it starts a worker besides. Our scheduler is imported in the core's process."""
-    own, log = engine.environment, tmp_path / "own.log"
+    """As vLLM has it on GPUs (on a CPU it starts a worker besides): our scheduler is imported in the core's process."""
+    own, logs = engine.environment, [tmp_path / "inside.log", tmp_path / "own.log"]
     with ray_session(cpus=1) as ray:
-        actor, _ = start(ray, tmp_path / "inside.log", arguments, AMPLE)
+        actor, _ = start(ray, logs[0], arguments, AMPLE)
         texts, *_ = ask(ray, actor, EARLY)
+        inside = cores(logs[0])
         ray.kill(actor)
         monkeypatch.setattr(engine, "environment", lambda *of: own(*of) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
-        actor, _ = start(ray, log, arguments, TIGHT)
-        cores = [p.pid for p in psutil.process_iter(["name"]) if p.info["name"].startswith("VLLM::EngineCor")]
+        actor, _ = start(ray, logs[1], arguments, TIGHT)
         turns, _, together = ask(ray, actor, LATE)
-    assert (turns, together[0] > TOKENS * 3 / 4) == (texts, True)
-    print(cores, log.read_text())
+        outside = cores(logs[1])
+    assert [name.startswith("ray::") for name in inside] == [True] and outside == ["VLLM::EngineCore"]
+    assert turns == texts and together[0] > TOKENS * 3 / 4
+
+
+def cores(log: Path) -> list[str]:
+    """The names of the processes that an engine's core runs in, by what they wrote."""
+    pids = set(re.findall(r"\(EngineCore pid=(\d+)\)", log.read_text()))
+    return [psutil.Process(int(pid)).name() for pid in pids]
 
 
 @pytest.mark.parametrize(("device", "stock"), [("cpu", "Scheduler"), ("cuda", "AsyncScheduler")])

@@ -62,6 +62,7 @@ def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(arguments: d
         assert capacity < ROLLOUTS * (len(PROMPT) + TOKENS) / 2
         stock, _, left_behind = ask(ray, actor, EARLY)
         turns, _, together = ask(ray, actor, LATE)
+        assert depths(tmp_path / "tight.log") == [1]  # as on GPUs
         mixed, seconds, _ = ask(ray, actor, BOTH)
     assert stock == turns == mixed == texts
     assert left_behind[0] < TOKENS / 2 and together[0] > TOKENS * 3 / 4
@@ -69,10 +70,13 @@ def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(arguments: d
 
 
 @pytest.mark.slow
-def test_an_engine_core_in_a_process_of_its_own_says_the_same(
+def test_an_engine_with_processes_as_vllm_chooses_them_says_the_same(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As vLLM has it on GPUs (on a CPU it starts a worker besides): our scheduler is imported in the core's process."""
+    """VLLM_ENABLE_V1_MULTIPROCESSING=1 is vLLM's default; on a CPU it puts the worker in one more process.
+
+    The core has a process of its own either way, as on GPUs, and our scheduler is imported there.
+    """
     own, logs = engine.environment, [tmp_path / "inside.log", tmp_path / "own.log"]
     with ray_session(cpus=1) as ray:
         actor, _ = start(ray, logs[0], arguments, AMPLE)
@@ -83,14 +87,15 @@ def test_an_engine_core_in_a_process_of_its_own_says_the_same(
         actor, _ = start(ray, logs[1], arguments, TIGHT)
         turns, _, together = ask(ray, actor, LATE)
         outside = depths(logs[1])
-    assert inside == [0] and outside == [1]
+    assert (inside, outside) == ([1], [1])
+    assert "(Worker pid=" not in logs[0].read_text() and "(Worker pid=" in logs[1].read_text()
     assert turns == texts and together[0] > TOKENS * 3 / 4
 
 
 def depths(log: Path) -> list[int]:
     """How many processes are between Ray's daemon and each that an engine's core runs in, by what the core wrote.
 
-    The actor, whose parent the daemon is, is none; a process that the actor started is below one.
+    0 for the actor itself, 1 for a process that the actor started.
     """
     pids = sorted(set(re.findall(r"\(EngineCore pid=(\d+)\)", log.read_text())))
     ancestors = [[process.name() for process in psutil.Process(int(pid)).parents()] for pid in pids]

@@ -1,0 +1,44 @@
+"""Which training steps run on paper: the model's size, its layers, and the recipe's keys that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from trainer.flops import Shape
+from trainer.planning.basis import KNOWN
+
+RANKS = 16
+"""Of the cluster of the recipes; a process is rank 0."""
+CHECKPOINTING = ("none", "selective", "full")
+DEGREES = (1, 2, 4, 16)
+"""Of sequence parallelism; 16 is more than the models' eight key-value heads."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step of the 4B or 8B recipe with ``layers`` layers of the real width."""
+
+    size: str
+    layers: int
+    degree: int
+    checkpointing: str
+    extra: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Names the case in tables and in the identity of its test."""
+        words = [self.size, f"{self.layers} layers", f"sp {self.degree}", self.checkpointing, *self.extra]
+        return ", ".join(words)
+
+    @property
+    def shape(self) -> Shape:
+        """The model's shape."""
+        return replace(KNOWN[f"Qwen/Qwen3-{self.size.upper()}-Base"], layers=self.layers)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The recipe's keys."""
+        return (
+            f"train.sequence_parallel={self.degree}", f"train.checkpointing={self.checkpointing}",
+            "train.attention=varlen", *self.extra,
+        )  # fmt: skip

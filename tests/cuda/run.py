@@ -1,0 +1,123 @@
+"""Runs training steps of the real engine on paper and writes what they did.
+
+    python -m tests.cuda.run FOLDER      (with the variables of ``paper.environment``)
+
+runs the cases of FOLDER/cases.json, each in a process forked from here, and leaves FOLDER/N.json for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from data_prep import vocabulary
+from tests.cuda import fakes, paper
+from tests.cuda.cases import RANKS, Case
+from tests.cuda.operators import Operators
+from tests.trainer.footprint import LiveBytes
+from trainer import config as configs
+from trainer import loss as losses
+from trainer.build import build_engine
+from trainer.packing import Packed
+
+DOCUMENTS = ((2, 4, 4), (2, 4), ())
+"""Micro-batches: each document's share of the budget is one over this. The last rank of a group may have no row."""
+
+
+def measure(case: Case, folder: Path) -> dict[str, Any]:
+    """What the second step of ``case`` did: the first one has made the optimizer's state."""
+    paper.join(RANKS)
+    config = _configured(case, folder)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes.install(mode)
+    engine = build_engine(config, total_steps=100)
+    budget = config.train.max_tokens_per_gpu * case.degree
+    micro_batches = [[_row(budget // share) for share in shares] for shares in DOCUMENTS]
+    counted = Operators()
+    losses.linear_cross_entropy = counted.during("loss", losses.linear_cross_entropy)
+    engine.optimizer_step = counted.during("optimizer", engine.optimizer_step)
+    forward = engine.forward
+
+    def forward_on(packed: Packed, scale: float = 1.0) -> Any:
+        counted.pairs = sum(n * (n + 1) / 2 for n in packed.lengths)
+        return forward(packed, scale)
+
+    engine.forward = forward_on
+    begin = time.monotonic()
+    with mode, engine.train_mode(), Operators():
+        engine.train_step(micro_batches, 12345)
+    gc.collect()
+    with mode, engine.train_mode(), LiveBytes("cuda") as live, counted:
+        engine.train_step(micro_batches, 12345)
+        gradients = _kinds(p.grad for p in engine.module.parameters())
+    state = [x for of in engine.optimizer.state.values() for x in of.values()]
+    return {
+        "case": asdict(case),
+        "parameters": _kinds(engine.module.parameters()),
+        "buffers": _kinds(engine.module.buffers()),
+        "gradients": gradients,
+        "state": _kinds(x for x in state if x.dim()),
+        "reads": dict(counted.reads),
+        "held": live.held,
+        "peak": live.peak,
+        "operators": [[*key, *dataclasses.astuple(total)] for key, total in counted.totals.items()],
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _kinds(tensors: Any) -> list[list[str]]:
+    return sorted({(str(t.dtype), str(t.device)) for t in tensors})
+
+
+def _configured(case: Case, folder: Path) -> Any:
+    places = [f"run.root={folder}/runs", f"data.dir={folder}/data", f"model.path={folder}/model"]
+    config = configs.load(f"sft_{case.size}", ["data.source=none", *places, *case.overrides])
+    words = vocabulary.trained(["some text"])
+    for place in (config.verl.model.tokenizer_path, config.model.path):
+        words.save_pretrained(str(place))
+    shape = case.shape
+    paper.write_model(Path(config.model.path), {
+        "num_hidden_layers": shape.layers, "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim,
+        "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied, "max_position_embeddings": 40960,
+    })  # fmt: skip
+    return config
+
+
+def _row(length: int) -> dict[str, torch.Tensor]:
+    ones = torch.ones(length, dtype=torch.int64)
+    return {"input_ids": ones, "loss_mask": ones}
+
+
+def _into(file: Path, case: Case) -> None:
+    torch.cuda._is_in_bad_fork = lambda: False  # a device of paper has no state that a fork could spoil
+    folder = file.with_suffix("")
+    folder.mkdir()
+    with file.with_suffix(".log").open("w") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    file.write_text(json.dumps(measure(case, folder)))
+
+
+def main(folder: Path) -> None:
+    """Runs the cases of ``folder``."""
+    context = multiprocessing.get_context("fork")
+    for i, case in enumerate(json.loads((folder / "cases.json").read_text())):
+        process = context.Process(target=_into, args=(folder / f"{i}.json", Case(**case)))
+        process.start()
+        process.join()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

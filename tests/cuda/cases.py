@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trainer.flops import Shape
 from trainer.planning.basis import KNOWN
@@ -24,6 +26,11 @@ class Case:
     checkpointing: str
     extra: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Case:
+        """Reads a case from JSON."""
+        return cls(**{**fields, "extra": tuple(fields["extra"])})
+
     @property
     def name(self) -> str:
         """Names the case in tables and in the identity of its test."""
@@ -42,3 +49,11 @@ class Case:
             f"train.sequence_parallel={self.degree}", f"train.checkpointing={self.checkpointing}",
             "train.attention=varlen", *self.extra,
         )  # fmt: skip
+
+
+def documents(budget: int) -> tuple[tuple[int, ...], ...]:
+    """Tokens of each document in the micro-batches of a step with ``budget`` tokens of a group in each.
+
+    A group may run out of rows before the others: its last micro-batch is empty.
+    """
+    return (budget // 2, budget // 4, budget // 4), (budget,), ()

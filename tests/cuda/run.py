@@ -23,16 +23,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from data_prep import vocabulary
 from tests.cuda import fakes, paper
-from tests.cuda.cases import RANKS, Case
+from tests.cuda.cases import RANKS, Case, documents
 from tests.cuda.operators import Operators
 from tests.trainer.footprint import LiveBytes
 from trainer import config as configs
 from trainer import loss as losses
 from trainer.build import build_engine
 from trainer.packing import Packed
-
-DOCUMENTS = ((2, 4, 4), (2, 4), ())
-"""Micro-batches: each document's share of the budget is one over this. The last rank of a group may have no row."""
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     fakes.install(mode)
     engine = build_engine(config, total_steps=100)
     budget = config.train.max_tokens_per_gpu * case.degree
-    micro_batches = [[_row(budget // share) for share in shares] for shares in DOCUMENTS]
+    micro_batches = [[_row(length) for length in lengths] for lengths in documents(budget)]
     counted = Operators()
     losses.linear_cross_entropy = counted.during("loss", losses.linear_cross_entropy)
     engine.optimizer_step = counted.during("optimizer", engine.optimizer_step)
@@ -114,7 +111,7 @@ def main(folder: Path) -> None:
     """Runs the cases of ``folder``."""
     context = multiprocessing.get_context("fork")
     for i, case in enumerate(json.loads((folder / "cases.json").read_text())):
-        process = context.Process(target=_into, args=(folder / f"{i}.json", Case(**case)))
+        process = context.Process(target=_into, args=(folder / f"{i}.json", Case.of(case)))
         process.start()
         process.join()
 

@@ -57,3 +57,23 @@ def documents(budget: int) -> tuple[tuple[int, ...], ...]:
     A group may run out of rows before the others: its last micro-batch is empty.
     """
     return (budget // 2, budget // 4, budget // 4), (budget,), ()
+
+
+FUSED, PREFETCH = "train.fused_optimizer=true", "train.prefetch=true"
+QUICK = (
+    Case("4b", 2, 1, "none"),
+    Case("4b", 2, 1, "full"),
+    Case("4b", 2, 2, "selective"),
+    Case("4b", 2, 2, "full", (FUSED, PREFETCH)),
+    Case("4b", 2, 4, "full"),
+    Case("4b", 2, 16, "none"),
+    Case("8b", 2, 1, "selective"),
+    Case("8b", 2, 2, "none", (PREFETCH,)),
+    Case("8b", 2, 4, "none", (FUSED,)),
+    Case("8b", 2, 16, "selective"),
+)
+"""Every degree, checkpointing and option of both sizes, in few cases."""
+WIDE = tuple(Case(size, 2, degree, kind) for size in ("4b", "8b") for degree in DEGREES for kind in CHECKPOINTING)
+"""Every combination of degree and checkpointing."""
+WHOLE = tuple(Case(size, 36, 2, "selective") for size in ("4b", "8b"))
+"""The recipes as they stand."""

@@ -180,6 +180,6 @@ def _reader(tensor: torch.Tensor) -> str:
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(ROOT / "trainer") or "verl" in path.parts:
-            return f"{path.name} {frame.f_code.co_name} {tensor.dtype}"
+            return f"{frame.f_code.co_qualname}: {tensor.dtype}"
         frame = frame.f_back
-    return f"backward {tensor.dtype}"
+    return f"backward: {tensor.dtype}"

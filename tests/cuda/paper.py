@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.cuda.cases import Case
+
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("paper") / "runtime.c"
 COMPILER = shutil.which("gcc")
 
@@ -39,6 +46,23 @@ def environment(library: Path) -> dict[str, str]:
         "LD_PRELOAD": str(library), "CUDA_VISIBLE_DEVICES": "0", "VERL_PLATFORM": "nvidia", "HF_HUB_OFFLINE": "1",
         "RANK": "0", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
+
+
+def run(library: Path, folder: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Runs ``cases`` below ``folder`` and returns what each of them did (``tests.cuda.run.measure``).
+
+    Raises RuntimeError with the end of a case's output where it failed.
+    """
+    (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
+    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda.run", str(folder)]
+    subprocess.run(command, env=os.environ | environment(library), cwd=ROOT, check=True)
+    done = []
+    for i, case in enumerate(cases):
+        result = folder / f"{i}.json"
+        if not result.exists():
+            raise RuntimeError(f"{case.name} failed:\n{result.with_suffix('.log').read_text()[-4000:]}")
+        done.append(json.loads(result.read_text()))
+    return done
 
 
 def join(ranks: int) -> None:

@@ -7,13 +7,13 @@ runs the cases of FOLDER/cases.json, each in a process forked from here, and lea
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import json
 import multiprocessing
 import os
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from trainer import loss as losses
 from trainer.build import build_engine
 from trainer.packing import Packed
 
+AT_A_TIME = 2
+
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """What the second step of ``case`` did: the first one has made the optimizer's state."""
@@ -41,7 +43,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     engine = build_engine(config, total_steps=100)
     budget = config.train.max_tokens_per_gpu * case.degree
     micro_batches = [[_row(length) for length in lengths] for lengths in documents(budget)]
-    counted = Operators()
+    counted, waits = Operators(), ctypes.CDLL(os.environ["LD_PRELOAD"]).paper_waits
     losses.linear_cross_entropy = counted.during("loss", losses.linear_cross_entropy)
     engine.optimizer_step = counted.during("optimizer", engine.optimizer_step)
     forward = engine.forward
@@ -51,26 +53,29 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         return forward(packed, scale)
 
     engine.forward = forward_on
-    begin = time.monotonic()
     with mode, engine.train_mode(), Operators():
         engine.train_step(micro_batches, 12345)
     gc.collect()
+    before = waits()
     with mode, engine.train_mode(), LiveBytes("cuda") as live, counted:
         engine.train_step(micro_batches, 12345)
         gradients = _kinds(p.grad for p in engine.module.parameters())
     state = [x for of in engine.optimizer.state.values() for x in of.values()]
-    return {
+    result = {
         "case": asdict(case),
         "parameters": _kinds(engine.module.parameters()),
         "buffers": _kinds(engine.module.buffers()),
         "gradients": gradients,
-        "state": _kinds(x for x in state if x.dim()),
-        "reads": dict(counted.reads),
-        "held": live.held,
+        "moments": _kinds(x for x in state if x.dim()),
+        "reads": counted.reads,
+        "waits": waits() - before,
         "peak": live.peak,
         "operators": [[*key, *dataclasses.astuple(total)] for key, total in counted.totals.items()],
-        "seconds": time.monotonic() - begin,
     }
+    # Afterwards the root's weights stay gathered.
+    with mode, engine.eval_mode(), Operators() as validation:
+        engine.evaluate(micro_batches[:2])
+    return result | {"validation_reads": validation.reads}
 
 
 def _kinds(tensors: Any) -> list[list[str]]:
@@ -108,11 +113,15 @@ def _into(file: Path, case: Case) -> None:
 
 
 def main(folder: Path) -> None:
-    """Runs the cases of ``folder``."""
+    """Runs the cases of ``folder``, as many at a time as there are cores for them."""
     context = multiprocessing.get_context("fork")
+    running: list[Any] = []
     for i, case in enumerate(json.loads((folder / "cases.json").read_text())):
-        process = context.Process(target=_into, args=(folder / f"{i}.json", Case.of(case)))
-        process.start()
+        if len(running) == AT_A_TIME:
+            running.pop(0).join()
+        running.append(context.Process(target=_into, args=(folder / f"{i}.json", Case.of(case))))
+        running[-1].start()
+    for process in running:
         process.join()
 
 

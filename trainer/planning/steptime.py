@@ -88,7 +88,7 @@ def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths:
 def _compute(
     shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds of (one layer's forward, its backward with recomputation, embedding to loss) for a rank's tokens and pairs."""
+    """Seconds of (one layer's forward, its backward with recomputation, embedding and loss) by tokens and pairs."""
     gpu = cluster.gpu
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth

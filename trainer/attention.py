@@ -89,8 +89,9 @@ def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: 
     from flash_attn import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
-        q, k, v, cu_seqlens, cu_seqlens, longest, longest, dropout, softmax_scale=scale, causal=True
-    )
+        q, k, v, cu_seqlens, cu_seqlens, longest, longest, dropout, softmax_scale=scale, causal=True,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )  # fmt: skip
 
 
 def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.identity import model_folder
+
 NOT_SET = -1
 """verl's word for a number of warmup steps that follows from their share."""
 
@@ -22,9 +24,10 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.engine import EngineRegistry
 
-    from trainer import attention
+    from trainer import attention, determinism
 
     train = config.train
+    determinism.choose(train.deterministic)
     if train.lora_rank:
         from trainer.qlora.engine import BACKEND
     else:
@@ -32,6 +35,8 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     backend = attention.choose(train.attention, config.device, train.precision)
     model = _with(
         config.verl.model,
+        # verl would take the hub's newest revision.
+        path=str(model_folder(config.model.path, config.model.revision)),
         override_config={"attn_implementation": attention.name(backend)},
         lora_rank=train.lora_rank or 0,
         lora_alpha=train.lora_alpha,

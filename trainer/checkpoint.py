@@ -107,6 +107,9 @@ class Writer(dcp.HuggingFaceStorageWriter):
         self.folder = run.partial_checkpoint(step)
         self.begin = time.monotonic()
         super().__init__(str(self.folder), fqn_to_index_mapping=files, save_distributed=True)
+        # The tensors are in host memory. To copy ahead from a GPU, torch would wait for the current stream of device 0,
+        # where training runs, and every rank of a node would open a context on that device.
+        self.per_thread_copy_ahead = 0
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Writes and flushes this rank's files; the result names each with its size and SHA-256."""

@@ -34,7 +34,6 @@ OPEN = (
     "verl.engine.offload_policy",
     "verl.engine.reshard_after_forward",
     "verl.engine.use_no_sync_for_gradient_accumulation",
-    "verl.engine.full_determinism",
     "verl.optim.",
     "verl.model.override_config",
 )

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from transformers import AutoModelForCausalLM
 from verl.utils.device import get_device_id
+from verl.utils.fsdp_utils import apply_fsdp2
+from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from trainer import attention
+from trainer import attention, loading
 from trainer import loss as losses
 from trainer.packing import Packed, pack
 
@@ -74,7 +79,19 @@ class Engine(FSDPEngineWithLMHead):
         return pack(rows, get_device_id(), degree, place)
 
     def _build_module(self) -> torch.nn.Module:
-        return self._prepared(super()._build_module())
+        """Builds the model on the meta device, where verl loads all of it in fp32 on every rank if its head is tied.
+
+        Offloaded weights keep verl's path, which also pins them in host memory.
+        """
+        if self.engine_config.offload_policy:
+            return self._prepared(super()._build_module())
+        with torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(self.model_config.hf_config, dtype=torch.float32)
+        if self.model_config.use_liger:
+            from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+
+            _apply_liger_kernel_to_instance(model=module, fused_linear_cross_entropy=False, swiglu=True)
+        return self._prepared(module)
 
     def _prepared(self, module: torch.nn.Module) -> torch.nn.Module:
         """The loaded model with our loss, and its layers checkpointed and compiled as the settings say."""
@@ -91,7 +108,20 @@ class Engine(FSDPEngineWithLMHead):
         return module
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        module = super()._build_fsdp_module(module)
+        """Shards the model as verl does and loads its weights."""
+        if self.engine_config.offload_policy:
+            module = super()._build_fsdp_module(module)
+        else:
+            types = {name: PrecisionType.to_dtype(t) for name, t in self.engine_config.mixed_precision.items()}
+            # verl's optimizer step and forward contexts read these two.
+            self._autocast_dtype, self.scaler = types["param_dtype"], None
+            sharding = {
+                "mesh": self.device_mesh,
+                "mp_policy": MixedPrecisionPolicy(**types, cast_forward_inputs=True),
+                "reshard_after_forward": self.engine_config.reshard_after_forward,
+            }
+            apply_fsdp2(module, sharding, self.engine_config)
+            loading.load(module, Path(self.model_config.local_path), get_device_id())
         # The root's weights, a tied embedding among them, are wanted again as soon as backward begins.
         module.set_reshard_after_forward(False, recurse=False)
         return module

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-import torch.distributed.checkpoint as dcp
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from data_prep.files import write_json
 from trainer.checkpoint import OPTIMIZER
+from trainer.loading import Reader
 
 SHARD_SIZE = "1GB"
 """Of a weights file: what an export needs in memory besides the largest tensor."""
@@ -32,24 +31,13 @@ class Trained:
     """What a checkpoint holds of the model, without the optimizer."""
 
     def __init__(self, checkpoint: Path) -> None:
-        metadata = dcp.HuggingFaceStorageReader(str(checkpoint)).read_metadata()
-
-        class Shards(dcp.HuggingFaceStorageReader):
-            """Keeps the layout, which torch would read from all files' headers again for each tensor."""
-
-            def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-                return metadata
-
-        self._reader, self._checkpoint = Shards, str(checkpoint)
-        stored = metadata.state_dict_metadata.items()
-        self.sizes = {name: tensor.size for name, tensor in stored if not name.startswith(OPTIMIZER)}
+        self._reader = Reader(checkpoint)
+        self.sizes = {name: size for name, size in self._reader.sizes.items() if not name.startswith(OPTIMIZER)}
 
     def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """The whole tensor, converted to ``dtype``."""
         tensor = torch.empty(self.sizes[name], dtype=dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load({name: tensor}, storage_reader=self._reader(self._checkpoint), no_dist=True)
+        self._reader.read_into({name: tensor})
         return tensor
 
 

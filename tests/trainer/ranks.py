@@ -97,6 +97,7 @@ def step(rank: int, folder: Path, case: Case) -> None:
         "loss": loss,
         "grads": grads,
         "weights": weights,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "graphs": counters["stats"]["unique_graphs"],
     }
     torch.save(saved, folder / f"rank{rank}.pt")

@@ -37,6 +37,7 @@ COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 CASES = {
     "1rank": Case(1, ALL),
     "1rank-fused": Case(1, ALL, ("train.fused_optimizer=true",)),
+    "1rank-deterministic": Case(1, ALL, ("train.deterministic=true",)),
     "2ranks-sp2": Case(2, ONE, ("train.sequence_parallel=2",)),
     "2ranks-untied": Case(2, TWO, ("model.init.tie_word_embeddings=false", "train.checkpointing=full")),
     "4ranks-sp2-untied": Case(4, TWO, ("train.sequence_parallel=2", "model.init.tie_word_embeddings=false")),
@@ -138,6 +139,11 @@ def test_the_fused_optimizer_makes_the_same_step(root: Path) -> None:
     for name, before in start.items():
         assert (own[name] - before).abs().max() > 100 * STEP
         torch.testing.assert_close(fused[name], own[name], rtol=0, atol=STEP)
+
+
+def test_the_recipe_chooses_deterministic_kernels(root: Path) -> None:
+    for name, chosen in (("1rank", False), ("1rank-deterministic", True)):
+        assert torch.load(root / name / "rank0.pt", weights_only=True)["deterministic"] is chosen
 
 
 def test_bf16_is_fp32_rounded(root: Path) -> None:

@@ -69,7 +69,7 @@ QUICK = (
     Case("4b", 2, 16, "none"),
     Case("8b", 2, 1, "selective"),
     Case("8b", 2, 2, "none", (PREFETCH,)),
-    Case("8b", 2, 4, "none", (FUSED,)),
+    Case("8b", 2, 4, "full", (FUSED,)),
     Case("8b", 2, 16, "selective"),
 )
 """Every degree, checkpointing and option of both sizes, in few cases."""

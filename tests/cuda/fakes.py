@@ -15,6 +15,9 @@ from trainer import engine as engines
 from trainer import loading
 from trainer.packing import Packed
 
+loaded = 0
+"""Bytes of all slices that have been read."""
+
 
 class RealFile:
     """A safetensors file whose slices are real tensors."""
@@ -34,8 +37,11 @@ class RealSlices:
         self.tensor = tensor
 
     def __getitem__(self, where: Any) -> torch.Tensor:
+        global loaded
         with unset_fake_temporarily():
-            return self.tensor[where]
+            slice_ = self.tensor[where]
+        loaded += slice_.nbytes
+        return slice_
 
 
 def real(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -130,6 +130,8 @@ def traffic(operator: Any, args: Any, kwargs: Any, result: Any) -> int:
         seen |= once.keys()
         size = sum(map(_size, once.values()))
         written_to = argument.alias_info is not None and argument.alias_info.is_write
+        if name.startswith("_fused") and argument.name == "grads":
+            written_to = False  # but for a gradient scaler
         written += size * written_to
         read += size * (not written_to or not any(word in name for word in OVERWRITE))
     return read + written + sum(map(_size, fresh))

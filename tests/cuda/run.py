@@ -63,6 +63,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     state = [x for of in engine.optimizer.state.values() for x in of.values()]
     result = {
         "case": asdict(case),
+        "loaded": fakes.loaded,
         "parameters": _kinds(engine.module.parameters()),
         "buffers": _kinds(engine.module.buffers()),
         "gradients": gradients,

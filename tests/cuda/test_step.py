@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.cuda.cases import QUICK, WHOLE, WIDE
+from tests.cuda.cases import QUICK, RANKS, WHOLE, WIDE, Case
 from tests.cuda.forecast import compare
 
 LEAST_LIVE = 0.9
 """Live bytes at the peak over the planner's count, at least; at most they are all that is counted."""
 WITHIN = 0.1
 """Relative difference from the planner's FLOPs and memory traffic."""
+BF16 = 2
+"""Bytes of a number in the files of the weights."""
 MASTER = [["torch.float32", "cuda:0"]]
 READS = {
     "Engine.train_step: torch.float32": 1,
@@ -34,6 +36,11 @@ every_case = pytest.mark.parametrize(
 @every_case
 def test_master_weights_gradients_and_moments_are_fp32_on_the_gpu(step: dict[str, Any]) -> None:
     assert step["parameters"] == step["buffers"] == step["gradients"] == step["moments"] == MASTER
+
+
+@every_case
+def test_a_rank_reads_its_shards_of_the_weights_alone(case: Case, step: dict[str, Any]) -> None:
+    assert step["loaded"] == pytest.approx(BF16 * case.shape.parameters / RANKS, rel=1e-3)
 
 
 @every_case

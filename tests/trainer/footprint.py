@@ -37,8 +37,8 @@ from trainer.planning import memory
 class LiveBytes(TorchDispatchMode):
     """Follows every storage on a kind of device, from the operator that makes it to its end.
 
-    FSDP2 empties and refills some in place. torch's own MemTracker does not take a second micro-batch. What a kernel allocates for itself is not seen, nor is
-    what gloo does in its threads.
+    FSDP2 empties and refills some in place. torch's own MemTracker does not take a second micro-batch. What a kernel
+    allocates for itself is not seen, nor is what gloo does in its threads.
     """
 
     def __init__(self, device: str = "cpu") -> None:

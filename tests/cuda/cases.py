@@ -10,7 +10,7 @@ from trainer.flops import Shape
 from trainer.planning.basis import KNOWN
 
 RANKS = 16
-"""Of the cluster of the recipes; a process is rank 0."""
+"""The ranks of the recipes' cluster; a process is rank 0."""
 CHECKPOINTING = ("none", "selective", "full")
 DEGREES = (1, 2, 4, 16)
 """Of sequence parallelism; 16 is more than the models' eight key-value heads."""
@@ -25,6 +25,8 @@ class Case:
     degree: int
     checkpointing: str
     extra: tuple[str, ...] = ()
+    recipe: str = "sft"
+    """sft, or qlora_gsm8k, which runs on one rank."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Case:
@@ -34,8 +36,19 @@ class Case:
     @property
     def name(self) -> str:
         """Names the case in tables and in the identity of its test."""
-        words = [self.size, f"{self.layers} layers", f"sp {self.degree}", self.checkpointing, *self.extra]
+        words = [
+            f"{self.recipe}_{self.size}",
+            f"{self.layers} layers",
+            f"sp {self.degree}",
+            self.checkpointing,
+            *self.extra,
+        ]
         return ", ".join(words)
+
+    @property
+    def ranks(self) -> int:
+        """The ranks of the step."""
+        return RANKS if self.recipe == "sft" else 1
 
     @property
     def shape(self) -> Shape:
@@ -77,3 +90,5 @@ WIDE = tuple(Case(size, 2, degree, kind) for size in ("4b", "8b") for degree in 
 """Every combination of degree and checkpointing."""
 WHOLE = tuple(Case(size, 36, 2, "selective") for size in ("4b", "8b"))
 """The recipes as they stand."""
+QLORA, QLORA_WHOLE = (Case("4b", layers, 1, "full", recipe="qlora_gsm8k") for layers in (2, 36))
+"""The QLoRA recipe."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cuda import paper
-from tests.cuda.cases import QUICK, WHOLE, WIDE, Case
+from tests.cuda.cases import QLORA, QLORA_WHOLE, QUICK, WHOLE, WIDE, Case
 
 Steps = dict[Case, dict[str, Any]]
 
@@ -28,16 +28,16 @@ def _steps(library: Path, folder: Path, cases: tuple[Case, ...]) -> Steps:
 @pytest.fixture(scope="session")
 def quick(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """What every quick case did."""
-    return _steps(library, tmp_path_factory.mktemp("quick"), QUICK)
+    return _steps(library, tmp_path_factory.mktemp("quick"), (*QUICK, QLORA))
 
 
 @pytest.fixture(scope="session")
 def slow(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """What the combinations and the whole models did."""
-    return _steps(library, tmp_path_factory.mktemp("slow"), (*WIDE, *WHOLE))
+    return _steps(library, tmp_path_factory.mktemp("slow"), (*WIDE, *WHOLE, QLORA_WHOLE))
 
 
 @pytest.fixture
 def step(request: pytest.FixtureRequest, case: Case) -> dict[str, Any]:
     """What ``case`` did."""
-    return request.getfixturevalue("quick" if case in QUICK else "slow")[case]
+    return request.getfixturevalue("quick" if case in (*QUICK, QLORA) else "slow")[case]

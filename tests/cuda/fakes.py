@@ -15,6 +15,19 @@ from trainer import engine as engines
 from trainer import loading
 from trainer.packing import Packed
 
+
+class Fakes(FakeTensorMode):
+    """Makes every tensor fake, but for those on the host that were there before."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """Values that come from the host become fake too: on this device nothing can be copied."""
+        return True
+
+
 loaded = 0
 """Bytes of all slices that have been read."""
 
@@ -48,14 +61,14 @@ def real(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns ``function`` with real tensors inside."""
 
     @wraps(function)
-    def called(*arguments: Any) -> Any:
+    def called(*arguments: Any, **named: Any) -> Any:
         with unset_fake_temporarily():
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return called
 
 
-def install(mode: FakeTensorMode) -> None:
+def install(mode: Fakes) -> None:
     """Makes this process's engines load weights into fake tensors of ``mode``, and copy packed rows to such.
 
     Where a shard lies in a tensor is computed with a tensor of ranks, and rows are packed by the values of their masks:
@@ -73,8 +86,7 @@ def install(mode: FakeTensorMode) -> None:
     def pack_and_copy(rows: Any, device: int, parts: int, part: int) -> Packed:
         packed = real(pack)(rows, "cpu", parts, part)
         tensors = {name: x for name, x in vars(packed).items() if isinstance(x, torch.Tensor)}
-        copies = {name: torch.empty(x.shape, dtype=x.dtype, device=device) for name, x in tensors.items()}
-        return dataclasses.replace(packed, **copies)
+        return dataclasses.replace(packed, **{n: x.to(device, non_blocking=True) for n, x in tensors.items()})
 
     loading.load, loading.Reader._process_read_request, engines.pack = load_into_fakes, read_slices, pack_and_copy
     offsets = "compute_local_shape_and_global_offset"

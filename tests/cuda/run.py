@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from data_prep import vocabulary
-from tests.cuda import fakes, paper
-from tests.cuda.cases import RANKS, Case, documents
+from tests.cuda import fakes, paper, qlora
+from tests.cuda.cases import Case, documents
 from tests.cuda.operators import Operators
 from tests.trainer.footprint import LiveBytes
 from trainer import config as configs
@@ -36,10 +35,12 @@ AT_A_TIME = 2
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """What the second step of ``case`` did: the first one has made the optimizer's state."""
-    paper.join(RANKS)
+    paper.join(case.ranks)
     config = _configured(case, folder)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fakes.Fakes()
     fakes.install(mode)
+    if case.recipe != "sft":
+        qlora.install(mode)
     engine = build_engine(config, total_steps=100)
     budget = config.train.max_tokens_per_gpu * case.degree
     micro_batches = [[_row(length) for length in lengths] for lengths in documents(budget)]
@@ -59,15 +60,17 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     before = waits()
     with mode, engine.train_mode(), LiveBytes("cuda") as live, counted:
         engine.train_step(micro_batches, 12345)
-        gradients = _kinds(p.grad for p in engine.module.parameters())
-    state = [x for of in engine.optimizer.state.values() for x in of.values()]
+        gradients = _kinds(p.grad for p in engine.module.parameters() if p.requires_grad)
+    trained, frozen = ([p for p in engine.module.parameters() if p.requires_grad is wanted] for wanted in (True, False))
+    state = [x for of in engine.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
     result = {
         "case": asdict(case),
         "loaded": fakes.loaded,
-        "parameters": _kinds(engine.module.parameters()),
+        "parameters": _kinds(trained),
+        "frozen": _kinds(frozen),
         "buffers": _kinds(engine.module.buffers()),
         "gradients": gradients,
-        "moments": _kinds(x for x in state if x.dim()),
+        "moments": _kinds(x for x in state if x.dim()),  # not the count of steps
         "reads": counted.reads,
         "waits": waits() - before,
         "peak": live.peak,
@@ -85,7 +88,7 @@ def _kinds(tensors: Any) -> list[list[str]]:
 
 def _configured(case: Case, folder: Path) -> Any:
     places = [f"run.root={folder}/runs", f"data.dir={folder}/data", f"model.path={folder}/model"]
-    config = configs.load(f"sft_{case.size}", ["data.source=none", *places, *case.overrides])
+    config = configs.load(f"{case.recipe}_{case.size}", ["data.source=none", *places, *case.overrides])
     words = vocabulary.trained(["some text"])
     for place in (config.verl.model.tokenizer_path, config.model.path):
         words.save_pretrained(str(place))

@@ -113,35 +113,36 @@ class Operators(TorchDispatchMode):
 
 def traffic(operator: Any, args: Any, kwargs: Any, result: Any) -> int:
     """Bytes that one call of ``operator`` reads and writes."""
-    name = operator.overloadpacket.__name__
-    arguments = operator._schema.arguments
-    values = [*args, *(kwargs[a.name] for a in arguments[len(args) :] if a.name in kwargs)]
-    names = [a for a in arguments if arguments.index(a) < len(args) or a.name in kwargs]
+    name, arguments = operator.overloadpacket.__name__, operator._schema.arguments
     if any(word in name for word in PARTIAL):
-        return _partial(name, args, result)
+        return _partial(args, result)
     inside = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
     fresh = [t for t in _tensors(result) if t.untyped_storage()._cdata not in inside]
     if name in WRITTEN_ONLY:
         return sum(map(_size, fresh))
+    overwrites = any(word in name for word in OVERWRITE)
     read = written = 0
     seen: set[int] = set()
-    for argument, value in zip(names, values, strict=True):
+    positional = zip(arguments, args, strict=False)
+    for argument, value in [*positional, *((a, kwargs[a.name]) for a in arguments if a.name in kwargs)]:
         once = {id(t): t for t in _tensors(value) if id(t) not in seen}  # addcmul takes the gradient twice
         seen |= once.keys()
         size = sum(map(_size, once.values()))
-        written_to = argument.alias_info is not None and argument.alias_info.is_write
+        changed = argument.alias_info is not None and argument.alias_info.is_write
         if name.startswith("_fused") and argument.name == "grads":
-            written_to = False  # but for a gradient scaler
-        written += size * written_to
-        read += size * (not written_to or not any(word in name for word in OVERWRITE))
+            changed = False  # without a gradient scaler
+        if changed:
+            written += size
+        if not (changed and overwrites):
+            read += size
     return read + written + sum(map(_size, fresh))
 
 
-def _partial(name: str, args: Any, result: Any) -> int:
+def _partial(args: Any, result: Any) -> int:
+    """Bytes of a gather or a scatter: the places, and what is read there and written elsewhere."""
     places = [t for t in _tensors(args) if t.dtype == torch.int64]
     values = [t for t in _tensors((args, result)) if t.dtype != torch.int64]
-    smallest = min(map(_size, values))
-    return 2 * smallest + sum(map(_size, places))
+    return sum(map(_size, places)) + 2 * min(map(_size, values))
 
 
 def _size(tensor: torch.Tensor) -> int:

@@ -45,15 +45,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     budget = config.train.max_tokens_per_gpu * case.degree
     micro_batches = [[_row(length) for length in lengths] for lengths in documents(budget)]
     counted, waits = Operators(), ctypes.CDLL(os.environ["LD_PRELOAD"]).paper_waits
-    losses.linear_cross_entropy = counted.during("loss", losses.linear_cross_entropy)
-    engine.optimizer_step = counted.during("optimizer", engine.optimizer_step)
-    forward = engine.forward
-
-    def forward_on(packed: Packed, scale: float = 1.0) -> Any:
-        counted.pairs = sum(n * (n + 1) / 2 for n in packed.lengths)
-        return forward(packed, scale)
-
-    engine.forward = forward_on
+    _tell_phases(engine, counted)
     with mode, engine.train_mode(), Operators():
         engine.train_step(micro_batches, 12345)
     gc.collect()
@@ -80,6 +72,19 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     with mode, engine.eval_mode(), Operators() as validation:
         engine.evaluate(micro_batches[:2])
     return result | {"validation_reads": validation.reads}
+
+
+def _tell_phases(engine: Any, counted: Operators) -> None:
+    """Lets ``counted`` know what ``engine`` is at: the loss, the optimizer, how many pairs of tokens attend."""
+    forward = engine.forward
+
+    def forward_on(packed: Packed, scale: float = 1.0) -> Any:
+        counted.pairs = sum(n * (n + 1) / 2 for n in packed.lengths)
+        return forward(packed, scale)
+
+    engine.forward = forward_on
+    engine.optimizer_step = counted.during("optimizer", engine.optimizer_step)
+    losses.linear_cross_entropy = counted.during("loss", losses.linear_cross_entropy)
 
 
 def _kinds(tensors: Any) -> list[list[str]]:

@@ -1,9 +1,7 @@
 /* A CUDA runtime of paper: one A100 whose streams and events do nothing and whose memory does not exist.
 
    Preloaded, it lets torch's C++ code start CUDA where no driver is: autograd asks it for streams, FSDP for events.
-   Tensors are fake (torch's FakeTensorMode), so no kernel is ever launched and nothing is allocated.
-
-   gcc -shared -fPIC -I INCLUDE runtime.c -o runtime.so      (INCLUDE: the headers of NVIDIA's wheel) */
+   Tensors are fake (torch's FakeTensorMode), so no kernel is ever launched. tests/cuda/paper.py compiles it. */
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all test-faults test-slurm lint bench bench-data bench-balance \
+.PHONY: help setup setup-gpu quickstart test test-all test-cuda test-faults test-slurm lint bench bench-data bench-balance \
 	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
 	requirements clean
 
@@ -23,6 +23,9 @@ test: setup ## all but the slow tests
 
 test-all: setup ## all tests
 	$(PYTHON) -m pytest
+
+test-cuda: setup ## training steps on CUDA tensors without a GPU: devices, types, host reads, the planner (needs gcc)
+	$(PYTHON) -m pytest -m "not slow" tests/cuda
 
 test-faults: setup ## training runs injured in every way, against one that nothing happens to (half an hour)
 	$(PYTHON) -m pytest tests/faults

@@ -15,6 +15,25 @@ CHUNK_BYTES = 2**30
 """Size of the float32 logits that exist at a time."""
 
 
+def _chunk(
+    hidden: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, scale: float, needs_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the losses (n,) in float32, and ``scale`` times their gradient by the logits in the type of ``weight``.
+
+    The float32 logits end with the call: the products of the gradient need their memory.
+    """
+    logits = (hidden @ weight.T).float()
+    largest, own = logits.amax(-1, keepdim=True), logits.gather(1, label)
+    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+    losses = (largest + total.log() - own).squeeze(1)
+    if not needs_gradient:
+        return losses, None
+    # scale (softmax - one-hot), in the logits' own memory and still in float32.
+    gradient = logits.mul_(scale / total)
+    gradient.scatter_add_(1, label, gradient.new_full((1, 1), -scale).expand_as(label))
+    return losses, gradient.to(weight.dtype)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients beside the loss, so that the logits are computed once and none is kept."""
 
@@ -28,16 +47,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            logits, label = (hidden[part] @ weight.T).float(), labels[part, None]
-            largest, own = logits.amax(-1, keepdim=True), logits.gather(1, label)
-            total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-            losses[part] = (largest + total.log() - own).squeeze(1)
-            if grad_hidden is None and grad_weight is None:
+            losses[part], gradient = _chunk(hidden[part], weight, labels[part, None], scale, any(needs))
+            if gradient is None:
                 continue
-            # d loss / d logits = scale (softmax - one-hot), in the logits' own memory and still in float32.
-            gradient = logits.mul_(scale / total)
-            gradient.scatter_add_(1, label, gradient.new_full((1, 1), -scale).expand_as(label))
-            gradient = gradient.to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = gradient @ weight
             if grad_weight is None:
@@ -46,6 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight.addmm_(gradient.T, hidden[part])
             else:
                 grad_weight += gradient.T @ hidden[part]
+            del gradient  # before the next chunk's logits are made
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses)
         return losses.sum() * scale, losses

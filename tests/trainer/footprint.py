@@ -35,14 +35,15 @@ from trainer.planning import memory
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows every storage from the operator that makes it to its end; FSDP2 empties and refills some in place.
+    """Follows every storage on a kind of device, from the operator that makes it to its end.
 
-    torch's own MemTracker does not take a second micro-batch. What a kernel allocates for itself is not seen, nor is
-    what gloo does in its threads.
+    FSDP2 empties and refills some in place. torch's own MemTracker does not take a second micro-batch. What a kernel
+    allocates for itself is not seen, nor is what gloo does in its threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         super().__init__()
+        self.device = device
         self.sizes: dict[int, tuple[int, Any]] = {}
         self.level = self.peak = 0
         self.resize = torch.UntypedStorage.resize_
@@ -50,12 +51,13 @@ class LiveBytes(TorchDispatchMode):
     def __enter__(self) -> LiveBytes:
         def resize(storage: Any, size: int) -> None:
             self.resize(storage, size)
-            self.see(storage)
+            if storage._cdata in self.sizes:
+                self._note(storage)
 
         torch.UntypedStorage.resize_ = resize
         for tensor in gc.get_objects():
             if isinstance(tensor, torch.Tensor):
-                self.see(getattr(tensor, "_local_tensor", tensor).untyped_storage())
+                self.see(tensor)
         self.held = self.level
         return super().__enter__()
 
@@ -67,11 +69,15 @@ class LiveBytes(TorchDispatchMode):
         result = operator(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self.see(getattr(tensor, "_local_tensor", tensor).untyped_storage())
+                self.see(tensor)
         return result
 
-    def see(self, storage: Any) -> None:
-        """Takes note of a storage's present size."""
+    def see(self, tensor: torch.Tensor) -> None:
+        """Takes note of the size of a tensor's storage, or of its shard's, where it lies on the device."""
+        if tensor.device.type == self.device:
+            self._note(getattr(tensor, "_local_tensor", tensor).untyped_storage())
+
+    def _note(self, storage: Any) -> None:
         key = storage._cdata
         before, reference = self.sizes.get(key) or (0, weakref.ref(storage, lambda _: self.forget(key)))
         self.sizes[key] = storage.nbytes(), reference

@@ -65,7 +65,6 @@ class Case:
 def step(rank: int, folder: Path, case: Case) -> None:
     """Runs ``case`` as ``rank`` and leaves token losses, gradients, loss and new weights in FOLDER/rankN.pt."""
     import torch.distributed as dist
-    from torch._dynamo.utils import counters
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(case.ranks)}
     ranks.join("cpu", f"file://{folder}/meeting")
@@ -98,7 +97,6 @@ def step(rank: int, folder: Path, case: Case) -> None:
         "grads": grads,
         "weights": weights,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "graphs": counters["stats"]["unique_graphs"],
     }
     torch.save(saved, folder / f"rank{rank}.pt")
     dist.barrier()

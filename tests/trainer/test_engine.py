@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -31,8 +30,6 @@ STEP = 1e-6
 """Tolerance of a weight after a step."""
 BF16 = 2e-2
 """Both tolerances in bf16, whose numbers have eight bits; the gradient's length is held to half of it."""
-
-COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 
 CASES = {
     "1rank": Case(1, ALL),
@@ -120,14 +117,6 @@ def check(folder: Path) -> None:
         torch.testing.assert_close(losses[row], values, rtol=0, atol=LOSS)
     assert loss == pytest.approx(sum(x.sum().item() for x in expected.values()) / SUPERVISED, abs=LOSS)
     assert difference(grads, expected_grads) < GRADIENT
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(COMPILER is None, reason="torch.compile on a CPU needs a C++ compiler: install g++")
-def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
-    run(tmp_path, {"compiled": Case(1, ALL, ("train.compile=true", "model.init.num_hidden_layers=1"))})
-    check(tmp_path / "compiled")
-    assert torch.load(tmp_path / "compiled" / "rank0.pt", weights_only=True)["graphs"] > 0
 
 
 def test_the_fused_optimizer_makes_the_same_step(root: Path) -> None:

@@ -40,6 +40,8 @@ class Setup:
     """SDPA rather than a kernel for packed rows: it repeats the key-value heads and copies its output."""
     multi_tensor: bool = True
     """AdamW takes all parameters at once, as on CUDA; else one by one."""
+    fused: bool = False
+    """AdamW is one kernel, without tensors of its own (train.fused_optimizer)."""
     loss_chunk: int = LOSS_CHUNK
     """Bytes of the float32 logits that exist at a time."""
 
@@ -52,9 +54,17 @@ def peak(shape: Shape, setup: Setup) -> Lines:
     """The lines of the moment at which one rank holds most, in a micro-step after the first."""
     state = 0.0 if setup.offload else FLOAT32 * shape.parameters / setup.ranks
     resident = {"weights": state, "gradients": state, "optimizer state": 2 * state}
-    update = {"optimizer step": state if setup.multi_tensor else FLOAT32 * shape.embedding_parameters / setup.ranks}
+    update = {"optimizer step": _update(shape, setup)}
     moments = (_loss(shape, setup), *_backward(shape, setup), _end(shape, setup), update)
     return resident | max(moments, key=lambda lines: sum(lines.values()))
+
+
+def _update(shape: Shape, setup: Setup) -> float:
+    """The square roots of the second moments: of all parameters at once, or of the largest one."""
+    if setup.fused:
+        return 0.0
+    parameters = shape.parameters if setup.multi_tensor else shape.embedding_parameters
+    return 0.0 if setup.offload else FLOAT32 * parameters / setup.ranks
 
 
 def on_gpu(lines: Lines) -> Lines:
@@ -109,17 +119,21 @@ def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
 
 
 def _loss(shape: Shape, setup: Setup) -> Lines:
-    """Inside the head, with all layers' activations saved."""
+    """Inside the head, with all layers' activations saved.
+
+    A chunk's logits are made in the compute type and cast to float32; their gradient is cast back. The products of
+    that gradient come after the float32 logits have gone: the largest is a chunk's share of the head's gradient.
+    """
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)
     logits = min(setup.loss_chunk, FLOAT32 * shape.vocabulary * tokens)
     cast = 0 if c == FLOAT32 else logits * c / FLOAT32
     weight_gradient = FLOAT32 * shape.embedding_parameters
-    chunk = logits + (0 if c == FLOAT32 else cast + head)
+    chunk = logits if c == FLOAT32 else cast + max(logits, head)
     final_norm, hidden = (FLOAT32 + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
     return {
         "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
-        "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden),
+        "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden + FLOAT32),
         "gathered weights": head + (in_flight if shape.tied or setup.ranks == 1 else head),
     }
 

@@ -148,7 +148,9 @@ class Planner:
     def _setup(self, degree: int, budget: int, checkpointing: str, offload: bool) -> Setup:
         train = self.config.train
         sdpa = train.attention == "sdpa" or train.precision == "fp32"
-        return Setup(self.cluster.ranks, degree, budget, checkpointing, offload, self.compute, sdpa)
+        return Setup(
+            self.cluster.ranks, degree, budget, checkpointing, offload, self.compute, sdpa, fused=train.fused_optimizer
+        )
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:

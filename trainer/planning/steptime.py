@@ -15,11 +15,11 @@ import numpy as np
 
 from trainer.balance import Plan, efficiency
 from trainer.flops import Shape
+from trainer.planning import work
 from trainer.planning.gpus import MEMORY_SHARE, Cluster
 from trainer.planning.memory import FLOAT32, Setup
+from trainer.planning.work import Work
 
-OPTIMIZER_BYTES = 92
-"""Memory traffic of clipping and of torch's multi-tensor AdamW for one parameter: 23 reads and writes of 4 bytes."""
 HOST_BANDWIDTH = 100e9
 """Bytes/s of a node's memory in AdamW on its CPUs, shared by its ranks."""
 
@@ -29,7 +29,7 @@ class StepTime:
     """Seconds of a step by what takes them."""
 
     compute: float
-    """On the slowest group: matmuls, attention, elementwise kernels, loss."""
+    """On the slowest group: matmuls, attention, elementwise kernels, embedding, head and loss."""
     waiting: float
     """FSDP's communication beyond what compute hides."""
     exchange: float
@@ -72,13 +72,13 @@ def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths:
     micros = [[np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan]
     tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
     pairs = np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros]) / setup.sequence_parallel
-    forward, backward, loss = _compute(shape, setup, cluster, tokens, pairs)
+    forward, backward, ends = _compute(shape, setup, cluster, tokens, pairs)
     slowest = (forward + backward).argmax(axis=0), np.arange(tokens.shape[1])
-    forward, backward, loss, tokens = forward[slowest], backward[slowest], loss[slowest], tokens[slowest]
+    forward, backward, ends, tokens = forward[slowest], backward[slowest], ends[slowest], tokens[slowest]
     gather, reduce = _layer_communication(shape, setup, cluster)
     hidden = np.maximum(0, gather - forward) + np.maximum(0, gather + reduce - backward)
     return StepTime(
-        compute=float((shape.layers * (forward + backward) + loss).sum()),
+        compute=float((shape.layers * (forward + backward) + ends).sum()),
         waiting=float((shape.layers * hidden + _exposed(shape, setup, cluster)).sum()),
         exchange=float(shape.layers * _exchange(shape, setup, cluster, tokens).sum()),
         optimizer=_optimizer(shape, setup, cluster),
@@ -88,37 +88,21 @@ def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths:
 def _compute(
     shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds of (one layer's forward, its backward with recomputation, the loss) for a rank's tokens and pairs."""
+    """Seconds of (one layer's forward, its backward with recomputation, embedding and loss) by tokens and pairs."""
     gpu = cluster.gpu
-    peak = gpu.peak(setup.compute)
-    bandwidth = gpu.memory_bandwidth * MEMORY_SHARE
+    peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth
-    matmul = np.maximum(2 * shape.layer_matmul_parameters * tokens / (peak * gpu.matmul_share), reading)
-    attention = 4 * shape.heads * shape.head_dim * pairs / (peak * gpu.attention_share)
-    elementwise = elementwise_bytes(shape, setup) * tokens / bandwidth
-    forward = matmul + attention + elementwise
-    again = {"none": 0 * forward, "selective": matmul + elementwise, "full": forward}[setup.checkpointing]
-    head = 6 * shape.embedding_parameters * tokens / (peak * gpu.matmul_share)
-    return forward, 2 * forward + again, head + _loss_bytes(shape, setup) * tokens / bandwidth
 
+    def seconds(done: Work, readings: int) -> np.ndarray:
+        matmul = np.maximum(done.matmul / (peak * gpu.matmul_share), readings * reading)
+        return matmul + done.attention / (peak * gpu.attention_share) + done.traffic / bandwidth
 
-def elementwise_bytes(shape: Shape, setup: Setup) -> float:
-    """Reads and writes of one layer's forward for one token outside matmuls and attention, kernel by kernel.
-
-    transformers' eager Qwen3: an RMSNorm casts up, squares, averages, scales, casts down and weighs; rotary
-    embedding multiplies, turns, multiplies and adds; two residual sums; SiLU and a product.
-    """
-    c, qk = setup.compute, (shape.heads + shape.kv_heads) * shape.head_dim
-    cast = 0 if c == FLOAT32 else 2 * FLOAT32 + 2 * c
-    norm = 5 * FLOAT32 + 2 * c + cast
-    return norm * (2 * shape.hidden + qk) + 9 * c * qk + 2 * 3 * c * shape.hidden + 5 * c * shape.intermediate
-
-
-def _loss_bytes(shape: Shape, setup: Setup) -> float:
-    """Memory traffic of the chunked loss for one token: passes over its logits, and the head's gradient a chunk."""
-    c = setup.compute
-    chunk = max(1.0, setup.loss_chunk / (FLOAT32 * shape.vocabulary))
-    return (10 * FLOAT32 + 5 * c) * shape.vocabulary + (2 * FLOAT32 + 2 * c) * shape.embedding_parameters / chunk
+    again, _ = work.COMPUTED_AGAIN[setup.checkpointing]
+    return (
+        seconds(work.forward(shape, setup, tokens, pairs), 1),
+        seconds(work.backward(shape, setup, tokens, pairs), 2 + again),
+        seconds(work.loss(shape, setup, tokens), 0) + seconds(work.ends(shape, setup, tokens), 0),
+    )
 
 
 def _layer_communication(shape: Shape, setup: Setup, cluster: Cluster) -> tuple[float, float]:
@@ -154,4 +138,4 @@ def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:
     bandwidth = cluster.gpu.memory_bandwidth * MEMORY_SHARE
     if setup.offload:
         bandwidth = HOST_BANDWIDTH / cluster.gpus_per_node
-    return OPTIMIZER_BYTES * shape.parameters / setup.ranks / bandwidth
+    return work.optimizer_bytes(setup) * shape.parameters / setup.ranks / bandwidth

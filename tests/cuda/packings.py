@@ -1,0 +1,56 @@
+"""Losses and gradients of the engine on many packings of rows, and the graphs that torch compiled for them.
+
+    python -m tests.cuda.packings FOLDER NAME ...      (FOLDER/NAME holds config.yaml; leaves result.pt there)
+
+Runs on a CPU. Weights stay as they are: only forward and backward run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.trainer.ranks import forked
+
+PACKINGS = 20
+
+
+def lengths() -> list[list[int]]:
+    """Tokens of the rows of every packing, from one row to seven."""
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(5, 60, (1 + n % 7,), generator=generator).tolist() for n in range(PACKINGS)]
+
+
+def measure(_: int, folder: Path) -> None:
+    """Leaves the losses of every token, the gradients, and the number of graphs after each packing."""
+    import torch.distributed as dist
+    from torch._dynamo.utils import counters
+
+    from trainer import config as configs
+    from trainer import ranks
+    from trainer.build import build_engine
+
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    ranks.join("cpu", f"file://{folder}/meeting")
+    engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
+    generator = torch.Generator().manual_seed(5)
+    losses, graphs = [], []
+    with engine.train_mode():
+        for packing in lengths():
+            ids = [torch.randint(0, 250, (n,), generator=generator) for n in packing]
+            rows = [{"input_ids": row, "loss_mask": torch.ones_like(row)} for row in ids]
+            loss, of_tokens = engine.forward(engine.pack(rows), 1 / sum(packing))
+            loss.backward()
+            losses.append(of_tokens)
+            graphs.append(counters["stats"]["unique_graphs"])
+        gradients = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
+    torch.save({"losses": losses, "graphs": graphs, "gradients": gradients}, folder / "result.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    root, *names = sys.argv[1:]
+    assert [forked(1, measure, Path(root, name)) for name in names] == [[0]] * len(names)

@@ -1,0 +1,43 @@
+"""Compiled layers, on a CPU: nothing compiles on fake tensors, and Inductor compiles the same graphs for both."""
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.trainer.test_engine import GRADIENT, LOSS, built, difference
+
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+LAYERS = 10
+"""More than the eight variants that torch compiles of a function before it gives up (torch._dynamo.config)."""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the layers computed, eager and compiled."""
+    if COMPILER is None:
+        pytest.skip("COMPILED LAYERS ARE NOT CHECKED HERE: torch.compile on a CPU needs a C++ compiler, install g++")
+    root = tmp_path_factory.mktemp("packings")
+    for name, compiled in {"eager": False, "compiled": True}.items():
+        built(root / name, f"model.init.num_hidden_layers={LAYERS}", f"train.compile={compiled}".lower())
+    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda.packings", str(root), "eager", "compiled"]
+    subprocess.run(command, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"}, cwd=ROOT, check=True)
+    return {name: torch.load(root / name / "result.pt", weights_only=True) for name in ("eager", "compiled")}
+
+
+def test_layers_are_compiled_once_for_all_layers_and_packings(results: dict[str, Any]) -> None:
+    first, *others = results["compiled"]["graphs"]
+    assert 0 < first < LAYERS
+    assert set(others) == {first}
+    assert not any(results["eager"]["graphs"])
+
+
+def test_compiled_losses_and_gradients_are_the_eager_ones(results: dict[str, Any]) -> None:
+    for mine, theirs in zip(results["compiled"]["losses"], results["eager"]["losses"], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=LOSS)
+    assert difference(results["compiled"]["gradients"], results["eager"]["gradients"]) < GRADIENT

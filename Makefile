@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 .PHONY: help setup setup-gpu quickstart test test-all test-cuda test-faults test-slurm lint bench bench-data bench-balance \
-	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth bench-gpu bench-qlora requirements clean
+	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
+	requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -66,12 +67,21 @@ BENCHMARKS ?= data/benchmarks
 bench-synth: setup ## the eight filters on 83,000 generated problems (BENCHMARKS: a folder with gsm8k_{train,test}.jsonl)
 	$(PYTHON) -m tests.bench.bench_synth $(BENCHMARKS)
 
+GPU_PYTHON = $(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON))
+OUT ?= .bench/$@-$(shell date -u +%Y%m%dT%H%M%SZ).jsonl
 LENGTH ?= 8192
-bench-gpu: ## on one GPU, rows of LENGTH=8192: against stock verl and TRL, each knob, forecast, loss
-	$(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON)) -m tests.bench.bench_gpu $(LENGTH) $(CASES)
+QLORA_CASES = qlora trl-qlora qlora-long-rows trl-qlora-long-rows
+gpu-check: ## on one GPU, in eight minutes: correctness, speed and memory, against stock verl and TRL (OUT: a file of rows)
+	$(GPU_PYTHON) -m tests.gpu.check --out $(OUT) $(if $(CASES),--cases $(CASES))
 
-bench-qlora: ## on one GPU: QLoRA against TRL with the same settings
-	$(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON)) -m tests.bench.bench_qlora
+bench-gpu: ## the same for longer: all layers that fit, rows of LENGTH=8192, every setting
+	$(GPU_PYTHON) -m tests.gpu.check --long --length $(LENGTH) --out $(OUT) $(if $(CASES),--cases $(CASES))
+
+bench-qlora: ## on one GPU, for longer: QLoRA against TRL with the same settings
+	$(GPU_PYTHON) -m tests.gpu.check --long --out $(OUT) --cases $(QLORA_CASES)
+
+gpu-wheels: setup ## what gpu-check needs on a machine without network that has PyTorch, in FOLDER=.gpu-wheels
+	@tools/gpu_wheels.sh $(FOLDER)
 
 requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,8 +50,15 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    """Raises ValueError naming each difference between what ``folder`` was built from and ``new``."""
-    before, after = _flat(old), _flat(new)
+    """Raises ValueError naming each difference between what ``folder`` was built from and ``new``.
+
+    A row setting that older code did not have counts as its default, which is what it did; one that is no more does not
+    count.
+    """
+    known = {field.name: field.default for field in fields(RowSettings)}
+    rows = {name: default for name, default in known.items() if default is not MISSING}
+    rows |= {name: value for name, value in old["rows"].items() if name in known}
+    before, after = _flat(old | {"rows": rows}), _flat(new)
     keys = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
     changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
     if changed:

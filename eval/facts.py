@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep import provenance
-from data_prep.files import read_json
+from data_prep.files import read_json, sha256_json
 from data_prep.plots import loss_curve
 from eval.comparison import Evaluation
 from trainer import config as configs
@@ -61,7 +61,7 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
     made = origin(run)
     facts = {
         "git commit": made["git"],
-        "config": configs.config_hash(configs.read(run.config)),
+        "config": sha256_json(configs.own_values(configs.read(run.config), run.config)),
         "dataset manifest": dataset,
         "attempts": str(len(run.attempts)),
         **{f"evaluation of {e.label}": e.folder.name for e in evaluations},

@@ -46,7 +46,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
     if not run.attempts:  # the base model may not be there yet
         return 0
     config = configs.amend(configs.read(run.config), overrides)
-    settings = sha256_json(configs.plain(config)["eval"])[:8]
+    settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
     there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
     failures = 0
     for label in ("base", *map(str, run.checkpoints)):

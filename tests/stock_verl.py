@@ -4,7 +4,7 @@
 
 Its own engine, micro-batches, loss and loop, from the same frozen configuration, on its device; KEY=VALUE overrides
 verl's keys. Tokens are ours, since its template drops the thinking. Rank 0 appends a line for each step to OUT, as
-``contenders.record`` says.
+``training.record`` of the GPU check says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tests.bench.contenders import record
+from tests.gpu.training import record
 from trainer import config as configs
 from trainer import platform, ranks, sampler
 

@@ -21,8 +21,8 @@ MODULES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
 LIGHT = (
     "data_prep.schema", "data_prep.build", "data_prep.chat", "data_prep.answers", "data_prep.benchmarks",
     "trainer.config", "trainer.rundir", "trainer.launcher", "trainer.status", "trainer.sampler",
-    "trainer.balance", "trainer.flops", "trainer.planning.plan", "trainer.metrics", "trainer.doctor.examine",
-    "trainer.prefetch",
+    "trainer.balance", "trainer.flops", "trainer.gpus", "trainer.planning.plan", "trainer.metrics",
+    "trainer.doctor.examine", "trainer.prefetch",
     "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "eval.card", "eval.compare",
     "eval.tables", "eval.page.write", "warmstart",
     "eval.readiness", "eval.rl.prepare", "eval.rl.reward",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.files import sha256_json, write_text
+from data_prep.files import write_text
 from trainer.recipe_checks import check_values
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -95,10 +96,16 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def read(path: Path) -> DictConfig:
-    """Reads a frozen configuration. Raises ValueError when there is none at ``path``."""
+    """Reads the frozen configuration of a run, also of one that older code started.
+
+    A key that the file lacks has base.yaml's default, which is the old behaviour; a key that base.yaml no longer has is
+    left out. Which keys are ``mutable`` is base.yaml's to say. Raises ValueError when there is no file at ``path``.
+    """
     if not path.exists():
         raise ValueError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
-    config = OmegaConf.load(path)
+    own = _plain(OmegaConf.load(path), resolve=False)
+    filled = _filled(_defaults(), own | {"mutable": _defaults()["mutable"]})
+    config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
     assert isinstance(config, DictConfig)
     OmegaConf.set_readonly(config, True)
     return config
@@ -111,14 +118,21 @@ def write(config: DictConfig, path: Path) -> None:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain dicts, lists and scalars."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(k): v for k, v in container.items()}
+    return _plain(config, resolve=True)
 
 
-def config_hash(config: DictConfig) -> str:
-    """SHA-256 of the resolved values, in hex."""
-    return sha256_json(plain(config))
+def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
+    """The plain values of ``config``, the configuration frozen at ``path`` with or without overrides, for hashes.
+
+    They stay what they were when base.yaml gets another key or loses one: the file's own keys, and the overrides.
+    """
+    own = OmegaConf.load(path)
+    assert isinstance(own, DictConfig)
+    before = dict(_leaves(read(path)))
+    for key, value in _leaves(config):
+        if key not in before or value != before[key]:
+            OmegaConf.update(own, key, value, merge=False, force_add=True)
+    return plain(own)
 
 
 def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
@@ -146,6 +160,32 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
             return compose(name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides])
     except HydraException as e:
         raise ValueError(f"recipe {name}: {e}") from e
+
+
+def _plain(config: Any, resolve: bool) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """base.yaml's values with verl's own, not resolved."""
+    return _plain(_compose("base", []), resolve=False)
+
+
+def _filled(defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``own``'s values in the keys of ``defaults``, whose values stand where ``own`` has none."""
+    filled = {}
+    for key, default in defaults.items():
+        path, value = f"{prefix}{key}", own.get(key, default)
+        if path in FREE_FORM:
+            filled[key] = value
+        elif isinstance(default, dict):
+            filled[key] = _filled(default, value if isinstance(value, dict) else {}, f"{path}.")
+        else:
+            filled[key] = default if isinstance(value, dict) else value
+    return filled
 
 
 def _is_free(key: str) -> bool:

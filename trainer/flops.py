@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# Dense bf16 peak in FLOP/s by the start of the device's name (NVIDIA's data sheets, without sparsity).
-PEAK_FLOPS = {
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100 NVL": 835e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
+from trainer.gpus import GPUS, kind_of
 
 
 @dataclass(frozen=True)
@@ -110,4 +103,5 @@ def training_flops(shape: Shape, lengths: Any) -> np.ndarray:
 
 def peak_flops(device: str) -> float | None:
     """Dense bf16 peak of a device by its CUDA name in FLOP/s; None for a device that is not in the table."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if device.startswith(name)), None)
+    kind = kind_of(device)
+    return GPUS[kind].bf16_flops if kind else None

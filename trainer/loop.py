@@ -120,7 +120,7 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     from trainer.tracking import Tracker
 
     settings, step, saver = config.train, job.first, job.saver
-    stepper, meter = Stepper(job.engine, job.rows, settings), Meter(job.engine, job.total, step)
+    stepper, meter = Stepper(job.engine, job.rows, settings), Meter(job.engine, config.cluster, job.total, step)
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # What rank 0 alone needs; a shared file system may show it to the others later.
     identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}

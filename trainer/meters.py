@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from omegaconf import DictConfig
 from verl.utils.device import get_device_name, get_torch_device
 
 from trainer.flops import peak_flops
@@ -17,12 +18,14 @@ from trainer.stepping import Done
 class Meter:
     """Turns each rank's ``Done`` into the step's metrics, the same on every rank."""
 
-    def __init__(self, engine: Any, total: int, first: int) -> None:
+    def __init__(self, engine: Any, cluster: DictConfig, total: int, first: int) -> None:
+        """``cluster`` is the recipe's section; steps go on after ``first`` up to ``total``."""
         self.total, self.first, self.begin = total, first, time.monotonic()
         self.world = dist.get_world_size()
         bf16 = engine.engine_config.mixed_precision["param_dtype"] == "bf16"
         on_gpu = get_device_name() == "cuda"
-        self.peak = peak_flops(torch.cuda.get_device_name()) if on_gpu and bf16 else None
+        self.peak = _peak(torch.cuda.get_device_name(), cluster.gpu_peak_tflops) if on_gpu and bf16 else None
+        get_torch_device().reset_peak_memory_stats()
 
     def gather(
         self, step: int, epoch: int, done: Done, val_loss: float | None, asked: bool, saved: bool
@@ -32,6 +35,7 @@ class Meter:
         ``asked``: this rank was asked to stop; ``saved``: it knows that the save in flight has ended.
         """
         memory = get_torch_device().max_memory_allocated() / 1e9
+        get_torch_device().reset_peak_memory_stats()
         mine = torch.tensor([done.loss, done.seconds, done.data_seconds, memory, asked, saved], dtype=torch.float64)
         everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
         dist.all_gather_into_tensor(everyone, mine)
@@ -60,3 +64,15 @@ class Meter:
             val_loss=val_loss,
         )
         return metrics, bool(stops.any()), bool(saves.any())
+
+
+def _peak(device: str, stated: float | None) -> float | None:
+    """Dense bf16 peak in FLOP/s: ``stated`` (TFLOP/s), else the table's; None, which the log says, where neither is."""
+    peak = peak_flops(device) if stated is None else stated * 1e12
+    if peak is None and dist.get_rank() == 0:
+        print(
+            f"MFU is not known on {device}, whose peak is not in the table: give its dense bf16 peak in TFLOP/s with "
+            "cluster.gpu_peak_tflops=N",
+            flush=True,
+        )
+    return peak

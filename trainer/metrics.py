@@ -41,7 +41,9 @@ class StepMetrics:
     fill: float
     """Tokens over the token budget of the micro-batches that were run."""
     peak_memory_gb: float
-    """Of the fullest rank: device memory allocated so far; on CPU the resident set."""
+    """Of the fullest rank, since the step before: training, validation and saving; the run's peak is the largest of all
+    steps. Device memory that tensors took; on CPU the process's resident set, since its start where Linux does not let
+    a process set its high-water mark back."""
     eta_s: float
     skipped: bool
     """A gradient was not finite and the weights stayed as they were."""

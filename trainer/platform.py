@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +14,14 @@ from verl.plugin.platform.platform_manager import PlatformRegistry, set_platform
 
 
 def _peak_bytes(*_: Any) -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _reset_peak(*_: Any) -> None:
+    """Sets the high-water mark back to what is resident now (proc(5)); kernels built without clear_refs keep it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _free_and_total_bytes(*_: Any) -> tuple[int, int]:
@@ -30,9 +37,10 @@ def _nothing(*_: Any, **__: Any) -> None:
 _DEVICE_MODULE = ModuleType("host")
 vars(_DEVICE_MODULE).update(
     {name: getattr(torch.cpu, name) for name in torch.cpu.__all__}
-    | dict.fromkeys(("set_device", "empty_cache", "ipc_collect", "reset_peak_memory_stats"), _nothing)
+    | dict.fromkeys(("set_device", "empty_cache", "ipc_collect"), _nothing)
     | dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _peak_bytes)
     | {
+        "reset_peak_memory_stats": _reset_peak,
         "get_device_name": lambda *_: "CPU",
         "mem_get_info": _free_and_total_bytes,
         "manual_seed": torch.manual_seed,

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainer.planning.gpus import GPUS
+from trainer.gpus import GPUS
 from trainer.profiling import span
 
 CHOICES = {
@@ -51,13 +51,14 @@ RANGES = {
     "eval.limit": POSITIVE, "eval.rollouts": POSITIVE, "eval.temperature": NOT_NEGATIVE,
     "eval.top_p": (1e-12, 1), "eval.max_tokens": POSITIVE, "eval.engines": POSITIVE,
     "eval.tensor_parallel": POSITIVE, "eval.concurrency": POSITIVE, "cluster.nodes": POSITIVE,
-    "cluster.gpus_per_node": POSITIVE, "cluster.network_gbits": POSITIVE,
+    "cluster.gpus_per_node": POSITIVE, "cluster.network_gbits": POSITIVE, "cluster.gpu_memory_gib": POSITIVE,
+    "cluster.gpu_peak_tflops": POSITIVE,
 }  # fmt: skip
 OPTIONAL_TYPES = {
     **dict.fromkeys(("data.train_rows", "data.processes", "eval.limit", "model.context"), 1),
     **dict.fromkeys(("eval.rollouts", "eval.engines"), 1),
     "eval.temperature": 0.6,
-    "data.synth.max_usd": 1.0,
+    **dict.fromkeys(("data.synth.max_usd", "cluster.gpu_memory_gib", "cluster.gpu_peak_tflops"), 1.0),
     **dict.fromkeys(("train.max_steps", "train.validate_every", "train.save_every", "train.keep_every"), 1),
     **dict.fromkeys(("train.warmup_steps", "train.lora_rank"), 1),
     "train.profile_steps": "2:3",

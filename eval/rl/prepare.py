@@ -127,7 +127,7 @@ def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> d
     """Everything that a preparation is made of."""
     return {
         "step": step,
-        "config": configs.config_hash(probe),
+        "config": sha256_json(configs.own_values(probe, run.config)),
         "model": sha256_file(run.export(step) / MANIFEST),
         "pool": sha256_file(pool.folder_of(run) / MANIFEST),
         # By its files: grading to the same end again makes no other start.

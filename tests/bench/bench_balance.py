@@ -24,9 +24,10 @@ import numpy as np
 from tests.bench.table import Result, publish
 from trainer.balance import Plan, efficiency, plan_step
 from trainer.flops import training_flops
+from trainer.gpus import GPUS
 from trainer.planning.basis import KNOWN
 from trainer.planning.choice import choose_degree, degrees
-from trainer.planning.gpus import GPUS, Cluster
+from trainer.planning.gpus import Cluster
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 CLIPS = {"16K": 16_384, "32K": 32_768}

@@ -20,7 +20,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.trainer import footprint
 from tests.trainer.footprint import Case
-from trainer.planning.gpus import MEMORY_SHARE, Cluster, Gpu
+from trainer.gpus import Gpu
+from trainer.planning.gpus import MEMORY_SHARE, Cluster
 from trainer.planning.steptime import step_time
 
 MODEL = tuple(
@@ -61,8 +62,9 @@ def compare(folder: Path) -> Iterator[tuple[Case, float, float]]:
 def _cpu(measured: Sequence[Mapping[str, float]]) -> Gpu:
     rates = {name: max(rates[name] for rates in measured) for name in ("matmul", "attention", "bandwidth")}
     return Gpu(
-        "CPU", memory=0, memory_bandwidth=rates["bandwidth"] / MEMORY_SHARE, nvlink=LINK, pcie=LINK,
-        fp32_flops=rates["matmul"], matmul_share=1, attention_share=rates["attention"] / rates["matmul"],
+        (), memory=0, memory_bandwidth=rates["bandwidth"] / MEMORY_SHARE, nvlink=LINK, pcie=LINK,
+        bf16_flops=rates["matmul"], fp32_flops=rates["matmul"], matmul_share=1,
+        attention_share=rates["attention"] / rates["matmul"],
     )  # fmt: skip
 
 

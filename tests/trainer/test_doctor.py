@@ -142,7 +142,11 @@ def test_what_fits_no_gpu_is_refused_before_one_is_asked_for(look: Look) -> None
 
 
 def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> None:
-    program(folder, "nvidia-smi", 'echo "NVIDIA A100-SXM4-40GB, 40960, 560.1"; echo "NVIDIA V100, 16384, 560.1"')
+    program(
+        folder,
+        "nvidia-smi",
+        'echo "NVIDIA A100-SXM4-40GB, 40960, 560.1, [N/A]"; echo "NVIDIA V100, 16384, 560.1, [N/A]"',
+    )
     found = look("sft_4b")
     assert found["GPU kind"]["level"] == found["GPU count"]["level"] == found["CUDA"]["level"] == "fatal"
     assert "V100 with 16.0 GiB; the recipe is planned for a100-40" in found["GPU kind"]["cause"]

@@ -15,10 +15,11 @@ from data_prep.schema import Tokens
 from tests.conftest import ROOT
 from tests.trainer import footprint
 from trainer import config as configs
+from trainer.gpus import GPUS
 from trainer.planning import limits, memory
 from trainer.planning.basis import KNOWN, assumed_lengths
 from trainer.planning.choice import choose_degree, eligible
-from trainer.planning.gpus import GPUS, Cluster
+from trainer.planning.gpus import Cluster
 from trainer.planning.memory import Setup
 from trainer.planning.plan import Planner, recommend
 from trainer.planning.steptime import StepTime, Timing, step_time

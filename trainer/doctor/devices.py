@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
-from trainer.planning.gpus import GPUS
+from trainer.gpus import covers, kind_of
+from trainer.planning.basis import cluster_of
 from trainer.planning.memory import GIB
 
-QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,mig.mode.current", "--format=csv,noheader,nounits"]
+MIG = " MIG"
+"""What CUDA's name of a slice has besides the card's; nvidia-smi gives the card's name and memory."""
 CHECKS = ("GPUs", "GPU kind", "GPU count", "CUDA")
+STATED = "cluster.gpu=KIND (docs/limits.md), or cluster.gpu_memory_gib=N cluster.gpu_peak_tflops=N"
 MEMORY_SHARE = 0.95
 """Of the planned GPU's memory that one of the same kind may lack: boards differ a little."""
 
@@ -24,6 +28,7 @@ class Gpus:
     """What nvidia-smi says of this machine."""
 
     names: list[str]
+    """CUDA's; of one that is split into MIG slices, with MIG after it."""
     memory: float
     """Bytes of the smallest."""
     driver: str
@@ -38,7 +43,8 @@ def find() -> Gpus | None:
     rows = [[cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.strip()]
     if not rows:
         return None
-    return Gpus([name for name, _, _ in rows], min(float(mib) for _, mib, _ in rows) * 2**20, rows[0][2])
+    names = [f"{name}{MIG}" if mode == "Enabled" else name for name, _, _, mode in rows]
+    return Gpus(names, min(float(mib) for _, mib, _, _ in rows) * 2**20, rows[0][2])
 
 
 def facts(config: DictConfig) -> dict[str, str]:
@@ -63,14 +69,20 @@ def check(config: DictConfig) -> Iterator[Finding]:
 
 
 def _kind(config: DictConfig, gpus: Gpus) -> Finding:
-    wanted, found = GPUS[config.cluster.gpu], ", ".join(sorted(set(gpus.names)))
-    text = f"{found} with {gpus.memory / GIB:.1f} GiB; the recipe is planned for {config.cluster.gpu}"
-    if gpus.memory < MEMORY_SHARE * wanted.memory:
-        mend = f"warmstart plan {config.name} cluster.gpu={'|'.join(GPUS)}, or nodes with larger GPUs"
-        return Finding(FATAL, "GPU kind", text, mend)
-    if not all(name.startswith(wanted.device) for name in gpus.names):
-        return Finding(WARNING, "GPU kind", text, f"cluster.gpu={'|'.join(GPUS)}")
-    return Finding(OK, "GPU kind", text)
+    chosen, planned = config.cluster, cluster_of(config).gpu
+    names = sorted(set(gpus.names))
+    kinds = {kind_of(name) for name in names}
+    sliced = any(name.endswith(MIG) for name in names)
+    memory = f"{gpus.memory / GIB:.1f} GiB" + (" before it is split into slices" if sliced else "")
+    text = f"{', '.join(names)} with {memory}; the recipe is planned for {chosen.gpu}"
+    fix = f"cluster.gpu={next(iter(kinds))}" if len(kinds) == 1 and None not in kinds else STATED
+    if gpus.memory < MEMORY_SHARE * planned.memory:
+        return Finding(FATAL, "GPU kind", text, f"warmstart plan {config.name} {fix}, or nodes with larger GPUs")
+    if chosen.gpu_memory_gib is not None and chosen.gpu_peak_tflops is not None:
+        return Finding(OK, "GPU kind", f"{text}, with memory and peak of its own")
+    if all(kind is not None and covers(kind, chosen.gpu) for kind in kinds):
+        return Finding(OK, "GPU kind", text)
+    return Finding(WARNING, "GPU kind", text, fix)
 
 
 def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:

@@ -14,7 +14,9 @@ from data_prep import tokens
 from data_prep.files import read_json
 from trainer import sampler
 from trainer.flops import Shape
-from trainer.planning.gpus import GPUS, Cluster
+from trainer.gpus import GPUS
+from trainer.planning.gpus import Cluster
+from trainer.planning.memory import GIB
 
 _4B = Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True)
 _8B = Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False)
@@ -105,6 +107,10 @@ def assumed_lengths(config: DictConfig) -> Lengths:
 
 
 def cluster_of(config: DictConfig) -> Cluster:
-    """The recipe's cluster."""
-    chosen = config.cluster
-    return Cluster(GPUS[chosen.gpu], chosen.nodes, chosen.gpus_per_node, chosen.network_gbits * 1e9 / 8)
+    """The recipe's cluster; memory and peak that it states itself take the place of the table's."""
+    chosen, gpu = config.cluster, GPUS[config.cluster.gpu]
+    if chosen.gpu_memory_gib is not None:
+        gpu = replace(gpu, memory=chosen.gpu_memory_gib * GIB)
+    if chosen.gpu_peak_tflops is not None:
+        gpu = replace(gpu, bf16_flops=chosen.gpu_peak_tflops * 1e12)
+    return Cluster(gpu, chosen.nodes, chosen.gpus_per_node, chosen.network_gbits * 1e9 / 8)

@@ -1,10 +1,10 @@
-"""GPUs and clusters as the planner sees them: data-sheet figures, and the share of each that real kernels reach."""
+"""Clusters as the planner sees them: GPUs, the links between them, and the share of each that is reached."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.flops import peak_flops
+from trainer.gpus import Gpu
 
 LINK_SHARE = 0.8
 """Share of a link's nominal bandwidth that NCCL's ring collectives reach (nccl-tests' bus bandwidth)."""
@@ -12,44 +12,6 @@ MEMORY_SHARE = 0.8
 """Share of the memory's nominal bandwidth that elementwise kernels reach."""
 RING_HOP_SECONDS = 3e-6
 """Latency of one step of a ring collective (NCCL's tuning constants: 1 us inside a node, 3 to 5 us between nodes)."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU: memory in bytes, rates in bytes/s and FLOP/s, one direction of a link."""
-
-    device: str
-    """The beginning of CUDA's name for it, a key of ``flops.PEAK_FLOPS``."""
-    memory: float
-    """What CUDA reports as total, a little under the nominal size."""
-    memory_bandwidth: float
-    nvlink: float
-    pcie: float
-    fp32_flops: float
-    """Peak outside the tensor cores, for train.precision=fp32."""
-    matmul_share: float
-    """Share of the bf16 peak that cuBLAS reaches on a decoder's matmuls at 5K tokens and more."""
-    attention_share: float
-    """Share that causal flash-attention 2 reaches, forward and backward, counting backward as twice forward
-    (the paper's figures at head_dim 128 count it 2.5 times)."""
-
-    def peak(self, compute: int) -> float:
-        """Dense peak in FLOP/s for a compute type of 2 bytes (bf16) or 4 (fp32)."""
-        if compute == 4:
-            return self.fp32_flops
-        bf16 = peak_flops(self.device)
-        assert bf16 is not None
-        return bf16
-
-
-# Memory, bandwidths and peaks: NVIDIA's data sheets of the SXM boards. Shares: published measurements of cuBLAS and
-# of flash-attention 2 (Dao 2023), rounded down; none was measured by this project.
-GPUS = {
-    "a100-40": Gpu("NVIDIA A100", 39.4 * 2**30, 1555e9, 300e9, 25e9, 19.5e12, 0.70, 0.50),
-    "a100-80": Gpu("NVIDIA A100", 79.1 * 2**30, 2039e9, 300e9, 25e9, 19.5e12, 0.70, 0.50),
-    "h100-80": Gpu("NVIDIA H100", 79.1 * 2**30, 3350e9, 450e9, 50e9, 67e12, 0.60, 0.30),
-    "h200-141": Gpu("NVIDIA H200", 139.8 * 2**30, 4800e9, 450e9, 50e9, 67e12, 0.60, 0.30),
-}
 
 
 @dataclass(frozen=True)

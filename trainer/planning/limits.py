@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from trainer import config as configs
 from trainer.flops import Shape
+from trainer.gpus import GPUS
 from trainer.planning.basis import CHARACTERS_A_TOKEN, MEDIAN_CHARACTERS, P99_CHARACTERS, assumed_lengths
 from trainer.planning.choice import BALANCED, TOLERANCE
-from trainer.planning.gpus import GPUS, LINK_SHARE, MEMORY_SHARE
+from trainer.planning.gpus import LINK_SHARE, MEMORY_SHARE
 from trainer.planning.memory import CONTEXT, FLOAT32, FRAGMENTATION, GIB
 from trainer.planning.plan import NEARLY, Forecast, Planner, recommend
 
@@ -119,8 +120,8 @@ def _memory(forecasts: list[Forecast]) -> str:
 def _gpu(name: str) -> str:
     gpu = GPUS[name]
     return (
-        f"| {name} | {gpu.memory / GIB:.1f} | {gpu.memory_bandwidth / 1e9:,.0f} | {gpu.nvlink / 1e9:.0f} "
-        f"| {gpu.peak(2) / 1e12:.0f} | {gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
+        f"| {name} | {', '.join(gpu.names)} | {gpu.memory / GIB:.1f} | {gpu.memory_bandwidth / 1e9:,.0f} "
+        f"| {gpu.nvlink / 1e9:.0f} | {gpu.peak(2) / 1e12:,.0f} | {gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
     )
 
 
@@ -168,9 +169,14 @@ whole float32 gradients on every GPU, {accumulated} GiB: it stays off.
 
 ## What is assumed of the hardware
 
-| GPU | GiB | memory GB/s | NVLink GB/s | bf16 TFLOP/s | matmuls reach | attention reaches |
-|---|---:|---:|---:|---:|---:|---:|
+| `cluster.gpu` | CUDA's name: NVIDIA ... | GiB | memory GB/s | link GB/s | bf16 TFLOP/s | matmuls reach | attention |
+|---|---|---:|---:|---:|---:|---:|---:|
 {gpus}
+
+Rates and peaks are those of NVIDIA's data sheets, without sparsity (`trainer/gpus.py` has the sources). The link is
+between GPUs of a node, in one direction: PCIe where NVLink is missing or joins pairs alone. For a GPU that is not
+listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and state `cluster.gpu_memory_gib` and
+`cluster.gpu_peak_tflops`.
 
 Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory's bandwidth. The A100 nodes have
 200 Gb/s between them, the H100 nodes 3,200. Kernels are transformers' eager ones; `train.compile` and `train.liger`

@@ -2,8 +2,8 @@
 
 Another engine for the loop of full-parameter training, so that recipes, metrics, checkpoints, stops and packing are the
 same; bitsandbytes quantises and optimises, peft adapts. trl's SFTTrainer would bring a second loop, whose resume
-unpickles, whose packing keeps rows apart under flash-attn alone, and which holds all logits: a test and ``bench_gpu``
-compare with it instead.
+unpickles, whose packing keeps rows apart under flash-attn alone, and which holds all logits: a test and
+``make gpu-check`` compare with it instead.
 """
 
 from __future__ import annotations

@@ -1,0 +1,106 @@
+"""Writes docs/measured.md, what was measured on GPUs, from the files of checks.
+
+    python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md
+
+Without a file the page says that nothing was measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.gpu.cases import CASES, Case
+from tests.gpu.rows import FAILED, SKIPPED, Row, Sheet, read
+
+INTRODUCTION = """# Measured on GPUs
+
+Every figure on this page comes from a file below docs/measured/, which `make gpu-check` wrote on one GPU.
+`python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md` writes the page.
+
+To add a GPU: run `make gpu-check OUT=docs/measured/NAME.jsonl` on it (eight minutes, no network), then the command
+above. A machine that has PyTorch but not this project's environment needs the packages that `make gpu-wheels` gathers:
+
+    pip install --no-index --no-deps --target SITE .gpu-wheels/*.whl
+    PYTHONPATH=SITE python -m tests.gpu.check --out FILE
+
+*ratio* is ours over the peer's. A row with a limit fails above it; speeds have none.
+"""
+NOTHING = """**Nothing has been measured on a GPU so far.** What this project says of GPUs is a forecast
+(docs/limits.md) or was run on CPU cores."""
+
+
+def page(paths: Sequence[Path]) -> str:
+    """The page of these files, newest check first. Raises ValueError for a file that is none, or a rehearsal's."""
+    sheets = {path: read(path) for path in paths}
+    for path, sheet in sheets.items():
+        if sheet.run["mode"] == "rehearsal":
+            raise ValueError(f"{path} is a rehearsal on a CPU, which measures nothing")
+    newest = sorted(sheets.items(), key=lambda item: item[1].run["date"], reverse=True)
+    parts = [INTRODUCTION, *([] if newest else [NOTHING, ""])]
+    for path, sheet in newest:
+        parts += section(path, sheet)
+    return "\n".join([*parts, *never(list(sheets.values()))]) + "\n"
+
+
+def section(path: Path, sheet: Sheet) -> Iterator[str]:
+    """One check."""
+    run, counts = sheet.run, sheet.counts()
+    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+    yield f"## {run['device']}, {run['date'][:10]}"
+    yield ""
+    yield (
+        f"{run['memory'] / 2**30:.0f} GiB, driver {run['driver']}, CUDA {run['cuda']}, NCCL {run['nccl']}, "
+        f"Python {run['python']}, torch {run['torch']}, {packages}. Commit {run['commit']}. Qwen3-4B's shape, "
+        f"{run['layers']} layers in full training, rows of at most {run['length']:,} tokens; a {run['mode']} check. "
+        f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped ({path.name})."
+        + ("" if sheet.closing else " **It was ended before its time.**")
+    )
+    yield ""
+    yield "| case | metric | ours | peer | ratio | limit | |"
+    yield "|---|---|---:|---:|---:|---:|---|"
+    yield from (line(row) for row in sheet.rows)
+    yield ""
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    status = f"**{row.status}**" if row.status == FAILED else row.status if row.status == SKIPPED else ""
+    last = ": ".join(filter(None, [status, row.note])).replace("|", "\\|")
+    peer = "" if row.peer is None else f"{number(row.peer)} ({row.peer_name})"
+    ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+    ours = f"{number(row.ours)} {row.unit}".strip()
+    return f"| {row.case} | {row.metric} | {ours} | {peer} | {ratio} | {number(row.limit)} | {last} |"
+
+
+def number(value: float | None) -> str:
+    """Four digits; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def never(sheets: Sequence[Sheet]) -> Iterator[str]:
+    """The cases without a figure in any file."""
+    measured = {row.case for sheet in sheets for row in sheet.rows if row.status != SKIPPED}
+    missing: list[Case] = [case for case in CASES if case.name not in measured]
+    if not missing:
+        return
+    yield "## Never measured on a GPU"
+    yield ""
+    yield from (f"- {case.name}: {case.about}" for case in missing)
+
+
+def main() -> int:
+    """Prints the page."""
+    try:
+        print(page([Path(name) for name in sys.argv[1:]]), end="")
+    except ValueError as e:
+        print(f"measured: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

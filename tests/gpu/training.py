@@ -1,0 +1,164 @@
+"""Steps of training: the figures of any trainer, and of ours where a step waits for the device."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from tests.gpu.bench import Bench
+from trainer import ranks
+from trainer.balance import plan_step
+from trainer.flops import training_flops
+from trainer.planning import memory
+
+RATE, MFU, FIRST, LAST = "tokens/s", "causal MFU", "first loss", "last loss"
+PEAK, RESIDENT = "peak tensors", "peak resident set"
+PARITY = 1e-3
+"""Relative difference of the first step's loss; bf16 has eight bits, and their rounding averages out over tokens."""
+KNOWN_WAITS = 3
+"""Of a step: its loss, the check that the gradient is finite, and the gradient's norm."""
+SANE = 0.1
+"""Relative difference of a random model's first loss from the logarithm of its vocabulary."""
+PLANNED = 1.02
+"""Share of the planner's forecast that tensors may take; cuBLAS's workspace is allocated beside them."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The trainer's engine and stepper in this process."""
+
+    config: DictConfig
+    engine: Any
+    stepper: Any
+
+    @classmethod
+    def build(cls, config: DictConfig, steps: int) -> Ours:
+        """Joins a process group of one rank and builds the engine for ``steps`` steps."""
+        from trainer.build import build_engine
+        from trainer.dataset import TokenDataset
+        from trainer.stepping import Stepper
+
+        ranks.check_device(config.device)
+        ranks.join(config.device, "env://")
+        engine = build_engine(config, steps)
+        return cls(config, engine, Stepper(engine, TokenDataset(Path(config.verl.data.train_files)), config.train))
+
+    def losses(self, first: int, count: int) -> list[float]:
+        """The losses of ``count`` steps from ``first`` on."""
+        return [self.stepper.train(step).loss for step in range(first, first + count)]
+
+
+def steps(bench: Bench) -> None:
+    """The 4B recipe's steps, with the case's settings beside the recipe's own."""
+    config = bench.config()
+    ours, file = Ours.build(config, bench.setting.steps), bench.folder / f"{bench.case.name}.jsonl"
+    for step in range(bench.setting.steps):
+        record(file, step + 1, ours.stepper.train(step).loss)
+    found = figures(bench, config, file)
+    if bench.case.overrides:
+        compare(bench, found, bench.figures("ours"), "ours")
+        return
+    compare(bench, found, {}, "")
+    if MFU not in found:
+        bench.skip(MFU, "the device's peak is not known")
+    bench.figure("sane loss", "relative", abs(found[FIRST] / math.log(bench.setting.shape.vocabulary) - 1), limit=SANE)
+    planned = forecast(bench, config)
+    limit = PLANNED * planned if bench.on_gpu else None
+    metric = peak_metric(bench)
+    bench.figure(f"{metric} of plan", "GB", found[metric], peer=planned, peer_name="the planner's", limit=limit)
+    if not bench.on_gpu:
+        bench.skip("host waits", "a CPU waits for nothing")
+        return
+    waits = host_waits(lambda: ours.stepper.train(bench.setting.steps))
+    bench.figure("host waits", "per step", len(waits), limit=KNOWN_WAITS, note=", ".join(waits))
+
+
+def forecast(bench: Bench, config: DictConfig) -> float:
+    """The planner's peak of tensors in GB, at the fullest micro-batch there is."""
+    shape, full = bench.shape(config), bench.setting.precision == "fp32"
+    fullest = max(
+        sum(lengths[row] for row in rows)
+        for lengths in bench.step_lengths(config)
+        for rows in plan_step(lengths, 1, config.train.max_tokens_per_gpu, shape)[0]
+    )
+    setup = memory.Setup(
+        ranks=1, sequence_parallel=1, tokens=fullest, checkpointing=config.train.checkpointing,
+        compute=4 if full else 2, sdpa=full, multi_tensor=bench.on_gpu,
+    )  # fmt: skip
+    return sum(memory.peak(shape, setup).values()) / 1e9
+
+
+def host_waits(call: Callable[[], object]) -> list[str]:
+    """Where ``call`` made this process wait for the device, by file and line."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return waits_among(caught)
+
+
+def waits_among(caught: list[warnings.WarningMessage]) -> list[str]:
+    """The warnings that torch gives in its mode of finding waits, by file and line."""
+    found = (w for w in caught if "synchronizing CUDA operation" in str(w.message))
+    return [f"{Path(w.filename).name}:{w.lineno}" for w in found]
+
+
+def record(out: Path, step: int, loss: float) -> None:
+    """Appends a finished step's line {"step", "loss", "at", "memory"}: when it was over, and the process's peak memory
+    so far in bytes, of tensors on a GPU, the resident set on a CPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    line = {"step": step, "loss": loss, "at": time.monotonic(), "memory": memory}
+    with out.open("a", encoding="utf-8") as f:
+        f.write(json.dumps(line) + "\n")
+
+
+def figures(bench: Bench, config: DictConfig, file: Path) -> dict[str, float]:
+    """Metric -> figure of a training case from its file of steps, speeds over the timed ones."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == bench.setting.steps, f"{len(lines)} steps were recorded"
+    warm = bench.setting.warm
+    seconds = lines[-1]["at"] - lines[warm - 1]["at"]
+    timed = [length for step in bench.step_lengths(config)[warm:] for length in step.values()]
+    found = {
+        RATE: sum(timed) / seconds,
+        peak_metric(bench): max(line["memory"] for line in lines) / 1e9,
+        FIRST: lines[0]["loss"],
+        LAST: lines[-1]["loss"],
+    }
+    if bench.setting.peak is not None:
+        found[MFU] = float(training_flops(bench.shape(config), timed).sum()) / seconds / bench.setting.peak
+    return found
+
+
+def peak_metric(bench: Bench) -> str:
+    """What the recorded memory is."""
+    return PEAK if bench.on_gpu else RESIDENT
+
+
+def compare(bench: Bench, found: dict[str, float], other: dict[str, float], peer: str, **limits: Any) -> None:
+    """Adds rows of ``found`` beside ``other``, whose name is ``peer``; the first losses have to be the same."""
+    for metric, unit in ((RATE, "1/s"), (MFU, ""), (peak_metric(bench), "GB"), (FIRST, ""), (LAST, "")):
+        if metric in found:
+            theirs = other.get(metric)
+            name = None if theirs is None else peer
+            bench.figure(metric, unit, found[metric], peer=theirs, peer_name=name, limit=limits.get(metric))
+    if FIRST in other:
+        apart = abs(found[FIRST] / other[FIRST] - 1)
+        bench.figure("loss parity", "relative", apart, peer_name=peer, limit=PARITY)

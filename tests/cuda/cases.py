@@ -75,13 +75,11 @@ def documents(budget: int) -> tuple[tuple[int, ...], ...]:
 FUSED, PREFETCH = "train.fused_optimizer=true", "train.prefetch=true"
 QUICK = (
     Case("4b", 2, 1, "none"),
-    Case("4b", 2, 1, "full"),
     Case("4b", 2, 2, "selective"),
-    Case("4b", 2, 2, "full", (FUSED, PREFETCH)),
-    Case("4b", 2, 4, "full"),
+    Case("4b", 2, 4, "full", (FUSED, PREFETCH)),
     Case("4b", 2, 16, "none"),
     Case("8b", 2, 1, "selective"),
-    Case("8b", 2, 2, "none", (PREFETCH,)),
+    Case("8b", 2, 2, "none"),
     Case("8b", 2, 4, "full", (FUSED,)),
     Case("8b", 2, 16, "selective"),
 )

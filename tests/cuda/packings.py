@@ -1,8 +1,8 @@
 """Losses and gradients of the engine on many packings of rows, and the graphs that torch compiled for them.
 
-    python -m tests.cuda.packings FOLDER NAME ...      (FOLDER/NAME holds config.yaml; leaves result.pt there)
+    python -m tests.cuda.packings FOLDER ...      (each holds config.yaml; leaves result.pt there)
 
-Runs on a CPU. Weights stay as they are: only forward and backward run.
+Runs on a CPU, a process for each folder. Weights stay as they are: only forward and backward run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def lengths() -> list[list[int]]:
     return [torch.randint(5, 60, (1 + n % 7,), generator=generator).tolist() for n in range(PACKINGS)]
 
 
-def measure(_: int, folder: Path) -> None:
+def measure(number: int, folders: list[Path]) -> None:
     """Leaves the losses of every token, the gradients, and the number of graphs after each packing."""
     import torch.distributed as dist
     from torch._dynamo.utils import counters
@@ -33,6 +33,7 @@ def measure(_: int, folder: Path) -> None:
     from trainer import ranks
     from trainer.build import build_engine
 
+    folder = folders[number]
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     ranks.join("cpu", f"file://{folder}/meeting")
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
@@ -52,5 +53,5 @@ def measure(_: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    root, *names = sys.argv[1:]
-    assert [forked(1, measure, Path(root, name)) for name in names] == [[0]] * len(names)
+    given = [Path(word) for word in sys.argv[1:]]
+    assert not any(forked(len(given), measure, given))

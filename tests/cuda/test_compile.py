@@ -23,11 +23,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if COMPILER is None:
         pytest.skip("COMPILED LAYERS ARE NOT CHECKED HERE: torch.compile on a CPU needs a C++ compiler, install g++")
     root = tmp_path_factory.mktemp("packings")
-    for name, compiled in {"eager": False, "compiled": True}.items():
-        built(root / name, f"model.init.num_hidden_layers={LAYERS}", f"train.compile={compiled}".lower())
-    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda.packings", str(root), "eager", "compiled"]
+    folders = {name: root / name for name in ("eager", "compiled")}
+    for name, folder in folders.items():
+        wanted = str(name == "compiled").lower()
+        built(folder, f"model.init.num_hidden_layers={LAYERS}", f"train.compile={wanted}")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda.packings", *map(str, folders.values())]
     subprocess.run(command, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"}, cwd=ROOT, check=True)
-    return {name: torch.load(root / name / "result.pt", weights_only=True) for name in ("eager", "compiled")}
+    return {name: torch.load(folder / "result.pt", weights_only=True) for name, folder in folders.items()}
 
 
 def test_layers_are_compiled_once_for_all_layers_and_packings(results: dict[str, Any]) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.cuda.cases import QLORA, QLORA_WHOLE
+from tests.cuda.cases import QLORA, QLORA_WHOLE, Case
 from trainer.planning import memory
+from trainer.qlora.nf4 import TARGETS
 
 CARD = 12e9
 """Bytes of the card that the recipe is for."""
@@ -22,9 +23,10 @@ def test_adapters_are_fp32_and_the_base_has_4_bits(step: dict[str, Any]) -> None
 
 
 @every_case
-def test_the_host_waits_three_times(step: dict[str, Any]) -> None:
+def test_the_host_waits_three_times_and_after_each_adapter_that_is_updated(case: Case, step: dict[str, Any]) -> None:
     assert sum(step["reads"].values()) == 3
-    assert step["waits"] == 0
+    # bitsandbytes' optimizer synchronises after every parameter; an adapter has two.
+    assert step["waits"] == 2 * len(TARGETS) * case.layers
 
 
 @every_case

@@ -35,7 +35,8 @@ every_case = pytest.mark.parametrize(
 
 @every_case
 def test_master_weights_gradients_and_moments_are_fp32_on_the_gpu(step: dict[str, Any]) -> None:
-    assert step["parameters"] == step["buffers"] == step["gradients"] == step["moments"] == MASTER
+    for what in ("parameters", "buffers", "gradients", "moments"):
+        assert step[what] == MASTER, what
 
 
 @every_case

@@ -128,9 +128,10 @@ def _gpu(name: str) -> str:
 TEXT = """# Limits on paper
 
 What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page was measured on a
-GPU**: every figure comes from the functions behind `warmstart plan` (`python -m trainer.planning.limits` writes the
-page, a test compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,}
-characters at {ratio} characters a token, without the rows that `data.max_length` drops.
+GPU** ([measured.md](measured.md) has what was): every figure comes from the functions behind `warmstart plan`
+(`python -m trainer.planning.limits` writes the page, a test compares them). Row lengths are the published ones: a
+lognormal with median {median:,} and p99 {p99:,} characters at {ratio} characters a token, without the rows that
+`data.max_length` drops.
 
 **The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands ({own_gib:.1f} GiB a
 GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,} steps of {tokens:,.0f} tokens. Saves and

@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-PACKAGES = ["data_prep", "trainer", "eval", "recipes", "slurm"]
+PACKAGES = ["common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"]
 
 CORE = [
     "torch==2.11.0",
@@ -76,14 +76,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    py_modules=["warmstart", "verbs", "data_stage"],
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],
-        "eval": ["page/*.html", "page/*.css", "page/*.js"],
+        "eval": ["report/html/*.html", "report/html/*.css", "report/html/*.js"],
         "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dev": DEV},
-    entry_points={"console_scripts": ["warmstart = warmstart:main"]},
+    entry_points={"console_scripts": ["warmstart = warmstart.cli:main"]},
 )

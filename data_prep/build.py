@@ -13,13 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep import benchmarks, executors, mapping, provenance, report, selection, vocabulary, writing
-from data_prep.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
-from data_prep.identity import Settings, check_same, recorded
-from data_prep.mapping import Entry, Mapped, RowSettings
-from data_prep.progress import progress
-from data_prep.schema import Problem
-from data_prep.units import Unit
+from common import provenance
+from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
+from common.progress import progress
+from common.records import Problem
+from data_prep import parallel
+from data_prep.benchmarks import sets as benchmarks
+from data_prep.output import report, select, write
+from data_prep.rows import map_shard
+from data_prep.rows.map_shard import Entry, Mapped, RowSettings
+from data_prep.settings import Settings, check_same, recorded
+from data_prep.source.shards import Unit
+from data_prep.tokenizer import tokenizers
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,19 @@ def _build(
     _tokenizer(settings, units).save_pretrained(str(words))
     benchmarks.write_problems(parts / "problems.jsonl", problems)
     index = parts / "problems.jsonl"
-    work = partial(mapping.map_unit, settings=settings.rows, tokenizer=words, index=index, parts=parts)
+    work = partial(map_shard.map_unit, settings=settings.rows, tokenizer=words, index=index, parts=parts)
     total = Mapped()
     with progress("source rows", sum(unit.rows for unit in units)) as advance:
-        for mapped in executors.run(work, list(enumerate(units)), workers.engine, workers.processes):
+        for mapped in parallel.run(work, list(enumerate(units)), workers.engine, workers.processes):
             total.merge(mapped)
             advance(mapped.records)
     _check_bad(total.bad, settings.max_bad_records)
-    reasons = mapping.reasons(settings.rows)
-    chosen = selection.select(
+    reasons = map_shard.reasons(settings.rows)
+    chosen = select.select(
         total, reasons, problems, settings.train_rows, settings.test_rows, settings.rows.seed,
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
     )  # fmt: skip
-    writing.write(target, parts, chosen)
+    write.write(target, parts, chosen)
     report.write(target, name, parts, total, chosen)
     shutil.rmtree(parts)
     files = sorted(p for p in target.rglob("*") if p.is_file())
@@ -116,27 +121,27 @@ def _build(
 def _tokenizer(settings: Settings, units: list[Unit]) -> Any:
     match settings.tokenizer:
         case "model":
-            return vocabulary.from_model(settings.model, settings.model_revision)
+            return tokenizers.from_model(settings.model, settings.model_revision)
         case "qwen3":
-            return vocabulary.genuine_qwen3()
+            return tokenizers.genuine_qwen3()
         case _:
-            return vocabulary.trained(_texts(units, settings.rows))
+            return tokenizers.trained(_texts(units, settings.rows))
 
 
 def _texts(units: list[Unit], settings: RowSettings) -> Iterator[str]:
     with progress("source rows read for the tokenizer", sum(unit.rows for unit in units)) as advance:
         for unit in units:
-            for row in mapping.text_rows(unit, settings, Mapped()):
+            for row in map_shard.text_rows(unit, settings, Mapped()):
                 yield row.problem
                 yield row.solution
             advance(unit.rows)
 
 
 def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
-    from data_prep.synth import similar
+    from data_prep.duplicates import tfidf
 
-    return similar.nearest(
-        [text for table in writing.gather(parts, entries) for text in table.column("problem").to_pylist()]
+    return tfidf.nearest(
+        [text for table in write.gather(parts, entries) for text in table.column("problem").to_pylist()]
     )
 
 

@@ -10,18 +10,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import benchmarks, chat, provenance
-from data_prep.files import (
-    MANIFEST,
-    read_json,
-    sha256_file,
-    sha256_json,
-    write_json,
-    writer,
-)
-from data_prep.schema import Problem
-from eval import generation, grading, ledger, metrics
-from trainer.rundir import Run, is_complete
+from common import provenance
+from common.files import MANIFEST, read_json, sha256_file, sha256_json, write_json, writer
+from common.records import Problem
+from data_prep.benchmarks import sets as benchmarks
+from data_prep.tokenizer import chat
+from eval import rollout_files
+from eval.generation import generate
+from eval.grading import grade, metrics
+from trainer.run.folder import Run, is_complete
 
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
@@ -73,7 +70,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         benchmarks.write_problems(folder / PROBLEMS, problems)
         options = {key: planned.settings[key] for key in SAMPLING}
         options |= {key: config.eval[key] for key in ("engines", "tensor_parallel", "concurrency")}
-        engines, made = generation.generate(
+        engines, made = generate.generate(
             problems,
             planned.model,
             planned.tokenizer,
@@ -107,13 +104,13 @@ def regrade(folder: Path) -> Path:
 
 
 def _judge(folder: Path, problems: list[Problem], settings: dict[str, Any]) -> None:
-    grading.grade_folder(folder, problems, settings["answer_style"])
+    grade.grade_folder(folder, problems, settings["answer_style"])
     metrics.write_metrics(folder, problems, settings["rollouts"], settings["max_tokens"])
 
 
 def _complete(folder: Path, **facts: Any) -> None:
     before = read_json(folder / MANIFEST) if is_complete(folder) else {}
-    names = (SETTINGS, PROBLEMS, ledger.ROLLOUTS, ledger.GRADES, metrics.METRICS)
+    names = (SETTINGS, PROBLEMS, rollout_files.ROLLOUTS, rollout_files.GRADES, metrics.METRICS)
     hashes = {name: sha256_file(folder / name) for name in names}
     write_json(folder / MANIFEST, before | {"files": hashes} | facts)
 

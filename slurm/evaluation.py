@@ -9,16 +9,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.files import writer
-from slurm import network, steps
+from common.exit_codes import DONE
+from common.files import writer
+from slurm import command_lines, network
+from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
-from slurm.tasks import DONE, Stoppable
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 REPORT_POLL_SECONDS = 2
 
 
-def evaluate(job: steps.Job, words: Sequence[str]) -> int:
+def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     """Export, rollouts, grades and metrics of one model of a run, on a Ray of the allocation's nodes; then the report.
 
     Raises ValueError where there is no such run.
@@ -28,14 +29,19 @@ def evaluate(job: steps.Job, words: Sequence[str]) -> int:
     name, label, *overrides = words
     run = Run.find(name)
     root = str(run.root) if run else name
-    stack, port = steps.stack(), network.free_port()
+    stack, port = command_lines.stack(), network.free_port()
     export = [*stack, "-m", "warmstart", "export", root, label]
     # A lost node ends no evaluation, and the first task answers for it.
     nodes = job.allocation.srun("--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label, *overrides)
     token = Path(root).resolve() / f".ray-token-{os.environ.get('SLURM_JOB_ID', 'JOB')}"
-    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": f"{steps.FIRST_NODE}:{port}"}
+    ray = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ADDRESS": f"{command_lines.FIRST_NODE}:{port}",
+    }
     if job.submission:
-        print(job.submission, *[steps.line(export)] * (label != "base"), steps.line(nodes, ray), sep="\n")
+        exports = [] if label == "base" else [command_lines.line(export)]
+        print(job.submission, *exports, command_lines.line(nodes, ray), sep="\n")
         return DONE
     if run is None:
         raise ValueError(f"no run at {name} or runs/{name}")

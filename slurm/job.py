@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slurm import steps
+from common.exit_codes import USAGE
+from slurm import command_lines
 from slurm.evaluation import evaluate
-from slurm.tasks import USAGE
 from slurm.training import train
 
 
@@ -28,9 +28,11 @@ def main() -> int:
     try:
         if "--dry-run" in options:
             # A training script's first word is its own.
-            job = steps.planned(Path(script), [o for o in options if o != "--dry-run"], words[kind == "train" :])
+            job = command_lines.planned(
+                Path(script), [o for o in options if o != "--dry-run"], words[kind == "train" :]
+            )
         else:
-            job = steps.Job(steps.Allocation.here())
+            job = command_lines.Job(command_lines.Allocation.here())
         os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
         return train(job, words, site) if kind == "train" else evaluate(job, words)
     except ValueError as e:

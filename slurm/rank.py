@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from slurm import tasks
-from trainer.stopping import STOPPED
+from common.exit_codes import DONE, STOPPED
+from slurm import child_process
 
 
 def main() -> int:
@@ -20,11 +20,11 @@ def main() -> int:
     srun would end the others for it.
     """
     run, *words = sys.argv[1:]
-    code = tasks.Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
-    if tasks.is_first():
-        tasks.leave_code(Path(run), code)
+    code = child_process.Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
+    if child_process.is_first():
+        child_process.leave_code(Path(run), code)
         return code
-    return tasks.DONE if code == STOPPED else code
+    return DONE if code == STOPPED else code
 
 
 if __name__ == "__main__":

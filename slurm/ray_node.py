@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.ray_session import OBJECT_STORE_BYTES, ray_session
-from slurm import network, tasks
+from common.exit_codes import DONE, FAILED
+from common.ray_session import OBJECT_STORE_BYTES, ray_session
+from slurm import child_process, network
 
 PATIENCE_SECONDS = 300
 """How long nodes are waited for: without the first one there is no Ray, without others it is smaller."""
@@ -35,19 +36,19 @@ VARIABLES = {
 def main() -> int:
     """Returns the exit code of ``warmstart eval`` in the first task; 0 in the others, which end when it has."""
     run, *words = sys.argv[1:]
-    first, work = tasks.is_first(), tasks.Stoppable()
+    first, work = child_process.is_first(), child_process.Stoppable()
     if not first and not _await_head():  # Ray itself gives up sooner
-        return tasks.DONE
+        return DONE
     with _node(first) as node:
         if not first:
             while network.listens(*_head()):
                 time.sleep(POLL_SECONDS)
-            return tasks.DONE
-        code = tasks.FAILED
+            return DONE
+        code = FAILED
         if _await_head(node):
             _gather(int(os.environ["SLURM_JOB_NUM_NODES"]), work)
             code = work.run([sys.executable, "-m", "warmstart", "eval", run, *words])
-        tasks.leave_code(Path(run), code)
+        child_process.leave_code(Path(run), code)
     return code
 
 
@@ -74,7 +75,7 @@ def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
             env=os.environ | VARIABLES,
             stdout=subprocess.DEVNULL,  # tells how to join, in many lines
             start_new_session=True,  # a request to stop is for the evaluation
-            preexec_fn=tasks.bind_to_parent,
+            preexec_fn=child_process.bind_to_parent,
         )  # fmt: skip
         try:
             yield node
@@ -103,7 +104,7 @@ def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
     return False
 
 
-def _gather(count: int, work: tasks.Stoppable) -> None:
+def _gather(count: int, work: child_process.Stoppable) -> None:
     """Waits for ``count`` nodes, and says when there are less."""
     end = time.monotonic() + PATIENCE_SECONDS
     with ray_session(cpus=0) as ray:

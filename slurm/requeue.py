@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.files import read_json
-from slurm.tasks import DONE, PREFLIGHT, USAGE, take_code
-from trainer.rundir import REQUEUES, Run
-from trainer.stopping import SIGNALS, STOPPED
+from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
+from common.files import read_json
+from slurm.child_process import take_code
+from trainer.process.stop_signal import SIGNALS
+from trainer.run.folder import REQUEUES, Run
 
 TRAIN = "train"
 REQUESTS = tuple(128 + number for number in SIGNALS)

@@ -7,15 +7,16 @@ import socket
 from collections.abc import Sequence
 from threading import Event, Thread
 
-from slurm import forecast, network, steps
+from common.exit_codes import DONE
+from slurm import command_lines, dry_run, network
+from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
-from slurm.tasks import DONE, Stoppable
-from slurm.watch import watch
-from trainer import config as configs
-from trainer.rundir import Run, check
+from slurm.submit_evaluations import watch
+from trainer.recipe import load as configs
+from trainer.run.folder import Run, check
 
 
-def train(job: steps.Job, words: Sequence[str], site: Sequence[str]) -> int:
+def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> int:
     """Every task of the allocation is one rank. Raises ValueError for a wrong recipe or override."""
     recipe, *overrides = words
     if overrides and overrides[0].startswith("recipe="):
@@ -23,16 +24,16 @@ def train(job: steps.Job, words: Sequence[str], site: Sequence[str]) -> int:
     overrides = [*site, *(word.replace("%a", os.environ.get("SLURM_ARRAY_TASK_ID", "")) for word in overrides)]
     config = configs.load(recipe, overrides)
     run = check(config)
-    srun, stack = job.allocation.srun, steps.stack()
+    srun, stack = job.allocation.srun, command_lines.stack()
     # A job's script runs on its first node, where rank 0 is.
-    address = steps.FIRST_NODE if job.submission else socket.gethostname()
+    address = command_lines.FIRST_NODE if job.submission else socket.gethostname()
     meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(network.free_port())}
     # The first task alone answers for all of them, whose own codes then matter no more.
     preflight = srun("--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides)
     ranks = srun("--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides)
     if job.submission:
-        print(job.submission, steps.line(preflight, meeting), steps.line(ranks, meeting), sep="\n")
-        print(forecast.page(config, job.allocation.nodes * job.allocation.tasks, job.notice))
+        print(job.submission, command_lines.line(preflight, meeting), command_lines.line(ranks, meeting), sep="\n")
+        print(dry_run.page(config, job.allocation.nodes * job.allocation.tasks, job.notice))
         return DONE
     forget(run)
     work, over = Stoppable(), Event()

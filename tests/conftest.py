@@ -108,6 +108,6 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 @pytest.fixture(scope="session")
 def qwen3() -> Any:
     """The genuine Qwen3 vocabulary with our template."""
-    from data_prep.vocabulary import genuine_qwen3
+    from data_prep.tokenizer.tokenizers import genuine_qwen3
 
     return genuine_qwen3()

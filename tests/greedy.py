@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from eval import engine
+from eval.generation import vllm_actor
 
 TOKENS = 64
 
@@ -18,11 +18,11 @@ def main() -> None:
     prompts, model = json.load(sys.stdin), sys.argv[1]
     stdout = os.dup(1)
     os.dup2(2, 1)  # vLLM prints
-    os.environ.update(engine.environment("cpu", len(os.sched_getaffinity(0)), 1))
+    os.environ.update(vllm_actor.environment("cpu", len(os.sched_getaffinity(0)), 1))
     from transformers import AutoConfig
     from vllm import LLM, SamplingParams
 
-    arguments = engine.arguments(
+    arguments = vllm_actor.arguments(
         AutoConfig.from_pretrained(model), model=model, revision=None, tokenizer=Path(model), dtype="float32",
         device="cpu", tensor_parallel=1, concurrency=len(prompts), context=max(map(len, prompts)) + 2 * TOKENS,
     )  # fmt: skip

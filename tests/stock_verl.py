@@ -17,13 +17,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tests.gpu.training import record
-from trainer import config as configs
-from trainer import platform, ranks, sampler
+from trainer.batching import sampler
+from trainer.process import cpu_platform, process_group
+from trainer.recipe import load as configs
 
 
 def main(path: Path, out: Path, overrides: list[str]) -> None:
     config = configs.read(path)
-    platform.use(config.device)
+    cpu_platform.use(config.device)
     from verl.trainer import sft_trainer
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -69,7 +70,7 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
         },
         OmegaConf.from_dotlist(overrides),
     )
-    ranks.join(config.device, "env://")
+    process_group.join(config.device, "env://")
     trainer = sft_trainer.SFTTrainer(config=settings)
     trainer.ckpt_handler.save_checkpoint = lambda **_: None
     trainer.fit()

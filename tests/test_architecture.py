@@ -4,6 +4,7 @@ import ast
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,23 +12,54 @@ import pytest
 from tests.conftest import ROOT
 
 ALLOWED = {
-    "data_prep": {"data_prep"},
-    "trainer": {"data_prep", "trainer"},
-    "eval": {"data_prep", "trainer", "eval"},
-    "slurm": {"data_prep", "trainer", "slurm"},
+    "common": {"common"},
+    "data_prep": {"common", "data_prep"},
+    "trainer": {"common", "data_prep", "trainer"},
+    "eval": {"common", "data_prep", "trainer", "eval"},
+    "slurm": {"common", "data_prep", "trainer", "slurm"},
+    "warmstart": {"common", "data_prep", "trainer", "eval", "slurm", "warmstart"},
 }
-PACKAGES = ("data_prep", "trainer", "eval", "recipes", "slurm")
+PACKAGES = (*ALLOWED, "recipes")
+ROOM = 14
+"""Modules that a folder may hold, beside __init__.py."""
 MODULES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
 LIGHT = (
-    "data_prep.schema", "data_prep.build", "data_prep.chat", "data_prep.answers", "data_prep.benchmarks",
-    "trainer.config", "trainer.rundir", "trainer.launcher", "trainer.status", "trainer.sampler",
-    "trainer.balance", "trainer.flops", "trainer.gpus", "trainer.planning.plan", "trainer.metrics",
-    "trainer.doctor.examine", "trainer.prefetch",
-    "eval.evaluate", "eval.generation", "eval.grading", "eval.metrics", "eval.report", "eval.card", "eval.compare",
-    "eval.tables", "eval.page.write", "warmstart",
-    "eval.readiness", "eval.rl.prepare", "eval.rl.reward",
-    "slurm.job", "slurm.rank", "slurm.ray_node", "slurm.watch",
-)  # fmt: skip
+    "common.records",
+    "data_prep.answers.boxed",
+    "data_prep.benchmarks.sets",
+    "data_prep.build",
+    "data_prep.tokenizer.chat",
+    "eval.card.card",
+    "eval.evaluate",
+    "eval.generation.generate",
+    "eval.grading.grade",
+    "eval.grading.metrics",
+    "eval.report.html.write",
+    "eval.report.report",
+    "eval.report.rl_readiness",
+    "eval.report.tables",
+    "eval.results.compare",
+    "eval.rl.prepare",
+    "eval.rl.reward",
+    "slurm.job",
+    "slurm.rank",
+    "slurm.ray_node",
+    "slurm.submit_evaluations",
+    "trainer.batching.balance",
+    "trainer.batching.flops",
+    "trainer.batching.sampler",
+    "trainer.doctor.doctor",
+    "trainer.loop.launcher",
+    "trainer.planning.planner",
+    "trainer.planning.hardware",
+    "trainer.recipe.load",
+    "trainer.run.folder",
+    "trainer.run.prefetch",
+    "trainer.run.status",
+    "trainer.run.step_metrics",
+    "warmstart.cli",
+    "warmstart.commands",
+)
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers")
 
 
@@ -48,8 +80,16 @@ def test_imports_point_one_way(path: Path) -> None:
     assert imported(path) & {*PACKAGES, "warmstart"} <= ALLOWED[package]
 
 
-def test_only_config_imports_hydra() -> None:
-    assert [p for p in MODULES if "hydra" in imported(p)] == [ROOT / "trainer" / "config.py"]
+def test_a_folder_holds_few_modules_and_no_name_is_used_twice_in_a_package() -> None:
+    for package in ALLOWED:
+        paths = [p for p in (ROOT / package).rglob("*.py") if p.name != "__init__.py"]
+        rooms = Counter(p.parent for p in paths)
+        assert max(rooms.values()) <= ROOM, rooms.most_common(1)
+        assert [name for name, count in Counter(p.name for p in paths).items() if count > 1] == [], package
+
+
+def test_only_one_module_imports_hydra() -> None:
+    assert [p for p in MODULES if "hydra" in imported(p)] == [ROOT / "trainer" / "recipe" / "load.py"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

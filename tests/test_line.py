@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from data_prep import chat, vocabulary
+from data_prep.tokenizer import chat, tokenizers
 from tests.conftest import ROOT, SHORT, Line, environment, lines, warmstart
 from tests.greedy import TOKENS
 
@@ -126,7 +126,7 @@ def test_another_build_of_the_dataset_is_refused(half_way: Line) -> None:
 
 
 def ranks_of(folder: Path) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop" in (p.info["cmdline"] or [])
+    return [p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop.loop" in (p.info["cmdline"] or [])
             and p.info["cwd"] == str(folder)]  # fmt: skip
 
 
@@ -158,14 +158,14 @@ def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(hal
 def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line: Line) -> None:
     export = line.export()
     assert {p.suffix for p in export.iterdir()} == {".json", ".jinja", ".safetensors", ".md", ".png"}
-    exported = vocabulary.load(export)
-    ends = vocabulary.end_tokens(exported)
+    exported = tokenizers.load(export)
+    ends = tokenizers.end_tokens(exported)
     assert json.loads((export / "generation_config.json").read_text())["eos_token_id"] == ends
     assert exported.convert_ids_to_tokens(ends) == ["<|im_end|>", "<|endoftext|>"]
     problem = lines(line.data / "heldout.jsonl")[0]["problem"]
     messages = [{"role": "user", "content": problem}]
     prompt = exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    assert prompt == chat.encode_prompt(vocabulary.load(line.data / "tokenizer"), problem)
+    assert prompt == chat.encode_prompt(tokenizers.load(line.data / "tokenizer"), problem)
 
 
 def test_the_export_is_the_checkpoint_rounded_to_bf16(line: Line) -> None:
@@ -189,7 +189,7 @@ def test_the_example_in_the_card_runs_as_it_is(line: Line, capsys: pytest.Captur
 
 @pytest.fixture(scope="session")
 def prompts(line: Line) -> list[list[int]]:
-    tokenizer = vocabulary.load(line.export())
+    tokenizer = tokenizers.load(line.export())
     return [chat.encode_prompt(tokenizer, p["problem"]) for p in lines(line.data / "heldout.jsonl")[:8]]
 
 
@@ -203,7 +203,7 @@ def greedy(line: Line, prompts: list[list[int]]) -> list[dict[str, Any]]:
 
 
 def test_vllm_stops_at_the_end_of_the_turn(line: Line, greedy: list[dict[str, Any]]) -> None:
-    end = vocabulary.end_tokens(vocabulary.load(line.export()))[0]
+    end = tokenizers.end_tokens(tokenizers.load(line.export()))[0]
     assert [g["finish_reason"] for g in greedy] == ["stop"] * 8
     assert all(g["ended"][-1] == end and end not in g["ended"][:-1] for g in greedy)
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-import data_stage
-from data_prep.files import MANIFEST, read_json, sha256_json, write_json
-from eval import evaluate, evaluations
-from slurm import watch
+from common.files import MANIFEST, read_json, sha256_json, write_json
+from eval import evaluate
+from eval.results import evaluation
+from slurm import submit_evaluations
 from tests.conftest import environment, lines
-from trainer import config as configs
-from trainer.rundir import Run, check, is_complete
+from trainer.recipe import load as configs
+from trainer.run.folder import Run, check, is_complete
+from warmstart import dataset
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -89,7 +90,7 @@ def test_an_old_runs_evaluations_and_submissions_are_known(old: Run) -> None:
     folders = [evaluate.plan(config, old, label).folder for label in ("base", f"step_{STOPPED}")]
     assert folders == old.evaluations and all(map(is_complete, folders))
     assert evaluate.plan(configs.read(aged(old).config), old, "base").folder == folders[0]
-    assert [sorted(group) for group in evaluations.groups(old, partial=False)] == [[-1, STOPPED]]
+    assert [sorted(group) for group in evaluation.groups(old, partial=False)] == [[-1, STOPPED]]
 
 
 def test_an_old_dataset_is_not_built_again(old: Run) -> None:
@@ -99,9 +100,9 @@ def test_an_old_dataset_is_not_built_again(old: Run) -> None:
     del made["settings"]["rows"]["answer_style"], made["settings"]["rows"]["filters"]
     made["settings"]["rows"]["gone"] = 3
     write_json(path, made)
-    assert data_stage.build(configs.load("tiny", WORDS))[2] is False
+    assert dataset.build(configs.load("tiny", WORDS))[2] is False
     with pytest.raises(ValueError, match=r"rows\.answer_style: boxed -> answer_is"):
-        data_stage.build(configs.load("tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]))
+        dataset.build(configs.load("tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]))
 
 
 def test_hashes_of_an_old_runs_configuration_are_what_they_were(old: Run) -> None:
@@ -109,8 +110,8 @@ def test_hashes_of_an_old_runs_configuration_are_what_they_were(old: Run) -> Non
     config, words = configs.read(old.config), ["eval.rollouts=8", "eval.temperature=1.0"]
     hashes = [sha256_json(configs.own_values(c, old.config))[:8] for c in (config, configs.amend(config, words))]
     assert hashes == ["2caf1538", "8c4795ff"]
-    before = old.notes(watch.SUBMISSIONS)
-    assert watch.submit_missing(old, []) == 0 and old.notes(watch.SUBMISSIONS) == before
+    before = old.notes(submit_evaluations.SUBMISSIONS)
+    assert submit_evaluations.submit_missing(old, []) == 0 and old.notes(submit_evaluations.SUBMISSIONS) == before
     run = aged(old)
     own = OmegaConf.load(run.config)
     assert configs.own_values(configs.read(run.config), run.config) == OmegaConf.to_container(own)
@@ -123,11 +124,11 @@ HOG, HOGS = 12, 0.4
 """A step that takes so many GB more than the others; every validation takes half of it."""
 TRAIN = f"""
 import sys
-from trainer import platform
+from trainer.process import cpu_platform as platform
 platform.use("cpu")
 import numpy as np
-from trainer.stepping import Stepper
-from warmstart import main
+from trainer.loop.step import Stepper
+from warmstart.cli import main
 
 train, validate = Stepper.train, Stepper.validate
 

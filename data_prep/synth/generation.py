@@ -15,10 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep import provenance
-from data_prep.errors import StageFailed
-from data_prep.files import MANIFEST, read_json, sha256_file, sha256_json, write_json, write_jsonl, writer
-from data_prep.schema import Problem
+from common import provenance
+from common.errors import StageFailed
+from common.files import (
+    MANIFEST,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+    writer,
+)
+from common.records import Problem
 from data_prep.synth import prompts
 from data_prep.synth.prompts import Request, Seed
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.benchmarks import text_fields
-from data_prep.schema import Problem
-from data_prep.subset import draw
-from data_prep.synth import checks
+from common.records import Problem
+from common.seeded_order import seeded_key
+from data_prep.benchmarks.sets import text_fields
+from data_prep.synth import check_problem
 
 SEEDS = "seeds"
 """The seeds' set, beside benchmark sets."""
@@ -73,9 +73,9 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
         raise ValueError(f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, answer")
     seeds: list[Seed] = []
     values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]
-    for value in sorted(values, key=lambda v: draw(seed, v["id"])):
+    for value in sorted(values, key=lambda v: seeded_key(seed, v["id"])):
         solution = value["solution"].split("\n####")[0].strip()
-        if checks.fault(value["problem"], solution, value["answer"]) is None:
+        if check_problem.fault(value["problem"], solution, value["answer"]) is None:
             seeds.append(Seed(value["id"], value["problem"].strip(), solution, value["answer"].strip()))
             if len(seeds) == count:
                 return seeds
@@ -94,7 +94,7 @@ def requests(seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed:
     """Prompts for ``wanted`` problems, ``each`` a prompt, which shows ``examples`` of the seeds; a pure function."""
     found = []
     for i, start in enumerate(range(0, wanted, each)):
-        shown = random.Random(draw(seed, f"request {i}")).sample(list(seeds), examples)
+        shown = random.Random(seeded_key(seed, f"request {i}")).sample(list(seeds), examples)
         texts = [_shown(example) for example in shown]
         count = min(each, wanted - start)
         prompt = INSTRUCTION.format(examples=examples, shown="\n\n".join(texts), wanted=count)

@@ -11,15 +11,27 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import benchmarks, decontaminate, dedup, provenance, subset
-from data_prep.files import MANIFEST, read_json, sha256_file, sha256_json, whole_folder, write_json, write_jsonl, writer
-from data_prep.overlap import Index
-from data_prep.schema import Problem
-from data_prep.writing import HELD_OUT, SPARE
+from common import provenance
+from common.files import (
+    MANIFEST,
+    read_json,
+    sha256_file,
+    sha256_json,
+    whole_folder,
+    write_json,
+    write_jsonl,
+    writer,
+)
+from common.records import Problem
+from common.seeded_order import seeded_key
+from data_prep.benchmarks import sets as benchmarks
+from data_prep.duplicates import decontaminate, minhash
+from data_prep.duplicates.benchmark_index import Index
+from data_prep.output.write import HELD_OUT, SPARE
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
-from eval.evaluations import RL_POOL
-from trainer.identity import dataset_identity
-from trainer.rundir import Run, is_complete
+from eval.results.evaluation import RL_POOL
+from trainer.run.folder import Run, is_complete
+from trainer.run.trained_from import dataset_identity
 
 PROBLEMS = 2_000
 """Problems that are tried: with 8 rollouts each, ten times the rollouts of T0."""
@@ -76,14 +88,14 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
     known = benchmarks.load(Path(config.eval.benchmarks), sets, None)
     barred = list(dict.fromkeys([*known, *_read(dataset / HELD_OUT), *_evaluated(run)]))
 
-    clusters = dedup.clusters([_fingerprint(p) for p in (*offered, *trained)])
+    clusters = minhash.clusters([_fingerprint(p) for p in (*offered, *trained)])
     index = Index.build(barred)
     candidates = {_name(p): found for p in offered if (found := index.candidates(p.problem))}
     findings = decontaminate.judge(candidates, clusters, index)
     tainted = {clusters[name] for name in findings}
     clean = [p for p in offered if clusters[_name(p)] not in tainted]
     distinct = list({clusters[_name(p)]: p for p in reversed(clean)}.values())
-    chosen = sorted(distinct, key=lambda p: subset.draw(config.data.seed, p.id))[:count]
+    chosen = sorted(distinct, key=lambda p: seeded_key(config.data.seed, p.id))[:count]
     if not chosen:
         raise ValueError(f"of {len(offered):,} problems none is left: all are in a benchmark or held out")
     learnt = {clusters[_name(p)] for p in trained}
@@ -139,7 +151,7 @@ def _name(problem: Problem) -> str:
     return f"{problem.set}/{problem.id}"
 
 
-def _fingerprint(problem: Problem) -> dedup.Fingerprint:
+def _fingerprint(problem: Problem) -> minhash.Fingerprint:
     name = _name(problem)
     rank = (len(problem.problem), 0, name)
-    return dedup.fingerprint(name, problem.problem, problem.answer, sha256_json(vars(problem)), rank)
+    return minhash.fingerprint(name, problem.problem, problem.answer, sha256_json(vars(problem)), rank)

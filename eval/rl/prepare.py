@@ -14,8 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import benchmarks, chat, provenance, vocabulary
-from data_prep.files import (
+from common import provenance
+from common.files import (
     MANIFEST,
     read_json,
     read_jsonl,
@@ -26,16 +26,19 @@ from data_prep.files import (
     write_text,
     writer,
 )
-from data_prep.schema import Problem
-from data_prep.writing import HELD_OUT
-from eval import evaluate, evaluations
-from eval.evaluations import RL_POOL, Evaluation
-from eval.metrics import TOTAL
-from eval.readiness import GROUP, enough, outcomes
+from common.records import Problem
+from data_prep.benchmarks import sets
+from data_prep.output.write import HELD_OUT
+from data_prep.tokenizer import chat, tokenizers
+from eval import evaluate
+from eval.grading.metrics import TOTAL
+from eval.report.rl_readiness import GROUP, enough, outcomes
+from eval.results import evaluation as evaluations
+from eval.results.evaluation import RL_POOL, Evaluation
 from eval.rl import grpo, pool, prompts
-from trainer import config as configs
-from trainer.identity import dataset_identity
-from trainer.rundir import Run, is_complete
+from trainer.recipe import load as configs
+from trainer.run.folder import Run, is_complete
+from trainer.run.trained_from import dataset_identity
 
 OWN = ("eval.sets", "eval.benchmarks")
 """Keys that the preparation sets itself."""
@@ -147,7 +150,7 @@ def _fill(
     facts = {
         p.id: {"right": tally[p.set, p.id][0], "rollouts": tally[p.set, p.id][1], "in_sft": in_sft[p.id]} for p in mixed
     }
-    held_out = benchmarks.load_file(Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem)
+    held_out = sets.load_file(Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem)
     prompt = _longest(run.export(step), [*mixed, *held_out])
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(
@@ -186,5 +189,5 @@ def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
 
 def _longest(model: Path, problems: Sequence[Problem]) -> int:
     """Tokens of the longest prompt."""
-    tokenizer = vocabulary.load(model)
+    tokenizer = tokenizers.load(model)
     return max(len(chat.encode_prompt(tokenizer, p.problem)) for p in problems)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep import chat
-from data_prep.schema import Problem
+from common.records import Problem
+from data_prep.tokenizer import chat
 
 
 def write(path: Path, problems: Sequence[Problem], facts: Mapping[str, Mapping[str, Any]]) -> None:

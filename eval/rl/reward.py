@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_prep.answers import grade_state, is_exact
+from data_prep.answers.boxed import grade_state, is_exact
 
 
 def compute_score(

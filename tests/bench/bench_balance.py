@@ -22,12 +22,12 @@ from statistics import fmean
 import numpy as np
 
 from tests.bench.table import Result, publish
-from trainer.balance import Plan, efficiency, plan_step
-from trainer.flops import training_flops
-from trainer.gpus import GPUS
-from trainer.planning.basis import KNOWN
-from trainer.planning.choice import choose_degree, degrees
-from trainer.planning.gpus import Cluster
+from trainer.batching.balance import Plan, efficiency, plan_step
+from trainer.batching.flops import training_flops
+from trainer.planning.cluster import Cluster
+from trainer.planning.hardware import GPUS
+from trainer.planning.layouts import choose_degree, degrees
+from trainer.planning.workload import KNOWN
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 CLIPS = {"16K": 16_384, "32K": 32_768}

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-from data_prep import vocabulary
-from data_prep.files import read_json, write_json
+from common.files import read_json, write_json
+from data_prep.tokenizer import tokenizers
 from tests.bench.table import Result, publish
 from tests.trainer.ranks import SUPERVISED, forked, rows
-from trainer import config as configs
-from trainer import models, ranks
-from trainer.rundir import Run
+from trainer.process import process_group
+from trainer.recipe import load as configs
+from trainer.run import base_model
+from trainer.run.folder import Run
 
 RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
 SHARE = 0.25
@@ -49,13 +50,13 @@ def measure(rank: int, root: Path) -> None:
     """Saves in turn in the background and blocking, and times steps; rank 0 leaves ROOT/times.json."""
     import torch.distributed as dist
 
-    from trainer.build import build_engine
-    from trainer.retention import Retention
-    from trainer.saving import Saver
-    from trainer.watchdog import Watchdog, stacks
+    from trainer.checkpoint.retention import Retention
+    from trainer.checkpoint.saver import Saver
+    from trainer.engine.build import build_engine
+    from trainer.process.watchdog import Watchdog, stacks
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
-    ranks.join("cpu", f"file://{root}/meeting")
+    process_group.join("cpu", f"file://{root}/meeting")
     engine = build_engine(configs.read(root / "config.yaml"), total_steps=1000)
     watchdog = Watchdog(10, stacks(root, rank))
     saver = Saver(Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo"))
@@ -98,8 +99,8 @@ def prepare(root: Path) -> Any:
     """A frozen configuration and its random model below ``root``."""
     shape = [f"model.init.{key}={value}" for key, value in MODEL.items()]
     config = configs.load("tiny", [f"run.root={root}/runs", f"data.dir={root}/data", *shape])
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
-    models.materialise(config)
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    base_model.materialise(config)
     configs.write(config, root / "config.yaml")
     return config
 

@@ -25,14 +25,14 @@ from typing import Any
 import psutil
 from tokenizers import Tokenizer
 
-from data_prep import chat, vocabulary
-from data_prep.benchmarks import EXPECTED
+from common.files import read_json
+from common.records import Row
+from data_prep.benchmarks.sets import EXPECTED
 from data_prep.build import Workers, build
-from data_prep.files import read_json
-from data_prep.identity import Settings
-from data_prep.mapping import RowSettings
-from data_prep.schema import Row
-from data_prep.sources import Source
+from data_prep.rows.map_shard import RowSettings
+from data_prep.settings import Settings
+from data_prep.source.source import Source
+from data_prep.tokenizer import chat, tokenizers
 from tests.bench.long_think import write_benchmarks, write_source
 from tests.bench.table import Result, publish
 
@@ -113,7 +113,7 @@ def straightforward(root: Path) -> None:
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
-    encoder = vocabulary.load(root / "data" / "tokenizer")
+    encoder = tokenizers.load(root / "data" / "tokenizer")
 
     def work(record: dict[str, Any]) -> dict[str, Any]:
         flags = record["correctness_math_verify"]
@@ -134,7 +134,7 @@ def measure(count: int, root: Path, alone: bool) -> list[Result]:
     case = f"{count:,} rows"
     write_source(root / "source.jsonl", count)
     write_benchmarks(root / "benchmarks")
-    vocabulary.genuine_qwen3().save_pretrained(str(root / "model"))
+    tokenizers.genuine_qwen3().save_pretrained(str(root / "model"))
     here = measured(ours, root)
     print(case, {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v}, flush=True)
     results = [

@@ -26,13 +26,13 @@ from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from data_prep.ray_session import ray_session
-from data_prep.schema import Key
-from eval import engine
-from eval.driver import Driver
-from eval.fleet import Fleet
-from eval.pulse import Pulse
-from eval.scheduler import Scheduler
+from common.ray_session import ray_session
+from common.records import Key
+from eval.generation import vllm_actor
+from eval.generation.driver import Driver
+from eval.generation.engines import Fleet
+from eval.generation.hang_detector import Pulse
+from eval.generation.scheduler import Scheduler
 from tests.bench.decode import (
     BUDGET,
     GPUS,
@@ -54,8 +54,9 @@ MOST = 1.10
 """Of the clairvoyant schedule."""
 REAL = {"problems": 24, "n": 8, "budget": 384, "concurrency": 16}
 PREPARE = """
-from trainer import config as configs, rundir
-from trainer.models import materialise
+from trainer.recipe import load as configs
+from trainer.run import folder as rundir
+from trainer.run.base_model import materialise
 config = configs.load("tiny", ["data.arithmetic.problems=400"])
 rundir.start(config)
 materialise(config)
@@ -91,7 +92,7 @@ def simulated(gpu: Gpu, pool: Executor) -> tuple[list[Result], list[str]]:
     return results, missed
 
 
-class Traced(engine.Engine):
+class Traced(vllm_actor.Engine):
     """An engine whose rollouts end at given lengths."""
 
     def __init__(self, *arguments: Any, lengths: Mapping[Key, int]) -> None:
@@ -159,14 +160,14 @@ def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
     from transformers import AutoConfig
 
     model = folder / "runs" / "tiny" / "base"
-    arguments = engine.arguments(
+    arguments = vllm_actor.arguments(
         AutoConfig.from_pretrained(model), model=str(model), revision=None, tokenizer=folder / "data/tiny/tokenizer",
         dtype="auto", device="cpu", tensor_parallel=1, concurrency=REAL["concurrency"], context=REAL["budget"] + 8,
     )  # fmt: skip
     cores = max(1, len(os.sched_getaffinity(0)) // 2)
     with ray_session(cpus=2) as ray:
         remote = ray.remote(Traced).options(
-            num_cpus=cores, max_concurrency=10_000, runtime_env={"env_vars": engine.environment("cpu", cores, 1)}
+            num_cpus=cores, max_concurrency=10_000, runtime_env={"env_vars": vllm_actor.environment("cpu", cores, 1)}
         )
         fleet = Fleet(ray, lambda name: remote.remote(name, folder / f"{name}.log", arguments, {}, lengths=lengths))
         prompts, seeds = {key: [5] * 8 for key in lengths}, dict.fromkeys(lengths, 0)

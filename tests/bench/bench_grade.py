@@ -24,9 +24,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from data_prep.answers import grade_state, is_exact
-from data_prep.schema import Problem, Rollout
-from eval import grading
+from common.records import Problem, Rollout
+from data_prep.answers.boxed import grade_state, is_exact
+from eval.grading import grade
 from tests.bench.table import Result, publish
 from tests.eval.test_answers import bombs
 from tests.eval.test_grading import HOSTILE, TRICKY
@@ -100,7 +100,7 @@ def measure_ordinary(count: int) -> list[Result]:
     rollouts, problems = ordinary(count)
     case = f"{count} x {LENGTH}"
     begin = time.perf_counter()
-    grades = grading.grade(rollouts, problems)
+    grades = grade.grade(rollouts, problems)
     ours = time.perf_counter() - begin
     assert all(g.exact == g.verified == (g.extracted == g.key[1]) for g in grades)
     peer = SAMPLE * seconds(lambda: [plain(r.text, r.key[1]) for r in rollouts[::SAMPLE]])
@@ -113,11 +113,11 @@ def measure_ordinary(count: int) -> list[Result]:
 
 
 def measure_hostile() -> list[Result]:
-    alone = seconds(lambda: grading.verify([(r"\boxed{7}", "7")]))
+    alone = seconds(lambda: grade.verify([(r"\boxed{7}", "7")]))
     results = [Result("one ordinary text", "time", "s", alone)]
     for name, text in HOSTILE.items():
         rollout = Rollout(("s", "7", 0), 0, text, 1, "stop", "e", 0.0)
-        ours = seconds(lambda rollout=rollout: grading.grade([rollout], [Problem("7", "?", "7", "s")]))
+        ours = seconds(lambda rollout=rollout: grade.grade([rollout], [Problem("7", "?", "7", "s")]))
         results.append(Result(name, "time", "s", ours, plain_seconds(text), PEER, 2 + alone))
     return results
 

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from tests.bench.table import Result, publish
 from tests.trainer.footprint import LiveBytes
-from trainer.loss import linear_cross_entropy
+from trainer.engine.loss import linear_cross_entropy
 
 HIDDEN = 256
 TOKENS = (512, 1024, 2048)

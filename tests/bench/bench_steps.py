@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import tokens, vocabulary
-from data_prep.files import write_json
-from data_prep.schema import Tokens
+from common.files import write_json
+from common.records import Tokens
+from data_prep.tokenizer import token_files, tokenizers
 from tests.bench.table import Result, publish
 from tests.conftest import lines
-from trainer import config as configs
-from trainer import launcher
+from trainer.loop import launcher
+from trainer.recipe import load as configs
 
 LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
 BATCH, STEPS, WARM = 16, 12, 2
@@ -45,12 +45,12 @@ def prepare(root: Path) -> Any:
         f"train.ranks={RANKS}", *(f"model.init.{key}={value}" for key, value in MODEL.items()),
     ])  # fmt: skip
     folder, random = root / "data" / "tiny", np.random.default_rng(1)
-    words = vocabulary.trained(["some text"])
+    words = tokenizers.trained(["some text"])
     words.save_pretrained(str(folder / "tokenizer"))
     lengths = np.clip(random.lognormal(np.log(MEDIAN), SIGMA, BATCH * STEPS), 16, LONGEST).astype(int).tolist()
     for split, kept in (("train", lengths), ("test", lengths[:2])):
         rows = (Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n) for i, n in enumerate(kept))
-        tokens.write(folder / "tokens" / f"{split}.arrow", rows)
+        token_files.write(folder / "tokens" / f"{split}.arrow", rows)
     write_json(folder / "manifest.json", {})
     return config
 

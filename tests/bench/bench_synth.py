@@ -19,15 +19,15 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from common.files import read_json, write_jsonl
 from data_prep.build import Workers, build
-from data_prep.files import read_json, write_jsonl
-from data_prep.identity import Settings
-from data_prep.mapping import RowSettings
-from data_prep.sources import Source
-from data_prep.synth import similar
+from data_prep.duplicates import tfidf
+from data_prep.duplicates.normalise_text import words
+from data_prep.rows.map_shard import RowSettings
+from data_prep.settings import Settings
+from data_prep.source.source import Source
 from data_prep.synth.generation import COLUMNS, Generation
-from data_prep.synth.local import Local
-from data_prep.wording import words
+from data_prep.synth.local_model import Local
 from tests.bench.bench_data import measured
 from tests.bench.table import Result, publish
 
@@ -96,7 +96,7 @@ def ours(root: Path, benchmarks: Path, count: int) -> None:
 
 def prefix_filtered(root: Path, benchmarks: Path) -> None:
     """Our fuzzy deduplication of PEER_ROWS problems."""
-    stands = similar.nearest(texts(benchmarks, PEER_ROWS))
+    stands = tfidf.nearest(texts(benchmarks, PEER_ROWS))
     (root / "ours.json").write_text(json.dumps(stands))
 
 
@@ -108,10 +108,10 @@ def blocked_cosine(root: Path, benchmarks: Path) -> None:
 
     vectors = TfidfVectorizer(analyzer=words).fit_transform(texts(benchmarks, PEER_ROWS))
     stands = np.arange(PEER_ROWS)
-    for start in range(0, PEER_ROWS, similar.BLOCK):
-        block = linear_kernel(vectors[start : start + similar.BLOCK], vectors[: start + similar.BLOCK])
+    for start in range(0, PEER_ROWS, tfidf.BLOCK):
+        block = linear_kernel(vectors[start : start + tfidf.BLOCK], vectors[: start + tfidf.BLOCK])
         for i, cosines in enumerate(block, start):
-            alike = np.flatnonzero(cosines[:i] >= similar.ALIKE)
+            alike = np.flatnonzero(cosines[:i] >= tfidf.ALIKE)
             if len(alike := alike[stands[alike] == alike]):
                 stands[i] = alike[0]
     (root / "peer.json").write_text(json.dumps(stands.tolist()))

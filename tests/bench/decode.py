@@ -3,7 +3,7 @@
 A step gives every running sequence a token, and its time is that of reading the weights, of each sequence's sampling,
 and of reading the keys and values of all tokens in the cache. When the cache is full, the last sequence that came
 waits until there is room, as with stock vLLM, and is then read in again; late ones wait by the rule of
-:mod:`eval.preemption`.
+:mod:`eval.generation.preemption`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from statistics import NormalDist, fmean
 
 import numpy as np
 
-from data_prep.schema import Key
-from eval.driver import BEAT_SECONDS
-from eval.engine import EARLY, SPARE
-from eval.pulse import Pulse
-from eval.scheduler import Scheduler
+from common.records import Key
+from eval.generation.driver import BEAT_SECONDS
+from eval.generation.hang_detector import Pulse
+from eval.generation.scheduler import Scheduler
+from eval.generation.vllm_actor import EARLY, SPARE
 
 CONCURRENCY, PROMPT = 64, 200
 LOADING = 60.0

@@ -9,7 +9,7 @@ import json
 import random
 from pathlib import Path
 
-from data_prep.benchmarks import EXPECTED
+from data_prep.benchmarks.sets import EXPECTED
 from tests.data_prep.openr1 import NAMES, PLACES, THINGS, record, thought, trace
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "ar", "en", "is")]

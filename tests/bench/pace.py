@@ -20,9 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.trainer import footprint
 from tests.trainer.footprint import Case
-from trainer.gpus import Gpu
-from trainer.planning.gpus import MEMORY_SHARE, Cluster
-from trainer.planning.steptime import step_time
+from trainer.planning.cluster import MEMORY_SHARE, Cluster
+from trainer.planning.hardware import Gpu
+from trainer.planning.step_time import step_time
 
 MODEL = tuple(
     f"model.init.{key}"

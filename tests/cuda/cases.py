@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.flops import Shape
-from trainer.planning.basis import KNOWN
+from trainer.batching.flops import Shape
+from trainer.planning.workload import KNOWN
 
 RANKS = 16
 """The ranks of the recipes' cluster; a process is rank 0."""

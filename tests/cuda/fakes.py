@@ -11,9 +11,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.checkpoint import planner_helpers
 
-from trainer import engine as engines
-from trainer import loading
-from trainer.packing import Packed
+from trainer.batching.packing import Packed
+from trainer.engine import fsdp as engines
+from trainer.engine import load_weights
 
 
 class Fakes(FakeTensorMode):
@@ -74,7 +74,7 @@ def install(mode: Fakes) -> None:
     Where a shard lies in a tensor is computed with a tensor of ranks, and rows are packed by the values of their masks:
     both for real.
     """
-    load, read, pack = loading.load, loading.Reader._process_read_request, engines.pack
+    load, read, pack = load_weights.load, load_weights.Reader._process_read_request, engines.pack
 
     def load_into_fakes(*arguments: Any) -> None:
         with mode:
@@ -88,6 +88,10 @@ def install(mode: Fakes) -> None:
         tensors = {name: x for name, x in vars(packed).items() if isinstance(x, torch.Tensor)}
         return dataclasses.replace(packed, **{n: x.to(device, non_blocking=True) for n, x in tensors.items()})
 
-    loading.load, loading.Reader._process_read_request, engines.pack = load_into_fakes, read_slices, pack_and_copy
+    load_weights.load, load_weights.Reader._process_read_request, engines.pack = (
+        load_into_fakes,
+        read_slices,
+        pack_and_copy,
+    )
     offsets = "compute_local_shape_and_global_offset"
     setattr(planner_helpers, offsets, real(getattr(planner_helpers, offsets)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.cuda.cases import RANKS, Case, documents
-from trainer.flops import training_flops
+from trainer.batching.flops import training_flops
 from trainer.planning import memory, work
 from trainer.planning.memory import Setup
 

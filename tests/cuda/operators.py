@@ -3,7 +3,7 @@
 A kernel reads its inputs and writes its outputs once. Views are free, and a place that is written in part (gather,
 scatter, an embedding) counts in part. Attention's FLOPs depend on the documents, which fake tensors do not know: they
 are counted by the (query, key) pairs of the micro-batch at hand, backward as twice forward, which is how
-``trainer.flops`` counts.
+``trainer.batching.flops`` counts.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ def measure(number: int, folders: list[Path]) -> None:
     import torch.distributed as dist
     from torch._dynamo.utils import counters
 
-    from trainer import config as configs
-    from trainer import ranks
-    from trainer.build import build_engine
+    from trainer.engine.build import build_engine
+    from trainer.process import process_group
+    from trainer.recipe import load as configs
 
     folder = folders[number]
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    ranks.join("cpu", f"file://{folder}/meeting")
+    process_group.join("cpu", f"file://{folder}/meeting")
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
     generator = torch.Generator().manual_seed(5)
     losses, graphs = [], []

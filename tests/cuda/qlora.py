@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM
 
 from tests.cuda.fakes import Fakes, real
-from trainer.qlora import engine as qlora
-from trainer.qlora.nf4 import TARGETS
+from trainer.engine import qlora
+from trainer.engine.nf4 import TARGETS
 
 
 def install(mode: Fakes) -> None:

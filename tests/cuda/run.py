@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from data_prep import vocabulary
+from data_prep.tokenizer import tokenizers
 from tests.cuda import fakes, paper, qlora
 from tests.cuda.cases import Case, documents
 from tests.cuda.operators import Operators
 from tests.trainer.footprint import LiveBytes
-from trainer import config as configs
-from trainer import loss as losses
-from trainer.build import build_engine
-from trainer.packing import Packed
+from trainer.batching.packing import Packed
+from trainer.engine import loss as losses
+from trainer.engine.build import build_engine
+from trainer.recipe import load as configs
 
 AT_A_TIME = 2
 
@@ -94,7 +94,7 @@ def _kinds(tensors: Any) -> list[list[str]]:
 def _configured(case: Case, folder: Path) -> Any:
     places = [f"run.root={folder}/runs", f"data.dir={folder}/data", f"model.path={folder}/model"]
     config = configs.load(f"{case.recipe}_{case.size}", ["data.source=none", *places, *case.overrides])
-    words = vocabulary.trained(["some text"])
+    words = tokenizers.trained(["some text"])
     for place in (config.verl.model.tokenizer_path, config.model.path):
         words.save_pretrained(str(place))
     shape = case.shape

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.cuda.cases import QLORA, QLORA_WHOLE, Case
+from trainer.engine.nf4 import TARGETS
 from trainer.planning import memory
-from trainer.qlora.nf4 import TARGETS
 
 CARD = 12e9
 """Bytes of the card that the recipe is for."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data_prep.build import Workers, build
-from data_prep.sources import Source
+from data_prep.source.source import Source
 from tests.data_prep.openr1 import clean
 from tests.data_prep.planted import CLEAN, SETTINGS, planted, survivors, write
 

@@ -3,9 +3,9 @@
 import random
 import re
 
-from data_prep.decontaminate import Finding, judge
-from data_prep.overlap import Index
-from data_prep.schema import Problem
+from common.records import Problem
+from data_prep.duplicates.benchmark_index import Index
+from data_prep.duplicates.decontaminate import Finding, judge
 
 PREAMBLE = "You are a careful mathematician. Here is a problem from a recent competition for you to think about. "
 SUFFIX = " Reason step by step, check each of your steps, and put your final answer within \\boxed{}."

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep import benchmarks as suites
+from data_prep.benchmarks import sets as suites
 from data_prep.build import Settings
-from data_prep.mapping import RowSettings
-from data_prep.sources import Source
+from data_prep.rows.map_shard import RowSettings
+from data_prep.source.source import Source
 from tests.data_prep.contamination import respaced, retexed, reworded
 from tests.data_prep.openr1 import NAMES, PLACES, THINGS, clean, record, thought, trace
 

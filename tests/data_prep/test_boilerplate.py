@@ -5,9 +5,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.decontaminate import Finding, judge
-from data_prep.overlap import Candidate, Index
-from data_prep.schema import Problem
+from common.records import Problem
+from data_prep.duplicates.benchmark_index import Candidate, Index
+from data_prep.duplicates.decontaminate import Finding, judge
 from tests.data_prep.contamination import PREAMBLE, finding
 
 BOILERPLATE = "can be written as a fraction m over n where m and n are relatively prime positive integers find m plus n"

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from data_prep import arithmetic, dedup, hub, tokens, units
+from common.files import sha256_file
 from data_prep.build import Settings, build
-from data_prep.files import sha256_file
-from data_prep.mapping import RowSettings
-from data_prep.sources import Source
+from data_prep.duplicates import minhash
+from data_prep.rows.map_shard import RowSettings
+from data_prep.source import arithmetic, hub, shards
+from data_prep.source.source import Source
+from data_prep.tokenizer import token_files
 
 ROWS = RowSettings(
     columns=None, clean=None, verifier="correctness_math_verify", trace_choice="first", question_types=None,
@@ -48,7 +50,7 @@ def test_the_funnel_adds_up_and_counts_what_the_files_hold(built: Path) -> None:
     assert sum(v for k, v in funnel.items() if k.startswith("dropped")) > 5
     assert manifest["rows"] == {"train": funnel["kept: train"], "test": 20}
     assert len(rows(built)) == sum(manifest["rows"].values())
-    assert tokens.read(built / "tokens" / "train.arrow").num_rows == manifest["rows"]["train"]
+    assert token_files.read(built / "tokens" / "train.arrow").num_rows == manifest["rows"]["train"]
     assert {name: sha256_file(built / name) for name in manifest["files"]} == manifest["files"]
 
 
@@ -74,7 +76,7 @@ def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path,
     assert not build(built, SETTINGS)
     with pytest.raises(ValueError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
         build(built, replace(SETTINGS, rows=replace(ROWS, seed=8)))
-    monkeypatch.setattr(dedup, "SIMILAR", 0.7)
+    monkeypatch.setattr(minhash, "SIMILAR", 0.7)
     with pytest.raises(ValueError, match=r"thresholds\.dedup\.SIMILAR: 0\.8 -> 0\.7\n"):
         build(built, SETTINGS)
     assert sha256_file(built / "manifest.json") == before
@@ -120,8 +122,8 @@ def test_a_jsonl_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Pat
     lines = [json.dumps({"i": i, "text": "x" * (i * 7 % 90)}) for i in range(40)]
     path = tmp_path / "rows.jsonl"
     path.write_bytes("\r\n".join([*lines[:20], "", *lines[20:]]).encode())
-    monkeypatch.setattr(units, "JSONL_UNIT_BYTES", size)
-    cut = units.cut(path)
+    monkeypatch.setattr(shards, "JSONL_UNIT_BYTES", size)
+    cut = shards.cut(path)
     found = [r for unit in cut for r in unit.records()]
     assert [r.values["i"] for r in found] == list(range(40))
     assert [r.where.rpartition(" ")[2] for r in found] == [str(i + 1 + (i >= 20)) for i in range(40)]
@@ -136,8 +138,8 @@ def test_a_parquet_file_cut_anywhere_has_the_same_records(size: int, tmp_path: P
     path = tmp_path / "rows.parquet"
     table = pa.table({"i": range(600), "texts": [["x" * (i % 9), "y"] for i in range(600)], "unused": ["z"] * 600})
     pq.write_table(table, path, row_group_size=400)
-    monkeypatch.setattr(units, "PARQUET_UNIT_ROWS", size)
-    cut = units.cut(path)
+    monkeypatch.setattr(shards, "PARQUET_UNIT_ROWS", size)
+    cut = shards.cut(path)
     found = [r for unit in cut for r in unit.records({"i", "texts"})]
     assert [r.values for r in found] == table.select(["i", "texts"]).to_pylist()
     assert [r.where for r in found] == [f"{path}, row {i + 1}" for i in range(600)]
@@ -239,7 +241,7 @@ def test_gsm8k_encodes_in_the_genuine_vocabulary(benchmarks: Path, tmp_path: Pat
     assert manifest["rows"]["train"] > 970
     kept = rows(tmp_path / "gsm8k")
     assert not any("<<" in r["solution"] or "####" in r["solution"] for r in kept)
-    table = tokens.read(tmp_path / "gsm8k" / "tokens" / "train.arrow")
+    table = token_files.read(tmp_path / "gsm8k" / "tokens" / "train.arrow")
     for i in range(50):
-        row = tokens.get(table, i)
+        row = token_files.get(table, i)
         assert (row.input_ids[row.prompt_len], row.input_ids[-1]) == (151667, 151645)

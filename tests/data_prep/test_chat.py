@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import chat, tokens, vocabulary
-from data_prep.schema import Row
-from trainer.dataset import TokenDataset
+from common.records import Row
+from data_prep.tokenizer import chat, token_files, tokenizers
+from trainer.batching.dataset import TokenDataset
 
 ROW = Row("r", "s", "u", 0, "What is 2 + 2?", "<think>\nTwo and two.\n</think>\n\nIt is \\boxed{4}.", "4")
 
@@ -50,7 +50,7 @@ def test_genuine_vocabulary_splits_text_as_its_ranks_do(qwen3: Any) -> None:
 
 def test_loss_covers_exactly_the_assistants_tokens(qwen3: Any, tmp_path: Any) -> None:
     encoded = chat.encode(qwen3, [ROW])[0]
-    tokens.write(tmp_path / "t.arrow", [encoded])
+    token_files.write(tmp_path / "t.arrow", [encoded])
     item = TokenDataset(tmp_path / "t.arrow")[0]
     trained = item["input_ids"][item["loss_mask"] == 1].tolist()
     untrained = item["input_ids"][item["loss_mask"] == 0].tolist()
@@ -72,10 +72,10 @@ def test_stock_rendering_of_single_messages_loses_the_think_block(qwen3: Any, tm
     from omegaconf import OmegaConf
     from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
-    from trainer import platform
+    from trainer.process import cpu_platform
 
-    platform.use("cpu")
-    stock = vocabulary.genuine_qwen3()
+    cpu_platform.use("cpu")
+    stock = tokenizers.genuine_qwen3()
     stock.chat_template = QWEN3_ASSISTANT_TEMPLATE
     messages = [{"role": "user", "content": ROW.problem}, {"role": "assistant", "content": ROW.solution}]
     whole = stock.apply_chat_template(messages, tokenize=False)
@@ -112,7 +112,7 @@ def saved(qwen3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_way_to_the_prompt_gives_the_training_prefix(qwen3: Any, saved: Path) -> None:
     encoded = chat.encode(qwen3, [ROW])[0]
     prefix = list(encoded.input_ids[: encoded.prompt_len])
-    exported = vocabulary.load(saved)
+    exported = tokenizers.load(saved)
     messages = [{"role": "user", "content": ROW.problem}]
     assert chat.encode_prompt(qwen3, ROW.problem) == prefix
     assert exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == prefix
@@ -142,14 +142,14 @@ def test_a_whole_conversation_encoded_at_once_gives_the_same_tokens(qwen3: Any) 
 
 
 def test_workers_encode_as_the_tokenizer_that_was_saved(qwen3: Any, saved: Path) -> None:
-    encoder = vocabulary.encoder(saved)
+    encoder = tokenizers.encoder(saved)
     for text in (chat.render(ROW.problem, ROW.solution), "naïve 数学 🙂 é \r\n\t 1234 <|im_end|>", " " * 9, ""):
         assert chat.token_ids(encoder, text) == qwen3(text, add_special_tokens=False)["input_ids"]
 
 
 def test_trained_vocabulary_has_the_same_special_tokens_and_round_trips() -> None:
-    words = vocabulary.trained([ROW.problem, ROW.solution] * 3)
-    added = [*vocabulary.CONTROL_TOKENS, *vocabulary.TEXT_TOKENS]
+    words = tokenizers.trained([ROW.problem, ROW.solution] * 3)
+    added = [*tokenizers.CONTROL_TOKENS, *tokenizers.TEXT_TOKENS]
     ids = [words.convert_tokens_to_ids(t) for t in added]
     assert ids == list(range(ids[0], ids[0] + len(added)))
     encoded = chat.encode(words, [ROW])[0]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import overlap
-from data_prep.benchmarks import load
-from data_prep.overlap import Index
-from data_prep.schema import Problem
-from data_prep.wording import words
+from common.records import Problem
+from data_prep.benchmarks.sets import load
+from data_prep.duplicates import benchmark_index
+from data_prep.duplicates.benchmark_index import Index
+from data_prep.duplicates.normalise_text import words
 from tests.data_prep.contamination import PREAMBLE, SUFFIX, against, finding, respaced, retexed, reworded
 
 SETS = ["aime2024", "aime2025", "aime2026", "amc2023", "math500", "gsm8k_test"]
@@ -162,8 +162,8 @@ def test_the_thresholds_are_the_knee(
     }
 
     def score(near: float, numbers: float) -> tuple[int, int, int]:
-        monkeypatch.setattr(overlap, "NEAR", near)
-        monkeypatch.setattr(overlap, "NUMBERS", numbers)
+        monkeypatch.setattr(benchmark_index, "NEAR", near)
+        monkeypatch.setattr(benchmark_index, "NUMBERS", numbers)
         missed = [
             sum(
                 (f := finding(text, indexes["gsm8k_train"])) is None or (f.set, f.id) != (p.set, p.id)

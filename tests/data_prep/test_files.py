@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import files
+from common import files
 from tests.conftest import ROOT
 
 
@@ -28,7 +28,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from data_prep.files import whole_folder\n"
+        "import os; from pathlib import Path; from common.files import whole_folder\n"
         f"with whole_folder(Path({str(tmp_path / 'd')!r})) as p: (p / 'a').write_text('x'); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
@@ -48,7 +48,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 def test_a_second_writer_is_told_of_the_first_and_a_dead_one_is_succeeded(tmp_path: Path) -> None:
     lock = tmp_path / "run.lock"
     code = (
-        "import time; from pathlib import Path; from data_prep.files import writer\n"
+        "import time; from pathlib import Path; from common.files import writer\n"
         f"with writer(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
+from common.files import sha256_file, verify
 from data_prep.build import Workers, build
-from data_prep.files import sha256_file, verify
-from data_prep.identity import Settings
-from data_prep.sources import Source
+from data_prep.settings import Settings
+from data_prep.source.source import Source
 from tests.conftest import ROOT
 from tests.data_prep.openr1 import clean
 from tests.data_prep.planted import SETTINGS, rows, write
@@ -27,7 +27,7 @@ def test_a_killed_build_leaves_no_dataset_and_the_next_one_makes_it(
     source = write(tmp_path / "source", records, 3)
     code = (
         "import os, sys; from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep import report; from data_prep.sources import Source\n"
+        "from data_prep.output import report; from data_prep.source.source import Source\n"
         "from data_prep.build import build, Workers\n"
         "from tests.data_prep.planted import SETTINGS\n"
         "report.write = lambda *a: os.kill(os.getpid(), 9)\n"
@@ -45,7 +45,7 @@ def mapping(tmp_path: Path, count: int) -> tuple[subprocess.Popen[str], list[psu
     source = write(tmp_path / "source", [clean(i, words=150) for i in range(count)], 4)
     code = (
         "from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep.sources import Source; from data_prep.build import build, Workers\n"
+        "from data_prep.source.source import Source; from data_prep.build import build, Workers\n"
         "from tests.data_prep.planted import SETTINGS\n"
         "if __name__ == '__main__':\n"
         f"  build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), Workers(processes=2))"
@@ -126,7 +126,7 @@ def test_a_label_fault_fails_the_build(records: list[dict[str, Any]], tmp_path: 
     source = write(tmp_path / "source", records[:30], 1)
     code = (
         "from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep import chat; from data_prep.sources import Source\n"
+        "from data_prep.tokenizer import chat; from data_prep.source.source import Source\n"
         "from data_prep.build import build, Workers\n"
         "from tests.data_prep.planted import SETTINGS\n"
         "encode = chat.encode\n"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from data_prep import benchmarks as suites
+from data_prep.benchmarks import sets as suites
 from data_prep.build import build
-from data_prep.sources import Source
-from data_prep.subset import Candidate, choose
+from data_prep.output.stratify import Candidate, choose
+from data_prep.source.source import Source
 from tests.data_prep.planted import CLEAN, SETS, SETTINGS, contaminated, planted, rows, survivors, write
 
 

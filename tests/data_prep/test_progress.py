@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep import progress
+from common import progress
 
 
 def count(total: int) -> None:

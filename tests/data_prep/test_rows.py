@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.rows import TRACE_DROPS, Dropped, clean_gsm8k, from_columns, from_openr1
-from data_prep.units import BadRecord, Record
+from data_prep.rows.parse import TRACE_DROPS, Dropped, clean_gsm8k, from_columns, from_openr1
+from data_prep.source.shards import BadRecord, Record
 
 GOOD = "<think>\na\n</think>\n\n\\boxed{7}"
 BAD = "<think>\na\n</think>\n\n\\boxed{8}"

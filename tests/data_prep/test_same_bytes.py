@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from data_prep import units
+from common.files import read_json, sha256_file
 from data_prep.build import Workers, build
-from data_prep.files import read_json, sha256_file
-from data_prep.sources import Source
+from data_prep.source import shards
+from data_prep.source.source import Source
 from tests.data_prep.openr1 import clean, record, thought, trace
 from tests.data_prep.planted import SETTINGS, write
 
@@ -36,7 +36,7 @@ def test_the_same_bytes_however_it_is_built(
     source = write(tmp_path / "source", shuffled, 5 if how == "shuffled files" else 3)
     if how == "parquet":
         # One row group, cut into units of its rows.
-        monkeypatch.setattr(units, "PARQUET_UNIT_ROWS", 100)
+        monkeypatch.setattr(shards, "PARQUET_UNIT_ROWS", 100)
         source = str(tmp_path / "rows.parquet")
         pq.write_table(pa.Table.from_pylist(records), source)
     workers = {"ray": Workers(engine="ray"), "one process": Workers(processes=1)}.get(how, Workers(processes=2))
@@ -71,7 +71,7 @@ def test_no_order_decides_between_ties_or_what_the_tokenizer_learns(
     records = tied()
     one, other = tmp_path / "one", tmp_path / "other"
     build(one, replace(settings, source=Source(write(tmp_path / "a", records, 1))), Workers(processes=1))
-    monkeypatch.setattr(units, "JSONL_UNIT_BYTES", 20_000)
+    monkeypatch.setattr(shards, "JSONL_UNIT_BYTES", 20_000)
     shuffled = random.Random(1).sample(records, len(records))
     build(other, replace(settings, source=Source(write(tmp_path / "b", shuffled, 4))), Workers(processes=2))
     for name in FILES:

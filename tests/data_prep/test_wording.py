@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.benchmarks import load
-from data_prep.wording import words
+from data_prep.benchmarks.sets import load
+from data_prep.duplicates.normalise_text import words
 from tests.data_prep.contamination import retexed
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_prep import benchmarks
-from data_prep.files import MANIFEST, write_json
-from data_prep.schema import Grade, Problem, Rollout
-from eval import ledger
+from common.files import MANIFEST, write_json
+from common.records import Grade, Problem, Rollout
+from data_prep.benchmarks import sets as benchmarks
+from eval import rollout_files
 from eval.evaluate import PROBLEMS, SETTINGS
-from eval.metrics import write_metrics
-from trainer import config as configs
-from trainer.rundir import Run
+from eval.grading.metrics import write_metrics
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 SETTINGS_OF_ALL: dict[str, Any] = {
     "template": "t", "tokenizer": "k", "limit": None, "rollouts": 4, "temperature": 0.6, "top_p": 0.95,
@@ -53,17 +53,17 @@ def evaluation(
     write_json(folder / SETTINGS, {"model": {"label": label, "identity": {}}, **chosen})
     benchmarks.write_problems(folder / PROBLEMS, problems)
     grades = []
-    with (folder / ledger.ROLLOUTS).open("w") as f:
+    with (folder / rollout_files.ROLLOUTS).open("w") as f:
         for p in problems:
             for k in range(chosen["rollouts"]):
                 said = answer(p, k)
                 text, finish = ("<think>", "length") if said is None else (f"<think></think>\\boxed{{{said}}}", "stop")
                 length = chosen["max_tokens"] if said is None else tokens(p.id, k)
-                ledger.append(f, Rollout((p.set, p.id, k), 0, text, length, finish, "engine-0", 1.0))
+                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, length, finish, "engine-0", 1.0))
                 state = "truncated" if said is None else "boxed"
                 grades.append(Grade((p.set, p.id, k), state, said, said == p.answer, said == p.answer))
     if complete:
-        ledger.write_grades(folder / ledger.GRADES, grades)
+        rollout_files.write_grades(folder / rollout_files.GRADES, grades)
         write_metrics(folder, problems, chosen["rollouts"], chosen["max_tokens"])
         write_json(folder / MANIFEST, {"files": {}, **(timed or {})})
     return folder

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.answers import BRACES, LONGEST, grade_state, is_exact, last_box, normalise, visible
+from data_prep.answers.boxed import BRACES, LONGEST, grade_state, is_exact, last_box, normalise, visible
 
 THINK = "<think>hmm</think>"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.benchmarks import EXPECTED, expand, hashes, load, protocol
+from data_prep.benchmarks.sets import EXPECTED, expand, hashes, load, protocol
 
 
 def write(folder: Path, name: str, lines: list[Any]) -> None:

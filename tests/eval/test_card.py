@@ -11,14 +11,17 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import DictConfig
 
-from data_prep import benchmarks, chat
-from data_prep.files import sha256_file, write_json, write_text
-from data_prep.schema import Problem, Rollout
-from eval import card, evaluate, ledger, report, usage
-from eval.evaluations import RL_POOL
-from trainer import config as configs
-from trainer.metrics import StepMetrics
-from trainer.rundir import PROVENANCE, Run
+from common.files import sha256_file, write_json, write_text
+from common.records import Problem, Rollout
+from data_prep.benchmarks import sets
+from data_prep.tokenizer import chat
+from eval import evaluate, rollout_files
+from eval.card import card, usage
+from eval.report import report
+from eval.results.evaluation import RL_POOL
+from trainer.recipe import load as configs
+from trainer.run.folder import PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics
 
 SETS = {"aime2025": 30, "amc2023": 40}
 STEP = 2
@@ -75,13 +78,13 @@ def evaluated(run: Run, label: str, right: int, cut: int = 0) -> Path:
     config = configs.read(run.config)
     planned = evaluate.plan(config, run, label)
     planned.folder.mkdir(parents=True)
-    with (planned.folder / ledger.ROLLOUTS).open("w") as f:
-        for p in benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), None):
+    with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
+        for p in sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None):
             for k in range(4):
                 is_cut = 4 - cut <= k
                 text = "<think>" if is_cut else f"<think>a</think>\\boxed{{{p.answer if k < right else 'x'}}}"
                 finish = "length" if is_cut else "stop"
-                ledger.append(f, Rollout((p.set, p.id, k), 0, text, 100, finish, "engine-0", 1.0))
+                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, 100, finish, "engine-0", 1.0))
     return evaluate.evaluate(config, run, label)
 
 
@@ -131,13 +134,13 @@ def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_lef
     folder = evaluated(run, "base", 0)
     shutil.copytree(folder, begun := folder.with_name(folder.name.replace("base", f"step_{STEP}")))
     (begun / "manifest.json").unlink()
-    with (begun / ledger.ROLLOUTS).open("a") as f:
+    with (begun / rollout_files.ROLLOUTS).open("a") as f:
         f.write('{"key": ["torn')
-    before = (begun / ledger.ROLLOUTS).read_bytes()
+    before = (begun / rollout_files.ROLLOUTS).read_bytes()
     text = card.refresh(run)[0].read_text()
     assert f"Pending:\n- step_2: `{begun.name}` has begun" in text
     assert "| 0.00 % [0.0, 11.6]† | not evaluated |" in text
-    assert (begun / ledger.ROLLOUTS).read_bytes() == before
+    assert (begun / rollout_files.ROLLOUTS).read_bytes() == before
 
 
 def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:

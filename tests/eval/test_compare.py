@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from data_prep.schema import Problem
-from eval import comparison, ledger
-from eval.compare import compare
-from eval.evaluations import BASE
-from eval.intervals import difference
+from common.records import Problem
+from eval import rollout_files
+from eval.grading.intervals import difference
+from eval.results import base_vs_sft
+from eval.results.compare import compare
+from eval.results.evaluation import BASE
 from tests.eval.runs import Answer, empty_run, evaluation
-from trainer import config as configs
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 SETS = {"aime2025": 15, "amc2023": 20}
 
@@ -118,7 +119,7 @@ def test_refusals(run: Run, other: Run) -> None:
 def test_a_partial_evaluation_is_asked_for_and_named(run: Run) -> None:
     evaluation(run, BASE, SETS, solves(0.1))
     folder = evaluation(run, "step_7", SETS, solves(0.9), complete=False)
-    path = folder / ledger.ROLLOUTS
+    path = folder / rollout_files.ROLLOUTS
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:122]))  # 30 problems and two rollouts
     for targets in (["mine@base", "mine@7"], ["mine@base", str(folder)]):
         with pytest.raises(ValueError, match="no complete evaluation"):
@@ -161,7 +162,7 @@ def test_a_problem_that_one_has_no_rollout_of_is_no_problem_of_both(run: Run) ->
 
     evaluation(run, BASE, {"amc2023": 8}, solved, complete=False)
     folder = evaluation(run, "step_7", {"amc2023": 8}, solved, complete=False)
-    path = folder / ledger.ROLLOUTS
+    path = folder / rollout_files.ROLLOUTS
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[16:]))
     text = compare(["mine@base", "mine@7"], partial=True)
     assert "The 4 problems that all have" in text
@@ -176,7 +177,7 @@ def test_greedy_evaluations_have_one_accuracy_with_its_count(run: Run) -> None:
         "4 / 40 = 10.00 %",
         "36 / 40 = 90.00 %",
     ]
-    assert comparison.headline(comparison.newest(run), None)[1][2].startswith("36 / 40 = 90.00 % [")
+    assert base_vs_sft.headline(base_vs_sft.newest(run), None)[1][2].startswith("36 / 40 = 90.00 % [")
     assert line(text, "gsm8k_test")[3:] == ["< 0.0001", "", "B is better"]
 
 

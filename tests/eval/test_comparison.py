@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.files import MANIFEST
-from data_prep.schema import Grade, Problem
-from eval import comparison, evaluate, ledger, report, tables
-from eval.evaluations import BASE
-from eval.metrics import METRICS, TOTAL
+from common.files import MANIFEST
+from common.records import Grade, Problem
+from eval import evaluate, rollout_files
+from eval.grading.metrics import METRICS, TOTAL
+from eval.report import report, tables
+from eval.results import base_vs_sft
+from eval.results.evaluation import BASE
 from tests.eval.runs import empty_run, evaluation
-from trainer import config as configs
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 SETS = {"aime2025": 10, "amc2023": 12}
 
@@ -45,26 +47,26 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
     assert "| step_7, all | 75.00 | 25.00 | 25.00 | 27.27 | 0.00 | 0.00 | 44 |" in found.split("## Outcomes")[1]
     assert "step_7: 0 of 88 rollouts, 0 of them right by math-verify only" in found
     assert "partial" not in found
-    grades = ledger.read_grades(folder / ledger.GRADES)
+    grades = rollout_files.read_grades(folder / rollout_files.GRADES)
     hostile = Grade(("amc2023", "amc2023/0", 0), "boxed", "a | b `c`\n<img src=x> " + "9" * 100, False, True)
-    ledger.write_grades(folder / ledger.GRADES, (grades | {hostile.key: hostile}).values())
-    (line,) = [x for x in tables.disagreements(comparison.newest(run)).splitlines() if "amc2023/0" in x]
+    rollout_files.write_grades(folder / rollout_files.GRADES, (grades | {hostile.key: hostile}).values())
+    (line,) = [x for x in tables.disagreements(base_vs_sft.newest(run)).splitlines() if "amc2023/0" in x]
     assert line.startswith("| `amc2023/amc2023/0/0` | wrong | right | `a \\| b 'c' <img src=x> 9") and len(line) < 150
 
 
 def test_identical_rollouts_raise_an_alarm_where_they_are_long_and_sampled(run: Run) -> None:
     evaluation(run, BASE, SETS, lambda p, k: "x")
-    compared = comparison.newest(run)
+    compared = base_vs_sft.newest(run)
     assert ["66 rollouts of base" in line for line in tables.alarms(compared)] == [True]
     greedy, short = (empty_run(run.root.with_name(name)) for name in ("greedy", "short"))
     evaluation(greedy, BASE, SETS, lambda p, k: "x", temperature=0)
     evaluation(short, BASE, SETS, lambda p, k: "x", tokens=lambda p, k: 100)
-    assert tables.alarms(comparison.newest(greedy)) == tables.alarms(comparison.newest(short)) == []
+    assert tables.alarms(base_vs_sft.newest(greedy)) == tables.alarms(base_vs_sft.newest(short)) == []
 
 
 def test_the_base_model_alone_is_a_comparison(run: Run) -> None:
     evaluation(run, BASE, {"amc2023": 12}, base)
-    lines = comparison.headline(comparison.newest(run), None)
+    lines = base_vs_sft.headline(base_vs_sft.newest(run), None)
     assert lines[0] == ["pass@1", "base", "SFT", "improvement"]
     assert lines[1] == ["amc2023 (12 problems)", "0.00 % [0.0, 26.5]†", "not evaluated", ""]
 
@@ -77,24 +79,24 @@ def test_published_figures_stand_only_beside_the_same_problems(run: Run) -> None
 
     evaluation(run, BASE, {"amc2023": 12}, base)
     evaluation(run, "step_7", {"amc2023": 12}, sft, tokens=late)
-    titles, line, *_ = comparison.headline(comparison.newest(run), reference)
+    titles, line, *_ = base_vs_sft.headline(base_vs_sft.newest(run), reference)
     assert titles[4:] == ["at 16,384 tokens", "published base", "published SFT"]
     assert line[4:] == ["0.00 % → 12.50 %", "1.00 %", "2.00 %"]
-    assert "| step_7, amc2023 |" in tables.by_budget(comparison.newest(run), reference)
-    assert tables.by_budget(comparison.newest(run), reference).splitlines()[-1].endswith("| 37.50 | 2.00 |")
+    assert "| step_7, amc2023 |" in tables.by_budget(base_vs_sft.newest(run), reference)
+    assert tables.by_budget(base_vs_sft.newest(run), reference).splitlines()[-1].endswith("| 37.50 | 2.00 |")
     evaluation(run, "step_8", {"amc2023": 12}, sft, limit=12)
-    assert comparison.headline(comparison.newest(run), reference)[0][3:] == ["improvement"]
+    assert base_vs_sft.headline(base_vs_sft.newest(run), reference)[0][3:] == ["improvement"]
 
 
 def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None:
     evaluation(run, BASE, SETS, base)
     folder = evaluation(run, "step_7", SETS, sft, complete=False)
-    ledgers = folder / ledger.ROLLOUTS
+    ledgers = folder / rollout_files.ROLLOUTS
     lines = ledgers.read_bytes().splitlines(keepends=True)
     before = b"".join(lines[:50]) + lines[50][:30]  # in the middle of amc2023, a line torn
     ledgers.write_bytes(before)
-    assert comparison.newest(run).sft is None
-    compared = comparison.newest(run, partial=True)
+    assert base_vs_sft.newest(run).sft is None
+    compared = base_vs_sft.newest(run, partial=True)
     assert compared.sft is not None and compared.sft.figures[TOTAL]["missing"] == 38
     assert compared.sft.figures["amc2023"]["problems"] == 3 and "missing" not in compared.base.figures[TOTAL]
     found = report.write(run, configs.read(run.config), partial=True).read_text()
@@ -104,23 +106,23 @@ def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None
     assert [line for line in silent if not line.startswith(("| evaluation of", "Starting RL from"))] == []
     assert "| amc2023 (3 problems) (partial: 38 rollouts missing) | 0.00 % [0.0, 26.5]† | 25.00 % [" in found
     assert "| aime2025 (10 problems) (partial: 0 rollouts missing) |" in found
-    assert ledgers.read_bytes() == before and not (folder / ledger.GRADES).exists()
+    assert ledgers.read_bytes() == before and not (folder / rollout_files.GRADES).exists()
 
 
 def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
     with pytest.raises(ValueError, match="no complete evaluation yet: warmstart eval"):
-        comparison.newest(run)
+        base_vs_sft.newest(run)
     folder = evaluation(run, BASE, SETS, base, complete=False)
     with pytest.raises(ValueError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"):
-        comparison.newest(run)
-    (folder / ledger.ROLLOUTS).write_text('{"key": ["torn')
+        base_vs_sft.newest(run)
+    (folder / rollout_files.ROLLOUTS).write_text('{"key": ["torn')
     with pytest.raises(ValueError, match="no complete evaluation yet"):
-        comparison.newest(run, partial=True)
+        base_vs_sft.newest(run, partial=True)
 
 
 def test_a_shorter_budget_takes_the_answers_of_longer_rollouts_away(run: Run) -> None:
     evaluation(run, BASE, {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: 100 * (k + 1))
-    known = comparison.newest(run).known
+    known = base_vs_sft.newest(run).known
     assert {*known.values_within(250)["pass@1"].values()} == {0.5}
     assert {*known.values_within(250)["maj@4"].values()} == {1.0} == {*known.values["perfect@4"].values()}
     assert {*known.values_within(99)["maj@4"].values()} == {0.0}
@@ -136,7 +138,7 @@ def test_a_step_that_was_exported_twice_has_its_newer_evaluation(run: Run, later
     other = shutil.copytree(one, one.with_name(f"{one.name}0"))
     moment = (one / MANIFEST).stat().st_mtime + later
     os.utime(other / MANIFEST, (moment, moment))
-    assert comparison.newest(run).known.folder == (other if later > 0 else one)
+    assert base_vs_sft.newest(run).known.folder == (other if later > 0 else one)
 
 
 def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
@@ -144,7 +146,7 @@ def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
         evaluation(run, label, {"aime2025": 10}, answer)
     other = evaluation(run, "step_7", {"amc2023": 12}, sft)
     os.utime(other / MANIFEST, (2e9, 2e9))
-    assert comparison.newest(run).known.folder == other
+    assert base_vs_sft.newest(run).known.folder == other
     found = report.write(run, configs.read(run.config)).read_text()
     first, also = found.split("## Also evaluated: aime2025")
     assert "| aime2025 (10 problems) | 0.00 % [" in also and "aime2025 (10" not in first and "amc2023 (12" in first
@@ -153,7 +155,7 @@ def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
 @pytest.mark.parametrize("budget", [32_768, 20_480, 40_000, 8_192])
 def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
     evaluation(run, BASE, {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: budget - 1, max_tokens=budget)
-    titles, _, line = tables.by_budget(comparison.newest(run), None).splitlines()
+    titles, _, line = tables.by_budget(base_vs_sft.newest(run), None).splitlines()
     assert titles.endswith(f" {budget:,} |") and line.endswith(" 100.00 |")
     assert (" 16,384 |" in titles) == (budget > 16_384)
 
@@ -162,8 +164,8 @@ def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        (ledger.ROLLOUTS, "delete .*manifest.json and run the same warmstart eval again"),
-        (ledger.GRADES, "warmstart grade .* writes it anew"),
+        (rollout_files.ROLLOUTS, "delete .*manifest.json and run the same warmstart eval again"),
+        (rollout_files.GRADES, "warmstart grade .* writes it anew"),
     ],
 )
 def test_a_damaged_evaluation_is_named_with_its_remedy(run: Run, name: str, remedy: str, lost: int) -> None:
@@ -184,8 +186,8 @@ def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
 
 def test_what_does_not_print_is_shown_as_such(run: Run) -> None:
     folder = evaluation(run, BASE, SETS, base)
-    grades = ledger.read_grades(folder / ledger.GRADES)
+    grades = rollout_files.read_grades(folder / rollout_files.GRADES)
     hostile = Grade(("amc2023", "amc2023/0", 0), "boxed", "5\ud800\0\x1b[2J\u202e", False, True)
-    ledger.write_grades(folder / ledger.GRADES, (grades | {hostile.key: hostile}).values())
+    rollout_files.write_grades(folder / rollout_files.GRADES, (grades | {hostile.key: hostile}).values())
     found = report.write(run, configs.read(run.config)).read_text()
     assert "| `5\ufffd\ufffd\ufffd[2J\ufffd` |" in found

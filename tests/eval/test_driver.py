@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import StageFailed
-from data_prep.ray_session import ray_session
-from data_prep.schema import Key
-from eval import driver, pulse
-from eval.driver import Driver
-from eval.fleet import Fleet
-from eval.pulse import Pulse
-from eval.scheduler import Scheduler
+from common.errors import StageFailed
+from common.ray_session import ray_session
+from common.records import Key
+from eval.generation import driver, hang_detector
+from eval.generation.driver import Driver
+from eval.generation.engines import Fleet
+from eval.generation.hang_detector import Pulse
+from eval.generation.scheduler import Scheduler
 
 KEYS = [("s", str(p), k) for p in range(6) for k in range(5)]
 ONCE, ALWAYS = ("s", "2", 3), ("s", "4", 1)
@@ -70,7 +70,7 @@ def test_a_dead_or_hung_engine_is_replaced(
     ray: Any, tmp_path: Path, harm: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(pulse, "SILENCES", 1)
+    monkeypatch.setattr(hang_detector, "SILENCES", 1)
     finished: Counter[Key] = Counter()
     work(ray, tmp_path, {ONCE: harm}, finished)
     assert finished == dict.fromkeys(KEYS, 1)

@@ -7,9 +7,9 @@ from typing import Any
 import psutil
 import pytest
 
-from data_prep.ray_session import ray_session
-from eval import engine
-from eval.fleet import creator
+from common.ray_session import ray_session
+from eval.generation import vllm_actor
+from eval.generation.engines import creator
 from tests.conftest import Line
 
 ROLLOUTS, TOKENS, PROMPT = 8, 1000, [5] * 8
@@ -25,7 +25,7 @@ def arguments(line: Line) -> dict[str, Any]:
     model = line.export()
     config = AutoConfig.from_pretrained(model)
     config.max_position_embeddings = TOKENS + len(PROMPT)
-    values = engine.arguments(
+    values = vllm_actor.arguments(
         config, model=str(model), revision=None, tokenizer=model, dtype="float32", device="cpu", tensor_parallel=1,
         concurrency=ROLLOUTS, context=TOKENS + len(PROMPT),
     )  # fmt: skip
@@ -77,13 +77,13 @@ def test_an_engine_with_processes_as_vllm_chooses_them_says_the_same(
 
     The core has a process of its own either way, as on GPUs, and our scheduler is imported there.
     """
-    own, logs = engine.environment, [tmp_path / "inside.log", tmp_path / "own.log"]
+    own, logs = vllm_actor.environment, [tmp_path / "inside.log", tmp_path / "own.log"]
     with ray_session(cpus=1) as ray:
         actor, _ = start(ray, logs[0], arguments, AMPLE)
         texts, *_ = ask(ray, actor, EARLY)
         inside = depths(logs[0])
         ray.kill(actor)
-        monkeypatch.setattr(engine, "environment", lambda *of: own(*of) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
+        monkeypatch.setattr(vllm_actor, "environment", lambda *of: own(*of) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
         actor, _ = start(ray, logs[1], arguments, TIGHT)
         turns, _, together = ask(ray, actor, LATE)
         outside = depths(logs[1])
@@ -108,7 +108,7 @@ def test_the_scheduler_is_the_one_that_vllm_takes_there(device: str, stock: str)
     from transformers import Qwen3Config
     from vllm.config import SchedulerConfig
 
-    arguments = engine.arguments(
+    arguments = vllm_actor.arguments(
         Qwen3Config(), model="m", revision=None, tokenizer=Path("t"), dtype="auto", device=device, tensor_parallel=1,
         concurrency=4, context=64,
     )  # fmt: skip

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from data_prep import benchmarks
-from data_prep.files import read_json, sha256_file, write_json
-from data_prep.schema import Rollout
+from common.files import read_json, sha256_file, write_json
+from common.records import Rollout
+from data_prep.benchmarks import sets
 from eval import evaluate as stage
-from eval import ledger
+from eval import rollout_files
 from eval.evaluate import evaluate
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def fill(config: DictConfig, run: Run, label: str) -> Path:
     """Puts a right rollout for every problem into the planned folder, as an earlier call would have left them."""
     planned = stage.plan(config, run, label)
     planned.folder.mkdir(parents=True, exist_ok=True)
-    with (planned.folder / ledger.ROLLOUTS).open("w") as f:
-        for p in benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit):
+    with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
+        for p in sets.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit):
             for k in range(config.eval.rollouts):
                 text = f"<think></think>\\boxed{{{p.answer}}}"
-                ledger.append(f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1))
+                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1))
     return planned.folder
 
 
@@ -147,7 +147,7 @@ def test_suites() -> None:
 
 def test_a_suite_brings_its_protocol(config: DictConfig, run: Run) -> None:
     line = {"problem": "?", "answer": "1"}
-    lines = [json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(benchmarks.EXPECTED["gsm8k_test"])]
+    lines = [json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(sets.EXPECTED["gsm8k_test"])]
     (Path(config.eval.benchmarks) / "gsm8k_test.jsonl").write_text("".join(lines))
     config.eval.update({"sets": ["gsm8k"], "rollouts": None, "temperature": None})
     planned = stage.plan(config, run, "base")

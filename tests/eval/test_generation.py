@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.schema import Problem, Rollout
-from eval import engine, ledger
-from eval.generation import context_length, rollout_seed
+from common.records import Problem, Rollout
+from eval import rollout_files
+from eval.generation import vllm_actor
+from eval.generation.generate import context_length, rollout_seed
 
 
 def test_seeds_depend_on_seed_and_key_only() -> None:
@@ -31,11 +32,11 @@ def test_context() -> None:
 
 
 def test_environment() -> None:
-    one = engine.environment("cpu", 4, 1)
+    one = vllm_actor.environment("cpu", 4, 1)
     assert one["OMP_NUM_THREADS"] == "4" and one["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    two = engine.environment("cpu", 4, 2)
+    two = vllm_actor.environment("cpu", 4, 2)
     assert two["OMP_NUM_THREADS"] == "2" and "VLLM_ENABLE_V1_MULTIPROCESSING" not in two
-    assert "OMP_NUM_THREADS" not in engine.environment("cuda", 1, 1)
+    assert "OMP_NUM_THREADS" not in vllm_actor.environment("cuda", 1, 1)
 
 
 def test_four_bit_weights_are_what_vllm_calls_bitsandbytes() -> None:
@@ -44,7 +45,7 @@ def test_four_bit_weights_are_what_vllm_calls_bitsandbytes() -> None:
 
     loads = {}
     for dtype in ("auto", "nf4"):
-        arguments = engine.arguments(
+        arguments = vllm_actor.arguments(
             Qwen3Config(), model="m", revision=None, tokenizer=Path("t"), dtype=dtype, device="cuda",
             tensor_parallel=1, concurrency=4, context=64,
         )  # fmt: skip
@@ -55,14 +56,14 @@ def test_four_bit_weights_are_what_vllm_calls_bitsandbytes() -> None:
 
 def test_nothing_missing_starts_nothing(tmp_path: Path) -> None:
     problems = [Problem("p/1", "?", "1", "s"), Problem("p/2", "?", "1", "s")]
-    with (tmp_path / ledger.ROLLOUTS).open("w") as f:
+    with (tmp_path / rollout_files.ROLLOUTS).open("w") as f:
         for p in problems:
             for k in range(2):
-                ledger.append(f, Rollout((p.set, p.id, k), 0, "", 0, "stop", "engine-0", 0.0))
+                rollout_files.append(f, Rollout((p.set, p.id, k), 0, "", 0, "stop", "engine-0", 0.0))
     code = f"""
 import sys
 from pathlib import Path
-from data_prep.schema import Problem
+from common.records import Problem
 from eval.generation import generate
 generate({problems!r}, "none", Path("none"), Path({str(tmp_path)!r}), rollouts=2, temperature=0.6, top_p=0.95,
          max_tokens=8, seed=0, dtype="auto", device="cpu", engines=1, tensor_parallel=1, concurrency=1)

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep.answers import grade_state, is_exact, normalise
-from data_prep.benchmarks import EXPECTED, load
-from data_prep.schema import UNJUDGED, Grade, Problem, Rollout
-from eval import ledger
-from eval.grading import (
+from common.records import UNJUDGED, Grade, Problem, Rollout
+from data_prep.answers.boxed import grade_state, is_exact, normalise
+from data_prep.benchmarks.sets import EXPECTED, load
+from eval import rollout_files
+from eval.grading.grade import (
     WINDOW,
     Disagreement,
     Pair,
@@ -128,12 +128,12 @@ def test_hostile_golds() -> None:
 
 def test_folder(tmp_path: Path) -> None:
     texts = ["\ud800\0 \\boxed{0.5}", r"\boxed{1/2}", r"\boxed{2}", "It is 1/2."]
-    with (tmp_path / ledger.ROLLOUTS).open("w") as f:
+    with (tmp_path / rollout_files.ROLLOUTS).open("w") as f:
         for k, text in enumerate(texts):
-            ledger.append(f, rollout(text, k))
+            rollout_files.append(f, rollout(text, k))
     problems = [Problem("p", "?", "0.5", "s")]
     path = grade_folder(tmp_path, problems)
-    grades = ledger.read_grades(path)
+    grades = rollout_files.read_grades(path)
     assert [(g.exact, g.verified) for g in grades.values()] == [
         (True, True),
         (False, True),
@@ -153,8 +153,8 @@ def test_folder(tmp_path: Path) -> None:
 def test_an_unjudged_rollout_is_no_disagreement(tmp_path: Path) -> None:
     grades = [Grade(("s", "p", k), "boxed", "7", exact, UNJUDGED) for k, exact in enumerate((True, False))]
     assert disagreements(grades, [Problem("p", "?", "7", "s")]) == []
-    ledger.write_grades(tmp_path / ledger.GRADES, grades)
-    assert summary(tmp_path / ledger.GRADES) == "1 of 2 right; math-verify disagrees on 0 and did not get to 2"
+    rollout_files.write_grades(tmp_path / rollout_files.GRADES, grades)
+    assert summary(tmp_path / rollout_files.GRADES) == "1 of 2 right; math-verify disagrees on 0 and did not get to 2"
 
 
 def test_file(tmp_path: Path) -> None:

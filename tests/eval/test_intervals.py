@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval import intervals
-from eval.intervals import GAFFKE, STUDENT, WILSON, difference, interval
+from eval.grading import intervals
+from eval.grading.intervals import GAFFKE, STUDENT, WILSON, difference, interval
 
 SHAPES = ("all or nothing", "two kinds", "hard and easy", "any", "alike", "the same")
 MANY = pytest.param(10_000, marks=pytest.mark.slow)

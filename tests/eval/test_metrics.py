@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.schema import Grade, Key, Problem, Rollout
-from eval import ledger, metrics
-from eval.metrics import PUBLISHED_CAP, pass_at_k, summarise, write_metrics
-from eval.repetition import COPIES, LONGEST_UNIT, SPAN, identical, is_repeating
+from common.records import Grade, Key, Problem, Rollout
+from eval import rollout_files
+from eval.grading import metrics
+from eval.grading.metrics import PUBLISHED_CAP, pass_at_k, summarise, write_metrics
+from eval.grading.repetition import COPIES, LONGEST_UNIT, SPAN, identical, is_repeating
 
 ANSWERS = st.sampled_from([None, "1", "2", "02", "3"])
 BUDGET = 50
@@ -210,10 +211,10 @@ def test_the_same_words_twice_are_counted_by_problem() -> None:
 
 def test_writes(tmp_path: Path) -> None:
     problems, rollouts, grades = table([["2", "1"]], [10, 20])
-    with (tmp_path / ledger.ROLLOUTS).open("w") as f:
+    with (tmp_path / rollout_files.ROLLOUTS).open("w") as f:
         for rollout in rollouts.values():
-            ledger.append(f, rollout)
-    ledger.write_grades(tmp_path / ledger.GRADES, grades.values())
+            rollout_files.append(f, rollout)
+    rollout_files.write_grades(tmp_path / rollout_files.GRADES, grades.values())
     total = json.loads(write_metrics(tmp_path, problems, 2, BUDGET).read_text())["total"]
     assert total["tokens"]["p50"] == 10 and total["tokens"]["max"] == 20
     assert math.isclose(total["pass@1"], 0.5)

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error
 
-from data_prep.files import write_json, write_text
-from data_prep.schema import Problem, Rollout
-from eval import evaluate, ledger
-from eval.page.write import write
+from common.files import write_json, write_text
+from common.records import Problem, Rollout
+from eval import evaluate, rollout_files
+from eval.report.html.write import write
 from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser
 from tests.data_prep.openr1 import thought
-from trainer import config as configs
-from trainer.metrics import StepMetrics
-from trainer.rundir import PROVENANCE, Run
+from trainer.recipe import load as configs
+from trainer.run.folder import PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics
 
 HOSTILE = (
     "<script>window.ran = 1</script></script><img src=x onerror='window.ran = 1'><!-- \u2028\u2029 \0 \x1b[2J \u202e"
@@ -53,12 +53,12 @@ def made(folder: Path, sets: dict[str, list[Problem]], n: int, answer: Answer) -
     for label in ("base", "step_2"):
         planned = evaluate.plan(config, run, label)
         planned.folder.mkdir(parents=True)
-        with (planned.folder / ledger.ROLLOUTS).open("w") as f:
+        with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
             for problem in (p for problems in sets.values() for p in problems):
                 for k in range(n):
                     text, tokens, finish = answer(label, problem, k)
                     key = (problem.set, problem.id, k)
-                    ledger.append(f, Rollout(key, 1000 + k, text, tokens, finish, "engine-0", 2.5))
+                    rollout_files.append(f, Rollout(key, 1000 + k, text, tokens, finish, "engine-0", 2.5))
         evaluate.evaluate(config, run, label)
     return write(run, config)
 
@@ -198,8 +198,8 @@ def test_what_is_missing_is_said_and_not_counted(browser: Browser, plain: Path, 
     run = Run(Path(shutil.copytree(plain.parent, tmp_path / "sft_4b")))
     (folder,) = (e for e in run.evaluations if "@step_2-" in e.name)
     (folder / "manifest.json").unlink()
-    lines = (folder / ledger.ROLLOUTS).read_text().splitlines(keepends=True)
-    (folder / ledger.ROLLOUTS).write_text("".join(lines[:40]))
+    lines = (folder / rollout_files.ROLLOUTS).read_text().splitlines(keepends=True)
+    (folder / rollout_files.ROLLOUTS).write_text("".join(lines[:40]))
     with opened(browser, write(run, configs.read(run.config), partial=True)) as seen:
         assert "step_2 (partial: 20 rollouts missing)" in seen.page.inner_text(".warning")
         assert "b 6 problems, 20.0 % right, 20 missing" in seen.page.locator("#grid caption").all_inner_texts()

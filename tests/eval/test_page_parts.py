@@ -7,11 +7,11 @@ import zlib
 
 import pytest
 
-from data_prep.schema import Grade, Problem, Rollout
-from eval.page import maths, texts
-from eval.page.charts import Axis, number
-from eval.page.markdown import html
-from eval.page.texts import Sheet, pack
+from common.records import Grade, Problem, Rollout
+from eval.report.html.charts import Axis, number
+from eval.report.html.markdown import html
+from eval.report.html.texts import Sheet, pack
+from eval.report.report.html import maths, texts
 from tests.data_prep.openr1 import thought
 
 

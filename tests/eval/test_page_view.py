@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from data_prep.schema import Problem
-from eval import ledger
-from eval.page.write import write
+from common.records import Problem
+from eval import rollout_files
+from eval.report.html.write import write
 from tests.browser import browser as browser
 from tests.browser import opened
 from tests.eval.runs import empty_run, evaluation
 from tests.eval.test_page import made, ordinary
-from trainer import config as configs
+from trainer.recipe import load as configs
 
 SPOOFS = (
     r"8\hspace{17.5em}\text{✓ right }_{}\hspace{7em}\text{✓ right}",
@@ -40,9 +40,9 @@ def test_a_partial_view_may_lack_points_of_pass_at_k(browser: Browser, tmp_path:
     """No problem has all of its four rollouts."""
     run = empty_run(tmp_path)
     folder = evaluation(run, "step_7", {"a": 6}, lambda p, k: p.answer if int(p.answer) % 2 else "x", complete=False)
-    lines = (folder / ledger.ROLLOUTS).read_text().splitlines(keepends=True)
+    lines = (folder / rollout_files.ROLLOUTS).read_text().splitlines(keepends=True)
     kept = [line for i in range(4) for line in lines[4 * i : 4 * i + rollouts]]
-    (folder / ledger.ROLLOUTS).write_text("".join(kept))
+    (folder / rollout_files.ROLLOUTS).write_text("".join(kept))
     with opened(browser, write(run, configs.read(run.config), partial=True)) as seen:
         missing = f"partial: {24 - 4 * rollouts} rollouts missing"
         assert missing in seen.page.inner_text(".warning")

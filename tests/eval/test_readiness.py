@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from data_prep import benchmarks
-from data_prep.files import MANIFEST, write_json
-from data_prep.schema import Grade, Problem, Rollout
-from eval import ledger
-from eval.comparison import Comparison
+from common.files import MANIFEST, write_json
+from common.records import Grade, Problem, Rollout
+from data_prep.benchmarks import sets
+from eval import rollout_files
 from eval.evaluate import PROBLEMS, SETTINGS
-from eval.evaluations import Evaluation
-from eval.metrics import METRICS, summarise
-from eval.readiness import enough, informative, outcomes, readiness, section
+from eval.grading.metrics import METRICS, summarise
+from eval.report.rl_readiness import enough, informative, outcomes, readiness, section
+from eval.results.base_vs_sft import Comparison
+from eval.results.evaluation import Evaluation
 
 BUDGET = 64
 
@@ -60,12 +60,12 @@ def evaluation(folder: Path, rows: list[str], label: str = "step_9", n: int | No
         folder / SETTINGS,
         settings := {"rollouts": n, "max_tokens": BUDGET, "temperature": 0.6, "answer_style": "boxed"},
     )
-    benchmarks.write_problems(folder / PROBLEMS, problems)
-    with (folder / ledger.ROLLOUTS).open("w") as f:
+    sets.write_problems(folder / PROBLEMS, problems)
+    with (folder / rollout_files.ROLLOUTS).open("w") as f:
         for rollout in rollouts.values():
-            ledger.append(f, rollout)
+            rollout_files.append(f, rollout)
     if all(len(row) == n for row in rows):
-        ledger.write_grades(folder / ledger.GRADES, grades.values())
+        rollout_files.write_grades(folder / rollout_files.GRADES, grades.values())
         write_json(folder / METRICS, summarise(problems, rollouts, grades, n, BUDGET))
         write_json(folder / MANIFEST, {})
     return Evaluation(folder, label, settings)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.schema import Key
-from eval import pulse
-from eval.fleet import placement
-from eval.pulse import Pulse
-from eval.scheduler import LATE, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
+from common.records import Key
+from eval.generation import hang_detector
+from eval.generation.engines import placement
+from eval.generation.hang_detector import Pulse
+from eval.generation.scheduler import LATE, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
 from tests.bench import decode
 
 BUDGET = 100
@@ -145,7 +145,7 @@ def test_in_file_order_while_much_is_left_and_what_starts_in_the_end_is_late() -
 
 
 def test_pilots_then_the_longest_expected_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.scheduler.LONGEST_FIRST", 6)
+    monkeypatch.setattr("eval.generation.scheduler.LONGEST_FIRST", 6)
     scheduler = Scheduler(tasks(3, 4), [(("s", "9", 0), 3)], BUDGET, concurrency=2)
     scheduler.join("a", 10**6)
     assert [key for _, key, _ in scheduler.assign()] == [("s", "0", 0), ("s", "1", 0)]
@@ -246,13 +246,13 @@ def beating() -> Pulse:
 
 
 def test_an_engine_that_makes_no_token_hangs(beating: Pulse) -> None:
-    limit = pulse.SILENCES * 20
+    limit = hang_detector.SILENCES * 20
     assert beating.hangs("a", 100 + limit) is None
     assert beating.hangs("a", 101 + limit) == "no token for 200 s"
     beating.hear("a", {ONE: 10, TWO: 0}, 150)
     assert beating.hangs("a", 101 + limit) is None
     beating.hear("a", {ONE: 10, TWO: 0}, 160)  # the same tokens are no sign of life
-    assert beating.hangs("a", 151 + pulse.SILENCES * 50) == "no token for 500 s"
+    assert beating.hangs("a", 151 + hang_detector.SILENCES * 50) == "no token for 500 s"
     beating.finish("a", ONE, 11, 170)
     beating.finish("a", TWO, 11, 180)
     assert beating.hangs("a", 10**6) is None  # nothing to do
@@ -286,7 +286,7 @@ def test_waiting_for_room_does_not_seem_to_hang() -> None:
 def test_an_engine_that_does_not_come_up() -> None:
     beating = Pulse(budget=10)
     beating.begin("a", 0)
-    assert beating.hangs("a", pulse.START_SECONDS) is None
-    assert beating.hangs("a", pulse.START_SECONDS + 1) == "not up after 1,800 s"
+    assert beating.hangs("a", hang_detector.START_SECONDS) is None
+    assert beating.hangs("a", hang_detector.START_SECONDS + 1) == "not up after 1,800 s"
     beating.leave("a")
     assert beating.hangs("a", 10**6) is None

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from data_prep.schema import Problem, Rollout
-from eval.grading import grade
+from common.records import Problem, Rollout
+from eval.grading.grade import grade
 
 STATED = {
     "<think>It is 5.</think>The answer is 72.": ("stated", True),

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 from safetensors.numpy import load_file
 
-from data_prep.files import damaged, read_json, sha256_file
+from common.files import damaged, read_json, sha256_file
 from tests.conftest import ROOT, environment, lines
-from trainer.metrics import of_attempt
-from trainer.rundir import PROVENANCE, SCALARS, Run
+from trainer.run.folder import PROVENANCE, SCALARS, Run
+from trainer.run.step_metrics import of_attempt
 
 EPOCH, SAVE_EVERY, VALIDATE_EVERY = 12, 4, 6
 TOTAL = 2 * EPOCH
@@ -69,7 +69,7 @@ class Trial:
 
     def ranks(self) -> list[psutil.Process]:
         """The run's ranks that are alive."""
-        loops = (p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop" in (p.info["cmdline"] or []))
+        loops = (p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop.loop" in (p.info["cmdline"] or []))
         return [p for p in loops if p.info["cwd"] == str(self.folder)]
 
     @property

@@ -17,18 +17,19 @@ from statistics import fmean
 import psutil
 import pytest
 
-from data_prep.files import read_json
-from eval.generation import rollout_seed
+from common.files import read_json
+from eval.generation.generate import rollout_seed
 from tests.conftest import environment, lines
-from trainer import config as configs
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 PROBLEMS, ROLLOUTS = 40, 16
 RECIPE = ["data.arithmetic.problems=400", "eval.rollouts=16", "eval.max_tokens=96", "eval.concurrency=16"]
 PREPARE = """
 import sys
-from trainer import config as configs, rundir
-from trainer.models import materialise
+from trainer.recipe import load as configs
+from trainer.run import folder as rundir
+from trainer.run.base_model import materialise
 config = configs.load("tiny", sys.argv[1:])
 rundir.start(config)
 materialise(config)

@@ -20,9 +20,9 @@ from tests.gpu import rows, stand_ins
 from tests.gpu.cases import Case
 from tests.gpu.rows import Row
 from tests.gpu.setting import Load, Setting, from_dict
-from trainer import config as configs
-from trainer import sampler
-from trainer.flops import Shape
+from trainer.batching import sampler
+from trainer.batching.flops import Shape
+from trainer.recipe import load as configs
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def turns(bench: Bench) -> None:
 
 def nf4(bench: Bench) -> None:
     """Rollouts from weights that are rounded to 4 bits as they are loaded."""
-    from eval.engine import NF4
+    from eval.generation.vllm_actor import NF4
 
     _, answers, seconds = asyncio.run(_generate(bench, NF4, late=False, room=None))
     bench.figure("rollouts cut", "", sum(answer["tokens"] < TOKENS for answer in answers), limit=0)
@@ -44,14 +44,14 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
     """
     from transformers import AutoConfig
 
-    from eval import engine
+    from eval.generation import vllm_actor
 
     device, load = bench.setting.device, bench.load
-    os.environ |= engine.environment(device, os.cpu_count() or 1, 1)
+    os.environ |= vllm_actor.environment(device, os.cpu_count() or 1, 1)
     model, context = bench.model(load.layers), TOKENS + len(PROMPT)
     config = AutoConfig.from_pretrained(model)
     config.max_position_embeddings = context
-    arguments = engine.arguments(
+    arguments = vllm_actor.arguments(
         config, model=str(model), revision=None, tokenizer=model, dtype=dtype, device=device, tensor_parallel=1,
         concurrency=ROLLOUTS, context=context,
     )  # fmt: skip
@@ -60,7 +60,7 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
         arguments |= {"block_size": 32 if device == "cpu" else BLOCK}
         arguments["num_gpu_blocks_override"] = room // arguments["block_size"]
     sampling = {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True, "detokenize": False}
-    made = engine.Engine("engine", Path("/dev/stdout"), arguments, sampling)
+    made = vllm_actor.Engine("engine", Path("/dev/stdout"), arguments, sampling)
     await made.start()
     begin = time.monotonic()
     asked = [asyncio.create_task(made.generate(("s", "p", k), PROMPT, k, late)) for k in range(ROLLOUTS)]

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from tests.gpu.bench import Bench
-from trainer import ranks
+from trainer.process import process_group
 
 FORWARD, BACKWARD = 1e-2, 2e-2
 """Relative error ‖ours - reference‖ / ‖reference‖: bf16's eight bits round operands and results by 4e-3 at most."""
@@ -51,8 +51,8 @@ def device(bench: Bench) -> None:
     if bench.on_gpu:
         free, total = torch.cuda.mem_get_info()
         bench.figure("memory", "GB", total / 1e9, note=f"{free / 1e9:.1f} GB free")
-    ranks.check_device(bench.setting.device)
-    ranks.join(bench.setting.device, "env://", timedelta(seconds=60))
+    process_group.check_device(bench.setting.device)
+    process_group.join(bench.setting.device, "env://", timedelta(seconds=60))
     mine = torch.randn(1 << 20, device=place)
     collectives: dict[str, Callable[[torch.Tensor], object]] = {
         "all_reduce": dist.all_reduce,
@@ -74,7 +74,7 @@ def device(bench: Bench) -> None:
 
 def attention(bench: Bench) -> None:
     """The registered attention functions over a packed row, forward and backward, against SDPA per document."""
-    from trainer.attention import choose
+    from trainer.engine.attention import choose
 
     backends = [choose("auto", bench.setting.device, bench.setting.precision)]
     if backends == ["flash_attn"]:
@@ -121,7 +121,7 @@ class Heads:
         """(tokens, heads, dim) and the gradients of q, k, v from the function that a model calls."""
         from transformers import AttentionInterface
 
-        from trainer.attention import name
+        from trainer.engine.attention import name
 
         attend = AttentionInterface()[name(backend)]
         q, k, v = (x.detach().requires_grad_() for x in (self.q, self.k, self.v))
@@ -154,7 +154,7 @@ def loss(bench: Bench) -> None:
     """The chunked loss and its gradients against full float32 logits, and its memory beside theirs."""
     from torch.nn.functional import cross_entropy
 
-    from trainer.loss import CHUNK_BYTES, linear_cross_entropy
+    from trainer.engine.loss import CHUNK_BYTES, linear_cross_entropy
 
     s, place = bench.setting.shape, bench.setting.device
     kind = torch.bfloat16 if bench.on_gpu else torch.float32

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep import tokens
-from data_prep.files import write_json
-from data_prep.schema import Tokens
+from common.files import write_json
+from common.records import Tokens
+from data_prep.tokenizer import token_files
 from tests.gpu.bench import Bench
 from tests.gpu.setting import SEED
 
@@ -28,7 +28,7 @@ def write(bench: Bench) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, Qwen3Config
 
-    from data_prep import vocabulary
+    from data_prep.tokenizer import tokenizers
 
     begin = time.monotonic()
     setting, s = bench.setting, bench.setting.shape
@@ -49,7 +49,7 @@ def write(bench: Bench) -> None:
         made = {name: _weight(shapes[name], generator, setting.spread) for name in names}
         save_file({name: weight.cpu() for name, weight in made.items()}, whole / file, metadata={"format": "pt"})
         files |= dict.fromkeys(names, file)
-    words = vocabulary.trained(["some text"])
+    words = tokenizers.trained(["some text"])
     for layers in sorted({s.layers, *(load.layers for load in setting.loads.values())}):
         folder = bench.model(layers)
         folder.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def _rows(bench: Bench, name: str, words: Any) -> None:
         )
         for i, n in enumerate(load.lengths(bench.setting.steps))
     )  # fmt: skip
-    tokens.write(folder / "tokens" / "train.arrow", made)
+    token_files.write(folder / "tokens" / "train.arrow", made)
     words.save_pretrained(str(folder / "tokenizer"))
 
 

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from tests.gpu.bench import Bench
 from tests.gpu.training import FIRST, LAST, PARITY, RATE, figures, peak_metric, record
-from trainer import config as configs
-from trainer import sampler
+from trainer.batching import sampler
+from trainer.recipe import load as configs
 
 
 def installed(package: str) -> bool:
@@ -85,8 +85,8 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from data_prep import vocabulary
-    from trainer.dataset import TokenDataset
+    from data_prep.tokenizer import tokenizers
+    from trainer.batching.dataset import TokenDataset
 
     class Recorder(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
@@ -117,7 +117,7 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
     )  # fmt: skip
     trainer = SFTTrainer(
         model, args=settings, train_dataset=Dataset.from_list(items), callbacks=[Recorder()],
-        processing_class=vocabulary.load(config.verl.model.tokenizer_path),
+        processing_class=tokenizers.load(config.verl.model.tokenizer_path),
     )  # fmt: skip
     if train.precision == "fp32":
         for adapter, data in zip(adapters, own, strict=True):
@@ -130,7 +130,7 @@ def _adapted(config: DictConfig) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from trainer.qlora.nf4 import TARGETS, compute_type, quantization
+    from trainer.engine.nf4 import TARGETS, compute_type, quantization
 
     train, dtype = config.train, compute_type(config.train.precision)
     model = AutoModelForCausalLM.from_pretrained(

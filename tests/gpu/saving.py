@@ -8,10 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_prep.files import read_json, write_json
+from common.files import read_json, write_json
 from tests.gpu.bench import Bench
 from tests.gpu.training import PEAK, Ours, compare, figures, record
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 QUIET, AFTER = 3, 3
 """Steps before a save that are timed, and steps after it that are repeated from the checkpoint."""
@@ -113,9 +113,9 @@ def adapters(bench: Bench) -> None:
 
 def load(bench: Bench, ours: Ours, step: int) -> None:
     """Restores the checkpoint of ``step``."""
-    from trainer import checkpoint
+    from trainer.checkpoint import format
 
-    checkpoint.load(_run(bench).checkpoint(step), ours.engine, ours.config.train.seed, dist.new_group(backend="gloo"))
+    format.load(_run(bench).checkpoint(step), ours.engine, ours.config.train.seed, dist.new_group(backend="gloo"))
 
 
 def apart(one: list[float], other: list[float]) -> float:
@@ -125,9 +125,9 @@ def apart(one: list[float], other: list[float]) -> float:
 
 def sums(engine: Any) -> list[float]:
     """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and their numbers."""
-    from trainer import checkpoint
+    from trainer.checkpoint import format
 
-    tensors, numbers = checkpoint.state(engine)
+    tensors, numbers = format.state(engine)
     norms = [tensor.double().norm().item() for tensor in tensors.values()]
     counts = [float(value) for value in numbers.values() if isinstance(value, int | float)]
     return [*norms, *counts, *engine.lr_scheduler.get_last_lr()]
@@ -142,9 +142,9 @@ def _run(bench: Bench) -> Run:
 
 
 def _saver(bench: Bench, ours: Ours) -> Any:
-    from trainer.retention import Retention
-    from trainer.saving import Saver
-    from trainer.watchdog import Watchdog, stacks
+    from trainer.checkpoint.retention import Retention
+    from trainer.checkpoint.saver import Saver
+    from trainer.process.watchdog import Watchdog, stacks
 
     run = _run(bench)
     run.root.mkdir(exist_ok=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.flops import Shape, peak_flops
+from trainer.batching.flops import Shape
 from trainer.planning import memory
-from trainer.planning.basis import KNOWN
+from trainer.planning.hardware import peak_flops
+from trainer.planning.workload import KNOWN
 
 SEED = 9
 """Its 40 rows have a median of 5,940 tokens and one beyond 32,768."""

@@ -28,8 +28,9 @@ from tests.gpu.training import waits_among
 LIGHT = ("device", "attention", "loss", "model", "ours", "save", "resume", "qlora")
 """Compiling, other trainers and vLLM take minutes."""
 SHARED = (
-    "trainer.engine", "trainer.qlora.engine", "trainer.build", "trainer.stepping", "trainer.saving", "tests.gpu.model",
-    "tests.gpu.kernels", "tests.gpu.saving", "transformers.models.qwen3.modeling_qwen3",
+    "trainer.engine.fsdp", "trainer.engine.qlora", "trainer.engine.build", "trainer.loop.step",
+    "trainer.checkpoint.saver", "tests.gpu.model", "tests.gpu.kernels", "tests.gpu.saving",
+    "transformers.models.qwen3.modeling_qwen3",
 )  # fmt: skip
 """Modules that take long to import."""
 
@@ -112,11 +113,11 @@ def test_a_rehearsal_runs_every_case(rehearsed: Rows) -> None:
 
 def main(folder: Path) -> None:
     """Runs the light cases in order."""
-    from trainer import platform
+    from trainer.process import cpu_platform
 
     setting, out = rehearsal(), folder / "check.jsonl"
     rows.append(out, {rows.RUN: {"device": "CPU"}})
-    platform.use(setting.device)
+    cpu_platform.use(setting.device)
     for name in SHARED:
         importlib.import_module(name)
     cases = [case for case in CASES if case.name in LIGHT]

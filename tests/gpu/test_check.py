@@ -24,7 +24,7 @@ from tests.gpu.rows import FAILED, PASSED, RUN, SKIPPED, Row
 from tests.gpu.runner import Runner
 from tests.gpu.setting import LOGITS_COPIES, fitting, on_gpu, rehearsal
 from trainer.planning import memory
-from trainer.planning.basis import KNOWN
+from trainer.planning.workload import KNOWN
 
 HERE = "tests.gpu.test_check"
 GIB = 2**30

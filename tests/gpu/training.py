@@ -16,10 +16,10 @@ import torch
 from omegaconf import DictConfig
 
 from tests.gpu.bench import Bench
-from trainer import ranks
-from trainer.balance import plan_step
-from trainer.flops import training_flops
+from trainer.batching.balance import plan_step
+from trainer.batching.flops import training_flops
 from trainer.planning import memory
+from trainer.process import process_group
 
 RATE, MFU, FIRST, LAST = "tokens/s", "causal MFU", "first loss", "last loss"
 PEAK, RESIDENT = "peak tensors", "peak resident set"
@@ -44,12 +44,12 @@ class Ours:
     @classmethod
     def build(cls, config: DictConfig, steps: int) -> Ours:
         """Joins a process group of one rank and builds the engine for ``steps`` steps."""
-        from trainer.build import build_engine
-        from trainer.dataset import TokenDataset
-        from trainer.stepping import Stepper
+        from trainer.batching.dataset import TokenDataset
+        from trainer.engine.build import build_engine
+        from trainer.loop.step import Stepper
 
-        ranks.check_device(config.device)
-        ranks.join(config.device, "env://")
+        process_group.check_device(config.device)
+        process_group.join(config.device, "env://")
         engine = build_engine(config, steps)
         return cls(config, engine, Stepper(engine, TokenDataset(Path(config.verl.data.train_files)), config.train))
 

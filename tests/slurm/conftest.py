@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from tests.conftest import ROOT, warmstart
 from tests.slurm.cluster import Cluster, Unavailable, running
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 DATA = "data.arithmetic.problems=400"
 """Of every job: 11 steps an epoch."""
@@ -87,10 +87,8 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A checkout with its dataset."""
     folder = tmp_path_factory.mktemp("slurm") / "a checkout"
     skipped: Any = shutil.ignore_patterns("__pycache__", "site.env")
-    for name in ("data_prep", "trainer", "eval", "recipes", "slurm"):
+    for name in ("common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("warmstart.py", "verbs.py", "data_stage.py"):
-        shutil.copy(ROOT / name, folder)
     (folder / "slurm" / "site.env").write_text(SITE.format(venv=sys.prefix))
     warmstart("data", "tiny", DATA, folder=folder)
     return Site(cluster, folder)

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep.files import read_json
-from eval import ledger
+from common.files import read_json
+from eval import rollout_files
 from tests.slurm.conftest import Site
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -89,7 +89,7 @@ def test_an_evaluation_that_was_cut_off_has_every_rollout_once(
     had = lines(folder)
     assert had < PROBLEMS * ROLLOUTS
     assert site.cluster.wait(job, 900)["JobState"] == "COMPLETED", site.log(job)
-    assert lines(folder) == PROBLEMS * ROLLOUTS == len(ledger.read(folder / "rollouts.jsonl"))
+    assert lines(folder) == PROBLEMS * ROLLOUTS == len(rollout_files.read(folder / "rollouts.jsonl"))
     assert read_json(folder / "metrics.json")
     assert_nothing_is_left(site, run)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep.files import read_json
+from common.files import read_json
 from tests.slurm.conftest import DATA, TINY, Site
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 
 def decisions(run: Run) -> list[tuple[str, bool]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.files import write_json
+from common.files import write_json
+from slurm.child_process import leave_code, take_code
 from slurm.requeue import CRASHES, Decision, Ended, decide, of_training
-from slurm.tasks import leave_code, take_code
 from tests.conftest import ROOT
-from trainer.rundir import REQUEUES, Run
+from trainer.run.folder import REQUEUES, Run
 
 
 def history(*ended: Ended) -> list[dict]:
@@ -75,7 +75,7 @@ def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
 
 STARTS = """
 import os, signal, subprocess, sys, time
-from slurm.tasks import Stoppable
+from slurm.child_process import Stoppable
 work = Stoppable()
 if "early" in sys.argv:
     os.kill(os.getpid(), signal.SIGTERM)

@@ -27,7 +27,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts in a folder with a space, beside this checkout's packages."""
     folder = tmp_path_factory.mktemp("scripts") / "a checkout"
     shutil.copytree(ROOT / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("site.env", "__pycache__"))
-    for name in ("data_prep", "trainer", "eval", "recipes", "warmstart.py", "verbs.py", "data_stage.py"):
+    for name in ("common", "data_prep", "trainer", "eval", "recipes", "warmstart"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import slurm.watch
+from slurm import submit_evaluations
 from tests.slurm.conftest import Site
-from trainer.rundir import Run
+from trainer.run.folder import Run
 
 REFUSING = """#!/bin/sh
 [ $(wc -l <"$0.calls") -ge {times} ] && exec {sbatch} "$@"
@@ -26,7 +26,7 @@ def unwatched(site: Site, trained: tuple[str, Run], monkeypatch: pytest.MonkeyPa
     """A copy of the finished run of which nothing has been submitted, watched from the checkout's login node."""
     run = Run(trained[1].root.with_name("unwatched"))
     shutil.copytree(trained[1].root, run.root, ignore=shutil.ignore_patterns("submissions.jsonl"))
-    monkeypatch.setattr(slurm.watch, "CHECKOUT", site.folder)
+    monkeypatch.setattr(submit_evaluations, "CHECKOUT", site.folder)
     monkeypatch.setattr("os.environ", dict(site.cluster.environment))
     return run
 
@@ -58,8 +58,8 @@ def test_a_failed_submission_is_tried_again(
     (tmp_path / "sbatch.calls").touch()
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     labels = ["base", *map(str, unwatched.checkpoints)]
-    assert len(labels) == 3 and not slurm.watch.watch(unwatched, once=True)
+    assert len(labels) == 3 and not submit_evaluations.watch(unwatched, once=True)
     assert submissions(unwatched) == []
-    assert slurm.watch.watch(unwatched, poll=0.1)
+    assert submit_evaluations.watch(unwatched, poll=0.1)
     assert sorted(line["label"] for line in submissions(unwatched)) == sorted(labels)
     assert "base could not be submitted: sbatch: error: the controller is asleep" in capfd.readouterr().out

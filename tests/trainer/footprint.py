@@ -26,12 +26,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data_prep import vocabulary
-from data_prep.files import read_json
-from trainer import config as configs
-from trainer import models
-from trainer.flops import Shape
+from common.files import read_json
+from data_prep.tokenizer import tokenizers
+from trainer.batching.flops import Shape
 from trainer.planning import memory
+from trainer.recipe import load as configs
+from trainer.run import base_model
 
 
 class LiveBytes(TorchDispatchMode):
@@ -144,8 +144,8 @@ def run(module: str, folder: Path, cases: Sequence[Case]) -> Iterator[tuple[Case
 def _prepare(folder: Path, case: Case) -> tuple[Shape, memory.Setup]:
     """Leaves a frozen configuration and its model in ``folder``."""
     config = configs.load("tiny", [f"run.root={folder}/runs", f"data.dir={folder}/data", *case.overrides])
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
-    models.materialise(config)
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    base_model.materialise(config)
     configs.write(config, folder / "config.yaml")
     train = config.train
     setup = memory.Setup(
@@ -171,7 +171,7 @@ def _launch(module: str, ranks: int, cases: list[tuple[str, tuple[int, ...]]]) -
 
 def stepper(folder: Path, lengths: list[int]) -> Callable[[], None]:
     """Runs a step of the case in ``folder`` at each call; one has been run."""
-    from trainer.build import build_engine
+    from trainer.engine.build import build_engine
 
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
     rows = [{"input_ids": torch.randint(0, 250, (n,)), "loss_mask": torch.ones(n, dtype=torch.int64)} for n in lengths]
@@ -199,9 +199,9 @@ def main(cases: list[tuple[str, list[int]]], measure: Callable[[Path, list[int]]
     """Is one rank: leaves what it measures of every case in the case's folder."""
     import torch.distributed as dist
 
-    from trainer import ranks
+    from trainer.process import process_group
 
-    rank = ranks.join("cpu", f"file://{cases[0][0]}/meeting")
+    rank = process_group.join("cpu", f"file://{cases[0][0]}/meeting")
     for folder, lengths in cases:
         gc.collect()
         (Path(folder) / f"rank{rank}.json").write_text(json.dumps(measure(Path(folder), lengths)))

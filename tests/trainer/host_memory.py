@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from data_prep.files import write_json
+from common.files import write_json
 from tests.trainer.ranks import forked
-from trainer import config as configs
-from trainer import ranks
-from trainer.build import build_engine
+from trainer.engine.build import build_engine
+from trainer.process import process_group
+from trainer.recipe import load as configs
 
 
 def anonymous() -> int:
@@ -53,7 +53,7 @@ def rank(number: int, folder: Path, world: int) -> None:
     """Builds the engine of the small model, so that code and buffers are there, then that of the large one."""
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
     place = folder / str(world)
-    ranks.join("cpu", f"file://{place}/meeting")
+    process_group.join("cpu", f"file://{place}/meeting")
     build_engine(configs.read(folder / "small.yaml"), total_steps=10)
     dist.barrier()
     with Peak() as peak:

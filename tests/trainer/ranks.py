@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from trainer import config as configs
-from trainer import platform, ranks
-from trainer.build import build_engine
+from trainer.engine.build import build_engine
+from trainer.process import cpu_platform
+from trainer.process import process_group as ranks
+from trainer.recipe import load as configs
 
 LENGTHS = ((30, 10), (7, 3), (55, 20), (12, 11), (41, 5))
 """(tokens, prompt tokens) of each row."""
@@ -38,8 +39,8 @@ def rows() -> list[dict[str, torch.Tensor]]:
 
 
 def _break(what: str) -> None:
-    from trainer import attention
-    from trainer import engine as engines
+    from trainer.engine import attention
+    from trainer.engine import fsdp as engines
 
     pack = engines.pack
     if what == "exchange":
@@ -113,8 +114,8 @@ def _whole(x: torch.Tensor) -> torch.Tensor:
 def forked(count: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
     """Exit codes of ``target(rank, *arguments)`` on ``count`` ranks forked from here, where verl is imported once."""
     torch.set_num_threads(1)
-    platform.use("cpu")
-    importlib.import_module("trainer.engine")
+    cpu_platform.use("cpu")
+    importlib.import_module("trainer.engine.fsdp")
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=target, args=(rank, *arguments)) for rank in range(count)]
     for process in processes:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from data_prep.errors import StageFailed
+from common.errors import StageFailed
 from tests.trainer.ranks import SUPERVISED, forked, rows
-from trainer import config as configs
-from trainer import ranks
-from trainer.rundir import Run
+from trainer.process import process_group
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 SEED = 3
 PHASES = {"first": 4, "fewer": 2, "again": 4, "more": 4, "dropout": 2, "full": 2}
@@ -48,9 +48,9 @@ def _trained(engine: Any, steps: int) -> list[float]:
 def _state(engine: Any) -> dict[str, torch.Tensor]:
     from torch.distributed.tensor import DTensor
 
-    from trainer import checkpoint
+    from trainer.checkpoint import format
 
-    tensors, numbers = checkpoint.state(engine)
+    tensors, numbers = format.state(engine)
     whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
     scalars = {name: torch.tensor(n, dtype=torch.float64) for name, n in numbers.items() if isinstance(n, float)}
     return {name: tensor.clone() for name, tensor in (whole | scalars).items()}
@@ -90,7 +90,8 @@ def more(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int]
 
 def dropout(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int], Any]) -> dict[str, Any]:
     """Attention weights are dropped: two steps, the same again from the checkpoint, and with other generators."""
-    from trainer import attention, rng
+    from trainer.checkpoint import rng
+    from trainer.engine import attention
 
     for layer in engine.module.model.layers:
         layer.self_attn.attention_dropout = 0.2
@@ -175,14 +176,14 @@ def phase(rank: int, name: str, root: Path) -> None:
     """Runs one phase as ``rank``."""
     import torch.distributed as dist
 
-    from trainer import checkpoint
-    from trainer.build import build_engine
-    from trainer.retention import Retention
-    from trainer.saving import Saver
-    from trainer.watchdog import Watchdog, stacks
+    from trainer.checkpoint import format
+    from trainer.checkpoint.retention import Retention
+    from trainer.checkpoint.saver import Saver
+    from trainer.engine.build import build_engine
+    from trainer.process.watchdog import Watchdog, stacks
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str((PHASES | ADAPTERS)[name])}
-    ranks.join("cpu", f"file://{root}/meeting-{name}")
+    process_group.join("cpu", f"file://{root}/meeting-{name}")
     engine = build_engine(configs.read(root / f"{name}.yaml"), total_steps=10)
     group = dist.new_group(backend="gloo")
     watchdog = Watchdog(10, stacks(root, rank))
@@ -193,7 +194,7 @@ def phase(rank: int, name: str, root: Path) -> None:
         return saver
 
     def load(run: str, step: int) -> Any:
-        return checkpoint.load(Run(root / run).checkpoint(step), engine, SEED, group)
+        return format.load(Run(root / run).checkpoint(step), engine, SEED, group)
 
     torch.manual_seed(100 + rank)
     left = globals()[name](engine, save, load)

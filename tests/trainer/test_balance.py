@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.bench.bench_balance import QWEN3_4B, draw, ours, ray
-from trainer.balance import MICRO_STEP, Plan, efficiency, plan_step
-from trainer.flops import Shape, training_flops
+from trainer.batching.balance import MICRO_STEP, Plan, efficiency, plan_step
+from trainer.batching.flops import Shape, training_flops
 
 # Attention outweighs the rest from four tokens on, and is next to nothing.
 ATTENTION = Shape(1, 1, 1, 4, 1, 1, 1, tied=True)

@@ -13,16 +13,17 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from data_prep import vocabulary
-from data_prep.files import MANIFEST, sha256_file, write_json, writer
+from common.files import MANIFEST, sha256_file, write_json, writer
+from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.saves import PHASES
-from trainer import config as configs
-from trainer import models, resume, rng
-from trainer.checkpoint import OPTIMIZER
-from trainer.identity import model_identity
-from trainer.retention import Retention, prune
-from trainer.rundir import SCALARS, SUBMISSIONS, Run
+from trainer.checkpoint import resume, rng
+from trainer.checkpoint.format import OPTIMIZER
+from trainer.checkpoint.retention import Retention, prune
+from trainer.recipe import load as configs
+from trainer.run import base_model
+from trainer.run.folder import SCALARS, SUBMISSIONS, Run
+from trainer.run.trained_from import model_identity
 
 IDENTITY = {"dataset": "d1", "model/config.json": "m1"}
 LATER = 1e-5
@@ -37,8 +38,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         overrides = ["train.sequence_parallel=2"] if name == "more" else []
         config = configs.load("tiny", [f"run.root={root}/runs", f"data.dir={root}/data", *overrides])
         configs.write(config, root / f"{name}.yaml")
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
-    models.materialise(config)
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    base_model.materialise(config)
     common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.trainer.saves", str(root)]
     subprocess.run(command, env=os.environ | common, cwd=ROOT, check=True)

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from data_prep.benchmarks import protocol
+from data_prep.benchmarks.sets import protocol
 from tests.conftest import ROOT
-from trainer import config as configs
+from trainer.recipe import load as configs
 
 EXTRA = {"gsm8k_smoke": ["data.source=train.jsonl"]}
 
@@ -101,5 +101,5 @@ def test_only_mutable_keys_may_change_between_attempts() -> None:
 
 
 def test_composing_does_not_import_torch() -> None:
-    code = "import sys; from trainer import config; config.load('tiny'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from trainer.recipe import load; load.load('tiny'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from trainer import attention, determinism
+from trainer.engine import attention, determinism
 
 HEADS, KV_HEADS, DIM, TOKENS = 4, 2, 16, 12
 

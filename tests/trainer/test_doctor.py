@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from data_prep.files import write_json
+from common.files import write_json
 from tests.conftest import environment
-from trainer import config as configs
-from trainer import ranks, rundir
-from trainer.doctor import peers, scheduler, storage
-from warmstart import main
+from trainer.doctor import disk, nodes, slurm
+from trainer.process import process_group
+from trainer.recipe import load as configs
+from trainer.run import folder as rundir
+from warmstart.cli import main
 
 SMALL = ["data.arithmetic.problems=100"]
 Look = Callable[..., dict[str, dict[str, Any]]]
@@ -182,7 +183,7 @@ def test_who_may_not_submit_learns_it_on_the_login_node(look: Look, folder: Path
 
 def test_a_signal_that_comes_later_than_a_save_needs(look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "tiny.sh").write_text("#!/bin/sh\n#SBATCH --signal=USR1@90\n")
-    monkeypatch.setattr(scheduler, "SCRIPTS", folder)
+    monkeypatch.setattr(slurm, "SCRIPTS", folder)
     assert look("tiny", *SMALL)["signal"]["level"] == "ok"
     write_json(folder / "runs" / "tiny" / "checkpoints" / "step_3" / "manifest.json", {"seconds": 100})
     finding = look("tiny", *SMALL)["signal"]
@@ -214,11 +215,11 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, dict[str, dict[str, An
 
 def free_job() -> int:
     """A job id whose port is free."""
-    return next(job for job in range(os.getpid(), os.getpid() + 12000) if peers.is_free(port_of(job)))
+    return next(job for job in range(os.getpid(), os.getpid() + 12000) if nodes.is_free(port_of(job)))
 
 
 def port_of(job: int) -> int:
-    return int(ranks.slurm_environment({
+    return int(process_group.slurm_environment({
         "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "here", "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0", "SLURM_NTASKS": "2",
     })["MASTER_PORT"])  # fmt: skip
@@ -259,7 +260,7 @@ def test_a_rank_that_does_not_come_or_cannot_come_and_a_port_that_is_taken(folde
 
 
 def test_clocks_that_differ_are_told() -> None:
-    assert (peers.clock(0.2).level, peers.clock(3.0).level) == ("ok", "warning")
+    assert (nodes.clock(0.2).level, nodes.clock(3.0).level) == ("ok", "warning")
 
 
 def test_the_table_says_what_mends_what(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +282,7 @@ def test_a_runs_folder_may_change_while_its_weights_are_counted(tmp_path: Path) 
         while not any(p.is_dir() for p in tmp_path.iterdir()):
             assert changing.poll() is None
         for _ in range(3000):
-            assert sum(storage._sizes(tmp_path)) in (5, 6)
+            assert sum(disk._sizes(tmp_path)) in (5, 6)
     finally:
         changing.kill()
         changing.wait()

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
-from data_prep import vocabulary
+from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.ranks import LENGTHS, SUPERVISED, Case, rows
-from trainer import build, models
-from trainer import config as configs
+from trainer.engine import build
+from trainer.recipe import load as configs
+from trainer.run import base_model
 
 ALL, ONE, TWO = [[[0, 1, 2, 3, 4]]], [[[4, 3], [2, 1, 0]]], [[[0, 2], [1]], [[4], [3]]]
 FOUR = [[[0], [1]], [[2], []], [[3], []], [[4], []]]
@@ -67,8 +68,8 @@ def run(root: Path, cases: dict[str, Case]) -> None:
 def built(folder: Path, *overrides: str) -> None:
     """Leaves a random model and its frozen configuration in ``folder``."""
     config = configs.load("tiny", [f"run.root={folder}/runs", f"data.dir={folder}/data", *overrides])
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
-    models.materialise(config)
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    base_model.materialise(config)
     configs.write(config, folder / "config.yaml")
 
 
@@ -156,7 +157,7 @@ def test_a_broken_piece_is_noticed(root: Path, what: str) -> None:
 
 
 def test_slices_hold_every_token_once_without_padding() -> None:
-    from trainer.packing import pack
+    from trainer.batching.packing import pack
 
     packed = pack(rows(), "cpu", parts=2, part=1)
     total = sum(length for length, _ in LENGTHS)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from data_prep import tokens
-from data_prep.files import read_json, writer
+from common.files import read_json, writer
+from data_prep.tokenizer import token_files
 from tests.conftest import environment, warmstart
 from tests.trainer.conftest import STEPS
 
@@ -48,7 +48,7 @@ def test_gives_the_trainers_logits_within_bf16_rounding(export: Path, short_run:
     state = {name: t for name, t in trained.state_dict().items() if name != "lm_head.weight"}
     checkpoint = str(short_run / "checkpoints" / f"step_{STEPS}")
     dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(checkpoint), no_dist=True)
-    rows = tokens.read(short_run.parent.parent / "data" / "tiny" / "tokens" / "test.arrow")
+    rows = token_files.read(short_run.parent.parent / "data" / "tiny" / "tokens" / "test.arrow")
     for ids in rows.column("input_ids").to_pylist()[:3]:
         ours, theirs = (model(torch.tensor([ids])).logits[0, -2] for model in (trained, exported))
         for token in ours.topk(2).indices:
@@ -63,11 +63,11 @@ def test_gives_the_trainers_logits_within_bf16_rounding(export: Path, short_run:
 MEASURE = """
 import os, sys, torch, torch.distributed.checkpoint as dcp
 from pathlib import Path
-from data_prep.files import sha256_file, write_json
-from trainer import config as configs
-from trainer.checkpoint import OPTIMIZER
-from trainer.export import export
-from trainer.rundir import SCALARS, Run
+from common.files import sha256_file, write_json
+from trainer.recipe import load as configs
+from trainer.checkpoint.format import OPTIMIZER
+from trainer.export.export import export
+from trainer.run.folder import SCALARS, Run
 
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) * 1024

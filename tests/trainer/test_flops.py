@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from trainer.flops import Shape, training_flops
-from trainer.planning.basis import KNOWN
+from trainer.batching.flops import Shape, training_flops
+from trainer.planning.workload import KNOWN
 
 LENGTH = 48
 

@@ -9,11 +9,10 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.conftest import environment
-from trainer import config as configs
 from trainer.doctor import devices
-from trainer.flops import peak_flops
-from trainer.gpus import GPUS, kind_of
-from trainer.planning.plan import Planner
+from trainer.planning.hardware import GPUS, kind_of, peak_flops
+from trainer.planning.planner import Planner
+from trainer.recipe import load as configs
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +115,13 @@ def test_the_doctor_compares_the_card_with_the_one_planned_for(
 METER = """
 import json, sys
 from types import SimpleNamespace
-from trainer import platform
+from trainer.process import cpu_platform as platform
 platform.use("cpu")
 import torch
 import torch.distributed as dist
-from trainer import config as configs, meters
-from trainer.stepping import Done
+from trainer.loop import gather_metrics as meters
+from trainer.recipe import load as configs
+from trainer.loop.step import Done
 
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meeting", rank=0, world_size=1)
 engine = SimpleNamespace(engine_config=SimpleNamespace(mixed_precision={"param_dtype": "bf16"}))

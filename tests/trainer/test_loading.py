@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from data_prep import vocabulary
+from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
-from trainer import config as configs
-from trainer import loading
+from trainer.engine import load_weights
+from trainer.recipe import load as configs
 
 SHAPE = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -38,7 +38,7 @@ def loaded(folder: Path) -> torch.nn.Module:
     """Builds the model on the meta device and loads it."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(Qwen3Config.from_pretrained(folder), dtype=torch.float32)
-    loading.load(model, folder, "cpu")
+    load_weights.load(model, folder, "cpu")
     return model.eval()
 
 
@@ -83,7 +83,7 @@ def test_ranks_hold_their_shards_and_less_than_one_tensor_more(tmp_path: Path) -
         folder = saved(tmp_path / name, **shape, tie_word_embeddings=True)
         config = configs.load("tiny", [f"model.path={folder}", f"data.dir={tmp_path}/data"])
         configs.write(config, tmp_path / f"{name}.yaml")
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
     command = [sys.executable, "-m", "tests.trainer.host_memory", str(tmp_path), *map(str, worlds)]
     common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, env=os.environ | common, cwd=ROOT, check=True)

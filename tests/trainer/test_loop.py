@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_prep import tokens
+from data_prep.tokenizer import token_files
 from tests.conftest import lines, warmstart
 from tests.trainer.conftest import RECIPE, STEPS
-from trainer import config as configs
-from trainer.dataset import TokenDataset
+from trainer.batching.dataset import TokenDataset
+from trainer.recipe import load as configs
 
 
 def test_the_validation_loss_is_that_of_plain_transformers(short_run: Path) -> None:
@@ -87,6 +87,6 @@ def test_gradients_that_stay_non_finite_end_the_run_with_the_rows(short_run: Pat
     assert [s["skipped"] for s in steps] == [True] * 3
     assert "no finite gradient in 3 steps in a row" in done.stderr
     config = configs.read(broken / "config.yaml")
-    ids = set(tokens.read(Path(folder / config.verl.data.train_files)).column("id").to_pylist())
+    ids = set(token_files.read(Path(folder / config.verl.data.train_files)).column("id").to_pylist())
     named = done.stderr.split("the rows of step 3: ")[1].splitlines()[0].split(", ")
     assert len(named) == 16 and set(named) <= ids

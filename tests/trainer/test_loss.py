@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainer.loss import linear_cross_entropy
+from trainer.engine.loss import linear_cross_entropy
 
 TOKENS, HIDDEN, VOCABULARY = 37, 16, 101
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import STEPS_BEFORE_STOP, Line, lines
-from trainer import config as configs
-from trainer import sampler
-from trainer.dataset import TokenDataset
+from trainer.batching import sampler
+from trainer.batching.dataset import TokenDataset
+from trainer.recipe import load as configs
 
 STEPS = 20
 TOLERANCE = 1e-4

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-import warmstart
-from data_prep import tokens
-from data_prep.schema import Tokens
+from common.records import Tokens
+from data_prep.tokenizer import token_files
 from tests.conftest import ROOT
 from tests.trainer import footprint
-from trainer import config as configs
-from trainer.gpus import GPUS
-from trainer.planning import limits, memory
-from trainer.planning.basis import KNOWN, assumed_lengths
-from trainer.planning.choice import choose_degree, eligible
-from trainer.planning.gpus import Cluster
+from tools import limits_page
+from trainer.planning import memory
+from trainer.planning.cluster import Cluster
+from trainer.planning.hardware import GPUS
+from trainer.planning.layouts import choose_degree, eligible
 from trainer.planning.memory import Setup
-from trainer.planning.plan import Planner, recommend
-from trainer.planning.steptime import StepTime, Timing, step_time
+from trainer.planning.planner import Planner, recommend
+from trainer.planning.step_time import StepTime, Timing, step_time
+from trainer.planning.workload import KNOWN, assumed_lengths
+from trainer.recipe import load as configs
+from warmstart import cli
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 A100S = Cluster(GPUS["a100-40"], nodes=4, gpus_per_node=4, network=25e9)
@@ -35,7 +36,7 @@ def planned(*overrides: str, recipe: str = "sft_4b") -> Planner:
 
 def printed(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of the command."""
-    return warmstart.main(["plan", *arguments]), *capsys.readouterr()
+    return cli.main(["plan", *arguments]), *capsys.readouterr()
 
 
 def test_memory_forecast_is_within_a_tenth_of_the_measured_peak(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_memory_forecast_is_within_a_tenth_of_the_measured_peak(tmp_path: Path) 
 
 
 def test_the_loss_chunk_is_the_losss_own() -> None:
-    from trainer.loss import CHUNK_BYTES
+    from trainer.engine.loss import CHUNK_BYTES
 
     assert memory.LOSS_CHUNK == CHUNK_BYTES
 
@@ -178,7 +179,7 @@ def test_a_degree_that_the_cluster_lacks_is_said(capsys: pytest.CaptureFixture[s
 def test_lengths_are_the_datasets_own_where_it_is_built(tmp_path: Path) -> None:
     config = configs.load("sft_4b", [f"data.dir={tmp_path}"])
     rows = [Tokens(id=str(n), input_ids=[0] * n, prompt_len=1, length=n) for n in range(100, 300)]
-    tokens.write(Path(config.verl.data.train_files), rows)
+    token_files.write(Path(config.verl.data.train_files), rows)
     planner = Planner(config)
     assert planner.lengths.tokens.tolist() == list(range(100, 300))
     assert planner.total_steps == 2 * 4
@@ -194,11 +195,11 @@ def test_assumed_lengths_are_the_published_ones() -> None:
 
 
 def test_planning_does_not_import_torch(tmp_path: Path) -> None:
-    command = f"warmstart.main(['plan', 'sft_4b', 'data.dir={tmp_path}'])"
-    code = f"import sys, warmstart; {command}; sys.exit('torch' in sys.modules)"
+    command = f"main(['plan', 'sft_4b', 'data.dir={tmp_path}'])"
+    code = f"import sys; from warmstart.cli import main; {command}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_the_page_of_limits_is_what_the_planner_says() -> None:
     page = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
-    assert page == limits.page(), "write it anew: python -m trainer.planning.limits > docs/limits.md"
+    assert page == limits_page.page(), "write it anew: python -m tools.limits_page > docs/limits.md"

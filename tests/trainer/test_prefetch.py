@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save
 
-from data_prep.files import read_json
+from common.files import read_json
 from tests.conftest import environment
 from tests.hub import COMMIT, serving
 
@@ -92,7 +92,7 @@ def test_without_the_hub_model_source_and_benchmarks_are_there(fetched: tuple[Pa
     found = doctor(folder, *PINS)
     assert (found["model"]["level"], found["benchmarks"]["level"]) == ("ok", "ok")
     assert f"commit {COMMIT}" in found["model"]["cause"]
-    code = f"from data_prep.hub import download; print(*download('someone/rows', None, 'train', {COMMIT!r})[0])"
+    code = f"from data_prep.source.hub import download; print(*download('someone/rows', None, 'train', {COMMIT!r})[0])"
     environ = environment() | {
         "HF_HOME": str(folder / "hf"),
         "HF_HUB_OFFLINE": "1",

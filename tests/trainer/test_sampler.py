@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from trainer import sampler
+from trainer.batching import sampler
 
 
 @given(st.integers(1, 200), st.integers(1, 33), st.integers(1, 3), st.integers(0, 5))

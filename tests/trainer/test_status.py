@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.files import write_json, writer
+from common.files import write_json, writer
 from tests.trainer.conftest import STEPS
-from trainer.rundir import Run
-from trainer.status import is_trained, status
-from warmstart import main
+from trainer.run.folder import Run
+from trainer.run.status import is_trained, status
+from warmstart.cli import main
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.files import write_json
-from trainer import metrics
-from trainer.deadline import GRACE_SECONDS, Deadline, job_end
-from trainer.metrics import StepMetrics
-from trainer.profiling import Profiler
-from trainer.rundir import PROVENANCE, Run
-from trainer.watchdog import SET_UP_MINUTES, Watchdog
+from common.files import write_json
+from trainer.loop.profiler import Profiler
+from trainer.process.deadline import GRACE_SECONDS, Deadline, job_end
+from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
+from trainer.run import step_metrics
+from trainer.run.folder import PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics
 
 STEP = StepMetrics(1, 9, 1, 2.0, 1.0, 1e-3, 10, 5.0, 5.0, None, 2.0, 2.0, 0.1, 1.0, 1.0, 0.5, 16.0, False)
 
@@ -49,7 +49,7 @@ def test_slurm_says_when_the_job_ends(tmp_path: Path, monkeypatch: pytest.Monkey
 HANG = """
 import sys, threading, time
 from pathlib import Path
-from trainer.watchdog import Watchdog
+from trainer.process.watchdog import Watchdog
 
 def stuck():
     time.sleep(600)
@@ -86,10 +86,10 @@ def test_a_run_shows_each_step_once_as_the_attempt_that_was_built_on_ran_it(tmp_
     run = Run(tmp_path)
     attempt(run, 1, 0, [replace(STEP, step=s, loss=1.0) for s in (1, 2, 3, 4)], '{"step": 5')
     attempt(run, 2, 2, [])  # killed before its first step
-    assert [(s["step"], s["loss"]) for s in metrics.read(run)] == [(1, 1.0), (2, 1.0)]
+    assert [(s["step"], s["loss"]) for s in step_metrics.read(run)] == [(1, 1.0), (2, 1.0)]
     attempt(run, 2, 2, [replace(STEP, step=s, loss=2.0) for s in (3, 4)])
     attempt(run, 3, 3, [replace(STEP, step=3, loss=2.0, val_loss=0.5), replace(STEP, step=4, loss=3.0)])
-    metrics.rebuild(run)
+    step_metrics.rebuild(run)
     shown = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [(s["step"], s["loss"], s["val_loss"]) for s in shown] == [
         (1, 1.0, None), (2, 1.0, None), (3, 2.0, 0.5), (4, 3.0, None),
@@ -97,7 +97,9 @@ def test_a_run_shows_each_step_once_as_the_attempt_that_was_built_on_ran_it(tmp_
 
 
 def test_metrics_are_strict_json() -> None:
-    step = replace(STEP, loss=metrics.finite(float("nan")), grad_norm=metrics.finite(float("inf")), skipped=True)
+    step = replace(
+        STEP, loss=step_metrics.finite(float("nan")), grad_norm=step_metrics.finite(float("inf")), skipped=True
+    )
     assert json.loads(step.json(), parse_constant=pytest.fail)["loss"] is None
     assert "loss not finite" in step.line() and "(step skipped)" in step.line()
     with pytest.raises(ValueError, match="not JSON compliant"):

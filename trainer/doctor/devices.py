@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
-from trainer.gpus import covers, kind_of
-from trainer.planning.basis import cluster_of
+from trainer.planning.hardware import covers, kind_of
 from trainer.planning.memory import GIB
+from trainer.planning.workload import cluster_of
 
 QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,mig.mode.current", "--format=csv,noheader,nounits"]
 MIG = " MIG"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from data_prep import benchmark_hub, benchmarks
-from data_prep.files import MANIFEST, damaged, read_json, sha256_file
+from common.files import MANIFEST, damaged, read_json, sha256_file
+from data_prep.benchmarks import download
+from data_prep.benchmarks import sets as benchmarks
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
-from trainer.identity import MODEL_FILES, dataset_identity, model_identity
+from trainer.run.trained_from import MODEL_FILES, dataset_identity, model_identity
 
 INDEX = "model.safetensors.index.json"
 
@@ -134,7 +135,7 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
         problems = benchmarks.load(folder, sets, None)
         bad = damaged(folder) if thorough and not own and (folder / MANIFEST).exists() else []
     except ValueError as e:
-        known = set(sets) <= benchmark_hub.SOURCES.keys()
+        known = set(sets) <= download.SOURCES.keys()
         yield Finding(FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]")
         return
     if bad:

@@ -2,14 +2,14 @@
 
 What is live when: PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit a decoder layer, the tied
 embedding in the root unit, which stays gathered from forward to backward), transformers' Qwen3 (what autograd saves)
-and ``trainer.loss``. The peak is the largest of a few named moments of a micro-step.
+and ``trainer.engine.loss``. The peak is the largest of a few named moments of a micro-step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.flops import Shape
+from trainer.batching.flops import Shape
 
 GIB = 2**30
 FLOAT32 = 4

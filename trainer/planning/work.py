@@ -1,8 +1,8 @@
 """What a micro-step asks of a GPU: FLOPs of matmuls and attention, memory traffic of everything between them.
 
 Traffic is counted kernel by kernel, each reading its inputs and writing its output once, for transformers' eager Qwen3,
-its autograd graph, ``trainer.loss`` and torch's AdamW. Matmuls and attention compute for longer than they read and
-write, so their own traffic is left out. ``tests/cuda`` holds these figures to the operators of real steps.
+its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls and attention compute for longer than
+they move bytes, so their own traffic is left out. ``tests/cuda`` holds these figures to the operators of real steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.flops import Shape
+from trainer.batching.flops import Shape
 from trainer.planning.memory import FLOAT32, Setup
 
 COMPUTED_AGAIN = {"none": (0, 0), "selective": (1, 0), "full": (1, 1)}
@@ -65,7 +65,7 @@ def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray
 
 
 def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
-    """The head with its loss and gradients (``trainer.loss``), every token supervised.
+    """The head with its loss and gradients (``trainer.engine.loss``), every token supervised.
 
     A chunk's logits are cast, searched for the largest, reduced by it, exponentiated, summed, scaled and cast back.
     The head's gradient is zeroed, summed over the chunks in float32 (in fp32 the product itself does that), and cast.

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from data_prep.errors import StageFailed
-from data_prep.synth import batches
-from data_prep.synth.batches import ATTEMPTS, Batches
-from data_prep.synth.cost import Budget
+from common.errors import StageFailed
+from data_prep.synth import anthropic_batches
+from data_prep.synth.anthropic_batches import ATTEMPTS, Batches
+from data_prep.synth.budget import Budget
 from data_prep.synth.generation import Replies
 from data_prep.synth.prompts import Request
 from tests.data_prep.synth.server import Mishaps, serving
@@ -64,9 +64,9 @@ def paid(address: str) -> Counter[str]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(batches.KEY, KEY)
-    monkeypatch.setattr(batches, "BATCH_REQUESTS", 9)
-    monkeypatch.setattr(batches, "MAX_PAUSE", 0.05)
+    monkeypatch.setenv(anthropic_batches.KEY, KEY)
+    monkeypatch.setattr(anthropic_batches, "BATCH_REQUESTS", 9)
+    monkeypatch.setattr(anthropic_batches, "MAX_PAUSE", 0.05)
 
 
 def check(address: str, replies: Replies) -> None:
@@ -187,12 +187,12 @@ def test_a_wrong_key_a_rejected_request_and_no_connection_are_said(
         with pytest.raises(ValueError, match="rejects a request: 401") as error:
             backend().replies(REQUESTS, tmp_path, TOKEN)
         assert KEY not in str(error.value)
-        monkeypatch.setenv(batches.KEY, "another")
+        monkeypatch.setenv(anthropic_batches.KEY, "another")
         with pytest.raises(ValueError, match="answered no request of batch msgbatch_0000: overheated"):
             backend().replies(REQUESTS, tmp_path, TOKEN)
-    monkeypatch.setattr(batches, "RETRIES", 1)
+    monkeypatch.setattr(anthropic_batches, "RETRIES", 1)
     with pytest.raises(StageFailed, match="cannot be reached"):
         backend().replies(REQUESTS, tmp_path, TOKEN)
-    monkeypatch.delenv(batches.KEY)
+    monkeypatch.delenv(anthropic_batches.KEY)
     with pytest.raises(ValueError, match="ANTHROPIC_API_KEY is not set"):
         backend().replies(REQUESTS, tmp_path / "new", TOKEN)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from data_prep import filters
-from data_prep.rows import from_columns
-from data_prep.stated import stated
-from data_prep.synth import checks, steps
-from data_prep.units import Record
+from data_prep.answers.answer_is import stated
+from data_prep.rows import filters
+from data_prep.rows.parse import from_columns
+from data_prep.source.shards import Record
+from data_prep.synth import check_arithmetic, check_problem
 
 PROBLEM = "Natalia sold clips to 48 of her friends in April, and half as many in May. How many clips did she sell?"
 SOLUTION = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nTogether she sold 48+24 = <<48+24=72>>72 clips."
@@ -30,7 +30,7 @@ def gsm8k(benchmarks: Path) -> list[dict[str, Any]]:
 
 def verdict(row: dict[str, Any], **changes: str) -> str | None:
     values = {key: row[key] for key in ("problem", "solution", "answer")} | changes
-    return checks.fault(values["problem"], values["solution"].split("\n####")[0], values["answer"])
+    return check_problem.fault(values["problem"], values["solution"].split("\n####")[0], values["answer"])
 
 
 def test_real_rows_survive_and_every_drop_is_explained(gsm8k: list[dict[str, Any]]) -> None:
@@ -53,13 +53,13 @@ def test_exact_recomputation_agrees_with_python(gsm8k: list[dict[str, Any]]) -> 
     """All 23,716 annotations of GSM8K are right in exact arithmetic; here each against Python's own fractions."""
     checked = 0
     for row in gsm8k:
-        for match in steps.ANNOTATION.finditer(row["solution"]):
+        for match in check_arithmetic.ANNOTATION.finditer(row["solution"]):
             expression, _, result = match[1].partition("=")
             # Python's own evaluation is the independent opinion; it gets nothing but arithmetic, and no names.
             assert re.fullmatch(r"[-+*/(). ,\d]+", expression)
-            fractions = steps._NUMBER.sub(lambda m: f"Fraction('{m[0].replace(',', '')}')", expression)
+            fractions = check_arithmetic._NUMBER.sub(lambda m: f"Fraction('{m[0].replace(',', '')}')", expression)
             exact = eval(fractions, {"__builtins__": {}, "Fraction": Fraction})
-            assert steps._computed(expression) == exact == steps.number(result)
+            assert check_arithmetic._computed(expression) == exact == check_arithmetic.number(result)
             checked += 1
     assert checked == 23_716
 
@@ -80,11 +80,11 @@ def test_exact_recomputation_agrees_with_python(gsm8k: list[dict[str, Any]]) -> 
     ],
 )
 def test_planted_faults_of_arithmetic(reason: str, old: str, new: str) -> None:
-    assert checks.fault(PROBLEM, SOLUTION, "72") is None
+    assert check_problem.fault(PROBLEM, SOLUTION, "72") is None
     bad = SOLUTION.replace(old, new)
     assert bad != SOLUTION
     answer = "74" if "74" in new else "72"
-    assert checks.fault(PROBLEM, bad, answer) == f"math verification: {reason}"
+    assert check_problem.fault(PROBLEM, bad, answer) == f"math verification: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -121,24 +121,24 @@ def test_a_changed_number_in_a_real_row_is_found(gsm8k: list[dict[str, Any]]) ->
     good = [row for row in gsm8k if verdict(row) is None]
     for row in rng.sample(good, 1_000):
         solution = row["solution"].split("\n####")[0]
-        notes = list(steps.ANNOTATION.finditer(solution))
+        notes = list(check_arithmetic.ANNOTATION.finditer(solution))
         note = rng.choice(notes)
         expression, _, result = note[1].partition("=")
-        off = steps.number(result) + rng.choice([1, 2, 10])
+        off = check_arithmetic.number(result) + rng.choice([1, 2, 10])
         assert off is not None
         changed = f"{solution[: note.start()]}<<{expression}={float(off):.6f}>>{solution[note.end() :]}"
         assert verdict(row, solution=changed) == "math verification: wrong arithmetic"
         wrong += 1
         # The last step takes another number than the step before it came to.
         last, before = notes[-1], notes[-2] if len(notes) > 1 else None
-        operands = steps._values(last[1].partition("=")[0])
-        value = steps.number(before[1].partition("=")[2]) if before else None
+        operands = check_arithmetic._values(last[1].partition("=")[0])
+        value = check_arithmetic.number(before[1].partition("=")[2]) if before else None
         if value is None or operands.count(value) != 1 or value.denominator != 1 or value < 13:
             continue
         expression = last[1].partition("=")[0].replace(str(value), str(value + 17))
-        if steps._values(expression) == operands:
+        if check_arithmetic._values(expression) == operands:
             continue
-        total = steps._computed(expression)
+        total = check_arithmetic._computed(expression)
         if total.denominator != 1 or total <= 0:
             continue
         head = solution[: max(solution.rfind("\n", 0, last.start()), 0)]

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from data_prep import benchmarks as suites
-from data_prep import decontaminate, tokens
+from common.records import Problem
+from data_prep.benchmarks import sets as suites
 from data_prep.build import Settings, Workers, build
-from data_prep.mapping import RowSettings
-from data_prep.overlap import Index
-from data_prep.schema import Problem
-from data_prep.sources import Source
-from data_prep.synth import batches, prompts, similar
-from data_prep.synth.batches import Batches
-from data_prep.synth.cost import Budget
+from data_prep.duplicates import decontaminate, tfidf
+from data_prep.duplicates.benchmark_index import Index
+from data_prep.rows.map_shard import RowSettings
+from data_prep.source.source import Source
+from data_prep.synth import anthropic_batches, prompts
+from data_prep.synth.anthropic_batches import Batches
+from data_prep.synth.budget import Budget
 from data_prep.synth.generation import COLUMNS, Generation
-from data_prep.synth.local import Local
+from data_prep.synth.local_model import Local
+from data_prep.tokenizer import token_files
 from tests.data_prep.synth.server import Mishaps, serving
 
 KEY = "sk-not-a-key"
@@ -84,7 +85,7 @@ def test_published_order_and_every_verdict(
     texts[11] = "Sorry, here is none."
     with serving(Mishaps(expired=0.2), lambda name, _: texts[int(name)], KEY) as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-        monkeypatch.setenv(batches.KEY, KEY)
+        monkeypatch.setenv(anthropic_batches.KEY, KEY)
         backend = Batches("claude-haiku-4-5", 500, Budget(1.0, 5.0, 5.0), poll=0.01, settle=0.2)
         settings = Settings(
             source=Source("synthetic", generation=replace(generation, problems=59), backend=backend), rows=ROWS,
@@ -110,7 +111,7 @@ def test_published_order_and_every_verdict(
     for row in pq.read_table(tmp_path / "data" / "rows.parquet").to_pylist():
         assert re.fullmatch(r"<think>\n[^<>]+\n</think>\n\nThe answer is (\d+)\.", row["solution"])
         assert row["source"] == "synthetic/claude-haiku-4-5"
-    first = tokens.get(tokens.read(tmp_path / "data" / "tokens" / "train.arrow"), 0)
+    first = token_files.get(token_files.read(tmp_path / "data" / "tokens" / "train.arrow"), 0)
     assert (first.input_ids[first.prompt_len], first.input_ids[-1]) == (151667, 151645)
 
     # The server is gone: a second build asks nobody, and says what differs.
@@ -165,7 +166,7 @@ def test_near_duplicates_are_those_of_all_cosines(real: list[dict[str, Any]]) ->
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import cosine_similarity
 
-    from data_prep.wording import words
+    from data_prep.duplicates.normalise_text import words
 
     rng, texts = random.Random(0), [row["problem"] for row in real[:1_200]]
     for text in texts[:300]:
@@ -181,13 +182,13 @@ def test_near_duplicates_are_those_of_all_cosines(real: list[dict[str, Any]]) ->
         expected.append(alike[0] if alike else i)
         if not alike:
             kept.append(i)
-    assert similar.nearest(texts) == expected
+    assert tfidf.nearest(texts) == expected
     closest = [max(cosines[i, j] for j in range(i)) for i in range(1_200, 1_500)]
     just_below = [i for i, c in enumerate(closest, 1_200) if 0.835 <= c < 0.85]
     just_above = [i for i, c in enumerate(closest, 1_200) if 0.85 <= c < 0.865]
     assert len(just_below) >= 5 and all(expected[i] == i for i in just_below)
     assert len(just_above) >= 5 and all(expected[i] != i for i in just_above)
-    assert similar.nearest(["", "!", "?"]) == [0, 1, 2] and similar.nearest(["a b c", "c b a"]) == [0, 0]
+    assert tfidf.nearest(["", "!", "?"]) == [0, 1, 2] and tfidf.nearest(["a b c", "c b a"]) == [0, 0]
 
 
 def test_a_local_model_answers_through_the_evaluators_files(benchmarks: Path, tmp_path: Path) -> None:

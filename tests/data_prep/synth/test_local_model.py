@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from common.records import Problem
 from data_prep.build import Settings, Workers, build
-from data_prep.schema import Problem
-from data_prep.sources import Source
-from data_prep.synth.local import Local
+from data_prep.source.source import Source
+from data_prep.synth.local_model import Local
 from tests.data_prep.synth.test_dataset import GENERATION, ROWS
 
 
@@ -21,7 +21,7 @@ from tests.data_prep.synth.test_dataset import GENERATION, ROWS
 def test_a_model_that_has_learnt_nothing_fails_the_structure(benchmarks: Path, qwen3: Any, tmp_path: Path) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from eval.generation import generate
+    from eval.generation.generate import generate
 
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Qwen3Config(

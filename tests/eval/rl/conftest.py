@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.files import MANIFEST, sha256_file, write_json
+from common.files import MANIFEST, sha256_file, write_json
 from tests.conftest import warmstart
 from tests.eval.rl.samples import STEP
-from trainer import config as configs
-from trainer.models import materialise
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.base_model import materialise
+from trainer.run.folder import Run
 
 
 @pytest.fixture(scope="session")

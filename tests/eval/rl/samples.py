@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep import benchmarks
-from data_prep.schema import Rollout
-from eval import evaluate, ledger
-from trainer import config as configs
-from trainer.rundir import Run
+from common.records import Rollout
+from data_prep.benchmarks import sets
+from eval import evaluate, rollout_files
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 STEP = 7
 
@@ -20,10 +20,10 @@ def sample(run: Run, command: str, right: Callable[[int], int], length: Callable
     config = configs.amend(configs.read(run.config), overrides)
     planned = evaluate.plan(config, run, f"step_{step}")
     planned.folder.mkdir(parents=True)
-    with (planned.folder / ledger.ROLLOUTS).open("w") as f:
-        for i, p in enumerate(benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), None)):
+    with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
+        for i, p in enumerate(sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None)):
             for k in range(config.eval.rollouts):
                 answer, tokens = (p.answer, length(i)) if k < right(i) else ("0", 60)
                 text = f"<think>\n?\n</think>\n\nThe answer is \\boxed{{{answer}}}."
-                ledger.append(f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1))
+                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1))
     return evaluate.evaluate(config, run, f"step_{step}")

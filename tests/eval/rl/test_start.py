@@ -7,16 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from data_prep import benchmarks
-from data_prep.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
-from data_prep.schema import Problem
+from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
+from common.records import Problem
+from data_prep.benchmarks import sets
 from eval import evaluate
 from eval.rl import pool
 from eval.rl.prepare import prepare
 from tests.conftest import lines
 from tests.eval.rl.samples import STEP, sample
-from trainer import config as configs
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 POOL = 30
 
@@ -46,7 +46,7 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(run: R
     new = "Find the sum of all primes below 10."
     seen = "How many positive integer divisors does the number 360 have in all?"
     (run.root / "evals/other@base-0").mkdir(parents=True)
-    benchmarks.write_problems(run.root / "evals/other@base-0/problems.jsonl", [Problem("x", seen, "24", "other")])
+    sets.write_problems(run.root / "evals/other@base-0/problems.jsonl", [Problem("x", seen, "24", "other")])
     texts = [new, rows[0]["problem"], held_out.upper() + "??", " " + rows[1]["problem"], f"{new} ", f"So: {seen}"]
     answers = ["17", rows[0]["answer"], "1", rows[1]["answer"], "17", "24"]
     own = [{"id": str(i), "problem": t, "answer": a} for i, (t, a) in enumerate(zip(texts, answers, strict=True))]

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from data_prep import chat, vocabulary
-from data_prep.files import write_jsonl
-from eval import comparison
+from common.files import write_jsonl
+from data_prep.tokenizer import chat, tokenizers
+from eval.results import base_vs_sft
 from eval.rl.prepare import prepare
 from eval.rl.reward import compute_score
 from tests.conftest import Line, environment, lines, warmstart
 from tests.eval.rl.samples import STEP, sample
-from trainer import config as configs
-from trainer.rundir import Run
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 ODD = [
     " Spaces around.\n",
@@ -58,7 +58,7 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
     assert rollout.max_model_len == data.max_prompt_length + 20 <= model.hf_config.max_position_embeddings
     assert data.train_batch_size == theirs.actor_rollout_ref.actor.ppo_mini_batch_size == 24
 
-    words = vocabulary.load(Path(config.verl.model.tokenizer_path))
+    words = tokenizers.load(Path(config.verl.model.tokenizer_path))
     build = create_continuous_token_builder(model.tokenizer, hf_model_type=model.hf_config.model_type)
     held_out = {line["id"]: line for line in lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")}
     for files, expected in ((data.train_files, golds), (data.val_files, held_out)):
@@ -104,7 +104,7 @@ def test_a_trained_model_chooses_its_own_problems(line: Line, tmp_path: Path, mo
     # The dataset needed all of its rows.
     assert found and all(0 < extra["right"] < extra["rollouts"] == 4 and extra["in_sft"] for extra in found)
     # The pool is no benchmark: the report stays with the held-out rows.
-    assert comparison.newest(run).known.settings["benchmarks"].keys() == {"heldout"}
+    assert base_vs_sft.newest(run).known.settings["benchmarks"].keys() == {"heldout"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import sys
 
-if "trainer.loop" in sys.orig_argv:
+if "trainer.loop.loop" in sys.orig_argv:
     from tests.faults import injuries
 
     injuries.install()

@@ -11,7 +11,7 @@ from tests.gpu.cases import chosen
 from tests.gpu.runner import Runner
 from tests.gpu.setting import ADAPTER_RECIPE, Load, rehearsal
 from tests.gpu.training import FIRST, LAST
-from trainer.flops import Shape
+from trainer.batching.flops import Shape
 
 CONSTANT = ("train.min_lr_ratio=1.0", "train.warmup_steps=null", "train.warmup_ratio=0.0", "train.lr=1e-2")
 TOLERANCE = 2e-4

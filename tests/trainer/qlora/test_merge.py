@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep import vocabulary
+from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT, environment
 from tests.trainer.ranks import rows
 from tests.trainer.saves import ADAPTERS
-from trainer import config as configs
-from trainer import models
-from trainer.checkpoint import OPTIMIZER
-from trainer.flops import Shape
-from trainer.qlora.merge import Merged
-from trainer.qlora.nf4 import TARGETS
-from trainer.rundir import Run
-from trainer.weights import Trained, write
+from trainer.batching.flops import Shape
+from trainer.checkpoint.format import OPTIMIZER
+from trainer.engine.nf4 import TARGETS
+from trainer.export.merge_qlora import Merged
+from trainer.export.weights import Trained, write
+from trainer.recipe import load as configs
+from trainer.run import base_model
+from trainer.run.folder import Run
 
 BF16 = 5e-2
 """Tolerance of a step's loss in bf16, whose numbers have eight bits."""
@@ -37,8 +37,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         precision = f"train.precision={'bf16' if name == 'adapters_bf16' else 'fp32'}"
         config = configs.load("qlora_tiny", [f"run.root={root}/runs", f"data.dir={root}/data", precision])
         configs.write(config, root / f"{name}.yaml")
-    vocabulary.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
-    models.materialise(config)
+    tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
+    base_model.materialise(config)
     common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
         [sys.executable, "-m", "tests.trainer.saves", str(root)], env=os.environ | common, cwd=ROOT, check=True
@@ -120,8 +120,9 @@ import os, sys, torch
 from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
-from trainer import config as configs, weights
-from trainer.qlora.merge import Merged
+from trainer.export import weights
+from trainer.recipe import load as configs
+from trainer.export.merge_qlora import Merged
 
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) * 1024

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from trainer import config as configs
-from trainer import launcher, sampler
-from trainer.doctor.outlook import look
-from trainer.doctor.storage import needed_bytes
-from trainer.flops import training_flops
-from trainer.planning.basis import KNOWN
-from trainer.planning.plan import Planner
-from trainer.rundir import Run
+from trainer.batching import sampler
+from trainer.batching.flops import training_flops
+from trainer.doctor.disk import needed_bytes
+from trainer.doctor.forecast import look
+from trainer.loop import launcher
+from trainer.planning.planner import Planner
+from trainer.planning.workload import KNOWN
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 QWEN3_4B = replace(KNOWN["Qwen/Qwen3-4B-Base"], lora_rank=32)
 

@@ -1,0 +1,42 @@
+"""The answer style ``answer_is``: a number stated in words, as in "The answer is 72.", rather than in a box."""
+
+from __future__ import annotations
+
+import re
+
+from data_prep.answers.boxed import normalise, visible
+
+_NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
+_STATED = re.compile(rf"answer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}{_NUMBER}", re.IGNORECASE)
+_ANY = re.compile(rf"(?<![0-9.]){_NUMBER}")
+
+
+def state(answer: str) -> str:
+    """The sentence that ends a solution."""
+    return f"The answer is {normalise(answer)}."
+
+
+def stated(text: str) -> str | None:
+    """The number behind the first "answer is" (or "answer:") of the visible part, else its last number; else None.
+
+    The rule of Qwen3-4B-GSM8K-Synth-35K's model card. Linear in the length of the text.
+    """
+    return _found(text)[1]
+
+
+def stated_state(text: str, finish_reason: str) -> tuple[str, str | None]:
+    """How a rollout ended, and its headline answer when it gave one; the counterpart of ``answers.grade_state``.
+
+    ``stated``: behind "answer is"; ``truncated``: the budget ended it before that; ``last_number``: it stopped without
+    such words; ``no_number``: it stopped without any number.
+    """
+    kind, number = _found(text)
+    return ("truncated", None) if finish_reason == "length" and kind != "stated" else (kind, number)
+
+
+def _found(text: str) -> tuple[str, str | None]:
+    shown = visible(text) or ""
+    if found := _STATED.search(shown):
+        return "stated", found[1]
+    numbers = _ANY.findall(shown)
+    return ("last_number", numbers[-1]) if numbers else ("no_number", None)

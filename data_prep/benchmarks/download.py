@@ -1,0 +1,83 @@
+"""Benchmarks from the hub: one set's split, at one commit, as a ``<set>.jsonl`` that ``benchmarks`` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from common.errors import first_line
+from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
+from data_prep.benchmarks import sets
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set is on the hub, and which of its columns are which."""
+
+    name: str
+    split: str
+    problem: str = "problem"
+    id: str = "id"
+    config: str | None = None
+
+
+SOURCES = {
+    "aime2024": Source("HuggingFaceH4/aime_2024", "train"),
+    "aime2025": Source("math-ai/aime25", "test"),
+    "aime2026": Source("MathArena/aime_2026", "train", id="problem_idx"),
+    "amc2023": Source("math-ai/amc23", "test", problem="question"),
+    "math500": Source("HuggingFaceH4/MATH-500", "test", id="unique_id"),
+    "gsm8k_test": Source("openai/gsm8k", "test", problem="question", id="", config="main"),
+}
+"""Compilations differ in wording, so the manifest keeps the commit and results name the file's hash."""
+
+
+def fetch(folder: Path, name: str) -> str:
+    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest; returns the commit, which is the
+    one that the manifest has for the set already, else the newest.
+
+    Raises ValueError when the set is not known here, the hub does not give it, or it is not the benchmark.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+
+    if name not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise ValueError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
+    source = SOURCES[name]
+    before = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"files": {}, "sources": {}}
+    pinned = before["sources"].get(name, {}).get("revision")
+    try:
+        commit = HfApi().dataset_info(source.name, revision=pinned).sha
+        assert commit is not None
+        rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
+    except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
+        raise ValueError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e
+    path = folder / f"{name}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as partial:
+        try:
+            write_jsonl(Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)])
+        except KeyError as e:
+            raise ValueError(f"benchmark {name}: {source.name} has no column {e} at commit {commit}") from e
+        sets.load(Path(partial), [name], None)
+        (Path(partial) / path.name).replace(path)
+    before["files"][path.name] = sha256_file(path)
+    before["sources"][name] = {"hub": source.name, "config": source.config, "split": source.split, "revision": commit}
+    write_json(folder / MANIFEST, before)
+    return commit
+
+
+def _problem(name: str, number: int, row: dict[str, Any], source: Source) -> dict[str, str]:
+    answer = str(row["answer"])
+    return {
+        "id": str(row[source.id]) if source.id else f"{name}-{number}",
+        "problem": row[source.problem],
+        # GSM8K's answer is a solution that ends with a line "#### 72".
+        "answer": answer.rpartition("####")[2].strip().replace(",", "") if "####" in answer else answer,
+        "source": f"hub:{source.name}",
+    }

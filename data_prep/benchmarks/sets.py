@@ -1,0 +1,170 @@
+"""Benchmark problems, read from a folder of ``<set>.jsonl`` files.
+
+Evaluation takes its problems from here, and decontamination the texts to keep out of training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import read_jsonl, sha256_file, write_jsonl
+from common.records import Problem
+
+EXPECTED = {"aime2025": 30, "aime2026": 30, "amc2023": 40, "aime2024": 30, "math500": 500, "gsm8k_test": 1319}
+"""Problems of the sets whose size is known: a file with another count is not that benchmark."""
+ANSWERS = {
+    **dict.fromkeys(("aime2024", "aime2025", "aime2026"), re.compile(r"\d{1,3}")),
+    **dict.fromkeys(("amc2023", "gsm8k_test"), re.compile(r"-?\d+(\.\d+)?")),
+}
+"""What an answer of these sets looks like."""
+ANYTHING = re.compile(r"(?s).*\S.*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+TOTAL = "total"
+"""What results call all sets together; no set has that name."""
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""A set's: it stands in paths and tables."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Benchmark sets that are run together, and the protocol of their published figures."""
+
+    sets: tuple[str, ...]
+    rollouts: int = 16
+    temperature: float = 0.6
+
+
+SUITES = {
+    "t0": Suite(("aime2025", "aime2026", "amc2023")),
+    "gsm8k": Suite(("gsm8k_test",), rollouts=1, temperature=0.0),
+}
+"""Names that stand for several sets or for a protocol; every set is a suite of its own besides."""
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """The sets of suites and sets, in order and each once."""
+    return list(dict.fromkeys(name for suite in names for name in _suite(suite).sets))
+
+
+def protocol(names: Sequence[str], rollouts: int | None, temperature: float | None) -> tuple[int, float]:
+    """Rollouts a problem and temperature (0 is greedy) of suites and sets; what is given wins over the suites' own.
+
+    Raises ValueError when two suites differ in what is not given.
+    """
+    suites = [_suite(name) for name in names]
+    chosen: list[float] = []
+    for key, given in (("rollouts", rollouts), ("temperature", temperature)):
+        values = {getattr(suite, key) for suite in suites} if given is None else {given}
+        if len(values) > 1:
+            raise ValueError(
+                f"eval.sets=[{', '.join(names)}] differ in their {key} ({', '.join(map(str, sorted(values)))}): "
+                f"evaluate them one by one, or set eval.{key}"
+            )
+        chosen += values
+    return int(chosen[0]), float(chosen[1])
+
+
+def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
+    """The problems of each set in file order; the first ``limit`` of each set, or all for None. A name of ``sets``
+    may be a suite's.
+
+    Raises ValueError naming the place and the remedy for a missing file, as ``load_file`` does, and for a count or
+    an answer that is not the benchmark's.
+    """
+    if not sets or len(set(sets)) < len(sets):
+        raise ValueError(f"eval.sets={sets} must name at least one set, and each once")
+    if limit is not None and limit < 1:
+        raise ValueError(f"eval.limit must be positive or null, not {limit}")
+    return [problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]]
+
+
+def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
+    """The problems of one file in its order, as those of the set ``name``.
+
+    Raises ValueError naming the place and the remedy for an empty file, a missing, blank or non-text key, a lone
+    surrogate, an id used twice, or an answer that does not match ``answers``.
+    """
+    problems: dict[str, Problem] = {}
+    for number, value in text_fields(path, keys := ("id", "problem", "answer")):
+        if broken := [key for key in keys if _SURROGATE.search(value[key])]:
+            raise ValueError(
+                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: mend or remove that line"
+            )
+        if blank := [key for key in ("id", "problem") if not value[key].strip()]:
+            raise ValueError(f"{path}, line {number}: {blank[0]} is blank")
+        if value["id"] in problems:
+            raise ValueError(f"{path}, line {number}: id {value['id']!r} is used twice")
+        problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
+        if not answers.fullmatch(value["answer"]):
+            raise ValueError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
+    if not problems:
+        raise ValueError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
+    return list(problems.values())
+
+
+def write_problems(path: Path, problems: list[Problem]) -> None:
+    """Writes problems with their sets, for ``read_problems``."""
+    write_jsonl(path, map(vars, problems))
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems that ``write_problems`` wrote."""
+    return [Problem(**values) for values in read_jsonl(path)]
+
+
+def hashes(folder: Path, sets: list[str]) -> dict[str, str]:
+    """SHA-256 of each set's file, in hex. Raises ValueError when one is missing."""
+    return {name: sha256_file(_file(folder, name)) for name in expand(sets)}
+
+
+def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) of a JSONL file whose ``keys`` must all be text.
+
+    Raises ValueError naming file, line and key of the first that is not.
+    """
+    with path.open("rb") as f:
+        numbers = [number for number, line in enumerate(f, 1) if line.strip()]
+    for number, value in zip(numbers, read_jsonl(path), strict=True):
+        for key in keys:
+            if key not in value:
+                raise ValueError(f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}")
+            if not isinstance(value[key], str):
+                raise ValueError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
+        yield number, value
+
+
+def _load_set(path: Path, name: str) -> list[Problem]:
+    problems = load_file(path, name, ANSWERS.get(name, ANYTHING))
+    if len(problems) != EXPECTED.get(name, len(problems)):
+        raise ValueError(
+            f"{path} has {len(problems)} problems, but {name} has {EXPECTED[name]}: "
+            "complete the file (eval.limit takes the first ones), or give your own set another name"
+        )
+    return problems
+
+
+def _suite(name: str) -> Suite:
+    return SUITES.get(name, Suite((name,)))
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name) or name == TOTAL:
+        raise ValueError(
+            f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' and is not {TOTAL!r}: "
+            "rename its file"
+        )
+    path = folder / f"{name}.jsonl"
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR")
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "no .jsonl file"
+        raise ValueError(
+            f"{path} does not exist ({folder} has {there}): choose among those with eval.sets=[..], name another "
+            "folder with eval.benchmarks=DIR"
+            + (", or fetch it (warmstart prefetch RECIPE)" if name in EXPECTED else "")
+        )
+    return path

@@ -1,0 +1,99 @@
+"""A dataset's report.md: funnel, sources, lengths, and samples of what stayed and of what was dropped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.files import write_text
+from common.plots import histogram
+from data_prep.output.select import Chosen
+from data_prep.output.write import gather
+from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
+from data_prep.tokenizer import chat
+
+SHOWN = 1_500
+"""Characters of a sampled row."""
+
+
+def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -> None:
+    """Writes report.md and its pictures into ``target``, a dataset whose rows are written; ``parts`` has all rows."""
+    entries = [e for rows in chosen.splits.values() for e in rows]
+    histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
+    histogram(target / "tokens.png", {"rows": [e.length for e in entries]}, "tokens")
+    sections = [f"# Dataset {name}", "## Funnel", _table(("step", "rows"), chosen.funnel.items())]
+    sections += ["## Sources", _sources(total.entries, entries)]
+    sections += ["## Lengths", _lengths(entries), "![characters](chars.png)", "![tokens](tokens.png)"]
+    if chosen.contaminated:
+        sections += ["## In a benchmark", _contaminated(chosen)]
+    sections += ["## Ten rows", *_rows(target, chosen)]
+    for reason, texts in _drops(parts, total, chosen).items():
+        sections.append(f"## Dropped: {reason} ({chosen.funnel[f'dropped: {reason}']:,})")
+        sections.append("\n".join(f"- {text}" for text in texts))
+    write_text(target / "report.md", "\n\n".join(sections) + "\n")
+
+
+def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
+    """Reason -> the samples of what was dropped for it, in the funnel's order."""
+    samples = {"malformed": [_quote(text) for text in sorted(total.bad)[:SAMPLES]]}
+    samples |= {reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()}
+    stayed = {row: f", a duplicate of row {best}" for best, rows in chosen.duplicates.items() for row in rows}
+    for reason, entries in chosen.dropped.items():
+        problems = (text for table in gather(parts, entries) for text in table.column("problem").to_pylist())
+        samples[reason] = [
+            f"row {e.id}{stayed.get(e.id, '')}: {_quote(text)}" for e, text in zip(entries, problems, strict=True)
+        ]
+    order = [step.removeprefix("dropped: ") for step in chosen.funnel]
+    return {reason: samples[reason] for reason in order if samples.get(reason)}
+
+
+def _table(titles: Sequence[str], rows: Any) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "|---|" + "---:|" * (len(titles) - 1)]
+    for first, *rest in rows:
+        if any(rest):
+            lines.append(f"| {first} | " + " | ".join(f"{value:,}" for value in rest) + " |")
+    return "\n".join(lines)
+
+
+def _sources(before: Sequence[Entry], after: Sequence[Entry]) -> str:
+    passed, kept = (Counter(e.source for e in entries) for entries in (before, after))
+    rows = [(source, count, kept[source]) for source, count in sorted(passed.items())]
+    return _table(("source", "passed the row filters", "in the dataset"), rows)
+
+
+def _lengths(entries: Sequence[Entry]) -> str:
+    rows = []
+    for unit, lengths in (("characters", [e.chars for e in entries]), ("tokens", [e.length for e in entries])):
+        ordered = sorted(lengths)
+        percentiles = (ordered[min(len(ordered) - 1, len(ordered) * q // 100)] for q in (10, 50, 90, 99))
+        rows.append((unit, *percentiles, ordered[-1]))
+    return _table(("", "10 %", "median", "90 %", "99 %", "longest"), rows)
+
+
+def _contaminated(chosen: Chosen) -> str:
+    lines = ["| row | benchmark item | how | share | overlap |", "|---|---|---|---:|---|"]
+    for row, found in chosen.contaminated.items():
+        overlap = _quote(found["overlap"])
+        lines.append(
+            f"| {row} | {found['set']}/{found['id']} | {found['kind']} | {found['coverage']:.0%} | {overlap} |"
+        )
+    return "\n".join(lines)
+
+
+def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    first = next(pq.ParquetFile(target / "rows.parquet").iter_batches(batch_size=SAMPLES)).to_pylist()
+    lengths = {e.id: e.length for e in chosen.splits["train"][:SAMPLES]}
+    for row in first:
+        text = chat.render(row["problem"], row["solution"])
+        cut = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}\n[...]\n{text[-SHOWN // 2 :]}"
+        fence = "`" * 5
+        yield f"Row {row['id']}, {lengths.get(row['id'], 0):,} tokens:\n\n{fence}\n{cut}\n{fence}"
+
+
+def _quote(text: str) -> str:
+    """Text on one line of a table or list, nothing in it markup."""
+    return "`" + " ".join(text.replace("`", "'").replace("|", "¦").split())[:300] + "`"

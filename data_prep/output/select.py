@@ -1,0 +1,118 @@
+"""Decisions that need every row in view: duplicates, benchmarks, the subset; each counted in the funnel."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from common.records import Problem
+from common.seeded_order import seeded_key
+from data_prep.duplicates import decontaminate, minhash
+from data_prep.duplicates.benchmark_index import Index
+from data_prep.output import stratify
+from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
+from data_prep.synth.prompts import SEEDS
+
+Nearest = Callable[[Sequence[Entry]], list[int]]
+"""For each row, in the order of rank, the index of the one that stands for its problem: itself or an earlier one."""
+
+BEYOND = "beyond the rows asked for"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The dataset's rows, and why the others are not in it."""
+
+    splits: dict[str, list[Entry]]
+    """train and test, in the order they are written."""
+    spare: list[Entry]
+    """Rows that could have been in the dataset, and were not asked for; in the seeded order."""
+    funnel: dict[str, int]
+    """Step -> rows; ``source records`` is the sum of all others."""
+    duplicates: dict[str, list[str]]
+    """Row that stayed -> rows dropped as its duplicates."""
+    contaminated: dict[str, dict[str, Any]]
+    """Dropped row -> the benchmark item it matches, and the overlap."""
+    dropped: dict[str, list[Entry]]
+    """Reason -> some of the rows dropped for it here."""
+
+
+def select(
+    total: Mapped,
+    reasons: Sequence[str],
+    problems: Sequence[Problem],
+    train_rows: int | None,
+    test_rows: int,
+    seed: int,
+    nearest: Nearest | None = None,
+) -> Chosen:
+    """Chooses the rows; ``reasons`` orders the funnel's drops of single rows.
+
+    Near-duplicate problems are MinHash's clusters, or what ``nearest`` finds among problems of different text.
+    Raises ValueError showing the funnel when fewer are left than asked for.
+    """
+    assert total.drops.keys() <= set(reasons), total.drops
+    funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
+    funnel |= {f"dropped: {reason}": total.drops[reason] for reason in reasons}
+    entries, again = _once(total.entries)
+    clusters = minhash.clusters([e.fingerprint for e in entries], near=nearest is None)
+    unique, copies = _parted(entries, lambda e: clusters[e.id] == e.id)
+    dropped = {"same row twice": again, "duplicate problem": copies}
+    if nearest is not None:
+        stands = {e.id: unique[i].id for e, i in zip(unique, nearest(unique), strict=True)}
+        clusters = {row: stands[best] for row, best in clusters.items()}
+        unique, dropped["near-duplicate problem"] = _parted(unique, lambda e: stands[e.id] == e.id)
+    duplicates: dict[str, list[str]] = defaultdict(list)
+    for e in entries:
+        if clusters[e.id] != e.id:
+            duplicates[clusters[e.id]].append(e.id)
+
+    candidates = {e.id: e.candidates for e in entries if e.candidates}
+    findings = decontaminate.judge(candidates, clusters, Index.build(problems))
+    # A problem is out when any wording of it was found in a benchmark.
+    tainted = {clusters[row]: finding for row, finding in sorted(findings.items(), reverse=True)}
+    clean, leaked = _parted(unique, lambda e: e.id not in tainted)
+    if any(problem.set == SEEDS for problem in problems):
+        leaked, dropped["like a seed"] = _parted(leaked, lambda e: tainted[e.id].set != SEEDS)
+    dropped["in a benchmark"] = leaked
+    funnel |= {f"dropped: {reason}": len(rows) for reason, rows in dropped.items()}
+
+    count = len(clean) if train_rows is None else train_rows + test_rows
+    if len(clean) < max(count, test_rows + 1):
+        steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
+        wanted = test_rows + (train_rows or 1)
+        raise ValueError(f"{len(clean):,} rows are left, data.train_rows + data.test_rows are {wanted:,}:\n{steps}")
+    by_id = {e.id: e for e in clean}
+    order = stratify.choose([stratify.Candidate(e.id, e.source, e.length) for e in clean], count, seed)
+    taken = set(order)
+    spare = sorted((e for e in clean if e.id not in taken), key=lambda e: seeded_key(seed, e.id))
+    dropped[BEYOND] = spare
+    funnel[f"dropped: {BEYOND}"] = len(clean) - count
+    splits = {
+        "train": [by_id[i] for i in order[test_rows:]],
+        "test": [by_id[i] for i in order[:test_rows]],
+    }
+    funnel |= {f"kept: {split}": len(rows) for split, rows in splits.items()}
+    assert total.records == sum(rows for step, rows in funnel.items() if step != "source records"), funnel
+    taint = {row: asdict(finding) for row, finding in tainted.items()}
+    for reason, rows in dropped.items():
+        dropped[reason] = heapq.nsmallest(SAMPLES, rows, key=lambda e: seeded_key(seed, e.id))
+    return Chosen(splits, spare, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())), dropped)
+
+
+def _once(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """One entry of each row id, the same one whatever the order; and the others."""
+    kept: dict[str, Entry] = {}
+    ordered = sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole))
+    return _parted(ordered, lambda e: kept.setdefault(e.id, e) is e)
+
+
+def _parted(entries: Iterable[Entry], keep: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+    kept: list[Entry] = []
+    out: list[Entry] = []
+    for e in entries:
+        (kept if keep(e) else out).append(e)
+    return kept, out

@@ -1,0 +1,41 @@
+"""Exactly N rows that look like all of them: stratified over source and length, chosen by hash."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.seeded_order import seeded_key
+
+LENGTH_EDGES = (1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000)
+"""Borders, in tokens, between the length bins."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the choice looks at."""
+
+    id: str
+    source: str
+    length: int
+
+
+def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
+    """``count`` row ids in a seeded order, each stratum (source x length bin) holding its share of them.
+
+    Shares are rounded by largest remainder; in a stratum the smallest hashes of (seed, id) are taken. A
+    function of the set of rows: their order does not matter. Raises ValueError when there are too few.
+    """
+    if len(rows) < count:
+        raise ValueError(f"{len(rows):,} rows are left and {count:,} are asked for")
+    strata: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in rows:
+        strata[row.source, sum(row.length > edge for edge in LENGTH_EDGES)].append(row.id)
+    exact = {key: len(ids) * count / len(rows) for key, ids in strata.items()}
+    quota = {key: int(share) for key, share in exact.items()}
+    by_remainder = sorted(strata, key=lambda key: (quota[key] - exact[key], key))
+    for key in by_remainder[: count - sum(quota.values())]:
+        quota[key] += 1
+    chosen = [i for key, ids in strata.items() for i in sorted(ids, key=lambda i: seeded_key(seed, i))[: quota[key]]]
+    return sorted(chosen, key=lambda i: seeded_key(seed, i))

@@ -1,0 +1,60 @@
+"""The dataset's rows: rows.parquet, tokens, held-out problems; and the problems that it did not need, for RL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common.files import write_jsonl
+from common.progress import progress
+from common.records import ROW
+from data_prep.output.select import Chosen
+from data_prep.rows.map_shard import Entry
+from data_prep.tokenizer import token_files
+
+HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
+"""{id, problem, answer} of the rows that training leaves out, and of good rows that were not asked for."""
+
+
+def write(target: Path, parts: Path, chosen: Chosen) -> None:
+    """Gathers the chosen rows from the workers' files into the dataset's, a batch at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, encoding = token_files.schema_of((*ROW, "split")), token_files.schema_of(token_files.COLUMNS)
+    with (
+        progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
+        pq.ParquetWriter(target / "rows.parquet", schema) as rows,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for split, entries in chosen.splits.items():
+            with token_files.writer(target / "tokens" / f"{split}.arrow", encoding) as encoded:
+                for table in gather(parts, entries):
+                    texts = table.select(ROW).append_column("split", pa.array([split] * table.num_rows))
+                    jobs = (
+                        threads.submit(rows.write_table, texts),
+                        threads.submit(encoded.write_table, table.select(token_files.COLUMNS).combine_chunks()),
+                    )
+                    for job in jobs:
+                        job.result()
+                    advance(table.num_rows)
+    for name, entries in ((HELD_OUT, chosen.splits["test"]), (SPARE, chosen.spare)):
+        problems = (table.select(("id", "problem", "answer")) for table in gather(parts, entries))
+        write_jsonl(target / name, (row for table in problems for row in table.to_pylist()))
+
+
+def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
+    """Tables of ``tokens.BATCH`` rows in the order of ``entries``, from memory-mapped part files."""
+    import pyarrow as pa
+
+    for start in range(0, len(entries), token_files.BATCH):
+        # Opened anew for each batch, so that what has been read does not stay mapped.
+        opened: dict[int, Any] = {}
+        slices = []
+        for e in entries[start : start + token_files.BATCH]:
+            if e.part not in opened:
+                opened[e.part] = token_files.read(parts / f"{e.part}.arrow")
+            slices.append(opened[e.part].slice(e.position, 1))
+        yield pa.concat_tables(slices)

@@ -1,0 +1,208 @@
+"""What a worker does with one unit of the source: choose, filter, encode, audit, write; rows stay on disk.
+
+Only a short entry a row goes back to the parent, which decides with all of them in view.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from common.files import sha256_json
+from common.records import ROW, Row, Tokens
+from common.seeded_order import seeded_key
+from data_prep.duplicates import minhash
+from data_prep.duplicates.benchmark_index import Candidate, Index
+from data_prep.rows import filters, label_audit
+from data_prep.rows.parse import (
+    RECORD_DROPS,
+    TRACE_DROPS,
+    Dropped,
+    columns_read,
+    from_columns,
+    from_openr1,
+    generated,
+    question_type_allowed,
+)
+from data_prep.source.shards import BadRecord, Unit
+from data_prep.synth import check_problem
+from data_prep.tokenizer import chat, token_files, tokenizers
+
+SAMPLES = 10
+"""Dropped rows kept for the report, of each reason."""
+EXCERPT = 300
+"""Characters of a dropped row that the report shows."""
+ENCODED_TOGETHER = 16
+"""Rows given to the tokenizer at once: it works on several in a thread of its own, where allocating memory takes half
+the time that it takes beside all of Python's objects."""
+
+
+PART = (*ROW, *token_files.COLUMNS[1:])
+"""Columns of a worker's file: a row and its tokens."""
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What decides a row's fate on its own."""
+
+    columns: dict[str, str] | None
+    clean: str | None
+    verifier: str
+    trace_choice: str
+    question_types: tuple[str, ...] | None
+    max_chars: int
+    max_length: int
+    min_think_tokens: int
+    seed: int
+    answer_style: str = "boxed"
+    """boxed or answer_is."""
+    filters: str = "standard"
+    """standard, or synthetic: those of generated problems (``data_prep.synth``) besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kept row, as the parent sees it."""
+
+    id: str
+    source: str
+    chars: int
+    length: int
+    part: int
+    position: int
+    """Row of the part's file."""
+    fingerprint: minhash.Fingerprint
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass
+class Mapped:
+    """What a unit came to."""
+
+    records: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[tuple[bytes, str]]] = field(default_factory=dict)
+    """Reason -> the SAMPLES dropped rows with the smallest hash, with an excerpt."""
+    bad: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
+        """Counts a dropped record and keeps it as a sample of its reason when its turn comes."""
+        self.drops[reason] += 1
+        name = row.id if row else sha256_json(excerpt)
+        kept = self.samples.setdefault(reason, [])
+        # A record may be dropped before it is known to be text: a lone surrogate cannot be written.
+        kept.append((seeded_key(seed, name), excerpt[:EXCERPT].encode(errors="replace").decode()))
+        self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
+
+    def merge(self, other: Mapped) -> None:
+        """Adds another unit's result; the order of merging does not matter to what is decided from the sum."""
+        self.records += other.records
+        self.drops += other.drops
+        for reason, kept in other.samples.items():
+            self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *kept])
+        self.bad += other.bad
+        self.entries += other.entries
+
+
+def reasons(settings: RowSettings) -> list[str]:
+    """Every reason a row can be dropped for on its own, in the order they are asked."""
+    single = check_problem.REASONS if settings.filters == "synthetic" else ()
+    texts = [check.name for check in filters.standard(settings.max_chars, settings.answer_style)]
+    return [*RECORD_DROPS, *TRACE_DROPS, *single, *texts, _too_long(settings), _too_thoughtless(settings)]
+
+
+def _too_long(settings: RowSettings) -> str:
+    return f"over {settings.max_length} tokens"
+
+
+def _too_thoughtless(settings: RowSettings) -> str:
+    return f"under {settings.min_think_tokens} tokens of thinking"
+
+
+def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
+    """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
+    assert settings.columns is not None or settings.filters == "standard"
+    text_checks = filters.standard(settings.max_chars, settings.answer_style)
+    columns = settings.columns or {"problem": "problem"}
+    shown = columns.get("problem") or columns["messages"]
+    for record in unit.records(columns_read(settings.columns, settings.verifier, settings.question_types)):
+        result.records += 1
+        if isinstance(record, BadRecord):
+            result.bad.append(str(record))
+            continue
+        try:
+            if not question_type_allowed(record, settings.question_types):
+                raise Dropped("question type")
+            if settings.columns is None:
+                row = from_openr1(record, settings.verifier, settings.trace_choice, settings.seed)
+            else:
+                if settings.filters == "synthetic":
+                    fault = check_problem.fault(*generated(record, settings.columns))
+                    if fault:
+                        raise Dropped(fault)
+                row = from_columns(record, settings.columns, settings.clean, settings.answer_style)
+        except Dropped as reason:
+            result.drop(str(reason), None, settings.seed, str(record.values.get(shown)))
+            continue
+        except BadRecord as e:
+            result.bad.append(str(e))
+            continue
+        failed = next((check.name for check in text_checks if not check.keep(row)), None)
+        if failed is None:
+            yield row
+        else:
+            ends = row.problem[: EXCERPT // 2], row.solution[-EXCERPT // 2 :]
+            result.drop(failed, row, settings.seed, " … ".join(ends))
+
+
+def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
+    """Maps one (number, unit), writing its kept rows to ``parts``; returns their entries and what was dropped.
+
+    Raises ValueError when a file cannot be read or the label audit finds a fault.
+    """
+    part, unit = numbered
+    encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style)
+    result = Mapped()
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for row, encoded in _encoded(encoder, text_rows(unit, settings, result)):
+            if encoded.length > settings.max_length:
+                result.drop(_too_long(settings), row, settings.seed, row.problem)
+                continue
+            auditor.check(row, encoded)
+            if auditor.thought(encoded) < settings.min_think_tokens:
+                result.drop(_too_thoughtless(settings), row, settings.seed, row.solution)
+                continue
+            result.entries.append(_entry(row, encoded.length, part, len(result.entries), benchmarks))
+            yield vars(row) | vars(encoded)
+
+    token_files.write_table(parts / f"{part}.arrow", kept(), token_files.schema_of(PART))
+    return result
+
+
+def _encoded(encoder: Any, rows: Iterator[Row]) -> Iterator[tuple[Row, Tokens]]:
+    while batch := list(islice(rows, ENCODED_TOGETHER)):
+        yield from zip(batch, chat.encode(encoder, batch), strict=True)
+
+
+def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
+    rank = (length, len(row.solution), row.id)
+    fingerprint = minhash.fingerprint(row.id, row.problem, row.answer, sha256_json(vars(row)), rank)
+    candidates = benchmarks.candidates(row.problem)
+    return Entry(row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates)
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(tokenizer: Path, index: Path, answer_style: str) -> tuple[Any, label_audit.Auditor, Index]:
+    """The tokenizer, the auditor and the benchmarks, loaded once a process."""
+    from data_prep.benchmarks import sets
+
+    encoder = tokenizers.encoder(tokenizer)
+    return encoder, label_audit.Auditor(encoder, answer_style), Index.build(sets.read_problems(index))

@@ -1,0 +1,174 @@
+"""Source records -> rows: the OpenR1 schema's verified traces, or a user's own columns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Collection
+from types import NoneType
+from typing import Any
+
+from common.records import THINK_CLOSE, THINK_OPEN, Row, row_id
+from common.seeded_order import seeded_key
+from data_prep.answers.answer_is import state, stated
+from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.source.shards import BadRecord, Record
+
+RECORD_DROPS = ("question type", "not one user and one assistant turn", "no answer", "no boxed answer")
+TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
+"""Why a record has no trace: the check that its best trace failed."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Dropped(Exception):
+    """A record that yields no row; ``args[0]`` is the reason, as the funnel counts it."""
+
+
+def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
+    """A trace that is complete, verified at its own index, and whose own box is the answer.
+
+    The record promises only that one trace is right, so all flags are read at the trace's index; a null flag
+    is not a verification. Among several, ``choice`` is first, shortest, longest or random (by a hash of seed
+    and uuid). Raises Dropped with the reason, BadRecord for a record of another schema.
+    """
+    generations = _column(record, "generations", list)
+    complete = _aligned(record, "is_reasoning_complete", len(generations))
+    finish = _aligned(record, "finish_reasons", len(generations), required=False)
+    verified = _aligned(record, verifier, len(generations))
+    answer = _answer(record, "answer")
+    passed, good = 0, []
+    for i, text in enumerate(generations):
+        if not isinstance(text, str):
+            raise BadRecord(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
+        checks = (
+            lambda i=i: complete[i] is True and finish[i] in (None, "stop"),
+            lambda i=i: verified[i] is True,
+            lambda text=text: _answers(text, answer),
+        )
+        failed = next((k for k, holds in enumerate(checks) if not holds()), None)
+        if failed is None:
+            good.append(i)
+        else:
+            passed = max(passed, failed)
+    if not good:
+        raise Dropped(TRACE_DROPS[passed])
+    rank = {
+        "first": lambda i: i,
+        "shortest": lambda i: (len(generations[i]), i),
+        "longest": lambda i: (-len(generations[i]), i),
+        "random": lambda i: seeded_key(seed, f"{record.values.get('uuid')}:{i}"),
+    }[choice]
+    trace = min(good, key=rank)
+    return _row(record, trace, _column(record, "problem", str), generations[trace], answer)
+
+
+def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bool:
+    """Whether the record's ``question_type`` is one that the recipe takes; None takes all."""
+    return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
+
+
+def from_columns(record: Record, columns: dict[str, str], clean: str | None, answer_style: str = "boxed") -> Row:
+    """A row from a dataset of another schema, through ``data.columns``.
+
+    A solution without a think block becomes one, followed by the answer in its style, boxed or answer_is. Raises
+    Dropped when no answer can be found, BadRecord for a missing column.
+    """
+    if "messages" in columns:
+        problem, solution = _turns(record, columns["messages"])
+        found = stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
+        answer = _answer(record, columns["answer"]) if "answer" in columns else found
+        if answer is None:
+            raise Dropped("no boxed answer")
+    else:
+        problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
+        answer = _answer(record, columns["answer"])
+    if clean == "gsm8k":
+        solution = clean_gsm8k(solution)
+    if THINK_OPEN not in solution:
+        ending = state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
+        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\n{ending}"
+    return _row(record, 0, problem, solution, answer, columns.get("uuid"))
+
+
+def columns_read(columns: dict[str, str] | None, verifier: str, question_types: Collection[str] | None) -> set[str]:
+    """The columns of a record that a row is made of."""
+    if columns is None:
+        used = {"problem", "generations", "answer", "is_reasoning_complete", "finish_reasons", verifier, "uuid"}
+    else:
+        used = {*columns.values()}
+    return used | {"source"} | ({"question_type"} if question_types is not None else set())
+
+
+def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
+    """Problem, solution with its annotations, and answer of a record of the GSM8K kind, as the checks of
+    ``data_prep.synth`` want them. Raises BadRecord for a missing column, Dropped for a null answer."""
+    problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
+    return problem, solution.split("\n####")[0], _answer(record, columns["answer"])
+
+
+def clean_gsm8k(solution: str) -> str:
+    """Drops GSM8K's ``<<...>>`` calculator annotations and its closing ``#### answer`` line."""
+    return re.sub(r"<<[^<>]*>>", "", solution).split("\n####")[0]
+
+
+def _answers(text: str, answer: str) -> bool:
+    state, extracted = grade_state(text, "stop")
+    return state == "boxed" and extracted is not None and is_exact(extracted, answer)
+
+
+def _row(record: Record, trace: int, problem: str, solution: str, answer: str, uuid_column: str | None = "uuid") -> Row:
+    """The row, named after its uuid where the source has one and after its problem's text elsewhere."""
+    source = str(record.values.get("source") or "unknown")
+    given = _column(record, uuid_column, str) if uuid_column in record.values else None
+    uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
+    # Composed, as the tokenizer would have it, so that tokens spell the text exactly.
+    problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
+    if _SURROGATE.search(problem) or _SURROGATE.search(solution) or _SURROGATE.search(answer):
+        raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
+    return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer)
+
+
+def _turns(record: Record, column: str) -> tuple[str, str]:
+    """The user's and the assistant's text of a single-turn conversation."""
+    messages = _column(record, column, list)
+    if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
+        raise BadRecord(f"{record.where}: column {column!r} must hold messages with role and content")
+    if [m["role"] for m in messages] != ["user", "assistant"]:
+        raise Dropped("not one user and one assistant turn")
+    user, assistant = (m["content"] for m in messages)
+    if not (isinstance(user, str) and isinstance(assistant, str)):
+        raise BadRecord(f"{record.where}: column {column!r}: content must be text")
+    return user, assistant
+
+
+def _answer(record: Record, name: str) -> str:
+    if name in record.values and record.values[name] is None:
+        raise Dropped("no answer")
+    return _column(record, name, str)
+
+
+def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
+    if name not in record.values:
+        raise BadRecord(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
+    value = record.values[name]
+    if not isinstance(value, kind):
+        wanted = (kind if isinstance(kind, type) else kind[0]).__name__
+        raise BadRecord(f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}")
+    return value
+
+
+def _aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
+    """A list column with one entry a trace; all null where the whole column is null, or not there and not required."""
+    if name not in record.values and not required:
+        return [None] * length
+    if name not in record.values:
+        raise BadRecord(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
+    value = record.values[name]
+    if value is None:
+        return [None] * length
+    if not isinstance(value, list) or len(value) != length:
+        raise BadRecord(f"{record.where}: column {name!r} must have one entry for each of {length} generations")
+    return value

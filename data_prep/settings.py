@@ -1,0 +1,103 @@
+"""What decides a dataset's content, as its manifest keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from data_prep.benchmarks import sets as benchmarks
+from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
+from data_prep.output import stratify
+from data_prep.rows import filters
+from data_prep.rows.map_shard import RowSettings
+from data_prep.source.source import Source
+from data_prep.synth import check_arithmetic, check_problem
+from data_prep.tokenizer import chat
+
+THRESHOLDS = {
+    "filters": filters,
+    "dedup": minhash,
+    "overlap": benchmark_index,
+    "decontaminate": decontaminate,
+    "subset": stratify,
+}
+SYNTHETIC_THRESHOLDS = {"checks": check_problem, "steps": check_arithmetic, "similar": tfidf}
+"""Name in a manifest -> module with the thresholds. A renamed module keeps its name here, or old datasets would not be
+recognised."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a dataset's content."""
+
+    source: Source
+    rows: RowSettings
+    tokenizer: str
+    """model, qwen3 or trained."""
+    model: str
+    """Base model whose tokenizer ``model`` stands for."""
+    model_revision: str | None
+    benchmarks: Path
+    decontaminate: tuple[str, ...]
+    """Benchmark sets whose problems may not be in the dataset."""
+    train_rows: int | None
+    test_rows: int
+    max_bad_records: int
+
+
+def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the manifest keeps them: what decides the content, and nothing of where it lies."""
+    modules = dict(THRESHOLDS)
+    if settings.rows.filters == "synthetic":
+        modules |= SYNTHETIC_THRESHOLDS
+    # A source may hold what is no value: a model to ask.
+    values = asdict(replace(settings, source=Source("")))
+    values |= {"source": source, "template": chat.template_hash(), "thresholds": _thresholds(modules)}
+    values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
+    del values["decontaminate"]
+    if settings.tokenizer != "model":
+        del values["model"], values["model_revision"]
+    # As JSON reads it back.
+    return json.loads(json.dumps(values))
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    """Raises ValueError naming each difference between what ``folder`` was built from and ``new``.
+
+    A row setting that older code did not have counts as its default, which is what it did; one that is no more does not
+    count.
+    """
+    known = {field.name: field.default for field in fields(RowSettings)}
+    rows = {name: default for name, default in known.items() if default is not MISSING}
+    rows |= {name: value for name, value in old["rows"].items() if name in known}
+    before, after = _flat(old | {"rows": rows}), _flat(new)
+    keys = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+    changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
+    if changed:
+        raise ValueError(
+            f"{folder} was built with other settings:\n  " + "\n  ".join(changed)
+            + "\nname another dataset with data.name=NAME, or delete that folder"
+        )  # fmt: skip
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _thresholds(modules: dict[str, ModuleType]) -> dict[str, Any]:
+    """The constants that decide in code, as recorded name.NAME."""
+    return {
+        f"{recorded_name}.{name}": value
+        for recorded_name, module in modules.items()
+        for name, value in vars(module).items()
+        if name.isupper() and name[0] != "_" and isinstance(value, int | float | tuple)
+    }

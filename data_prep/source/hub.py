@@ -1,0 +1,48 @@
+"""A hub dataset's parquet files, downloaded once at one commit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from common.errors import first_line
+from common.files import read_json, write_json
+
+
+def download(name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Path], str]:
+    """The local files of a dataset's config and split, and the commit that ``revision`` stands for.
+
+    Asks the hub for nothing that is in its cache, so that a full commit whose files were fetched before
+    needs no network. Raises ValueError when the hub, the dataset, the config or the split is not there, or
+    the files are not parquet.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import HfApi, cached_assets_path, hf_hub_download
+
+    try:
+        pinned = revision if re.fullmatch("[0-9a-f]{40}", revision or "") else None
+        commit = pinned or HfApi().dataset_info(name, revision=revision).sha
+        assert commit is not None
+        listing = cached_assets_path("warmstart", name, commit) / f"{config}-{split}.json"
+        if not listing.exists():
+            write_json(listing, _parquet_files(name, config, split, commit))
+        names = read_json(listing)
+        return [Path(hf_hub_download(name, n, repo_type="dataset", revision=commit)) for n in names], commit
+    except (OSError, ValueError, HTTPError) as e:
+        raise ValueError(
+            f"data.source={name} (config {config}, revision {revision}) cannot be read from the hub: "
+            f"{first_line(e)}; on a node without internet give local files (data.source=GLOB), "
+            "or the full commit of files fetched before (data.revision=COMMIT)"
+        ) from e
+
+
+def _parquet_files(name: str, config: str | None, split: str, commit: str) -> list[str]:
+    """Names in the repository."""
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(name, config, revision=commit)
+    urls = list((builder.config.data_files or {}).get(split, []))
+    names = [str(url).partition(f"@{commit}/")[2] for url in urls]
+    if not names or any(not n.endswith(".parquet") for n in names):
+        raise ValueError(f"no parquet files for config {config} and split {split}")
+    return names

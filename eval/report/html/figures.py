@@ -1,0 +1,96 @@
+"""Which charts the page has, from the figures, the rollouts' lengths and the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from eval.grading.metrics import TOTAL
+from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
+from eval.results.base_vs_sft import Comparison, missing
+from eval.results.evaluation import BASE, Evaluation
+
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title and the names and kinds of its lines."""
+
+    title: str
+    keys: list[tuple[str, str]]
+    svg: Markup
+
+
+def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """``steps`` are those of training, as far as there are any."""
+    drawn = [_budget(compared), _histogram(compared)]
+    if compared.known.n > 1:
+        drawn.insert(0, _pass_at_k(compared))
+    losses = [(s["step"], s["loss"]) for s in steps if s["loss"] is not None]
+    if losses:
+        drawn.append(_training(losses, [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]))
+    return drawn
+
+
+def _pass_at_k(compared: Comparison) -> Figure:
+    lines = []
+    for e in compared.both:
+        curve = enumerate(e.figures[TOTAL]["pass@k"], start=1)
+        # A partial view may have no problem with k rollouts.
+        lines.append(Line(*_names(e), [(k, share) for k, share in curve if share is not None], dots=True))
+    n = compared.known.n
+    powers = [2**i for i in range(n.bit_length())]
+    x = Axis("k (rollouts)", 1, n, number, log=True, marks=powers)
+    return _figure("pass@k, all problems", x, _shares("solved", lines), lines)
+
+
+def _budget(compared: Comparison) -> Figure:
+    lines = [Line(*_names(e), e.figures[TOTAL]["by_budget"], dots=True) for e in compared.both]
+    x = Axis("budget (tokens)", 0, max(line.points[-1][0] for line in lines), thousands)
+    return _figure("Accuracy against the budget", x, _shares("pass@1", lines), lines)
+
+
+def _histogram(compared: Comparison) -> Figure:
+    width = -(-max(r.tokens for e in compared.both for r in e.rollouts.values()) // BINS) or 1
+    lines = []
+    for e in compared.both:
+        counts = [0] * BINS
+        for rollout in e.rollouts.values():
+            counts[max(rollout.tokens - 1, 0) // width] += 1
+        points = [(i * width, count) for i, count in enumerate(counts)]
+        lines.append(Line(*_names(e), [*points, (BINS * width, 0)], steps=True))
+    top = max(y for line in lines for _, y in line.points)
+    x = Axis("tokens", 0, BINS * width, thousands)
+    return _figure("Length of the rollouts", x, Axis("rollouts", 0, top * 1.05, number), lines)
+
+
+def _training(losses: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]]) -> Figure:
+    lines = [Line("training", "training", losses)]
+    if held_out:
+        lines.append(Line("held out", "held-out", held_out, dots=True))
+    values = [value for line in lines for _, value in line.points]
+    low, high = min(values), max(values)
+    log = low > 0 and high > 10 * low
+    margin = 0.0 if log else (high - low or 1) * 0.05
+    y = Axis("loss (nats per token)", low - margin, high + margin, number, log)
+    return _figure("Training loss", Axis("step", losses[0][0], losses[-1][0], number), y, lines)
+
+
+def _figure(title: str, x: Axis, y: Axis, lines: list[Line]) -> Figure:
+    keys = [(line.name, line.kind) for line in lines]
+    names = " and ".join(line.name for line in lines)
+    return Figure(title, keys, chart(f"{title}: {y.title} by {x.title} of {names}", x, y, lines))
+
+
+def _shares(title: str, lines: Sequence[Line]) -> Axis:
+    top = max(y for line in lines for _, y in line.points)
+    return Axis(title, 0, min(1.0, top * 1.1) or 0.1, percent)
+
+
+def _names(evaluation: Evaluation) -> tuple[str, str]:
+    """Name and kind of an evaluation's line."""
+    return evaluation.label + missing(TOTAL, evaluation), "base" if evaluation.label == BASE else "sft"

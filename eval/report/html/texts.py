@@ -1,0 +1,133 @@
+"""What the page holds of the rollouts: cut to what fits, its formulas converted, packed a problem at a time.
+
+A packed problem is the base64 of deflated JSON, which the page inflates when a reader opens one of its rollouts.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.records import THINK_CLOSE, THINK_OPEN, Grade, Problem, Rollout
+from eval.report.html.maths import Formula
+from eval.report.report.html import maths
+
+BYTES = 24_000_000
+"""All packed problems together."""
+LONGEST = 20_000
+"""Characters of a rollout's thinking, and of its answer, that are kept where all of them fit."""
+HEAD = 0.6
+"""How much of what is kept of a text is its beginning; the rest is its end."""
+ANSWER = 400
+"""Characters of an extracted answer."""
+
+Piece = str | Formula | dict[str, int]
+"""Plain text, a formula, or ``{"cut": n}`` in the place of n characters."""
+Encode = Callable[[Iterable[Piece]], Any]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One problem with its rollouts and their grades by k, None where the evaluation lacks one."""
+
+    problem: Problem
+    rollouts: Sequence[tuple[Rollout, Grade] | None]
+
+
+def pack(sheets: Sequence[Sheet], room: int = BYTES) -> list[str]:
+    """The packed sheets, in order, with as much of each text as lets all of them fit into ``room`` bytes."""
+    limit = LONGEST
+    trees = maths.convert(f for sheet in sheets for f in _formulas(sheet, limit))
+    while True:
+        packed = [_pack(sheet, limit, trees) for sheet in sheets]
+        size = sum(map(len, packed))
+        if size <= room or limit == 0:
+            return packed
+        limit = int(limit * 0.95 * room / size)
+
+
+def parts(text: str) -> tuple[str | None, str | None]:
+    """The thinking and the answer of a rollout, without the tags between them; None for one that is not there."""
+    thought, closed, answer = text.rpartition(THINK_CLOSE)
+    if not closed and THINK_OPEN not in text:
+        return None, text.strip()
+    thought = thought if closed else text
+    return thought.strip().removeprefix(THINK_OPEN).strip(), answer.strip() if closed else None
+
+
+def cut(text: str, limit: int) -> Iterator[Piece]:
+    """Head and tail of a text that has more than ``limit`` characters, each with its formulas."""
+    if len(text) <= limit:
+        yield from maths.split(text)
+        return
+    head = int(limit * HEAD)
+    yield from maths.split(text[:head])
+    yield {"cut": len(text) - limit}
+    yield from maths.split(text[len(text) - limit + head :])
+
+
+def answer(text: str) -> Iterator[Piece]:
+    """A gold or extracted answer, which is a formula as a whole where it holds a command or a script; a long one
+    is text alone."""
+    if len(text) > ANSWER:
+        head = int(ANSWER * HEAD)
+        yield from (text[:head], {"cut": len(text) - ANSWER}, text[len(text) - ANSWER + head :])
+    elif any(c in text for c in "\\^_") and not text.strip().startswith("$"):
+        yield text, ""
+    else:
+        yield from maths.split(text)
+
+
+def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
+    found: list[Formula] = []
+    _content(sheet, limit, lambda pieces: found.extend(p for p in pieces if isinstance(p, tuple)))
+    return found
+
+
+def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
+    """The pieces of each text: text, the number of one of the sheet's ``formulas``, or a cut."""
+    used: dict[Formula, int] = {}
+
+    def encode(pieces: Iterable[Piece]) -> list[Any]:
+        encoded: list[Any] = []
+        for piece in pieces:
+            if not isinstance(piece, tuple):
+                encoded.append(piece)
+            elif piece in trees:
+                encoded.append(used.setdefault(piece, len(used)))
+            else:
+                encoded.append(maths.source(piece))
+        return encoded
+
+    content = _content(sheet, limit, encode) | {"formulas": [trees[f] for f in used]}
+    return base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode())).decode()
+
+
+def _content(sheet: Sheet, limit: int, encode: Encode) -> dict[str, Any]:
+    return {
+        "problem": encode(cut(sheet.problem.problem, LONGEST)),
+        "gold": encode(answer(sheet.problem.answer)),
+        "rollouts": [pair and _rollout(*pair, limit, encode) for pair in sheet.rollouts],
+    }
+
+
+def _rollout(rollout: Rollout, grade: Grade, limit: int, encode: Encode) -> dict[str, Any]:
+    thought, shown = parts(rollout.text)
+    return {
+        "thinking": None if thought is None else encode(cut(thought, limit)),
+        "answer": None if shown is None else encode(cut(shown, limit)),
+        "extracted": None if grade.extracted is None else encode(answer(grade.extracted)),
+        "raw": grade.extracted and grade.extracted[:ANSWER],
+        "characters": len(rollout.text),
+        "state": grade.state,
+        "verified": grade.verified,
+        "tokens": rollout.tokens,
+        "finish": rollout.finish_reason,
+        "seed": rollout.seed,
+        "engine": rollout.engine,
+        "seconds": rollout.seconds,
+    }

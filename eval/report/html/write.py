@@ -1,0 +1,197 @@
+"""report.html: one file that shows what an evaluation measured and lets every rollout be read.
+
+It opens from disk and asks nothing of any network. What models wrote is hostile: the page's policy lets the one
+script run whose hash it names and bars every string from being parsed as HTML, and that script adds text nodes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from omegaconf import DictConfig
+
+from common.files import MANIFEST, sha256_file, write_text
+from common.records import ANSWERED, Grade, graders_differ
+from eval.grading.metrics import TOTAL
+from eval.report import rl_readiness, run_facts, tables
+from eval.report.html.figures import figures
+from eval.report.html.markdown import html
+from eval.report.html.texts import Sheet, pack
+from eval.results import base_vs_sft
+from eval.results.base_vs_sft import Comparison, missing
+from eval.results.evaluation import Evaluation
+from trainer.run import step_metrics as training
+from trainer.run.folder import Run
+
+REPORT = "report.html"
+LISTED = 200
+"""Grader disagreements that are listed."""
+SHORT = 120
+"""Characters of an answer in that list."""
+SECTIONS = {
+    "accuracy": "Accuracy",
+    "charts": "Charts",
+    "rollouts": "Rollouts",
+    "graders": "Grader disagreements",
+    "readiness": "RL readiness",
+    "tables": "Tables",
+    "provenance": "Provenance",
+}
+
+
+def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
+    """Writes report.html into the run, of its newest step that was evaluated and of the base model; returns the path.
+
+    With ``partial`` also of evaluations that have not all their rollouts yet, which the page says of each.
+    Raises ValueError when nothing has been evaluated yet.
+    """
+    compared = base_vs_sft.newest(run, partial)
+    evaluations = [_sheets(e) for e in compared.both]
+    packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
+    manifest = run_facts.dataset_folder(config) / MANIFEST
+    dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
+    notes = [base_vs_sft.LEGEND, *([base_vs_sft.published(config.reference)] if config.reference else [])]
+    style, script = _source("page.css"), _source("page.js")
+    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.both, evaluations, strict=True)]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(_source("template.html")).render(
+        name=run.name,
+        lead=html(base_vs_sft.protocol(compared.known)),
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        sections=SECTIONS.items(),
+        alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
+        tiles=_tiles(compared),
+        headline=_headline(compared, config),
+        notes=html("\n".join(f"- {note}" for note in notes)),
+        figures=figures(compared, training.read(run)),
+        tables=[html(text, name) for name, text in _tables(compared, config)],
+        readiness=html(rl_readiness.section(compared), "RL readiness"),
+        provenance=html(run_facts.provenance_table(run, dataset, compared.both), "Provenance"),
+        data=_json({"evaluations": shown}),
+        sheets=[
+            (f"sheet-{i}-{p}", Markup(next(packed))) for i, sheets in enumerate(evaluations) for p in range(len(sheets))
+        ],
+    )
+    write_text(run.root / REPORT, page)
+    return run.root / REPORT
+
+
+def _sheets(evaluation: Evaluation) -> list[Sheet]:
+    rollouts, grades = evaluation.rollouts, evaluation.grades
+    sheets = []
+    for problem in evaluation.problems:
+        keys = [(problem.set, problem.id, k) for k in range(evaluation.n)]
+        pairs = [(rollouts[key], grades[key]) if key in rollouts and key in grades else None for key in keys]
+        sheets.append(Sheet(problem, pairs))
+    return sheets
+
+
+def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, Any]:
+    """What the page's script shows before a rollout is opened."""
+    disagreeing = [
+        (p, k, pair[1])
+        for p, sheet in enumerate(sheets)
+        for k, pair in enumerate(sheet.rollouts)
+        if pair and graders_differ(pair[1].exact, pair[1].verified)
+    ]
+    return {
+        "label": evaluation.label + missing(TOTAL, evaluation),
+        "folder": str(evaluation.folder.relative_to(run.root)),
+        "n": evaluation.n,
+        "problems": [
+            {
+                "id": sheet.problem.id,
+                "set": sheet.problem.set,
+                "states": "".join(_state(pair[1]) if pair else "m" for pair in sheet.rollouts),
+                "tokens": [pair and pair[0].tokens for pair in sheet.rollouts],
+            }
+            for sheet in sheets
+        ],
+        "unjudged": evaluation.figures[TOTAL]["verified_timeouts"],
+        "disagreeing": len(disagreeing),
+        "disagreements": [
+            (p, k, _short(sheets[p].problem.answer), _short(grade.extracted), grade.exact, grade.verified)
+            for p, k, grade in disagreeing[:LISTED]
+        ],
+    }
+
+
+def _state(grade: Grade) -> str:
+    """Right, wrong, truncated or no box, as the letter that the page's script knows."""
+    if grade.state in ANSWERED:
+        return "r" if grade.exact else "w"
+    return "t" if grade.state == "truncated" else "n"
+
+
+def _short(answer: str | None) -> str | None:
+    return answer if answer is None or len(answer) <= SHORT else f"{answer[:SHORT]}…"
+
+
+def _partial(compared: Comparison) -> list[str]:
+    return [f"A partial view of {e.label}{missing(TOTAL, e)}." for e in compared.both if e.is_partial]
+
+
+def _tiles(compared: Comparison) -> list[dict[str, str]]:
+    """The figures of all problems that are looked at first, the base model's beside."""
+    n, partial = compared.known.n, missing(TOTAL, *compared.both)
+
+    def tile(label: str, write: Any) -> dict[str, str]:
+        before = f"base {write(compared.base.figures[TOTAL])}" if compared.base and compared.sft else ""
+        return {"label": label + partial, "value": write(compared.known.figures[TOTAL]), "aside": before}
+
+    several = [tile(f"any@{n}, all problems", lambda f: f"{f[f'any@{n}']:.1%}")] if n > 1 else []
+    return [
+        tile("pass@1, all problems", lambda f: f"{f['pass@1']:.1%}"),
+        *several,
+        tile("ended by the budget", lambda f: f"{f['hit_budget']:.1%}"),
+        tile("median rollout", lambda f: f"{f['tokens']['p50']:,} tokens"),
+    ]
+
+
+def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
+    """Names and Markdown of the tables, of which the first two are the values of the charts."""
+    several = [("pass@k", tables.pass_at_k(compared))] if compared.known.n > 1 else []
+    return [
+        *several,
+        ("Accuracy against the budget", tables.by_budget(compared, config.reference)),
+        ("Lengths", base_vs_sft.lengths(compared.named)),
+        ("Outcomes", tables.outcomes(compared)),
+        ("Averages", tables.averages(compared)),
+    ]
+
+
+def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
+    """The headline's lines, each figure apart from its interval."""
+    titles, *lines = base_vs_sft.headline(compared, config.reference)
+    split = [[name, *(cell.partition(" [") for cell in cells)] for name, *cells in lines]
+    return [titles, *([name, *((a, b + c) for a, b, c in cells)] for name, *cells in split)]
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> Markup:
+    """JSON that nothing in it can end: pure ASCII without markup's own characters."""
+    text = json.dumps(value, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,100 @@
+"""The run's report: base against SFT, how training went, what the rollouts looked like, where it all came from.
+
+Reads files only, so that it can be written again at any time, on any machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from common.files import MANIFEST, sha256_file, write_text
+from common.plots import histogram
+from data_prep.tokenizer import token_files
+from eval.grading.metrics import TOTAL
+from eval.report import rl_readiness, run_facts, tables
+from eval.results import base_vs_sft
+from eval.results.base_vs_sft import NEAR_ZERO, Comparison
+from trainer.run import device_hours
+from trainer.run import step_metrics as training
+from trainer.run.folder import Run, is_complete
+
+_BUDGET = "pass@1 if rollouts longer than a budget (tokens) counted as wrong, from the rollouts that there are."
+_AVERAGES = (
+    "Of all problems (micro) and as a mean of the sets (macro). The rerun error is the standard error of pass@1 over "
+    "rollouts: how far another run on these very problems may come out, the model and its training the same."
+)
+_OUTCOMES = (
+    "Shares of rollouts: with a complete answer or without, ended by the budget; right ones among those that "
+    "ended themselves and among those that the budget cut; ending in a loop. Identical ones say word for word what "
+    "an earlier one of their problem says (a count)."
+)
+
+
+def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
+    """Writes report.md, loss.png and tokens.png into the run; returns the report's path.
+
+    With ``partial`` also of evaluations that have not all their rollouts yet, which every line of theirs says.
+    Raises ValueError when nothing has been evaluated yet.
+    """
+    compared = base_vs_sft.newest(run, partial)
+    steps = training.read(run)
+    manifest = run_facts.dataset_folder(config) / MANIFEST
+    headline = base_vs_sft.table(base_vs_sft.headline(compared, config.reference))
+    sections = [f"# {run.name}", headline, _reading(compared, config)]
+    if compared.known.n > 1:
+        sections += ["## pass@k", tables.pass_at_k(compared)]
+    sections += ["## Accuracy against the budget", _BUDGET, tables.by_budget(compared, config.reference)]
+    sections += ["## Averages and rerun error", _AVERAGES, tables.averages(compared)]
+    sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
+    lengths = {}
+    if manifest.exists():
+        table = token_files.read(manifest.parent / "tokens" / "train.arrow")
+        pairs = zip(table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True)
+        lengths["training answers"] = [length - prompt for length, prompt in pairs]
+    for e in compared.both:
+        lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
+    histogram(run.root / "tokens.png", lengths, "tokens")
+    sections += ["## Lengths", base_vs_sft.lengths(compared.named), "![tokens](tokens.png)"]
+    sections += ["## Grader disagreements", tables.disagreements(compared)]
+    sections += ["## RL readiness", rl_readiness.section(compared)]
+    if steps:
+        run_facts.loss_picture(run.root / "loss.png", steps)
+        sections += ["## Training", run_facts.training(steps), "![loss](loss.png)"]
+        if table := run_facts.milestones(steps, (config.reference or {}).get("loss")):
+            sections.append(table)
+    sections += [
+        "## Cost",
+        device_hours.table(device_hours.costs(run, [e.folder for e in compared.both if is_complete(e.folder)])),
+    ]
+    for other in base_vs_sft.others(run, compared, partial):
+        sections += [
+            f"## Also evaluated: {', '.join(other.known.settings['benchmarks'])}",
+            base_vs_sft.table(base_vs_sft.headline(other, config.reference)),
+            f"Protocol: {base_vs_sft.protocol(other.known)}.",
+        ]
+    dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
+    sections += ["## Provenance", run_facts.provenance_table(run, dataset, compared.both)]
+    write_text(run.report, "\n\n".join(sections) + "\n")
+    return run.report
+
+
+def headline(run: Run, config: DictConfig) -> str:
+    """The report's first table, of the newest step that was evaluated."""
+    return base_vs_sft.table(base_vs_sft.headline(base_vs_sft.newest(run), config.reference))
+
+
+def _reading(compared: Comparison, config: DictConfig) -> str:
+    lines = tables.alarms(compared)
+    for e in compared.both:
+        figures = e.figures[TOTAL]
+        right = sum(grade.exact for grade in e.grades.values())
+        text = f"{e.label}: {right:,} of {figures['rollouts']:,} rollouts right"
+        if figures["pass@1"] <= NEAR_ZERO:
+            text += ", an accuracy near zero: this model does not solve these problems"
+        lines.append(f"{text}.{base_vs_sft.missing(TOTAL, e)}")
+    lines += [f"Protocol: {base_vs_sft.protocol(compared.known)}.", base_vs_sft.LEGEND]
+    if config.reference:
+        lines.append(base_vs_sft.published(config.reference))
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,179 @@
+"""Whether a checkpoint is ready for RL: what its evaluation says of the rewards that GRPO would learn from.
+
+GRPO's advantage is a rollout's reward less its group's mean (Shao et al., DeepSeekMath, 2024, section 4.1): a
+group whose rollouts are all right or all wrong teaches nothing, whatever it costs to sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from math import log2
+from statistics import fmean
+from typing import Any
+
+from eval.grading.metrics import TOTAL, answered, pass_at_k
+from eval.results.base_vs_sft import Comparison, missing, table
+from eval.results.evaluation import Evaluation
+
+GROUP = 8
+"""Rollouts of one prompt in a step of RL."""
+KEPT = 0.99
+"""Share of the accuracy that a budget for RL has to leave."""
+ANSWER_RATE, STOPPED = 0.95, 0.9
+"""Shares below which format and endings are to be mended before RL."""
+SCARCE = 0.2
+"""Share of informative groups below which most of what RL samples is wasted."""
+HEADROOM = 0.05
+"""Gain from pass@1 to pass@n below which sampling more finds next to nothing new."""
+
+
+def readiness(evaluation: Evaluation) -> dict[str, Any]:
+    """What RL would meet on the evaluation's problems. Shares are in 0..1, lengths in tokens:
+
+    - ``n``: rollouts a problem; ``all_wrong``, ``mixed``, ``all_right``: shares of problems with no right rollout, with
+      right and wrong ones, with right ones only;
+    - ``informative``: expected share of groups of ``group`` rollouts with right and wrong ones (:func:`informative`);
+      null where one rollout a problem says nothing of groups;
+    - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain from a doubling of k, null for one rollout;
+    - ``answered``: answers among the rollouts that the budget did not end before one, null where it ended all;
+      ``stopped``: rollouts that ended themselves;
+    - ``tokens``: percentiles of a rollout; ``budget``: the evaluation's; ``enough``: :func:`enough`.
+
+    A partial evaluation counts what is there.
+    """
+    figures, n = evaluation.figures[TOTAL], evaluation.n
+    counts = list(outcomes(evaluation).values())
+    group = min(GROUP, n)
+    grouped = [informative(made, right, group) for right, made in counts if made >= group > 1]
+    # A partial view may have no problem with n rollouts.
+    curve = [value for value in figures["pass@k"] if value is not None]
+    ended = figures["rollouts"] - figures["states"].get("truncated", 0)
+    return {
+        "n": n,
+        "all_wrong": fmean(right == 0 for right, _ in counts),
+        "mixed": fmean(0 < right < made for right, made in counts),
+        "all_right": fmean(right == made for right, made in counts),
+        "group": group,
+        "informative": fmean(grouped) if grouped else None,
+        "pass@k": curve,
+        "doubling": (curve[-1] - curve[0]) / log2(len(curve)) if len(curve) > 1 else None,
+        "answered": answered(figures) / ended if ended else None,
+        "stopped": 1 - figures["hit_budget"],
+        "tokens": figures["tokens"],
+        "budget": evaluation.settings["max_tokens"],
+        "enough": enough(figures),
+    }
+
+
+def outcomes(evaluation: Evaluation) -> dict[tuple[str, str], tuple[int, int]]:
+    """(set, problem id) -> its right rollouts, and all of its rollouts."""
+    made, right = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for (name, problem, _), grade in evaluation.grades.items():
+        made[name, problem] += 1
+        right[name, problem] += grade.exact
+    return {key: (right[key], count) for key, count in made.items()}
+
+
+def informative(n: int, right: int, group: int) -> float:
+    """Chance that ``group`` rollouts drawn without replacement from ``n``, ``right`` of them right, are not all alike.
+
+    1 - C(right, g) / C(n, g) - C(n - right, g) / C(n, g): where a rollout is right with probability p, the unbiased
+    estimate of 1 - p^g - (1 - p)^g. Either term is what pass@k's estimate takes from 1 (Chen et al., 2021; see
+    :func:`eval.grading.metrics.pass_at_k`), for right and for wrong rollouts.
+    """
+    return pass_at_k(n, right, group) + pass_at_k(n, n - right, group) - 1
+
+
+def enough(figures: dict[str, Any]) -> int:
+    """The smallest budget of ``by_budget`` that leaves ``KEPT`` of the accuracy; all of it where nothing is right."""
+    budget, accuracy = figures["by_budget"][-1]
+    return min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy) if accuracy else budget
+
+
+def section(compared: Comparison) -> str:
+    """The report's section, Markdown without its heading: a table, base beside SFT, and what the latter's means."""
+    columns = [readiness(e) for e in compared.both]
+    rows = [list(cells) for cells in zip(_titles(columns[0]), *map(_cells, columns), strict=True)]
+    known = compared.known
+    caution = (
+        f"These are benchmark problems at temperature {known.settings['temperature']}; `warmstart rl` measures the "
+        "problems that RL would train on, sampled as RL samples."
+    )
+    titles = ["", *(f"{e.label}{missing(TOTAL, e)}" for e in compared.both)]
+    reading = "\n".join(f"- {line}{missing(TOTAL, known)}" for line in (*_reading(columns[-1]), caution))
+    return f"{table([titles, *rows])}\n\nStarting RL from {known.label}:\n\n{reading}"
+
+
+def _titles(r: dict[str, Any]) -> list[str]:
+    n = r["n"]
+    return [
+        f"problems never solved (0/{n})",
+        "problems solved now and then",
+        f"problems always solved ({n}/{n})",
+        f"groups of {r['group']} that teach",
+        f"pass@1 → pass@{len(r['pass@k'])}",
+        "gain from twice the rollouts",
+        "answers in their form, of rollouts within the budget",
+        "rollouts that end themselves",
+        "tokens: median, 99 %, budget",
+        f"budget that leaves {KEPT:.0%} of the accuracy",
+    ]
+
+
+def _cells(r: dict[str, Any]) -> list[str]:
+    tokens, curve = r["tokens"], r["pass@k"]
+    return [
+        *(f"{r[key]:.1%}" for key in ("all_wrong", "mixed", "all_right")),
+        "unknown" if r["informative"] is None else f"{r['informative']:.1%}",
+        f"{curve[0]:.1%} → {curve[-1]:.1%}",
+        "unknown" if r["doubling"] is None else f"{r['doubling'] * 100:+.1f} points",
+        "none ended" if r["answered"] is None else f"{r['answered']:.1%}",
+        f"{r['stopped']:.1%}",
+        f"{tokens['p50']:,}, {tokens['p99']:,}, {r['budget']:,}",
+        f"{r['enough']:,}",
+    ]
+
+
+def _reading(r: dict[str, Any]) -> Iterator[str]:
+    """Sentences, what to mend first at the top."""
+    faults = list(_faults(r))
+    yield from (f"Mend first: {fault}" for fault in faults)
+    if not faults:
+        yield "Nothing has to be mended first."
+    if r["informative"] is None:
+        yield f"There are too few rollouts a problem to speak of groups: evaluate with eval.rollouts={GROUP} or more."
+    else:
+        yield (
+            f"Of groups of {r['group']} rollouts {r['informative']:.0%} would have right and wrong ones, which is all "
+            "that GRPO learns from; the rest is sampled for nothing, so choose problems solved now and then."
+        )
+        gain = r["pass@k"][-1] - r["pass@k"][0]
+        found = f"Sampling {len(r['pass@k'])} times instead of once solves {gain * 100:.0f} points more problems"
+        # Yue et al., Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs, 2025.
+        if gain >= HEADROOM:
+            yield f"{found}: RL on verifiable rewards mostly makes what is found now and then what is found first."
+        else:
+            yield f"{found}: there is little for RL to sharpen here."
+    yield (
+        f"Give RL {r['enough']:,} tokens a rollout: that leaves {KEPT:.0%} of the accuracy at {r['budget']:,}; "
+        f"the median rollout has {r['tokens']['p50']:,}."
+    )
+
+
+def _faults(r: dict[str, Any]) -> Iterator[str]:
+    if r["answered"] is None or r["answered"] < ANSWER_RATE:
+        rate = "no rollout" if r["answered"] is None else f"only {r['answered']:.0%} of the rollouts within the budget"
+        yield f"{rate} came to an answer in its form; without it no reward, however good the reasoning. Train longer."
+    if r["stopped"] < STOPPED:
+        yield (
+            f"{1 - r['stopped']:.0%} of the rollouts run into the budget of {r['budget']:,} tokens: RL pays for them "
+            "in full and mostly gets no reward. Raise the budget if accuracy still grows with it, else train longer."
+        )
+    if r["informative"] is not None and r["informative"] < SCARCE:
+        hard = r["all_wrong"] >= r["all_right"]
+        yield (
+            f"problems like these are too {'hard' if hard else 'easy'}: most groups would be all "
+            f"{'wrong' if hard else 'right'}. Take {'easier' if hard else 'harder'} ones"
+            f"{', or train longer' if hard else ''}."
+        )

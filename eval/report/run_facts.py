@@ -1,0 +1,151 @@
+"""What a run's other files say, in Markdown: training, data, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common import provenance
+from common.files import read_json, sha256_json
+from common.plots import loss_curve
+from eval.results.base_vs_sft import Evaluation
+from trainer.recipe import load as configs
+from trainer.run.device_hours import ranks_of
+from trainer.run.folder import PROVENANCE, Run
+
+
+def training(steps: Sequence[dict[str, Any]]) -> str:
+    """How training went, as one sentence."""
+    last, count = steps[-1], sum(s["tokens"] for s in steps)
+    rate = count / sum(s["seconds"] for s in steps)
+    balance = sum(s["balance"] for s in steps) / len(steps)
+    text = (
+        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s, balance {balance:.1%}; "
+        f"loss {_loss(steps[0]['loss'])} at the first step, {_loss(last['loss'])} at the last"
+    )
+    if held_out := [s for s in steps if s["val_loss"] is not None]:
+        text += f"; {held_out[-1]['val_loss']:.4f} on the held-out rows after step {held_out[-1]['step']:,}"
+    if skipped := sum(s["skipped"] for s in steps):
+        text += f"; {skipped} steps skipped for gradients that were not finite"
+    return text + "."
+
+
+def milestones(steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None) -> str | None:
+    """A table of published training losses, ``{step: loss}``, beside this run's; None where none are published."""
+    if not published:
+        return None
+    ours = {s["step"]: s["loss"] for s in steps}
+    lines = ["| step | published loss | this run |", "|---:|---:|---:|"]
+    for step, theirs in published.items():
+        lines.append(f"| {step:,} | {theirs:.3f} | {_loss(ours[step]) if step in ours else 'not reached'} |")
+    return "\n".join(lines)
+
+
+def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
+    """Draws the loss of ``steps``, where it was finite, and that on the held-out rows."""
+    losses, held_out = ({s["step"]: s[key] for s in steps if s[key] is not None} for key in ("loss", "val_loss"))
+    loss_curve(path, losses, held_out)
+
+
+def origin(run: Run) -> dict[str, Any]:
+    """Git commit and package versions of the newest attempt; of this process where nothing was trained."""
+    made = next((read_json(a / PROVENANCE) for a in reversed(run.attempts) if (a / PROVENANCE).exists()), None)
+    return made or {"git": provenance.git_commit(), "versions": provenance.versions()}
+
+
+def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:
+    """Commit, hashes and versions; ``dataset`` is its manifest's hash."""
+    made = origin(run)
+    facts = {
+        "git commit": made["git"],
+        "config": sha256_json(configs.own_values(configs.read(run.config), run.config)),
+        "dataset manifest": dataset,
+        "attempts": str(len(run.attempts)),
+        **{f"evaluation of {e.label}": e.folder.name for e in evaluations},
+        **{f"{name}.jsonl": value for e in evaluations for name, value in e.settings["benchmarks"].items()},
+        **made["versions"],
+    }
+    return fields({key: f"`{value}`" for key, value in facts.items()})
+
+
+def fields(facts: dict[str, str]) -> str:
+    """A table of names and values."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+
+
+def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
+    """The settings of training; ``last`` is the metrics of a step."""
+    train = config.train
+    method, optimizer = "full-parameter SFT, verl FSDP2", "AdamW"
+    precision = f"{train.precision} compute, fp32 master weights and optimizer; exported as bf16"
+    if train.lora_rank:
+        method = f"QLoRA: base frozen in 4-bit NF4, adapters of rank {train.lora_rank}, alpha {train.lora_alpha}"
+        optimizer = "8-bit AdamW"
+        precision = f"{train.precision} compute, fp32 adapters; merged and exported as bf16"
+    warmup = f"{train.warmup_steps} steps of" if train.warmup_steps else f"{train.warmup_ratio:.0%}"
+    return fields(
+        {
+            "method": f"{method}; loss on every token of the answer, its end of turn included",
+            "base model": base,
+            "epochs": f"{train.epochs}" + (f", ended at step {train.max_steps:,}" if train.max_steps else ""),
+            "rows a step": f"{train.batch_size}",
+            "longest row": f"{config.data.max_length:,} tokens; never cut, packed without padding",
+            "optimizer": f"{optimizer}, betas {train.betas[0]} and {train.betas[1]}, weight decay "
+            f"{train.weight_decay}, gradient norm at most {train.clip_grad}",
+            "learning rate": f"{train.lr:g}; {warmup} warmup, cosine to {train.min_lr_ratio:.0%} of it",
+            "precision": precision,
+            "ranks": f"{ranks_of(last)} ({config.device}), sequence parallel {train.sequence_parallel}",
+            "seed": f"{train.seed}",
+        }
+    )
+
+
+def source(dataset: dict[str, Any]) -> str:
+    """Where a dataset's records came from; ``dataset`` is its manifest."""
+    origin = dataset["settings"]["source"]
+    if "synthetic" in origin:
+        made = origin["synthetic"]
+        return f"problems written by {made['model']} after {made['seed_rows']} seed problems"
+    if "generator" in origin:
+        return f"generated sums of numbers of up to {origin['generator']['digits']} digits"
+    if "hub" in origin:
+        return f"[{origin['hub']}](https://huggingface.co/datasets/{origin['hub']})"
+    return ", ".join(f"`{name}`" for name, _ in origin["files"])
+
+
+def data(dataset: dict[str, Any]) -> str:
+    """Size, funnel and decontamination of a dataset."""
+    rows, funnel = dataset["rows"], {step: count for step, count in dataset["funnel"].items() if count}
+    return "\n\n".join(
+        [
+            f"{rows['train']:,} training rows ({dataset['tokens']['train']:,} tokens) from {source(dataset)}; "
+            f"{rows['test']:,} more were held out. Where every source record went:",
+            "\n".join(["| | rows |", "|---|---:|", *(f"| {step} | {count:,} |" for step, count in funnel.items())]),
+            _decontamination(dataset),
+        ]
+    )
+
+
+def _decontamination(dataset: dict[str, Any]) -> str:
+    hits = dict.fromkeys(dataset["settings"]["benchmarks"], 0)
+    if not hits:
+        return "The rows were not compared with any benchmark."
+    for found in dataset["contaminated"].values():
+        hits[found["set"]] += 1
+    counts = ", ".join(f"{name} {count:,}" for name, count in hits.items())
+    return (
+        "Rows whose problem is a benchmark's, rewords it, or repeats half of its statement were dropped: "
+        f"{counts}. What the base model saw in pretraining is not known."
+    )
+
+
+def dataset_folder(config: Any) -> Path:
+    """Where the run's dataset lies."""
+    return Path(config.data.dir) / config.data.name
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"

@@ -1,0 +1,144 @@
+"""The report's tables besides the headline: what one accuracy does not tell of an evaluation's rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from common.records import Grade, graders_differ
+from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
+from eval.results.base_vs_sft import Comparison, Evaluation, missing, published_figures, shown, table
+
+LISTED = 10
+"""Grader disagreements that are listed, an evaluation."""
+LONG = 256
+"""Tokens of a median rollout from which two that say the same are no coincidence."""
+
+
+def pass_at_k(compared: Comparison) -> str:
+    """pass@k for powers of two, and for all rollouts of a problem."""
+    n = compared.known.n
+    ks = [k for k in range(1, n + 1) if k & (k - 1) == 0 or k == n]
+    lines = [["pass@k, %", *(f"k = {k}" for k in ks)]]
+    for e, name, figures in _lines(compared):
+        lines.append([_name(e, name), *(_percent(figures["pass@k"][k - 1]) for k in ks)])
+    return table(lines)
+
+
+def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
+    """pass@1 were longer rollouts wrong, for every second budget up to the whole one, and for ``PUBLISHED_CAP``;
+    published figures beside."""
+    budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
+    columns = sorted({*budgets[::-2], *({PUBLISHED_CAP} & {*budgets})})
+    lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in columns)]], []
+    for e, name, figures in _lines(compared):
+        curve = dict(figures["by_budget"])
+        lines.append([_name(e, name), *(_percent(curve[b]) for b in columns)])
+        theirs = published_figures(reference, e, name, "pass@1").get("base" if e == compared.base else "sft")
+        given.append("" if theirs is None else f"{theirs:.2f}")
+    if any(given) and reference:
+        cap = f" ({reference['max_tokens']:,})" if "max_tokens" in reference else ""
+        for line, cell in zip(lines, [f"published{cap}", *given], strict=True):
+            line.append(cell)
+    return table(lines)
+
+
+def averages(compared: Comparison) -> str:
+    """Each accuracy as a mean over problems (micro) and over sets (macro), with the rerun error of pass@1."""
+    names = accuracies(compared.known.n)
+    lines = [["%", *names, "rerun error of pass@1"]]
+    for e, name, figures in _lines(compared):
+        error = figures["rerun_error"]
+        cells = [_percent(figures[metric]) for metric in names]
+        lines.append([_name(e, name), *cells, "unknown" if error is None else f"± {error * 100:.2f}"])
+        if name == TOTAL and len(figures_of_sets(e)) > 1:
+            macro = [_percent(figures["macro"][metric]) for metric in names]
+            lines.append([f"{e.label}, mean of sets{missing(name, e)}", *macro, ""])
+    return table(lines)
+
+
+def outcomes(compared: Comparison) -> str:
+    """How rollouts ended, and how often those were right that the budget ended and those that were not."""
+    titles = [
+        "%",
+        "answered",
+        "no answer",
+        "hit the budget",
+        "right of finished",
+        "right of cut",
+        "looping",
+        "identical",
+    ]
+    lines = [titles]
+    for e, name, figures in _lines(compared):
+        made, gave = figures["rollouts"], answered(figures)
+        shares = [gave / made, (made - gave) / made]
+        shares += [figures[k] for k in ("hit_budget", "accuracy_finished", "accuracy_truncated", "repeating")]
+        cells = [*map(_percent, shares), f"{figures['identical']:,}"]
+        lines.append([_name(e, name), *cells])
+    return table(lines)
+
+
+def alarms(compared: Comparison) -> list[str]:
+    """What points to a fault of the evaluation rather than of the model."""
+    return [
+        f"**{e.figures[TOTAL]['identical']:,} rollouts of {e.label} say word for word what another of their problem "
+        f"says, though they are long and sampled: their seeds are not seeds of their own.**{missing(TOTAL, e)}"
+        for e in compared.both
+        if e.figures[TOTAL]["identical"] and e.figures[TOTAL]["tokens"]["p50"] >= LONG and e.settings["temperature"] > 0
+    ]
+
+
+def disagreements(compared: Comparison) -> str:
+    """Where math-verify reached the opposite of exact match: how often, and the first ones by their ledger key."""
+    parts = []
+    for e in compared.both:
+        golds = {(p.set, p.id): p.answer for p in e.problems}
+        found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
+        lost = e.figures[TOTAL]["verified_timeouts"]
+        parts.append(
+            f"{e.label}: {len(found):,} of {len(e.grades):,} rollouts, {sum(not g.exact for g in found):,} of them "
+            f"right by math-verify only; {lost:,} it did not judge in time.{missing(TOTAL, e)}"
+        )
+        if found:
+            lines = [["rollout (set, problem, k)", "exact match", "math-verify", "extracted", "gold"]]
+            lines += [_disagreement(g, golds[g.key[:2]]) for g in found[:LISTED]]
+            lines += [[f"and {len(found) - LISTED:,} more", "", "", "", ""]] if len(found) > LISTED else []
+            parts.append(table(lines))
+    return "\n\n".join(parts)
+
+
+def figures_of_sets(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Figures but those of all sets together."""
+    return {name: figures for name, figures in evaluation.figures.items() if name != TOTAL}
+
+
+def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, Any]]]:
+    """Evaluation, set and figures of each line; one set alone is not repeated as a total."""
+    for e in compared.both:
+        sets = figures_of_sets(e)
+        yield from ((e, name, figures) for name, figures in sets.items())
+        if len(sets) > 1:
+            yield e, TOTAL, e.figures[TOTAL]
+
+
+def _name(evaluation: Evaluation, name: str) -> str:
+    return f"{evaluation.label}, {shown(name)}{missing(name, evaluation)}"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share * 100:.2f}"
+
+
+def _disagreement(grade: Grade, gold: str) -> list[str]:
+    key = "/".join(map(str, grade.key))
+    verdicts = ["right" if opinion else "wrong" for opinion in (grade.exact, grade.verified)]
+    extracted = "none" if grade.extracted is None else _code(grade.extracted)
+    return [_code(key), *verdicts, extracted, _code(gold)]
+
+
+def _code(text: str, longest: int = 60) -> str:
+    """A model's text as code in a cell, which it cannot leave; what does not print is shown as U+FFFD."""
+    flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    flat = flat[: longest - 1] + "…" if len(flat) > longest else flat
+    return "`" + flat.replace("`", "'").replace("|", "\\|") + "`" if flat else "(empty)"

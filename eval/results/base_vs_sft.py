@@ -1,0 +1,247 @@
+"""A run's evaluations read back, base beside SFT: the one source of the figures in report, page and card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.generation.vllm_actor import NF4
+from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
+from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
+from eval.results import evaluation as evaluations
+from eval.results.evaluation import BASE, Evaluation, Values
+from trainer.run.folder import Run
+
+NEAR_ZERO = 0.02
+"""A pass@1 at most this is called near zero."""
+ANSWERS = {
+    "boxed": "the last balanced `\\boxed{}`",
+    "answer_is": 'the number behind "answer is", else the last number,',
+}
+"""By answer style, what is matched."""
+EXACT = "†"
+"""Marks an interval that is Gaffke's bound."""
+LEGEND = (
+    "pass@1 is the share of right rollouts, a mean over problems; any, perfect and maj are the shares of problems "
+    "with one right rollout, with right ones only, and whose most frequent answer is right. In brackets "
+    f"{LEVEL:.0%} intervals over problems like these: {WILSON} with the variance that the problems show, {STUDENT} for "
+    f"an improvement, which compares problem by problem; {EXACT} {GAFFKE}, which asks for no variance, where too few "
+    "problems are right, wrong or changed to show one."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations of the base model and of one step under the same settings; at least one is there."""
+
+    base: Evaluation | None
+    sft: Evaluation | None
+
+    @property
+    def known(self) -> Evaluation:
+        """The step's evaluation where there is one."""
+        known = self.sft or self.base
+        assert known is not None
+        return known
+
+    @property
+    def both(self) -> list[Evaluation]:
+        """Those that are there, base first."""
+        return [e for e in (self.base, self.sft) if e]
+
+    @property
+    def named(self) -> dict[str, Evaluation]:
+        """The same, by label."""
+        return {e.label: e for e in self.both}
+
+
+def newest(run: Run, partial: bool = False) -> Comparison:
+    """The newest step that was evaluated, against the base model; with ``partial`` also what is not complete.
+
+    Raises ValueError when nothing was evaluated yet.
+    """
+    groups = evaluations.groups(run, partial)
+    if not groups:
+        begun = ", ".join(folder.name for folder in run.evaluations)
+        look = f" (begun: {begun}; --partial shows what is there)" if begun and not partial else ""
+        raise ValueError(f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}")
+    group = max(groups, key=lambda group: (max(group), group[max(group)].age))
+    step = max(group)
+    return Comparison(group.get(-1), group[step] if step >= 0 else None)
+
+
+def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
+    """Every evaluation of a step against the base model, the newest first; the base model alone when there is none."""
+    groups = sorted(evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True)
+    found = [Comparison(group.get(-1), group.get(step)) for group in groups if step in group or -1 in group]
+    return [c for c in found if c.sft] or found
+
+
+def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
+    """Evaluations of the same step under other settings than those of ``compared``, the newest first."""
+    step = compared.known.step
+    if step < 0:
+        found = [Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group]
+    else:
+        found = of_step(run, step, partial)
+    return [c for c in found if c.known.folder != compared.known.folder]
+
+
+def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> list[list[str]]:
+    """Titles, then a line a set: base, SFT and improvement in percent pass@1; then the other accuracies of all.
+
+    Published figures of the same problems stand beside, and the accuracy at their budget where ours is larger.
+    """
+    known = comparison.known
+    rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
+    rows += [(TOTAL, metric) for metric in accuracies(known.n)[1:] if known.n > 1]
+    given = [published_figures(reference, known, name, metric) for name, metric in rows]
+    cap = (reference or {}).get("max_tokens", known.settings["max_tokens"])
+    at_cap = [_at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows]
+    sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
+    lines = [["pass@1", BASE, sft, "improvement"]]
+    beside = any(given) and cap < known.settings["max_tokens"] and any(at_cap)
+    lines[0] += [f"at {cap:,} tokens"] if beside else []
+    lines[0] += ["published base", "published SFT"] if any(given) else []
+    for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
+        title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
+        title = title if metric == "pass@1" else f"{metric}, all"
+        cells = [title + missing(name, *comparison.both), *_cells(comparison, name, metric)]
+        cells += [capped] if beside else []
+        if any(given):
+            cells += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
+        lines.append(cells)
+    return lines
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of titles and cells; all but the first column are numbers."""
+    titles, *rows = lines
+    ruled = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
+
+
+def shown(name: str) -> str:
+    """How a table calls a set, or all of them."""
+    return "all" if name == TOTAL else name
+
+
+def missing(name: str, *these: Evaluation) -> str:
+    """What a line must say of partial evaluations: how many rollouts of a set (or of all) it lacks."""
+    partial = [e for e in these if e.is_partial]
+    wanted = sum(e.n for e in partial for p in e.problems if name in (TOTAL, p.set))
+    there = sum(name in (TOTAL, key[0]) for e in partial for key in e.grades)
+    return f" (partial: {wanted - there:,} rollouts missing)" if partial else ""
+
+
+def protocol(evaluation: Evaluation) -> str:
+    """How the rollouts were sampled and judged."""
+    sampling = evaluation.settings
+    made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
+    weights = ", weights in 4 bits (NF4)" if sampling["dtype"] == NF4 else ""
+    return (
+        f"{made}{weights}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
+        f"{sampling['max_tokens']:,} tokens; exact match of {ANSWERS[sampling['answer_style']]} after `</think>`"
+    )
+
+
+def published(reference: Mapping[str, Any]) -> str:
+    """Whose figures the published ones are."""
+    return f"Published figures: {reference['source']}; measured by its authors, not by this run."
+
+
+def published_figures(
+    reference: Mapping[str, Any] | None, evaluation: Evaluation, name: str, metric: str
+) -> Mapping[str, float]:
+    """The published ``base`` and ``sft`` of the same problems, in percent, if there are any."""
+    if not reference or evaluation.settings["limit"] is not None:
+        return {}
+    sets = reference.get("pass@1", {}).keys() - {TOTAL}
+    if name == TOTAL and evaluation.settings["benchmarks"].keys() != sets:
+        return {}
+    return reference.get(metric, {}).get(name, {})
+
+
+def lengths(named: Mapping[str, Evaluation]) -> str:
+    """Tokens and device time of the rollouts, each also as a multiple of the first evaluation's, and how many rollouts
+    the budget ended."""
+    percents = [f"p{percent}" for percent in PERCENTILES]
+    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
+    titles.append("device time a rollout, start-up included")
+    first, *_ = named.values()
+    rows = []
+    for name, e in named.items():
+        figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
+        hits = round(figures["hit_budget"] * figures["rollouts"])
+        cut = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {e.settings['max_tokens']:,}"
+        mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
+        mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
+        rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])
+    return table([titles, *rows])
+
+
+def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
+    own, reference = evaluation.device_seconds, first.device_seconds
+    if own is None:
+        return "unknown"
+    return f"{own[1]:.3g} s {own[0].upper()}" + (
+        _times(own[1], reference[1], evaluation is first) if reference and reference[0] == own[0] else ""
+    )
+
+
+def _times(value: float, first: float, is_first: bool) -> str:
+    return "" if is_first or not first else f" ({value / first:.2f} x)"
+
+
+def estimate(sets: Sequence[Sequence[float]]) -> str:
+    """A mean over the problems of all sets, in percent, with its interval."""
+    found = interval(sets)
+    mean = sum(map(sum, sets)) / sum(map(len, sets))
+    mark = EXACT if found.method == GAFFKE else ""
+    return f"{mean * 100:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]{mark}"
+
+
+def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:
+    """``estimate``, of one rollout a problem with the counts: 1,121 / 1,319 = 84.99 %."""
+    counts = f"{sum(map(sum, sets)):,.0f} / {sum(map(len, sets)):,} = " if evaluation.n == 1 else ""
+    return counts + estimate(sets)
+
+
+def by_set(values: Values, name: str = TOTAL) -> list[list[float]]:
+    """Values of a set's problems, or of all, a list a set."""
+    sets: dict[str, list[float]] = {}
+    for (of, _), value in values.items():
+        if name in (TOTAL, of):
+            sets.setdefault(of, []).append(value)
+    return list(sets.values())
+
+
+def change(before: Values, after: Values) -> Values:
+    """Of each problem that both have."""
+    return {key: after[key] - value for key, value in before.items() if key in after}
+
+
+def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
+    """Base, SFT and improvement, with intervals."""
+    cells = []
+    for e in (comparison.base, comparison.sft):
+        sets = by_set(e.values[metric], name) if e else []
+        cells.append(counted(sets, e) if e and sets else "no rollout yet" if e else "not evaluated")
+    if not (comparison.base and comparison.sft):
+        return [*cells, ""]
+    pairs = by_set(change(comparison.base.values[metric], comparison.sft.values[metric]), name)
+    return [*cells, gain(pairs) if pairs else ""]
+
+
+def gain(pairs: Sequence[Sequence[float]]) -> str:
+    """A mean difference in points, with its interval."""
+    found = difference(pairs)
+    mark = EXACT if found.method == GAFFKE else ""
+    return f"{found.mean * 100:+.2f} [{found.lower * 100:+.1f}, {found.upper * 100:+.1f}]{mark}"
+
+
+def _at_budget(comparison: Comparison, name: str, budget: int) -> str:
+    """pass@1 of base and SFT were rollouts longer than ``budget`` wrong."""
+    curves = [dict(e.figures[name]["by_budget"]) for e in comparison.both if name in e.figures]
+    return " → ".join(f"{curve[budget] * 100:.2f} %" for curve in curves if budget in curve)

@@ -1,0 +1,160 @@
+"""``warmstart compare A B ...``: evaluations of several models side by side, problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+
+from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
+from eval.grading.metrics import TOTAL, accuracies, outcomes, rerun_error
+from eval.results import base_vs_sft
+from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown, table
+from eval.results.compare_targets import Subject, check, find
+from eval.results.evaluation import BASE, Evaluation, Values
+
+LEGEND = (
+    f"In brackets {LEVEL:.0%} intervals over problems like these. A difference is a mean over problems of B minus A "
+    f"({STUDENT}; {EXACT} {GAFFKE}, where too few problems changed for it), called noise where its interval holds 0: "
+    "for two models alike that is wrong once in twenty such lines. The rerun error is the standard error over "
+    "rollouts, the problems fixed."
+)
+PUBLISHED = (
+    "A published figure has an error of its own, of which a bound is known where its number of rollouts is: that of "
+    "problems all alike. On these very problems two runs of one model differ by rerun errors alone, so that a figure "
+    "inside our interval need not be reproduced."
+)
+
+
+def compare(targets: Sequence[str], partial: bool = False) -> str:
+    """Markdown: every model's accuracies and lengths, each against the first, and each against its published figures.
+
+    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Compared are the
+    problems that all have, but lengths are those of all rollouts. Raises ValueError when a target is none of these or
+    has no complete evaluation (with ``partial`` an incomplete one will do, and each line says so), when the evaluations
+    were not sampled alike, or have no problem in common.
+    """
+    if len(targets) < 2:
+        raise ValueError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
+    subjects = [find(target, partial) for target in targets]
+    if len({s.name for s in subjects}) < len(subjects):
+        subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
+    first, *others = subjects
+    for other in others:
+        check(first, other)
+    keys = set.intersection(*({*s.evaluation.values["pass@1"]} for s in subjects))
+    if not keys:
+        raise ValueError("they have no problem in common that each has a rollout of")
+    parts = [table(list(_models(subjects, keys))), "\n".join(f"- {line}" for line in _notes(subjects, keys))]
+    parts += ["## Lengths of all their rollouts", base_vs_sft.lengths({s.name: s.evaluation for s in subjects})]
+    for other in others:
+        parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]
+    published = {subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1}
+    for name, lines in published.items():
+        parts += [f"## {name} against published figures", table(lines)]
+    if published:
+        sources = dict.fromkeys(base_vs_sft.published(s.reference) for s in subjects if s.reference)
+        parts.append("\n".join(f"- {text}" for text in (*sources, PUBLISHED)))
+    return "\n\n".join(parts)
+
+
+def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[list[str]]:
+    """A line a model: pass@1 by set and of all, its rerun error, the other accuracies where they are of one n."""
+    names = _names(keys)
+    others = _others(*(s.evaluation for s in subjects))
+    yield ["pass@1", *map(shown, names), "rerun error", *others]
+    for s in subjects:
+        cells = [counted(by_set(_only(s.evaluation.values["pass@1"], keys), name), s.evaluation) for name in names]
+        error = _rerun(s.evaluation, keys, TOTAL)
+        cells.append("unknown" if error is None else f"± {error * 100:.2f}")
+        cells += [estimate(by_set(_only(s.evaluation.values[metric], keys))) for metric in others]
+        yield [s.name + missing(TOTAL, s.evaluation), *cells]
+
+
+def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[str]:
+    counts = ", ".join(f"{s.name} {s.evaluation.n}" for s in subjects)
+    yield f"The {len(keys):,} problems that all have; rollouts a problem: {counts}."
+    for s in subjects:
+        if left := len(s.evaluation.problems) - len(keys):
+            yield f"{left:,} problems of {s.name} are not among them.{missing(TOTAL, s.evaluation)}"
+    if len({s.evaluation.settings["tokenizer"] for s in subjects}) > 1:
+        yield "Their tokenizers differ: the budget counts the tokens of each one's own."
+    if len({s.evaluation.settings["dtype"] for s in subjects}) > 1:
+        weights = ", ".join(f"{s.name} {s.evaluation.settings['dtype']}" for s in subjects)
+        yield f"Their weights differ in precision (eval.dtype): {weights}."
+    yield LEGEND
+
+
+def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[str]:
+    """The paired comparison as a sentence about all problems, and a table."""
+    a, b = first.evaluation, other.evaluation
+    *sets, every = _names(keys)
+    rows = [(name, "pass@1") for name in (*sets, every)]
+    rows += [(every, metric) for metric in _others(a, b)]
+    lines = [["B - A, points", "problems", "difference", "p", "rerun error", "verdict"]]
+    for name, metric in rows:
+        pairs = _pairs(a, b, keys, name, metric)
+        found = difference(pairs)
+        verdict = ("B is better" if found.mean > 0 else "B is worse") if found.is_told else "noise"
+        errors = [_rerun(e, keys, name) for e in (a, b)] if metric == "pass@1" else [None]
+        rerun = "" if None in errors else f"± {sqrt(sum(e * e for e in errors if e is not None)) * 100:.2f}"
+        title = (shown(name) if metric == "pass@1" else f"{metric}, all") + missing(name, a, b)
+        lines.append([title, f"{sum(map(len, pairs)):,}", base_vs_sft.gain(pairs), _p(found.p), rerun, verdict])
+    pairs = _pairs(a, b, keys, every, "pass@1")
+    found = difference(pairs)
+    what = f"cannot be told from {first.name}"
+    if found.is_told:
+        what = f"is {'better' if found.mean > 0 else 'worse'} than {first.name}"
+    sentence = f"**{other.name} {what}**: pass@1 {base_vs_sft.gain(pairs)} points, p {_p(found.p)}."
+    return [sentence + missing(every, a, b), table(lines)]
+
+
+def _published(subject: Subject) -> list[list[str]]:
+    """Our figures, at the published budget, beside the published ones of the same problems."""
+    e, reference = subject.evaluation, subject.reference or {}
+    budget = min(reference.get("max_tokens", e.settings["max_tokens"]), e.settings["max_tokens"])
+    values = e.values if budget == e.settings["max_tokens"] else e.values_within(budget)
+    lines = [[f"at {budget:,} tokens", "ours", "published", "its rerun error", "our interval"]]
+    for name in (*e.settings["benchmarks"], TOTAL):
+        for metric in accuracies(e.n):
+            theirs = base_vs_sft.published_figures(reference, e, name, metric).get(BASE if e.label == BASE else "sft")
+            sets = by_set(values[metric], name)
+            if theirs is not None and sets:
+                ours, share = interval(sets), theirs / 100
+                verdict = "inside" if ours.lower <= share <= ours.upper else "outside"
+                title = f"{metric}, {shown(name)}{missing(name, e)}"
+                most = _most(share, sum(map(len, sets)), reference.get("rollouts")) if metric == "pass@1" else "unknown"
+                lines.append([title, estimate(sets), f"{theirs:.2f} %", most, verdict])
+    return lines
+
+
+def _most(share: float, problems: int, rollouts: int | None) -> str:
+    """The largest rerun error that a pass@1 can have: were each problem as hard as the next."""
+    return "unknown" if rollouts is None else f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
+
+
+def _others(*these: Evaluation) -> tuple[str, ...]:
+    """The accuracies besides pass@1, which depend on the number of rollouts a problem."""
+    (n, *unlike) = {e.n for e in these}
+    return () if unlike or n == 1 else accuracies(n)[1:]
+
+
+def _names(keys: set[tuple[str, str]]) -> list[str]:
+    sets = sorted({name for name, _ in keys})
+    return [*sets, TOTAL] if len(sets) > 1 else sets
+
+
+def _only(values: Values, keys: set[tuple[str, str]]) -> Values:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def _pairs(a: Evaluation, b: Evaluation, keys: set[tuple[str, str]], name: str, metric: str) -> list[list[float]]:
+    return by_set(change(_only(a.values[metric], keys), _only(b.values[metric], keys)), name)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+
+
+def _rerun(evaluation: Evaluation, keys: set[tuple[str, str]], name: str) -> float | None:
+    counts = outcomes(evaluation.grades.values())
+    return rerun_error([count for key, count in counts.items() if key in keys and name in (TOTAL, key[0])])

@@ -1,0 +1,83 @@
+"""Whom ``warmstart compare`` sets side by side: evaluations found by name, and seen to have been sampled alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.evaluate import SETTINGS
+from eval.results import base_vs_sft
+from eval.results import evaluation as evaluations
+from eval.results.evaluation import BASE, Evaluation
+from trainer.recipe import load as configs
+from trainer.run.folder import Run, is_complete
+
+OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
+"""Settings that two evaluations may differ in: what is compared, or seen to in the comparison itself."""
+WORDS = {
+    "max_tokens": "the budget (eval.max_tokens)",
+    "template": "the chat template, which is the code's",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the compared."""
+
+    name: str
+    evaluation: Evaluation
+    reference: Mapping[str, Any] | None
+    """Published figures, of its recipe."""
+
+
+def find(target: str, partial: bool) -> Subject:
+    """A run's newest evaluation, RUN@base's or RUN@STEP's newest, or the one in a folder.
+
+    Raises ValueError when ``target`` is none of these, or not complete and not ``partial``.
+    """
+    folder = Path(target)
+    if (folder / SETTINGS).exists():
+        if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
+            raise ValueError(f"{folder} is no complete evaluation: run it to its end, or compare with --partial")
+        run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
+    else:
+        named = Run.find(target)
+        name, _, label = ("", "", "") if named else target.rpartition("@")
+        run_or_none = named or (Run.find(name) if name else None)
+        if run_or_none is None:
+            raise ValueError(f"{target} is no run, RUN@base, RUN@STEP, nor an evaluation's folder")
+        run, found = run_or_none, _evaluation(run_or_none, label, partial)
+    reference = configs.read(run.config).get("reference") if run.config.exists() else None
+    return Subject(f"{run.name}@{found.label}", found, reference)
+
+
+def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
+    """The newest of a label, or of all."""
+    if not label:
+        return base_vs_sft.newest(run, partial).known
+    number = label.removeprefix("step_")
+    if label != BASE and not number.isdigit():
+        raise ValueError(f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number")
+    step = -1 if label == BASE else int(number)
+    found = [c.sft for c in base_vs_sft.of_step(run, step, partial) if c.sft]
+    if not found:
+        raise ValueError(f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}")
+    return found[0]
+
+
+def check(first: Subject, other: Subject) -> None:
+    """Raises ValueError, naming what differs, unless both were sampled alike."""
+    a, b = first.evaluation.settings, other.evaluation.settings
+    unlike = [key for key in {**a, **b} if key not in OWN and a.get(key) != b.get(key)]
+    told = [WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}") for key in unlike]
+    sets = a["benchmarks"].keys() & b["benchmarks"].keys()
+    told += [f"{name} is another file" for name in sorted(sets) if a["benchmarks"][name] != b["benchmarks"][name]]
+    if not sets:
+        told = [f"no set in common: {', '.join(a['benchmarks'])} and {', '.join(b['benchmarks'])}"]
+    if told:
+        raise ValueError(
+            f"{first.name} and {other.name} cannot be compared, they differ in more than the model: {'; '.join(told)}. "
+            "Evaluate one of them again as the other was (warmstart eval RUN STEP eval.KEY=VALUE)"
+        )

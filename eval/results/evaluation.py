@@ -1,0 +1,146 @@
+"""Evaluations read back from a run's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from common.files import MANIFEST, read_json, sha256_json
+from common.records import Grade, Key, Problem, Rollout
+from data_prep.benchmarks import sets
+from eval import rollout_files
+from eval.evaluate import PROBLEMS, SETTINGS
+from eval.grading import grade as grading
+from eval.grading import metrics
+from eval.grading.metrics import METRICS
+from trainer.run.folder import Run, is_complete
+
+BASE = "base"
+RL_POOL = "rl_pool"
+"""The set of a run's problems for RL (:mod:`eval.rl.pool`), which is no benchmark."""
+Values = Mapping[tuple[str, str], float]
+"""(set, problem id) -> an accuracy of that problem."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation. A partial one has not all of its rollouts yet; its figures say so."""
+
+    folder: Path
+    label: str
+    settings: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return -1 if self.label == BASE else int(self.label.removeprefix("step_"))
+
+    @property
+    def n(self) -> int:
+        """Rollouts a problem."""
+        return self.settings["rollouts"]
+
+    @property
+    def age(self) -> float:
+        """When it was completed, or began where it is not; Unix time."""
+        path = self.folder / (SETTINGS if self.is_partial else MANIFEST)
+        return path.stat().st_mtime
+
+    @cached_property
+    def is_partial(self) -> bool:
+        return not is_complete(self.folder)
+
+    @cached_property
+    def device_seconds(self) -> tuple[str, float] | None:
+        """(device, its time for a rollout on the average, engines' start-up included); None where it was not timed."""
+        made = {} if self.is_partial else read_json(self.folder / MANIFEST)
+        rollouts = made.get("timed_rollouts")
+        return (made["device"], made["wall_seconds"] * made["devices"] / rollouts) if rollouts else None
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        return sets.read_problems(self.folder / PROBLEMS)
+
+    @cached_property
+    def rollouts(self) -> dict[Key, Rollout]:
+        rollouts = rollout_files.read(self.folder / rollout_files.ROLLOUTS, growing=self.is_partial)
+        remedy = f"delete {self.folder / MANIFEST} and run the same warmstart eval again, which makes what is missing"
+        self._check_whole(rollouts, rollout_files.ROLLOUTS, remedy)
+        return rollouts
+
+    @cached_property
+    def grades(self) -> dict[Key, Grade]:
+        """As they are on disk; those of a partial evaluation are made here and not written."""
+        if not self.is_partial:
+            there = rollout_files.read_grades(self.folder / rollout_files.GRADES)
+            self._check_whole(there, rollout_files.GRADES, self._regrade)
+            return there
+        grades = grading.grade(self.rollouts.values(), self.problems, self.settings["answer_style"])
+        return {grade.key: grade for grade in grades}
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """As :func:`eval.grading.metrics.summarise` made them."""
+        if not self.is_partial:
+            if not (self.folder / METRICS).exists():
+                raise ValueError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
+            return read_json(self.folder / METRICS)
+        budget = self.settings["max_tokens"]
+        return metrics.summarise(self.problems, self.rollouts, self.grades, self.n, budget, partial=True)
+
+    @property
+    def _regrade(self) -> str:
+        return f"warmstart grade {self.folder} writes it anew"
+
+    def _check_whole(self, records: Mapping[Key, Any], name: str, remedy: str) -> None:
+        wanted = {(p.set, p.id, k) for p in self.problems for k in range(self.n)}
+        if not self.is_partial and records.keys() != wanted:
+            there = f"{len(wanted & records.keys()):,} of {len(wanted):,} rollouts"
+            raise ValueError(f"{self.folder / name} is damaged ({there}): {remedy}")
+
+    @cached_property
+    def values(self) -> Mapping[str, Values]:
+        """Accuracy -> its value for each problem."""
+        return metrics.per_problem(self.problems, self.grades, self.n)
+
+    def values_within(self, budget: int) -> Mapping[str, Values]:
+        """``values`` had rollouts longer than ``budget`` tokens no answer."""
+        within = {
+            key: grade if self.rollouts[key].tokens <= budget else replace(grade, extracted=None, exact=False)
+            for key, grade in self.grades.items()
+        }
+        return metrics.per_problem(self.problems, within, self.n)
+
+
+def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
+    """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool.
+
+    Of two of one step, which was exported twice, the newer one is taken.
+    """
+    found: dict[str, dict[int, Evaluation]] = {}
+    for folder in run.evaluations:
+        if is_complete(folder) or (partial and has_begun(folder)):
+            evaluation = read(folder)
+            if RL_POOL in evaluation.settings["benchmarks"]:
+                continue
+            same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
+            group = found.setdefault(same, {})
+            group[evaluation.step] = max(evaluation, group.get(evaluation.step, evaluation), key=lambda e: e.age)
+    return list(found.values())
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether an evaluation has a rollout."""
+    path = folder / rollout_files.ROLLOUTS
+    if not all(p.exists() for p in (folder / SETTINGS, folder / PROBLEMS, path)):
+        return False
+    with path.open("rb") as f:
+        return f.readline().endswith(b"\n")
+
+
+def read(folder: Path) -> Evaluation:
+    """The evaluation in ``folder``."""
+    settings = read_json(folder / SETTINGS)
+    return Evaluation(folder, settings["model"]["label"], settings)

@@ -1,0 +1,35 @@
+"""What a dry run says besides the command lines: rendezvous, timeouts, and the files that a checkpoint will have."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig
+
+from trainer.batching.flops import Shape
+from trainer.doctor.disk import checkpoint_bytes
+from trainer.planning.workload import shape_of
+from trainer.process.watchdog import SET_UP_MINUTES
+from trainer.run.folder import FILE_BYTES
+
+
+def checkpoint_files(shape: Shape, ranks: int) -> int:
+    """Files of one checkpoint: each rank's shards and its generators, the state, the manifest."""
+    shards = math.ceil(checkpoint_bytes(shape) / ranks / FILE_BYTES)
+    return ranks * (shards + 1) + 2
+
+
+def page(config: DictConfig, ranks: int, signal: int) -> str:
+    """The facts, a line each. Raises ValueError where the model's shape is not known."""
+    shape, settings = shape_of(config), config.train
+    size, files = checkpoint_bytes(shape) / 1e9, checkpoint_files(shape, ranks)
+    kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)
+    lines = {
+        "rendezvous": f"rank 0 of {ranks} on the first node listens on MASTER_PORT; "
+        f"the others have {2 * set_up:g} minutes to come",
+        "timeouts": f"set-up and first step {set_up:g} minutes, then {settings.hang_minutes:g} without a sign of life; "
+        f"asked to stop {signal} s before the time limit",
+        "checkpoint": f"{files:,} files of at most {FILE_BYTES >> 20} MiB, {size:,.3g} GB; {kept} of them "
+        f"while one is written: {kept * files:,} files, {kept * size:,.3g} GB",
+    }
+    return "\n".join(f"# {name}: {text}" for name, text in lines.items())

@@ -1,0 +1,84 @@
+"""Submits the evaluations of a run: of the base model, and of each checkpoint once it is complete.
+
+In the background of the training job, or on the login node as ``warmstart watch RUN``. What has been submitted is
+in the run's submissions.jsonl, by label and evaluation settings, so any number of watchers submit each once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+from common.files import read_json, sha256_json, writer
+from trainer.recipe import load as configs
+from trainer.run.folder import SUBMISSIONS, Run
+
+POLL_SECONDS = 20.0
+LONGEST_PAUSE_SECONDS = 1800.0
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def watch(
+    run: Run, overrides: Sequence[str] = (), once: bool = False, poll: float = POLL_SECONDS, stop: Event | None = None
+) -> bool:
+    """Submits until training has finished and nothing is left to submit; with ``once``, what there is.
+
+    A submission that fails is said and tried again, later each time; ``poll`` is in seconds; ``stop`` ends the
+    waiting. Returns whether all that could be submitted has been. Raises ValueError for overrides that no
+    evaluation can have, and while another process watches.
+    """
+    stop, pause = stop or Event(), poll
+    with writer(run.root / "watch.lock"):
+        while True:
+            finished = has_finished(run)
+            failures = submit_missing(run, overrides)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if failures else poll
+            if once or (finished and not failures) or stop.wait(pause):
+                return not failures
+
+
+def submit_missing(run: Run, overrides: Sequence[str]) -> int:
+    """Submits what has not been; returns how many submissions failed."""
+    if not run.attempts:  # the base model may not be there yet
+        return 0
+    config = configs.amend(configs.read(run.config), overrides)
+    settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
+    there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
+    failures = 0
+    for label in ("base", *map(str, run.checkpoints)):
+        if (label, settings) in there:
+            continue
+        job, fault = submit(run, label, overrides)
+        if job is None:
+            failures += 1
+            print(f"warmstart: the evaluation of {label} could not be submitted: {fault}", flush=True)
+            continue
+        run.note(SUBMISSIONS, {"label": label, "settings": settings, "job": job})
+        print(f"warmstart: job {job} evaluates {label}", flush=True)
+    return failures
+
+
+def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, str]:
+    """(the job's id, or None when Slurm does not take it; what was said).
+
+    As a user would on the login node: nothing of the job around this process reaches the new one.
+    """
+    command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label, *overrides]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    try:
+        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return None, "sbatch has not answered for 5 minutes"
+    found = re.search(r"^(\d+)(;\S+)?$", done.stdout, re.MULTILINE)
+    said = (done.stderr or done.stdout).strip()
+    return (found[1] if done.returncode == 0 and found else None), said
+
+
+def has_finished(run: Run) -> bool:
+    """True when the last attempt trained to the end."""
+    outcome = run.attempts[-1] / "outcome.json" if run.attempts else None
+    return outcome is not None and outcome.exists() and read_json(outcome)["status"] == "finished"

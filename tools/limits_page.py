@@ -1,0 +1,195 @@
+"""The page docs/limits.md: what arithmetic and memory allow at best, and what the recipes are forecast to reach.
+
+    python -m tools.limits_page > docs/limits.md
+
+Every figure is computed here from the planner's own functions and assumptions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.batching.flops import Shape
+from trainer.planning.cluster import LINK_SHARE, MEMORY_SHARE
+from trainer.planning.hardware import GPUS
+from trainer.planning.layouts import BALANCED, TOLERANCE
+from trainer.planning.memory import CONTEXT, FLOAT32, FRAGMENTATION, GIB
+from trainer.planning.planner import NEARLY, Forecast, Planner, recommend
+from trainer.planning.workload import (
+    CHARACTERS_A_TOKEN,
+    MEDIAN_CHARACTERS,
+    P99_CHARACTERS,
+    assumed_lengths,
+)
+from trainer.recipe import load as configs
+
+RECIPES = {"sft_4b": "4B, 45,000 rows x 2", "sft_8b": "8B, 90,000 rows x 2"}
+CLUSTERS = {
+    "4 x 4 a100-40": ["cluster.gpu=a100-40", "cluster.nodes=4", "cluster.gpus_per_node=4", "cluster.network_gbits=200"],
+    "2 x 8 h100-80": [
+        "cluster.gpu=h100-80",
+        "cluster.nodes=2",
+        "cluster.gpus_per_node=8",
+        "cluster.network_gbits=3200",
+    ],
+}
+ADAMW_BYTES = 28
+"""A parameter's weight, gradient and two moments read once, and all but the gradient written once."""
+
+
+def activation_bytes(shape: Shape) -> float:
+    """bf16 bytes that training moves for one token at least: every matmul and attention reads and writes once.
+
+    Everything between them is taken as fused into them; backward moves twice what forward does.
+    """
+    query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return 3 * 2 * shape.layers * (6 * shape.hidden + 4 * query + 4 * kv + 2 * shape.intermediate)
+
+
+def floors(planner: Planner) -> tuple[float, float]:
+    """Hours of the run that (arithmetic at the full peak, memory traffic at the full bandwidth) take at least.
+
+    Weights are read in forward and in backward and their gradients written, in bf16, once a step.
+    """
+    gpu, ranks, shape = planner.cluster.gpu, planner.cluster.ranks, planner.shape
+    arithmetic = planner.flops / ranks / gpu.peak(2)
+    moved = (
+        3 * 2 * shape.parameters
+        + activation_bytes(shape) * planner.tokens / ranks
+        + ADAMW_BYTES * shape.parameters / ranks
+    )
+    return planner.hours(arithmetic), planner.hours(moved / gpu.memory_bandwidth)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe on a cluster: as it stands, and in the recommended layout."""
+
+    recipe: str
+    cluster: str
+    planner: Planner
+    own: Forecast
+    best: Forecast
+
+    @classmethod
+    def of(cls, recipe: str, cluster: str) -> Run:
+        """Plans it on the assumed lengths."""
+        config = configs.load(recipe, CLUSTERS[cluster])
+        planner = Planner(config, assumed_lengths(config))
+        own, best = planner.own(), recommend(list(planner.layouts()))
+        assert own is not None and best is not None
+        return cls(recipe, cluster, planner, own, best)
+
+    def hours(self, forecast: Forecast) -> float:
+        """Of the whole run."""
+        return self.planner.hours(forecast.step.total)
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    runs = [Run.of(recipe, cluster) for recipe in RECIPES for cluster in CLUSTERS]
+    here = [run for run in runs if run.cluster == "4 x 4 a100-40"]
+    small = here[0]
+    return TEXT.format(
+        hours=small.hours(small.best), own_hours=small.hours(small.own), own_gib=small.own.needed / GIB,
+        own_fits="fits" if small.own.fits else "does not fit",
+        steps=small.planner.total_steps, tokens=small.planner.tokens,
+        floors="\n".join(map(_row, runs)), memory=_memory([f for run in here for f in (run.own, run.best)]),
+        gpus="\n".join(map(_gpu, GPUS)), link=LINK_SHARE, hbm=MEMORY_SHARE, context=CONTEXT / GIB,
+        tolerance=TOLERANCE - 1, balanced=BALANCED, nearly=NEARLY - 1,
+        fragmentation=FRAGMENTATION, median=MEDIAN_CHARACTERS, p99=P99_CHARACTERS, ratio=CHARACTERS_A_TOKEN,
+        accumulated=" and ".join(f"{FLOAT32 * run.planner.shape.parameters / GIB:.0f}" for run in here),
+    )  # fmt: skip
+
+
+def _row(run: Run) -> str:
+    arithmetic, traffic = floors(run.planner)
+    setup, hours = run.best.setup, run.hours(run.best)
+    layout = f"sp {setup.sequence_parallel}, {setup.tokens:,} tokens, {setup.checkpointing}"
+    return (
+        f"| {RECIPES[run.recipe]} | {run.cluster} | {arithmetic:.2f} | {traffic:.2f} "
+        f"| {run.hours(run.own):.1f}{'' if run.own.fits else ' (does not fit)'} | {hours:.1f} "
+        f"| {arithmetic / hours:.0%} | {layout} |"
+    )
+
+
+def _memory(forecasts: list[Forecast]) -> str:
+    names = list(dict.fromkeys(line for f in forecasts for line in f.lines))
+    rows = [
+        f"| {name} | " + " | ".join(f"{f.lines.get(name, 0) / GIB:.2f}" for f in forecasts) + " |" for name in names
+    ]
+    total = "| **total** | " + " | ".join(f"**{f.needed / GIB:.2f}**" for f in forecasts) + " |"
+    return "\n".join([*rows, total])
+
+
+def _gpu(name: str) -> str:
+    gpu = GPUS[name]
+    return (
+        f"| {name} | {', '.join(gpu.names)} | {gpu.memory / GIB:.1f} | {gpu.memory_bandwidth / 1e9:,.0f} "
+        f"| {gpu.nvlink / 1e9:.0f} | {gpu.peak(2) / 1e12:,.0f} | {gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
+    )
+
+
+TEXT = """# Limits on paper
+
+What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page was measured on a
+GPU** ([measured.md](measured.md) has what was): every figure comes from the functions behind `warmstart plan`
+(`python -m tools.limits_page` writes the page, a test compares them). Row lengths are the published ones: a
+lognormal with median {median:,} and p99 {p99:,} characters at {ratio} characters a token, without the rows that
+`data.max_length` drops.
+
+**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands ({own_gib:.1f} GiB a
+GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,} steps of {tokens:,.0f} tokens. Saves and
+evaluations come on top.
+
+## Floors and forecasts, hours of the run
+
+| run | nodes x GPUs | arithmetic floor | traffic floor | recipe | recommended | MFU | layout |
+|---|---|---:|---:|---:|---:|---:|---|
+{floors}
+
+- *Arithmetic floor*: the training FLOPs of the rows (6 a matmul weight and token, causal attention, no recomputation)
+  at the full bf16 peak of all GPUs. MFU is this floor over the forecast of the recommended layout.
+- *Traffic floor*: weights read twice and gradients written once a step, the inputs and outputs of every matmul and
+  attention moved once, AdamW's state once, at the full memory bandwidth. It is far below the arithmetic: a step could
+  be bound by arithmetic. Eager kernels move several times as much, for norms, rotary embedding and SwiGLU are kernels
+  of their own.
+- *Layout*: sequence-parallel degree, tokens of a micro-batch on one GPU, checkpointing.
+- *Recommended*: forecasts within {tolerance:.0%} of the shortest step are not told apart. Of these, layouts whose ranks
+  are balanced to {balanced} (or the best balanced) compete; the fastest is taken, or of those within {nearly:.0%} of it
+  the one that needs least memory.
+
+## Memory at the peak on 4 x 4 A100-40GB, GiB a GPU
+
+| | 4B recipe | 4B recommended | 8B recipe | 8B recommended |
+|---|---:|---:|---:|---:|
+{memory}
+
+Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted one by one
+(`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors without values: 90 to 100 %
+of the count is live at the peak, and FLOPs and memory traffic of all operators are within 10 % of the forecast's. Real
+steps on CPU hold within 10 % of the count (`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and
+fragmentation ({fragmentation:.0%}) are assumed.
+Leaving the reduce-scatter to the last micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep
+whole float32 gradients on every GPU, {accumulated} GiB: it stays off.
+
+## What is assumed of the hardware
+
+| `cluster.gpu` | CUDA's name: NVIDIA ... | GiB | memory GB/s | link GB/s | bf16 TFLOP/s | matmuls reach | attention |
+|---|---|---:|---:|---:|---:|---:|---:|
+{gpus}
+
+Rates and peaks are those of NVIDIA's data sheets, without sparsity (sources: `trainer/planning/hardware.py`). The
+link is between GPUs of a node, in one direction: PCIe where NVLink is missing or joins pairs alone. For a GPU that is
+not listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and state `cluster.gpu_memory_gib` and
+`cluster.gpu_peak_tflops`.
+
+Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory's bandwidth. The A100 nodes have
+200 Gb/s between them, the H100 nodes 3,200. Kernels are transformers' eager ones; `train.compile` and `train.liger`
+would lower the traffic. A step is, over its micro-steps, the slowest group's matmuls, attention and elementwise
+traffic, what FSDP's gathers and reduce-scatters take beyond that, and Ulysses' exchanges, which nothing hides.
+"""
+
+
+if __name__ == "__main__":
+    print(page(), end="")

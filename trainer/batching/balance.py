@@ -1,0 +1,174 @@
+"""Which rows run together: a step's rows packed into micro-batches so that no rank waits long for another.
+
+FSDP gathers parameters layer by layer, so all groups run micro-step m together, and the step takes the sum over m
+of the slowest group's time. What makes groups wait: attention makes a long row dearer than short rows of as many
+tokens, and the token budget keeps short rows from adding up to a long one. So rows of like length share a
+micro-step, and the last micro-steps spread what is left.
+
+Parameter communication has no floor in the cost: the micro-batch that hides it is some hundred tokens inside a
+node and many thousand over a slow network, so no one number is right. But one more micro-step, whose first gather
+nothing hides, has to shorten the step by more than the cost model is accurate to.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.batching.flops import Shape, training_flops
+
+Plan = list[list[list[int]]]
+"""[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be empty."""
+
+MICRO_STEP = 0.02  # of the step's mean time: what a micro-step has to be worth
+MOVES, GAIN = 300, 1e-6  # local search ends after so many moves, or when none shortens the step by this part
+
+
+def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape) -> Plan:
+    """Packs the rows of one optimizer step (row -> tokens) into micro-batches for ``groups`` data-parallel groups.
+
+    ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times the
+    sequence-parallel degree). A pure function, whatever the order of ``lengths``, so that every rank computes the
+    same plan. The heaviest micro-step comes first: memory that does not suffice shows at once.
+    Raises ValueError for a row longer than the budget.
+    """
+    assert lengths, "a step has rows"
+    rows = sorted(lengths, key=lambda row: (-lengths[row], row))
+    if lengths[rows[0]] > budget:
+        raise ValueError(
+            f"row {rows[0]} has {lengths[rows[0]]} tokens, a micro-batch holds {budget} (train.max_tokens_per_gpu "
+            "times the sequence-parallel degree): raise train.max_tokens_per_gpu"
+        )
+    tokens = np.array([lengths[row] for row in rows], dtype=np.int64)
+    step = _Step(tokens, training_flops(shape, tokens), groups, budget)
+    bins = step.improve(step.start())
+    load = step.loads(bins)
+    members: list[list[int]] = [[] for _ in load]
+    for row, b in zip(rows, bins.tolist(), strict=True):
+        members[b].append(row)
+    micros = math.ceil(np.count_nonzero(load) / groups)
+    heaviest_first = np.argsort(-load, kind="stable")[: micros * groups]
+    return [[members[b] for b in heaviest_first[group::groups]] for group in range(groups)]
+
+
+def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
+    """Mean over maximum: the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
+    flops = dict(zip(lengths, training_flops(shape, list(lengths.values())).tolist(), strict=True))
+    loads = np.array([[sum(flops[row] for row in rows) for rows in group] for group in plan])
+    return float(loads.sum() / len(plan) / loads.max(axis=0).sum())
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Rows in descending length, to be put into bins: the heaviest ``groups`` bins are a micro-step, and so on."""
+
+    tokens: np.ndarray  # [rows]
+    flops: np.ndarray  # [rows]
+    groups: int
+    budget: int
+
+    def loads(self, bins: np.ndarray) -> np.ndarray:
+        """FLOPs of each bin under ``bins`` ([rows] -> bin), the micro-steps filled up with empty bins."""
+        micros = int(bins.max(initial=0)) // self.groups + 1
+        return np.bincount(bins, self.flops, micros * self.groups)
+
+    @property
+    def mean(self) -> float:
+        """FLOPs of one group if all were equal."""
+        return float(self.flops.sum()) / self.groups
+
+    def cost(self, bins: np.ndarray) -> float:
+        """FLOPs of the step in lockstep, those of the heaviest bin of each micro-step, and the micro-steps' price."""
+        slowest = np.sort(self.loads(bins))[:: -self.groups]
+        return float(slowest.sum()) + MICRO_STEP * self.mean * np.count_nonzero(slowest)
+
+    def start(self) -> np.ndarray:
+        """The cheapest of: the first 0, 1, 2, 4, ... micro-steps filled up to their longest row, the others spread."""
+        left = np.arange(len(self.tokens))
+        best = self.spread(left, self.tokens)
+        bins, filled = np.empty_like(left), 0
+        while True:
+            if filled & (filled - 1) == 0 or not len(left):
+                bins[left] = filled * self.groups + self.spread(left, self.flops)
+                best = min(best, bins.copy(), key=self.cost)
+            if not len(left):
+                return best
+            bins[left] = self.fill(left, self.flops, self.groups, level=self.flops[left[0]])
+            taken = bins[left] >= 0
+            bins[left[taken]] += filled * self.groups
+            left, filled = left[~taken], filled + 1
+
+    def spread(self, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Bins 0, 1, ... of ``rows``, in the fewest micro-steps in which longest-first into the lightest fits."""
+        micros = max(1, math.ceil(self.tokens[rows].sum() / (self.budget * self.groups)))
+        while (bins := self.fill(rows, weight, micros * self.groups)).min(initial=0) < 0:
+            micros += 1
+        return bins
+
+    def fill(self, rows: np.ndarray, weight: np.ndarray, count: int, level: float = math.inf) -> np.ndarray:
+        """Each of ``rows`` into the lightest of ``count`` bins that has room and stays within ``level``; -1: none does.
+
+        A bin without room waits outside the heap until the rows, which come longest first, are short enough.
+        """
+        lightest = [(0.0, b, self.budget) for b in range(count)]
+        waiting: list[tuple[int, float, int]] = []
+        chosen = []
+        for length, heavy in zip(self.tokens[rows].tolist(), weight[rows].tolist(), strict=True):
+            while waiting and -waiting[0][0] >= length:
+                room, load, b = heapq.heappop(waiting)
+                heapq.heappush(lightest, (load, b, -room))
+            while lightest and lightest[0][2] < length:
+                load, b, room = heapq.heappop(lightest)
+                heapq.heappush(waiting, (-room, load, b))
+            if lightest and lightest[0][0] + heavy <= level:
+                load, b, room = lightest[0]
+                heapq.heapreplace(lightest, (load + heavy, b, room - length))
+                chosen.append(b)
+            else:
+                chosen.append(-1)
+        return np.array(chosen, dtype=np.int64)
+
+    def improve(self, bins: np.ndarray) -> np.ndarray:
+        """Moves a row out of a micro-step's heaviest bin, or swaps it for a shorter one, while the step gets shorter.
+
+        Best gain first. A move is a swap with one of the empty rows that stand in every bin.
+        """
+        rows, load = len(bins), self.loads(bins)
+        count = len(load)
+        flops = np.append(self.flops, np.zeros(count))
+        tokens = np.append(self.tokens, np.zeros(count, dtype=np.int64))
+        where = np.append(bins, np.arange(count))
+        room = self.budget - np.bincount(where, tokens).astype(np.int64)
+        for _ in range(MOVES):
+            order = np.argsort(-load, kind="stable")
+            micro = np.empty(count, dtype=np.int64)
+            micro[order] = np.arange(count) // self.groups
+            first = load[order[:: self.groups]]
+            second = load[order[1 :: self.groups]] if self.groups > 1 else np.zeros_like(first)
+            out = np.flatnonzero(order[micro[where[:rows]] * self.groups] == where[:rows])[:, None]
+            here, there = micro[where[out]], micro[where]
+            lighter, shorter = flops[out] - flops, tokens[out] - tokens
+            ours, theirs = first[here] - lighter, load[where] + lighter
+            gain = first[here] - np.where(
+                here == there,
+                np.maximum(ours, theirs),
+                np.maximum(ours, second[here]) + np.maximum(theirs - first[there], 0),
+            )
+            gain[(lighter <= 0) | (room[where] < shorter)] = 0
+            a, b = np.unravel_index(np.argmax(gain), gain.shape)
+            if gain[a, b] <= GAIN * first.sum():
+                break
+            row = out[a, 0]
+            source, target = where[row], where[b]
+            load[source] -= lighter[a, b]
+            load[target] += lighter[a, b]
+            room[source] += shorter[a, b]
+            room[target] -= shorter[a, b]
+            where[row] = target
+            if b < rows:
+                where[b] = source
+        return where[:rows]

@@ -1,0 +1,84 @@
+"""From which checkpoint a run goes on: the newest one that is complete and intact."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import MANIFEST, damaged, read_json, write_text
+from trainer.run.folder import SCALARS, Run
+from trainer.run.trained_from import check_same
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run goes on, and why there."""
+
+    step: int
+    """Of the checkpoint; 0 without one."""
+    notes: list[str]
+    """What was chosen and what was passed over, a sentence each."""
+    bad: list[int]
+    """Steps whose checkpoints are newer and damaged."""
+
+
+def choose(run: Run, identity: dict[str, str]) -> Start:
+    """The newest checkpoint whose every file has its hash and that holds no other file. Changes nothing.
+
+    Raises ValueError when there are checkpoints and none is intact, or when the chosen one was trained from
+    another dataset or model than ``identity``.
+    """
+    notes = [f"{folder} is left out: its writing was cut off" for folder in run.partial_checkpoints]
+    bad: list[int] = []
+    for step in reversed(run.checkpoints):
+        folder = run.checkpoint(step)
+        if fault := _fault(folder):
+            notes.append(f"{folder} is passed over: {fault}")
+            bad.append(step)
+            continue
+        check_same(read_json(folder / SCALARS)["identity"], identity, folder)
+        return Start(step, [*notes, f"going on from {folder}"], bad)
+    if bad:
+        raise ValueError(
+            f"{run.root} has checkpoints, and none is intact:\n  " + "\n  ".join(notes)
+            + f"\nrestore one from a copy; to begin anew: rm -r {run.root / 'checkpoints'}"
+        )  # fmt: skip
+    return Start(0, [*notes, "starting from the base model"], bad)
+
+
+def prepare(run: Run, start: Start) -> None:
+    """Makes the run's folder say what was chosen. The caller is the run's one writer.
+
+    Damaged checkpoints are renamed to ``step_N.damaged``, unfinished ones removed, and ``latest`` is set anew.
+    """
+    for step in start.bad:
+        folder = run.checkpoint(step)
+        folder.rename(_free(folder.with_name(f"{folder.name}.damaged")))
+    for folder in run.partial_checkpoints:
+        shutil.rmtree(folder)
+    if start.step:
+        write_text(run.latest, f"{run.checkpoint(start.step).name}\n")
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a complete checkpoint."""
+    try:
+        bad = damaged(folder)
+        listed = read_json(folder / MANIFEST)["files"]
+    except ValueError as e:
+        return str(e)
+    if bad:
+        return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} missing or damaged"
+    extra = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    unknown = [name for name in extra if name not in listed and name != MANIFEST]
+    return f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not in its manifest" if unknown else None
+
+
+def _free(path: Path) -> Path:
+    """``path``, or the first of path-2, path-3 ... that does not exist."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

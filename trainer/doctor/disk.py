@@ -1,0 +1,121 @@
+"""Will the run's checkpoints fit on the disk, and does its file system keep the promises they are built on?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from common.files import fsync
+from trainer.batching.flops import Shape
+from trainer.doctor.findings import FATAL, OK, Finding
+from trainer.doctor.forecast import Outlook
+from trainer.run.folder import Run
+
+STATE_BYTES = 12
+"""A parameter in a checkpoint: float32 weight and AdamW's two moments."""
+EXPORT_BYTES = 2
+"""A parameter in an export: bfloat16."""
+GB = 1e9
+PROBE_BYTES = 32 * 2**20
+
+
+def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
+    """Findings on space and on semantics, both where the run will be written."""
+    place = _existing(run.root)
+    semantics = _semantics(place)
+    if semantics.level == OK and outlook.shape is not None:
+        yield _space(config, run, outlook, place)
+    yield semantics
+
+
+def checkpoint_bytes(shape: Shape) -> int:
+    """Of one checkpoint on disk, at most: a QLoRA's moments have one byte each."""
+    return STATE_BYTES * shape.trained_parameters
+
+
+def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
+    """Of the checkpoints that stay, the one being written beside them, and an export of each that is ever saved."""
+    assert outlook.shape is not None
+    train, total = config.train, outlook.total
+    saves = -(-total // train.save_every) if train.save_every else train.epochs
+    stay = train.keep_last + train.keep_best + (total // train.keep_every if train.keep_every else 0)
+    kept = 1 + min(saves, stay)
+    return checkpoint_bytes(outlook.shape) * kept + EXPORT_BYTES * outlook.shape.parameters * saves
+
+
+def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Finding:
+    needed = needed_bytes(config, outlook)
+    used = sum(_sizes(run.root))
+    free = shutil.disk_usage(place).free
+    text = f"{place} has {free / GB:,.1f} GB free"
+    if used:
+        text += f", and {used / GB:,.1f} GB of this run's weights"
+    text += f"; the checkpoints and exports that stay take {needed / GB:,.1f} GB"
+    if free + used < needed:
+        return Finding(FATAL, "disk space", text, "make room, train.keep_last=1, or run.root=DIR on a larger disk")
+    return Finding(OK, "disk space", text)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Of the weights below a folder in which others, at the same time, write, prune and try things out."""
+    for parent, _, names in os.walk(folder):  # passes over what is no longer there
+        for name in names:
+            if name.endswith(".safetensors"):
+                with suppress(FileNotFoundError):
+                    yield (Path(parent) / name).stat().st_size
+
+
+def _semantics(place: Path) -> Finding:
+    """A rename replaces at once, a folder's names can be flushed, a name is made by one process alone."""
+    mend = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=f".doctor-{os.uname().nodename}-") as name:
+            fault, seconds = _probe(Path(name))
+    except OSError as e:
+        return Finding(FATAL, "file system", f"{place}: {e}", mend)
+    if fault:
+        return Finding(FATAL, "file system", f"{place}: {fault}", mend)
+    speed = PROBE_BYTES / seconds / GB
+    return Finding(
+        OK, "file system", f"{place}: rename, fsync and exclusive names as needed; one writer flushes {speed:,.2f} GB/s"
+    )
+
+
+def _probe(folder: Path) -> tuple[str, float]:
+    """(what is wrong, or nothing; seconds to write and flush ``PROBE_BYTES``)."""
+    old, new = folder / "old", folder / "new"
+    old.write_text("old")
+    begin = time.perf_counter()
+    with new.open("wb") as f:
+        f.write(os.urandom(PROBE_BYTES))
+        f.flush()
+        os.fsync(f.fileno())
+    seconds = time.perf_counter() - begin
+    new.replace(old)
+    fsync(folder)
+    if new.exists() or old.stat().st_size != PROBE_BYTES:
+        return "a file renamed over another does not replace it", seconds
+    (folder / "whole").mkdir()
+    (folder / "whole" / "file").touch()
+    (folder / "whole").rename(folder / "Whole")
+    if not (folder / "Whole" / "file").exists() or (folder / "whole").exists():
+        return "a renamed folder keeps its old name, or two names that differ in case are one", seconds
+    os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))
+    try:
+        os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return "", seconds
+    return "two processes can make one lock", seconds
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())

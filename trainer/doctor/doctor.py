@@ -1,0 +1,94 @@
+"""``warmstart doctor``: every check, here or on all nodes of a job.
+
+On a login node one process looks at what is there. Under srun every task takes part: the first of each node looks at
+its node, the first of all at what the job shares, and it alone reports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from omegaconf import DictConfig
+
+from common import provenance
+from trainer.doctor import devices, disk, inputs, nodes, slurm
+from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
+from trainer.doctor.forecast import look
+from trainer.process import process_group
+from trainer.recipe import load as configs
+from trainer.run import folder
+from trainer.run.folder import Run
+
+HERE = ""
+
+
+def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
+    """The findings, the worst first; none on a task that leaves the report to another one."""
+    under_slurm = process_group.under_slurm(os.environ)
+    leads_node = not under_slurm or os.environ["SLURM_LOCALID"] == "0"
+    mend = "recipes/base.yaml lists every key"
+    try:
+        config = configs.load(recipe, overrides)
+        mend = "run.name=NAME, or the values that the run has"
+        run = folder.check(config)
+    except ValueError as e:
+        return merge({_host(): [Finding(FATAL, "recipe", str(e), mend)] * leads_node})
+    if under_slurm:
+        return _with_peers(config, run, leads_node)
+    alone = Finding(NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job")
+    return merge({HERE: [*_local(config, run, True), alone]})
+
+
+def _local(config: DictConfig, run: Run, leads: bool) -> Iterator[Finding]:
+    """Of this node; ``leads`` adds what is the same for all of them."""
+    outlook, findings = look(config, run)
+    yield from inputs.check(config, leads)
+    yield from devices.check(config)
+    for finding in disk.check(config, run, outlook):
+        if leads or finding.what != "disk space":
+            yield finding
+    if leads:
+        yield Finding(OK, "recipe", f"{config.name} composes, run {run.root}")
+        yield from findings
+        yield from slurm.check(config, outlook)
+
+
+def _with_peers(config: DictConfig, run: Run, leads_node: bool) -> list[Located]:
+    place = process_group.slurm_environment(os.environ)
+    os.environ.update(place)
+    meeting = nodes.Meeting.of(place, config.train.hang_minutes)
+    leads = meeting.rank == 0
+    store = meeting.open() if meeting.world > 1 else None
+    own = list(_local(config, run, leads)) if leads_node else []
+    if isinstance(store, Finding):
+        return merge({_host(): [*own, store]})
+    if store is None:
+        return merge({_host(): own})
+    note = nodes.Note(meeting.rank, this_node(), _facts(config) if leads_node else {}, own)
+    notes, absent, able = meeting.exchange(store, note)
+    if absent:
+        shared = [nodes.missing(absent, meeting.world, notes, meeting.timeout)]
+    else:
+        shared = [Finding(OK, "port", f"{meeting.port} was free")]
+        shared += meeting.measure(store, config) if able else []
+    meeting.leave(store, meeting.world - len(absent))
+    if not leads:
+        return []
+    found: dict[str, list[Finding]] = {}
+    for n in notes:
+        found.setdefault(n.host, []).extend(f for f in n.findings if n.rank == 0 or f.level != OK)
+    return merge(found | {HERE: [*shared, *nodes.compare(notes)]})
+
+
+def _facts(config: DictConfig) -> dict[str, str]:
+    """What must be alike on every node."""
+    found = {**provenance.versions(), "git": provenance.git_commit(), **devices.facts(config)}
+    try:
+        return found | inputs.identity(config)
+    except ValueError:  # a finding says it
+        return found
+
+
+def _host() -> str:
+    return this_node() if "SLURM_JOB_ID" in os.environ else HERE

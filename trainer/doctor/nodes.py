@@ -1,0 +1,215 @@
+"""Ranks of one srun step compare notes: is everyone there, alike, on time, and how fast do they talk?
+
+They meet in torch's key-value store on the first rank, which tells who is missing; a process group would only
+time out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from statistics import median
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common.errors import first_line
+from trainer.doctor import devices
+from trainer.doctor.findings import FATAL, OK, WARNING, Finding, names, this_node
+from trainer.planning.cluster import LINK_SHARE
+from trainer.planning.workload import cluster_of
+
+CLOCK_SECONDS = 2.0
+"""How far apart the nodes' clocks may be; the job's end is told by them."""
+ALL_REDUCE_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
+LEAVING_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Note:
+    """What one rank says of itself."""
+
+    rank: int
+    host: str
+    facts: dict[str, str]
+    """What must be alike everywhere."""
+    findings: list[Finding]
+
+    def json(self) -> str:
+        """As one text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Note:
+        """What ``json`` wrote."""
+        values = json.loads(text)
+        return cls(values["rank"], values["host"], values["facts"], [Finding(**f) for f in values["findings"]])
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where this rank meets the others, from torch's rendezvous variables."""
+
+    rank: int
+    world: int
+    address: str
+    port: int
+    timeout: timedelta
+
+    @classmethod
+    def of(cls, place: dict[str, str], minutes: float) -> Meeting:
+        """``place`` is ``ranks.slurm_environment``'s; ``minutes`` is how long the others are waited for."""
+        return cls(
+            int(place["RANK"]), int(place["WORLD_SIZE"]), place["MASTER_ADDR"], int(place["MASTER_PORT"]),
+            timedelta(minutes=minutes),
+        )  # fmt: skip
+
+    def open(self) -> Any | Finding:
+        """The store, or why this rank has none."""
+        if self.rank == 0 and not is_free(self.port):
+            return busy(self.port)
+        import torch.distributed as dist
+
+        try:
+            return dist.TCPStore(
+                self.address, self.port, self.world, self.rank == 0, self.timeout, wait_for_workers=False
+            )
+        except dist.DistError as e:
+            text = f"rank {self.rank} on {this_node()} does not reach {self.address}:{self.port}"
+            mend = f"a node that {self.address} is reachable from (sbatch --exclude={this_node()})"
+            return Finding(FATAL, "peers", f"{text}: {first_line(e)}", mend)
+
+    def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
+        """The notes of the ranks that came, the ranks that did not, and whether all GPUs can be used.
+
+        Collective over those that came; only the first one gets the notes.
+        """
+        import torch.distributed as dist
+
+        notes: list[Note] = []
+        store.set(f"note/{self.rank}", note.json())
+        if self.rank == 0:
+            keys = [f"note/{rank}" for rank in range(self.world)]
+            with contextlib.suppress(dist.DistStoreError):
+                store.wait(keys, self.timeout)
+            here = [rank for rank, key in enumerate(keys) if store.check([key])]
+            notes = [Note.read(store.get(keys[rank]).decode()) for rank in here]
+            able = not any(f.level == FATAL and f.what in devices.CHECKS for note in notes for f in note.findings)
+            store.set("verdict", json.dumps([sorted({*range(self.world)} - {*here}), able]))
+        store.wait(["verdict"], 2 * self.timeout)
+        absent, able = json.loads(store.get("verdict"))
+        return notes, absent, able
+
+    def measure(self, store: Any, config: DictConfig) -> list[Finding]:
+        """Clocks and an all-reduce between all ranks; collective."""
+        import torch
+        import torch.distributed as dist
+
+        try:
+            if config.device == "cuda":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group(
+                "gloo" if config.device == "cpu" else "cpu:gloo,cuda:nccl",
+                store=dist.PrefixStore("group", store), rank=self.rank, world_size=self.world, timeout=self.timeout,
+            )  # fmt: skip
+            clocks = torch.zeros(self.world, dtype=torch.float64)
+            dist.all_reduce(torch.zeros(1))  # all start together
+            clocks[self.rank] = time.time()
+            dist.all_reduce(clocks)
+            seconds = _all_reduce_seconds(config.device)
+            dist.destroy_process_group()
+        except RuntimeError as e:  # torch's, gloo's and NCCL's
+            mend = "NCCL_DEBUG=INFO, then NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, tell and choose the interface"
+            return [Finding(FATAL, "all-reduce", first_line(e), mend)]
+        return [clock((clocks.max() - clocks.min()).item()), bandwidth(config, self.world, seconds)]
+
+    def leave(self, store: Any, ranks: int) -> None:
+        """The first rank holds the store, and goes last of the ``ranks`` that came."""
+        left = store.add("left", 1)
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while self.rank == 0 and left < ranks and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left = store.add("left", 0)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server may listen on ``port`` of this machine."""
+    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def busy(port: int) -> Finding:
+    """``port`` is somebody else's."""
+    text = f"{port}, where the ranks would meet on {this_node()}, is in use"
+    return Finding(FATAL, "port", text, f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port")
+
+
+def compare(notes: Sequence[Note]) -> Iterator[Finding]:
+    """A finding for each fact that is not the same on all nodes, of which one rank each states facts."""
+    notes = [note for note in notes if note.facts]
+    for key in sorted({key for note in notes for key in note.facts}):
+        hosts: dict[str, list[str]] = {}
+        for note in notes:
+            known = hosts.setdefault(note.facts.get(key, "absent"), [])
+            if note.host not in known:
+                known.append(note.host)
+        if len(hosts) > 1:
+            text = "; ".join(f"{value} on {names(nodes)}" for value, nodes in sorted(hosts.items()))
+            mend = (
+                "one environment, checkout, model and dataset for all nodes (a shared path, or the same copy on each)"
+            )
+            yield Finding(FATAL, "nodes differ", f"{key}: {text}", mend)
+
+
+def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: timedelta) -> Finding:
+    """Ranks that did not come."""
+    heard = names(sorted({note.host for note in notes}))
+    who = f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} of {world}"
+    text = f"no word from {who} within {timeout.total_seconds():,.0f} s; there: {heard}"
+    return Finding(FATAL, "peers", text, "sinfo -R; sbatch --exclude=NODE leaves a node out")
+
+
+def clock(spread: float) -> Finding:
+    """``spread`` is between the first and the last clock, in seconds."""
+    text = f"the nodes' are within {max(spread, 0.001):.3f} s"
+    if spread > CLOCK_SECONDS:
+        return Finding(WARNING, "clock", text, "chronyc tracking shows which node is off; tell your administrators")
+    return Finding(OK, "clock", text)
+
+
+def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
+    """From the time of one all-reduce: what crosses each rank's link in a second, as nccl-tests' bus bandwidth."""
+    size, cluster = ALL_REDUCE_BYTES[config.device], cluster_of(config)
+    found = 2 * (world - 1) / world * size / seconds
+    text = f"{found / 1e9:,.2f} GB/s between {world} ranks ({size // 2**20} MiB, bus bandwidth)"
+    assumed = LINK_SHARE * (cluster.network if cluster.nodes > 1 else cluster.gpu.nvlink)
+    if config.device == "cuda" and found < assumed / 2:
+        mend = f"NCCL_DEBUG=INFO names the transport; or plan for it: cluster.network_gbits={found * 8e-9:,.0f}"
+        return Finding(WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", mend)
+    return Finding(OK, "all-reduce", text)
+
+
+def _all_reduce_seconds(device: str) -> float:
+    """Median of five, after two to warm up."""
+    import torch
+    import torch.distributed as dist
+
+    tensor, times = torch.zeros(ALL_REDUCE_BYTES[device] // 4, device=device), []
+    for _ in range(7):
+        begin = time.perf_counter()
+        dist.all_reduce(tensor)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return median(times[2:])

@@ -1,0 +1,127 @@
+"""verl's FSDP2 engine with what this job needs changed: micro-batches as planned, packed attention, lean loss.
+
+Sharding, mixed precision, optimizer, offload and Ulysses' groups are verl's. Its own step cuts micro-batches
+a rank at a time, cannot run a rank without rows, asks the device for lengths in every layer, and holds all logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from transformers import AutoModelForCausalLM
+from verl.utils.device import get_device_id
+from verl.utils.fsdp_utils import apply_fsdp2
+from verl.utils.torch_dtypes import PrecisionType
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from trainer.batching.packing import Packed, pack
+from trainer.engine import attention, load_weights
+from trainer.engine import loss as losses
+
+BACKEND = "warmstart"
+
+Rows = Sequence[dict[str, torch.Tensor]]
+
+
+@EngineRegistry.register(model_type="language_model", backend=BACKEND, device=["cpu", "cuda"])
+class Engine(FSDPEngineWithLMHead):
+    """Runs a planned step; everything not overridden here is verl's."""
+
+    def __init__(self, *args: Any, attention_backend: str, checkpointing: str, compile_layers: bool, **kwargs: Any):
+        """``checkpointing`` says what a layer's backward computes again: none, selective (all but attention), full."""
+        super().__init__(*args, **kwargs)
+        self.attention_backend = attention_backend
+        self.checkpointing = checkpointing
+        self.compile_layers = compile_layers
+
+    def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[float, float]:
+        """One optimizer step over this group's micro-batches of rows, skipped when a gradient is not finite.
+
+        ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
+        Returns (this rank's share of the loss: all ranks' sum is the mean over ``tokens``; gradient norm
+        before clipping).
+        """
+        # FSDP averages the gradients over all ranks, so each rank's sum counts world-fold.
+        scale = dist.get_world_size() / tokens
+        total = torch.zeros((), device=get_device_id())
+        self.optimizer_zero_grad()
+        for i, rows in enumerate(micro_batches):
+            with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
+                loss, _ = self.forward(self.pack(rows), scale)
+                loss.backward()
+            total += loss.detach()
+        return total.item() / dist.get_world_size(), self.optimizer_step()
+
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Sequence[Rows]) -> float:
+        """The summed loss of this rank's share of the micro-batches."""
+        return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
+
+    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """(``scale`` x sum of the token losses of this rank's slice, the losses (n,) themselves, without gradient)."""
+        return self.module(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, supervised=packed.supervised,
+            labels=packed.labels, scale=scale, **packed.attention(),
+        )  # fmt: skip
+
+    def pack(self, rows: Rows) -> Packed:
+        """A micro-batch on this rank's device, cut for its place in the sequence-parallel group."""
+        degree = self.ulysses_sequence_parallel_size
+        place = self.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
+        return pack(rows, get_device_id(), degree, place)
+
+    def _build_module(self) -> torch.nn.Module:
+        """Builds the model on the meta device, where verl loads all of it in fp32 on every rank if its head is tied.
+
+        Offloaded weights keep verl's path, which also pins them in host memory.
+        """
+        if self.engine_config.offload_policy:
+            return self._prepared(super()._build_module())
+        with torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(self.model_config.hf_config, dtype=torch.float32)
+        if self.model_config.use_liger:
+            from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+
+            _apply_liger_kernel_to_instance(model=module, fused_linear_cross_entropy=False, swiglu=True)
+        return self._prepared(module)
+
+    def _prepared(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The loaded model with our loss, and its layers checkpointed and compiled as the settings say."""
+        losses.install(module)
+        if self.checkpointing != "none":
+            options: dict[str, Any] = {"use_reentrant": False}
+            if self.checkpointing == "selective":
+                kept = attention.kernels(self.attention_backend)
+                options["context_fn"] = partial(create_selective_checkpoint_contexts, kept)
+            module.gradient_checkpointing_enable(options)
+        if self.compile_layers:
+            for layer in module.model.layers:
+                layer.compile(dynamic=True)
+        return module
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Shards the model as verl does and loads its weights."""
+        if self.engine_config.offload_policy:
+            module = super()._build_fsdp_module(module)
+        else:
+            types = {name: PrecisionType.to_dtype(t) for name, t in self.engine_config.mixed_precision.items()}
+            # verl's optimizer step and forward contexts read these two.
+            self._autocast_dtype, self.scaler = types["param_dtype"], None
+            sharding = {
+                "mesh": self.device_mesh,
+                "mp_policy": MixedPrecisionPolicy(**types, cast_forward_inputs=True),
+                "reshard_after_forward": self.engine_config.reshard_after_forward,
+            }
+            apply_fsdp2(module, sharding, self.engine_config)
+            load_weights.load(module, Path(self.model_config.local_path), get_device_id())
+        # The root's weights, a tied embedding among them, are wanted again as soon as backward begins.
+        module.set_reshard_after_forward(False, recurse=False)
+        return module

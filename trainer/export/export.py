@@ -1,0 +1,109 @@
+"""Checkpoint -> Hugging Face folder: bf16 safetensors, config, tokenizer with template, both end tokens.
+
+Runs on the CPU in a process of its own (``warmstart export RUN STEP``), beside a training run if need be: it
+reads a complete checkpoint, whose lease keeps it from being pruned meanwhile. Tensors are read and rounded, a QLoRA's
+adapters added, one by one, so that memory holds one output file and one tensor, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common import provenance
+from common.files import (
+    MANIFEST,
+    read_json,
+    sha256_file,
+    verify,
+    whole_folder,
+    write_json,
+    writer,
+)
+from data_prep.benchmarks import sets
+from data_prep.tokenizer import tokenizers
+from trainer.run.folder import SCALARS, Run, is_complete
+
+
+def export(run: Run, config: DictConfig, step: int) -> Path:
+    """Writes export/step_N from checkpoints/step_N; returns its folder. A complete one is left as it is.
+
+    Raises ValueError when there is no such checkpoint, it is damaged, or another process is exporting it.
+    """
+    folder = run.export(step)
+    if is_complete(folder):
+        return folder
+    _check_there(run, step)
+    tokenizer = tokenizers.load(Path(config.verl.model.tokenizer_path))
+    with writer(run.export_lease(step)):
+        if not is_complete(folder):
+            # Under the lease, which is what keeps it from being pruned.
+            _check_there(run, step)
+            verify(run.checkpoint(step))
+            _export(run, config, step, tokenizer, folder)
+    return folder
+
+
+def _check_there(run: Run, step: int) -> None:
+    if step not in run.checkpoints:
+        found = ", ".join(map(str, run.checkpoints)) or "none"
+        raise ValueError(f"{run.root} has no complete checkpoint of step {step} (complete: {found})")
+
+
+def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
+    from trainer.export.weights import write
+
+    state = read_json(run.checkpoint(step) / SCALARS)
+    with whole_folder(folder) as partial:
+        parameters = write(_weights(config, run.checkpoint(step)), partial)
+        _configs(config, tokenizer, partial)
+        tokenizer.save_pretrained(str(partial))
+        files = sorted(p for p in partial.iterdir() if p.is_file())
+        for path in files:
+            # safetensors lets nobody but the owner read what it writes.
+            path.chmod(partial.stat().st_mode & 0o666)
+        write_json(
+            partial / MANIFEST,
+            {
+                "run": run.name,
+                "step": step,
+                "parameters": parameters,
+                "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
+                "dataset": state["identity"]["dataset"],
+                "files": {p.name: sha256_file(p) for p in files},
+                "versions": provenance.versions(),
+            },
+        )
+
+
+def _weights(config: DictConfig, checkpoint: Path) -> Any:
+    from trainer.export.weights import Trained
+
+    trained = Trained(checkpoint)
+    if not config.train.lora_rank:
+        return trained
+    from trainer.export.merge_qlora import Merged
+
+    return Merged(config, trained)
+
+
+def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
+    from transformers import AutoConfig, GenerationConfig
+
+    ends = tokenizers.end_tokens(tokenizer)
+    model = AutoConfig.from_pretrained(config.model.path, revision=config.model.revision)
+    model.dtype = "bfloat16"
+    model.eos_token_id, model.pad_token_id = ends[0], ends[1]
+    model.max_position_embeddings = config.model.context or model.max_position_embeddings
+    model.save_pretrained(folder)
+    _, temperature = sets.protocol(list(config.eval.sets), config.eval.rollouts, config.eval.temperature)
+    # top_k 0: else transformers samples from the 50 likeliest tokens, which the evaluation does not.
+    drawn = {"temperature": temperature, "top_p": config.eval.top_p, "top_k": 0} if temperature else {}
+    GenerationConfig(
+        do_sample=bool(drawn),
+        **drawn,
+        eos_token_id=ends,
+        pad_token_id=ends[1],
+    ).save_pretrained(folder)

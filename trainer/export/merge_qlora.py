@@ -1,0 +1,49 @@
+"""A QLoRA's base and adapters as one 16-bit model, a matrix at a time, on the CPU.
+
+The base is quantised as it was for training and dequantised: adapters mend what quantisation lost, so what they are
+added to has to have lost it too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from safetensors import safe_open
+
+from common.files import read_json
+from trainer.engine.nf4 import TARGETS, compute_type, rounded
+from trainer.export.weights import Trained
+from trainer.run.trained_from import model_folder
+
+A, B = "lora_A.default", "lora_B.default"
+"""Where peft keeps an adapter's two factors."""
+
+
+class Merged:
+    """The tensors of a base model with the adapters of a checkpoint added."""
+
+    def __init__(self, config: DictConfig, adapters: Trained) -> None:
+        self.adapters, self.compute_type = adapters, compute_type(config.train.precision)
+        self.scale = config.train.lora_alpha / config.train.lora_rank
+        self._files: dict[str, Path] = {}
+        self.sizes: dict[str, torch.Size] = {}
+        folder = model_folder(config.model.path, config.model.revision)
+        # Some tied models have the head in their files all the same.
+        left_out = {"lm_head.weight"} if read_json(folder / "config.json").get("tie_word_embeddings") else set()
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(set(file.keys()) - left_out):
+                    self._files[name] = path
+                    self.sizes[name] = torch.Size(file.get_slice(name).get_shape())
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor in bf16; the sum is fp32's."""
+        with safe_open(self._files[name], framework="pt") as file:
+            base = file.get_tensor(name).to(self.compute_type)
+        module = name.removesuffix(".weight")
+        if module.rpartition(".")[2] not in TARGETS:
+            return base.bfloat16()
+        a, b = (self.adapters.read(f"{module}.{factor}.weight", torch.float32) for factor in (A, B))
+        return (rounded(base).float() + self.scale * (b @ a)).bfloat16()

@@ -1,0 +1,56 @@
+"""The model's tensors in a checkpoint, read one at a time, and written as a Hugging Face folder's weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+from common.files import write_json
+from trainer.checkpoint.format import OPTIMIZER
+from trainer.engine.load_weights import Reader
+
+SHARD_SIZE = "1GB"
+"""Of a weights file: what an export needs in memory besides the largest tensor."""
+
+
+class Weights(Protocol):
+    """A model's tensors by the names that transformers gives them."""
+
+    sizes: dict[str, torch.Size]
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor in bf16."""
+
+
+class Trained:
+    """What a checkpoint holds of the model, without the optimizer."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._reader = Reader(checkpoint)
+        self.sizes = {name: size for name, size in self._reader.sizes.items() if not name.startswith(OPTIMIZER)}
+
+    def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """The whole tensor, converted to ``dtype``."""
+        tensor = torch.empty(self.sizes[name], dtype=dtype)
+        self._reader.read_into({name: tensor})
+        return tensor
+
+
+def write(weights: Weights, folder: Path) -> int:
+    """Writes ``weights`` as bf16 safetensors; returns the number of parameters, a tied head counted once.
+
+    Memory holds one file and one tensor at a time.
+    """
+    shapes = {name: torch.empty(size, dtype=torch.bfloat16, device="meta") for name, size in weights.sizes.items()}
+    split = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_SIZE)
+    for filename, names in split.filename_to_tensors.items():
+        save_file({name: weights.read(name) for name in names}, folder / filename, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / "model.safetensors.index.json", index)
+    return sum(math.prod(size) for size in weights.sizes.values())

@@ -1,0 +1,71 @@
+"""Where a step's metrics go: the attempt's JSON lines, which are the truth, the log, and what people look at."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from trainer.recipe import load as configs
+from trainer.run.step_metrics import StepMetrics
+
+
+class Tracker:
+    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) go on where the run resumes."""
+
+    def __init__(self, config: DictConfig, root: Path, attempt: Path, first: int) -> None:
+        self.lines = (attempt / "metrics.jsonl").open("a", encoding="utf-8")
+        self.board = _board(root, first) if "tensorboard" in config.train.loggers else None
+        self.wandb = _wandb(config, root) if "wandb" in config.train.loggers else None
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.lines.close()
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+    def sync(self) -> None:
+        """Flushes the JSON lines to the disk, so that none is missing up to a checkpoint."""
+        os.fsync(self.lines.fileno())
+
+    def log(self, metrics: StepMetrics) -> None:
+        """Writes one step."""
+        self.lines.write(metrics.json())
+        self.lines.flush()
+        print(metrics.line(), flush=True)
+        values = {f"train/{k}": float(v) for k, v in asdict(metrics).items() if v is not None and k != "step"}
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, metrics.step)
+            self.board.flush()
+        if self.wandb is not None:
+            self.wandb.log(values, step=metrics.step)
+
+
+def _board(root: Path, first: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(root / "tensorboard"), purge_step=first + 1)
+
+
+def _wandb(config: DictConfig, root: Path) -> Any:
+    import wandb
+
+    os.environ.setdefault("WANDB_MODE", "offline")
+    return wandb.init(
+        project="warmstart",
+        name=config.run.name,
+        id=f"{config.run.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}",
+        resume="allow",
+        dir=str(root),
+        config=configs.plain(config),
+        settings=wandb.Settings(console="off"),
+    )

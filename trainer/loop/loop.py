@@ -1,0 +1,201 @@
+"""The training loop of one rank.
+
+    python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the environment)
+
+Replaces verl's own loop, which drops the rows that do not fill a step, has no stop, and resumes an epoch
+off; model, sharding and optimizer are verl's engine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common.errors import StageFailed
+from common.exit_codes import FAILED, STOPPED, USAGE
+from common.files import MANIFEST, read_json, write_json
+from trainer.batching import sampler
+from trainer.process import process_group
+from trainer.process.deadline import Deadline, job_end
+from trainer.process.stop_signal import StopRequest
+from trainer.process.watchdog import SET_UP_MINUTES, Watchdog, stacks
+from trainer.recipe import load as configs
+from trainer.run.folder import OUTCOME, PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics, rebuild
+
+SKIPS_IN_A_ROW = 3
+"""Steps without a finite gradient after which a run stops: the weights will not mend themselves."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a rank has before its first step."""
+
+    rank: int
+    attempt: Path
+    rows: Any
+    held_out: Any
+    engine: Any
+    saver: Any
+    watchdog: Watchdog
+    per_epoch: int
+    total: int
+    first: int
+    """Steps that are trained already."""
+    unvalidated: StepMetrics | None
+    """Step ``first``, when a stop cut its validation short."""
+
+
+def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str) -> int:
+    """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit code.
+
+    Collective over the ranks. ``attempt`` is where metrics, traces and the outcome go; rank 0 must know it.
+    Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be saved.
+    """
+    import torch.distributed as dist
+
+    try:
+        job = _set_up(run, attempt, config, rendezvous)
+    except ValueError as e:
+        print(f"warmstart: {e}", flush=True)
+        return USAGE
+    stop.arm()
+    try:
+        step, finished = _steps(run, config, job, stop)
+    except StageFailed as e:
+        _conclude(run, job, {"status": "failed", "reason": str(e)})
+        raise
+    status = "finished" if finished else "stopped"
+    _conclude(run, job, {"status": status, "step": step, "total": job.total})
+    dist.barrier()
+    dist.destroy_process_group()
+    job.watchdog.close()
+    return exit_code(status)
+
+
+def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str) -> Job:
+    import torch.distributed as dist
+
+    from trainer.batching.dataset import TokenDataset
+    from trainer.checkpoint import format, rng
+    from trainer.checkpoint.retention import Retention
+    from trainer.checkpoint.saver import Saver
+    from trainer.engine.build import build_engine
+
+    settings = config.train
+    process_group.check_device(config.device)
+    # Longer than the watchdog waits, which tells more than a timeout does.
+    timeout = timedelta(minutes=2 * max(SET_UP_MINUTES, settings.hang_minutes))
+    rank = process_group.join(config.device, rendezvous, timeout)
+    # A shared file system may show ranks different checkpoints for a while.
+    found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
+    watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
+    rows, held_out = (TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files))
+    per_epoch = sampler.steps_per_epoch(len(rows), settings.batch_size)
+    total = min(per_epoch * settings.epochs, settings.max_steps or sys.maxsize)
+    engine = build_engine(config, total)
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    saver, unvalidated = Saver(run, engine, Retention.of(settings), watchdog, group), None
+    rng.seed(settings.seed, 0, rank)
+    if step:
+        saved = format.load(run.checkpoint(step), engine, settings.seed, group)
+        assert saved["step"] == step == engine.lr_scheduler.last_epoch
+        saver.seconds = max(saver.seconds, read_json(run.checkpoint(step) / MANIFEST)["seconds"])
+        unvalidated = None if saved["validated"] else StepMetrics(**saved["metrics"])
+    return Job(rank, found, rows, held_out, engine, saver, watchdog, per_epoch, total, step, unvalidated)
+
+
+def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[int, bool]:
+    """Runs the steps that are left, or until a stop is asked for; returns the last one and whether all is done."""
+    from trainer.loop.gather_metrics import Meter
+    from trainer.loop.loggers import Tracker
+    from trainer.loop.profiler import Profiler
+    from trainer.loop.step import Stepper
+
+    settings, step, saver = config.train, job.first, job.saver
+    stepper, meter = Stepper(job.engine, job.rows, settings), Meter(job.engine, config.cluster, job.total, step)
+    deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
+    # What rank 0 alone needs; a shared file system may show it to the others later.
+    identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}
+    tracker = Tracker(config, run.root, job.attempt, step) if job.rank == 0 else None
+    stopped, validated, skips = False, job.unvalidated is None, 0
+
+    def asked() -> bool:
+        job.watchdog.alive()  # this is asked before each micro-batch of a validation
+        return stop.asked or deadline.near(saver.seconds)
+
+    trace = job.attempt / f"trace-rank{job.rank}.json.gz"
+    with tracker or nullcontext(), Profiler(settings.profile_steps, job.total, trace) as profiler:
+        if job.unvalidated is not None:
+            val_loss = stepper.validate(job.held_out, asked)
+            validated, stopped = val_loss is not None, val_loss is None
+            if tracker is not None and validated:
+                tracker.log(replace(job.unvalidated, val_loss=val_loss))
+        while step < job.total and not stopped:
+            with profiler.step(step + 1):
+                done = stepper.train(step)
+            step += 1
+            job.watchdog.stepped()
+            border = step % job.per_epoch == 0 or step == job.total
+            validates = len(job.held_out) > 0 and (_due(step, settings.validate_every, border) or step == job.total)
+            val_loss = stepper.validate(job.held_out, asked) if validates else None
+            validated = not validates or val_loss is not None
+            epoch = (step - 1) // job.per_epoch + 1
+            metrics, stopped, saved = meter.gather(step, epoch, done, val_loss, asked(), saver.ended)
+            deadline.stepped(metrics.seconds)
+            if tracker is not None:
+                tracker.log(metrics)
+            skips = skips + 1 if metrics.skipped else 0
+            if skips == SKIPS_IN_A_ROW:
+                saver.settle()
+                raise StageFailed(
+                    f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows of step {step}: "
+                    + ", ".join(job.rows.id(row) for row in done.rows)
+                )
+            retry = saved and not saver.settle()
+            if retry or stopped or step == job.total or _due(step, settings.save_every, border):
+                if tracker is not None:
+                    tracker.sync()
+                saver.save(step, {"identity": identity, "metrics": asdict(metrics), "validated": validated})
+        saver.finish()
+    return step, step == job.total and validated
+
+
+def _due(step: int, every: int | None, border: bool) -> bool:
+    """Whether what is done every so many steps, or else at the end of each epoch, is due after ``step``."""
+    return step % every == 0 if every else border
+
+
+def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:
+    if job.rank == 0:
+        rebuild(run)
+        write_json(job.attempt / OUTCOME, outcome)
+
+
+def exit_code(status: str) -> int:
+    """The exit code of an attempt's outcome."""
+    return {"finished": 0, "failed": FAILED, "stopped": STOPPED}[status]
+
+
+def main() -> None:
+    """Entry of one rank."""
+    stop = StopRequest()
+    run, attempt = Run(Path(sys.argv[1])), Path(sys.argv[2])
+    try:
+        code = train(run, attempt, configs.read(attempt / "config.yaml"), stop, sys.argv[3])
+    except StageFailed as e:  # on all ranks at once
+        if os.environ["RANK"] == "0":
+            print(f"warmstart: {e}", flush=True)
+        code = FAILED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

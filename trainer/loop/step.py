@@ -1,0 +1,94 @@
+"""One optimizer step and one validation pass of a rank: rows chosen, planned, read, and given to the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+
+from trainer.batching import balance, sampler
+from trainer.batching.dataset import TokenDataset
+from trainer.batching.flops import Shape, training_flops
+
+
+@dataclass(frozen=True)
+class Done:
+    """What this rank knows of a step it has run."""
+
+    rows: list[int]
+    """Of the global batch."""
+    loss: float
+    """This rank's share: the sum over ranks is the mean over the batch's supervised tokens."""
+    grad_norm: float
+    lr: float
+    tokens: int
+    """Of the global batch."""
+    flops: float
+    """Of the global batch."""
+    balance: float
+    fill: float
+    data_seconds: float
+    seconds: float
+
+
+class Stepper:
+    """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective over the ranks."""
+
+    def __init__(self, engine: Any, rows: TokenDataset, settings: DictConfig) -> None:
+        self.engine, self.rows, self.settings = engine, rows, settings
+        self.shape = replace(Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0)
+        self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
+        self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
+
+    def train(self, step: int) -> Done:
+        """Runs optimizer step ``step`` (0-based)."""
+        begin = time.monotonic()
+        chosen = sampler.step_rows(step, len(self.rows), self.settings.batch_size, self.settings.seed).tolist()
+        plan = self._plan(self.rows, chosen)
+        reading = time.monotonic()
+        batches = [[self.rows[row] for row in micro] for micro in plan[self.group]]
+        read = time.monotonic()
+        lr = self.engine.lr_scheduler.get_last_lr()[0]
+        with self.engine.train_mode():
+            loss, grad_norm = self.engine.train_step(batches, sum(map(self.rows.supervised, chosen)))
+        self.engine.lr_scheduler_step()
+        lengths = {row: self.rows.lengths[row] for row in chosen}
+        tokens = sum(lengths.values())
+        return Done(
+            rows=chosen,
+            loss=loss,
+            grad_norm=grad_norm,
+            lr=lr,
+            tokens=tokens,
+            flops=float(training_flops(self.shape, list(lengths.values())).sum()),
+            balance=balance.efficiency(plan, lengths, self.shape),
+            fill=tokens / (self.budget * self.groups * len(plan[0])),
+            data_seconds=read - reading,
+            seconds=time.monotonic() - begin,
+        )
+
+    def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> float | None:
+        """Mean loss over the supervised tokens of all held-out rows, whatever the number of ranks.
+
+        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; then the result is None.
+        """
+        plan = self._plan(held_out, range(len(held_out)))
+        total = 0.0
+        with self.engine.eval_mode():
+            for micro in plan[self.group]:
+                stop = torch.tensor(int(asked()))
+                dist.all_reduce(stop, dist.ReduceOp.MAX)
+                if stop:
+                    return None
+                total += self.engine.evaluate([[held_out[row] for row in micro]])
+        summed = torch.tensor(total, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return summed.item() / sum(map(held_out.supervised, range(len(held_out))))
+
+    def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> balance.Plan:
+        return balance.plan_step({row: rows.lengths[row] for row in chosen}, self.groups, self.budget, self.shape)

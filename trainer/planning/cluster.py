@@ -1,0 +1,48 @@
+"""Clusters as the planner sees them: GPUs, the links between them, and the share of each that is reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.planning.hardware import Gpu
+
+LINK_SHARE = 0.8
+"""Share of a link's nominal bandwidth that NCCL's ring collectives reach (nccl-tests' bus bandwidth)."""
+MEMORY_SHARE = 0.8
+"""Share of the memory's nominal bandwidth that elementwise kernels reach."""
+RING_HOP_SECONDS = 3e-6
+"""Latency of one step of a ring collective (NCCL's tuning constants: 1 us inside a node, 3 to 5 us between nodes)."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes of like GPUs: NVLink inside a node, one network between them."""
+
+    gpu: Gpu
+    nodes: int
+    gpus_per_node: int
+    network: float
+    """Bytes/s that a node sends, over all its adapters together."""
+
+    @property
+    def ranks(self) -> int:
+        """One a GPU."""
+        return self.nodes * self.gpus_per_node
+
+    def ring_seconds(self, size: float) -> float:
+        """An all-gather to, or a reduce-scatter of, ``size`` bytes over all ranks.
+
+        A ring carries (ranks - 1) / ranks of it over every link, among them each node's way out.
+        """
+        if self.ranks == 1:
+            return 0.0
+        slowest = self.gpu.nvlink if self.nodes == 1 else min(self.gpu.nvlink, self.network)
+        share = (self.ranks - 1) / self.ranks
+        return size * share / (slowest * LINK_SHARE) + (self.ranks - 1) * RING_HOP_SECONDS
+
+    def exchange_seconds(self, size: float, ranks: int) -> float:
+        """An all-to-all of ``size`` bytes a rank among ``ranks`` neighbours; a node's ranks share its way out."""
+        inside = min(ranks, self.gpus_per_node)
+        within = size * (inside - 1) / ranks / self.gpu.nvlink
+        outside = size * (ranks - inside) / ranks * inside / self.network
+        return max(within, outside) / LINK_SHARE + (ranks - 1) * RING_HOP_SECONDS

@@ -1,0 +1,163 @@
+"""``warmstart plan``: what a recipe needs in memory and time on its cluster, and which layout is the best there.
+
+Everything is a forecast on paper: ``memory`` counts bytes, ``steptime`` seconds, ``gpus`` states what is assumed of the
+hardware. No GPU is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from omegaconf import DictConfig
+
+from trainer.batching import sampler
+from trainer.batching.balance import Plan, plan_step
+from trainer.batching.flops import Shape, training_flops
+from trainer.planning import memory
+from trainer.planning.cluster import Cluster
+from trainer.planning.layouts import degrees, eligible
+from trainer.planning.memory import Lines, Setup
+from trainer.planning.step_time import Timing, timing
+from trainer.planning.workload import Lengths, cluster_of, lengths_of, shape_of, total_steps
+
+OFFLOAD = "verl.engine.offload_policy"
+"""Weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are no layouts here: they bring
+everything back for the step, so that its peak stays."""
+STEPS = 12
+"""Steps of the first epoch that are planned and timed for each layout."""
+CHECKPOINTING = ("none", "selective", "full")
+GRAIN = 512
+"""Token budgets are multiples of this."""
+NEARLY = 1.02
+"""Of eligible layouts this close to the fastest the one that needs least memory is recommended."""
+
+
+@dataclass(frozen=True)
+class Forecast(Timing):
+    """One layout's memory on a GPU in bytes, and its mean step."""
+
+    setup: Setup
+    lines: Lines
+    fits: bool
+
+    @property
+    def needed(self) -> float:
+        """Bytes."""
+        return sum(self.lines.values())
+
+    @property
+    def overrides(self) -> str:
+        """The recipe's keys that choose this layout."""
+        setup = self.setup
+        keys = {
+            "train.sequence_parallel": setup.sequence_parallel,
+            "train.max_tokens_per_gpu": setup.tokens,
+            "train.checkpointing": setup.checkpointing,
+        }
+        return " ".join(f"{key}={value}" for key, value in keys.items()) + (f" {OFFLOAD}=true" if setup.offload else "")
+
+
+class Planner:
+    """Forecasts for one recipe: its model, rows, batch and cluster."""
+
+    def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
+        """Raises ValueError for a QLoRA, and where model or rows are not known."""
+        if config.train.lora_rank:
+            raise ValueError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
+        self.config = config
+        self.shape: Shape = shape_of(config)
+        self.lengths: Lengths = lengths or lengths_of(config)
+        self.cluster: Cluster = cluster_of(config)
+        self.steps = self._sample()
+        self.plans: dict[tuple[int, int], list[Plan]] = {}
+
+    def _sample(self) -> list[dict[int, int]]:
+        """Rows (index -> tokens) of steps spread over the first epoch, as the sampler will draw them."""
+        train, rows = self.config.train, len(self.lengths.tokens)
+        last = max(0, rows // train.batch_size - 1)
+        chosen = np.unique(np.linspace(0, last, STEPS).astype(int))
+        drawn = [sampler.step_rows(int(step), rows, train.batch_size, train.seed) for step in chosen]
+        return [{int(row): int(self.lengths.tokens[row]) for row in step} for step in drawn]
+
+    @property
+    def compute(self) -> int:
+        """Bytes of the compute type."""
+        return {"bf16": 2, "fp32": 4}[self.config.train.precision]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run."""
+        return total_steps(self.config, len(self.lengths.tokens))
+
+    def hours(self, seconds: float) -> float:
+        """Of the run, at ``seconds`` a step."""
+        return self.total_steps * seconds / 3600
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of a mean step (recomputation not counted)."""
+        return float(np.mean([training_flops(self.shape, list(step.values())).sum() for step in self.steps]))
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of a mean step."""
+        return float(np.mean([sum(step.values()) for step in self.steps]))
+
+    def allows(self, degree: int) -> bool:
+        """Whether the model, the cluster and the batch allow a degree of sequence parallelism."""
+        groups = self.cluster.ranks // degree
+        return degree in degrees(self.shape, self.cluster) and groups <= self.config.train.batch_size
+
+    def own(self) -> Forecast | None:
+        """The recipe as it stands; None where its degree is not allowed."""
+        train = self.config.train
+        if not self.allows(train.sequence_parallel):
+            return None
+        return self.forecast(
+            self._setup(
+                train.sequence_parallel, train.max_tokens_per_gpu, train.checkpointing,
+                self.config.verl.engine.offload_policy,
+            )
+        )  # fmt: skip
+
+    def layouts(self) -> Iterator[Forecast]:
+        """Every degree that is allowed, with several budgets, checkpointings, and offload."""
+        train, longest = self.config.train, self.config.data.max_length
+        for degree in filter(self.allows, degrees(self.shape, self.cluster)):
+            least = -(-longest // (degree * GRAIN)) * GRAIN
+            budgets = sorted({least, 2 * least, 4 * least, max(least, train.max_tokens_per_gpu)})
+            for budget, checkpointing, offload in product(budgets, CHECKPOINTING, (False, True)):
+                yield self.forecast(self._setup(degree, budget, checkpointing, offload))
+
+    def forecast(self, setup: Setup) -> Forecast:
+        """Memory and mean step of one layout. Raises ValueError where a row does not fit the budget."""
+        lines = memory.on_gpu(memory.peak(self.shape, setup))
+        timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
+        return Forecast(timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory)
+
+    def _plans(self, setup: Setup) -> list[Plan]:
+        key = setup.sequence_parallel, setup.tokens
+        if key not in self.plans:
+            groups, budget = self.cluster.ranks // setup.sequence_parallel, setup.tokens * setup.sequence_parallel
+            self.plans[key] = [plan_step(step, groups, budget, self.shape) for step in self.steps]
+        return self.plans[key]
+
+    def _setup(self, degree: int, budget: int, checkpointing: str, offload: bool) -> Setup:
+        train = self.config.train
+        sdpa = train.attention == "sdpa" or train.precision == "fp32"
+        return Setup(
+            self.cluster.ranks, degree, budget, checkpointing, offload, self.compute, sdpa, fused=train.fused_optimizer
+        )
+
+
+def recommend(layouts: list[Forecast]) -> Forecast | None:
+    """The fastest eligible one that fits, or one nearly as fast that needs less memory; None when nothing fits."""
+    fitting = [layout for layout in layouts if layout.fits]
+    if not fitting:
+        return None
+    choices = eligible(fitting)
+    fastest = min(layout.step.total for layout in choices)
+    return min((f for f in choices if f.step.total <= NEARLY * fastest), key=lambda f: f.needed)

@@ -1,0 +1,257 @@
+"""Recipes: compose with verl's own SFT configuration, validate, freeze.
+
+The only module that imports Hydra. Everything after it reads the frozen, fully resolved values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.files import write_text
+from trainer.recipe.validate import check_values
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+# Mappings whose keys are the user's own.
+FREE_FORM = (
+    "model.init",
+    "data.columns",
+    "reference",
+    "verl.model.override_config",
+    "verl.optim.override_optimizer_config",
+)
+
+# Keys of verl's that may be set; the others are set from ours, are its own loop's, or would break this engine.
+OPEN = (
+    "verl.engine.offload_policy",
+    "verl.engine.reshard_after_forward",
+    "verl.engine.use_no_sync_for_gradient_accumulation",
+    "verl.optim.",
+    "verl.model.override_config",
+)
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that can be run."""
+    return sorted(p.stem for p in RECIPES.glob("*.yaml") if p.stem != "base")
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
+
+    Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration.
+    Raises ValueError for an unknown recipe or key (naming the nearest), a missing or a wrong value.
+    """
+    if recipe not in recipes():
+        raise ValueError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
+    return _load(recipe, overrides)
+
+
+def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that evaluates a bare model: base.yaml's evaluation in a run named after the model."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
+    data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
+    return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
+
+
+def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A frozen configuration with overrides of its mutable keys. Raises ValueError for any other key."""
+    known = dict(_leaves(config))
+    for override in overrides:
+        _check_override(override, config, known)
+    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(changed, DictConfig)
+    if changes := immutable_changes(config, changed):
+        raise ValueError("a run's configuration cannot change: " + "; ".join(changes))
+    check_values(changed, dict(_leaves(changed)), known)
+    OmegaConf.set_readonly(changed, True)
+    return changed
+
+
+def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
+    base = _compose("base", [])
+    known = dict(_leaves(base))
+    for name in _lineage(recipe):
+        _check_keys(OmegaConf.load(RECIPES / f"{name}.yaml"), base, known, f"recipes/{name}.yaml")
+    for override in overrides:
+        _check_override(override, base, known)
+    try:
+        config = _compose(recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides])
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as e:
+        raise ValueError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
+    assert isinstance(resolved, DictConfig)
+    check_values(resolved, dict(_leaves(resolved)), known)
+    OmegaConf.set_readonly(resolved, True)
+    return resolved
+
+
+def read(path: Path) -> DictConfig:
+    """Reads the frozen configuration of a run, also of one that older code started.
+
+    A key that the file lacks has base.yaml's default, which is the old behaviour; a key that base.yaml no longer has is
+    left out. Which keys are ``mutable`` is base.yaml's to say. Raises ValueError when there is no file at ``path``.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
+    own = _plain(OmegaConf.load(path), resolve=False)
+    filled = _filled(_defaults(), own | {"mutable": _defaults()["mutable"]})
+    config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
+    assert isinstance(config, DictConfig)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def write(config: DictConfig, path: Path) -> None:
+    """Freezes ``config`` into a YAML file."""
+    write_text(path, OmegaConf.to_yaml(config))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, lists and scalars."""
+    return _plain(config, resolve=True)
+
+
+def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
+    """The plain values of ``config``, the configuration frozen at ``path`` with or without overrides, for hashes.
+
+    They stay what they were when base.yaml gets another key or loses one: the file's own keys, and the overrides.
+    """
+    own = OmegaConf.load(path)
+    assert isinstance(own, DictConfig)
+    before = dict(_leaves(read(path)))
+    for key, value in _leaves(config):
+        if key not in before or value != before[key]:
+            OmegaConf.update(own, key, value, merge=False, force_add=True)
+    return plain(own)
+
+
+def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
+    """The differences a run does not survive, as ``key: old -> new``; keys under ``mutable`` are free to change."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    mirrors = _mirrors()
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+        and key not in mirrors
+        and not any(key == m or key.startswith(f"{m}.") for m in old.mutable)
+    ]
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.origin is not None, "verl is not installed: make setup"
+    verl_configs = Path(spec.origin).parent / "trainer" / "config"
+    try:
+        with initialize_config_dir(version_base=None, config_dir=str(RECIPES)):
+            return compose(name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides])
+    except HydraException as e:
+        raise ValueError(f"recipe {name}: {e}") from e
+
+
+def _plain(config: Any, resolve: bool) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """base.yaml's values with verl's own, not resolved."""
+    return _plain(_compose("base", []), resolve=False)
+
+
+def _filled(defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``own``'s values in the keys of ``defaults``, whose values stand where ``own`` has none."""
+    filled = {}
+    for key, default in defaults.items():
+        path, value = f"{prefix}{key}", own.get(key, default)
+        if path in FREE_FORM:
+            filled[key] = value
+        elif isinstance(default, dict):
+            filled[key] = _filled(default, value if isinstance(value, dict) else {}, f"{path}.")
+        else:
+            filled[key] = default if isinstance(value, dict) else value
+    return filled
+
+
+def _is_free(key: str) -> bool:
+    return key.startswith(tuple(f"{k}." for k in FREE_FORM))
+
+
+def _lineage(recipe: str) -> Iterator[str]:
+    """The recipe and the recipes it is built on, without base."""
+    if recipe == "base":
+        return
+    for parent in OmegaConf.load(RECIPES / f"{recipe}.yaml").defaults:
+        if parent != "_self_":
+            yield from _lineage(parent)
+    yield recipe
+
+
+def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
+    """(dotted key, raw value) of every leaf; lists and free-form mappings are leaves, a missing value is None."""
+
+    def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict) and path not in FREE_FORM:
+                yield from walk(value, f"{path}.")
+            else:
+                yield path, None if value == "???" else value
+
+    return walk(OmegaConf.to_container(config, resolve=False), "")
+
+
+def _mirrors() -> dict[str, str]:
+    """Keys under ``verl`` that base.yaml sets from a key of ours, with that key."""
+    raw = OmegaConf.load(RECIPES / "base.yaml").verl
+    return {
+        f"verl.{path}": value[2:-1] for path, value in _leaves(raw) if isinstance(value, str) and value.startswith("${")
+    }
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown(key: str, known: dict[str, Any], where: str) -> ValueError:
+    return ValueError(f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every key)")
+
+
+def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
+    for key, _ in _leaves(config):
+        if key == "defaults" or key in known or _is_free(key):
+            continue
+        if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
+            raise ValueError(f"{where}: {key} is a section; set the keys in it")
+        raise _unknown(key, known, where)
+
+
+def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> None:
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is not an override: write key=value")
+    if key in known or _is_free(key):
+        if source := _mirrors().get(key):
+            raise ValueError(f"{key} is set from {source}: change that key instead")
+        if key.startswith("verl.") and not key.startswith(OPEN):
+            raise ValueError(f"{key} cannot be set: this trainer reads its settings from data and train")
+        return
+    if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
+        raise ValueError(f"{key} is a section; set the keys in it")
+    raise _unknown(key, known, "command line")

@@ -1,0 +1,56 @@
+"""Base models: a random Qwen3 built once where a recipe asks for one, else the model as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
+from data_prep.tokenizer import tokenizers
+
+VOCABULARY_MULTIPLE = 128
+"""Embedding rows are rounded up to this, as Qwen's own are."""
+
+
+def materialise(config: DictConfig) -> None:
+    """Builds the random base model at ``model.path`` when the recipe has ``model.init``; a second call is free.
+
+    Raises ValueError when the folder holds another model, or for a shape that transformers refuses.
+    """
+    if config.model.init is None:
+        return
+    folder, tokenizer = Path(config.model.path), Path(config.verl.model.tokenizer_path)
+    init, seed = dict(config.model.init), config.model.init_seed
+    identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
+    with writer(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            manifest = folder / MANIFEST
+            if not manifest.exists() or read_json(manifest)["identity"] != identity:
+                raise ValueError(
+                    f"{folder} holds another model than model.init describes: delete it, or set model.path"
+                )
+            return
+        _build(folder, init, seed, tokenizer, identity)
+
+
+def _build(folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, identity: dict[str, Any]) -> None:
+    import torch
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    words = tokenizers.load(tokenizer)
+    ends = tokenizers.end_tokens(words)
+    size = -(-len(words) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    torch.manual_seed(seed)
+    try:
+        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=size, eos_token_id=ends[0], pad_token_id=ends[1], **init))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"model.init: transformers refuses this shape ({e})") from e
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[1])
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        words.save_pretrained(str(partial))
+        write_json(partial / MANIFEST, {"identity": identity})

@@ -1,0 +1,77 @@
+"""What a run used: device-hours by stage, from its metrics and its evaluations' manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import MANIFEST, read_json
+from trainer.recipe import load as configs
+from trainer.run import step_metrics
+from trainer.run.folder import Run
+
+CUDA, CPU = "GPU-hours", "CPU process-hours"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage used."""
+
+    stage: str
+    hours: float
+    unit: str
+    note: str
+
+
+def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> list[Cost]:
+    """Device-hours by stage: training up to step ``until``, with the steps that a restart ran again, and the
+    complete evaluations in the folders ``evaluations``.
+
+    A step's time is its slowest rank's, times the ranks; an evaluation's is the wall time of the call that
+    finished it, times its engines' devices.
+    """
+    found = [Cost("data", 0, CUDA, "CPU work, not timed")]
+    hours: dict[str, float] = {}
+    ranks: set[int] = set()
+    count = 0
+    for attempt in run.attempts:
+        unit = CUDA if configs.read(attempt / "config.yaml").device == "cuda" else CPU
+        for step in step_metrics.of_attempt(attempt).values():
+            if until is None or step["step"] <= until:
+                hours[unit] = hours.get(unit, 0) + step["seconds"] * ranks_of(step) / 3600
+                ranks.add(ranks_of(step))
+                count += 1
+    for unit, used in hours.items():
+        many = " or ".join(map(str, sorted(ranks)))
+        note = f"{count:,} optimizer steps on {many} ranks; without start-up, validation and saving"
+        found.append(Cost("training", used, unit, note))
+    return found + [cost for folder in evaluations for cost in _evaluation(folder)]
+
+
+def ranks_of(step: dict[str, Any]) -> int:
+    """Ranks that trained a step, from its metrics."""
+    return round(step["tokens_per_s"] / step["tokens_per_s_per_gpu"])
+
+
+def table(costs: Iterable[Cost]) -> str:
+    """Stage, hours, note."""
+    lines = ["| stage | used | |", "|---|---:|---|"]
+    return "\n".join([*lines, *(f"| {c.stage} | {shown(c)} | {c.note} |" for c in costs)])
+
+
+def shown(cost: Cost) -> str:
+    """Hours with their unit."""
+    return f"{cost.hours:,.1f} {cost.unit}" if cost.hours >= 10 else f"{cost.hours:.3g} {cost.unit}"
+
+
+def _evaluation(folder: Path) -> list[Cost]:
+    """None for one that was made without being timed."""
+    made = read_json(folder / MANIFEST)
+    if "wall_seconds" not in made:
+        return []
+    suite, _, label = folder.name.rpartition("-")[0].partition("@")
+    note = f"{made['wall_seconds']:,.0f} s on {made['devices']}, engine start-up included"
+    unit = CUDA if made["device"] == "cuda" else CPU
+    return [Cost(f"evaluation of {label} ({suite})", made["wall_seconds"] * made["devices"] / 3600, unit, note)]

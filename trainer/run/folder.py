@@ -1,0 +1,191 @@
+"""The run directory: the one module that knows where a run's files are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common.files import MANIFEST, heal_jsonl
+from trainer.recipe import load as configs
+
+SCALARS = "state.json"
+"""In a checkpoint's folder: step, scheduler and every other number."""
+FILE_BYTES = 256 * 2**20
+"""Of one rank's shard file: while it is written, memory holds it twice more, and Python waits for the copies."""
+REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
+"""What the job scripts note in a run: why a job was requeued or not, and which evaluations were submitted."""
+OUTCOME = "outcome.json"
+"""In an attempt's folder: how it ended."""
+PROVENANCE = "provenance.json"
+"""In an attempt's folder: git commit, package versions, model and dataset, and the step it started after."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder; every path below it has its name here."""
+
+    root: Path
+
+    @staticmethod
+    def of(config: DictConfig) -> Run:
+        """The run that ``config`` describes."""
+        return Run(Path(config.run.root) / config.run.name)
+
+    @staticmethod
+    def find(name: str) -> Run | None:
+        """The run that ``name`` (a folder, or a name under runs/) stands for; None when there is none."""
+        for root in (Path(name), Path("runs") / name):
+            if (root / "config.yaml").exists():
+                return Run(root)
+        return None
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "run.lock"
+
+    @property
+    def latest(self) -> Path:
+        """Holds the name of the newest complete checkpoint."""
+        return self.root / "latest"
+
+    @property
+    def metrics(self) -> Path:
+        """Rebuilt from the attempts' metrics; the last attempt wins each step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def attempts(self) -> list[Path]:
+        """Attempt folders, oldest first."""
+        return sorted((p for p in (self.root / "attempts").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+
+    def new_attempt(self) -> Path:
+        """Creates the next attempt's folder."""
+        path = self.root / "attempts" / str(len(self.attempts) + 1)
+        path.mkdir(parents=True)
+        return path
+
+    def checkpoint(self, step: int) -> Path:
+        return self.root / "checkpoints" / f"step_{step}"
+
+    def partial_checkpoint(self, step: int) -> Path:
+        """A checkpoint that is being written, or whose writing was cut off."""
+        return self.root / "checkpoints" / f".step_{step}.partial"
+
+    def deleted_checkpoint(self, step: int) -> Path:
+        """A checkpoint that is being deleted."""
+        return self.root / "checkpoints" / f".step_{step}.deleted"
+
+    @property
+    def partial_checkpoints(self) -> list[Path]:
+        return sorted((self.root / "checkpoints").glob(".step_*.partial"))
+
+    @property
+    def deleted_checkpoints(self) -> list[Path]:
+        return sorted((self.root / "checkpoints").glob(".step_*.deleted"))
+
+    def export(self, step: int) -> Path:
+        return self.root / "export" / f"step_{step}"
+
+    def export_lease(self, step: int) -> Path:
+        """Held by whoever exports a checkpoint, or deletes it."""
+        return self.root / "export" / f".step_{step}.lock"
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending."""
+        return _complete_steps(self.root / "checkpoints")
+
+    @property
+    def exports(self) -> list[int]:
+        """Steps with a complete export, ascending."""
+        return _complete_steps(self.root / "export")
+
+    def evaluation(self, suite: str, label: str, config_hash: str) -> Path:
+        """Folder of one evaluation; ``label`` is ``base`` or ``step_N``."""
+        return self.root / "evals" / f"{suite}@{label}-{config_hash[:8]}"
+
+    @property
+    def evaluations(self) -> list[Path]:
+        """Folders of evaluations, complete or not."""
+        return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
+
+    def notes(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a JSONL file that grows; none where there is no file."""
+        path = self.root / name
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def note(self, name: str, line: dict[str, Any]) -> None:
+        """Adds a line to such a file, with the time before its other fields, flushed to the disk."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / name
+        heal_jsonl(path)
+        with path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+
+    @property
+    def awaited(self) -> set[int]:
+        """Steps whose evaluation is submitted and has not exported them yet."""
+        labels = {note["label"] for note in self.notes(SUBMISSIONS)} - {"base"}
+        return set(map(int, labels)) - set(self.exports)
+
+    @property
+    def rl(self) -> Path:
+        """Holds the problems for RL, and a folder for each start of RL."""
+        return self.root / "rl"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"
+
+
+def is_complete(folder: Path) -> bool:
+    """True when the folder's manifest, which is written last, exists."""
+    return (folder / MANIFEST).exists()
+
+
+def check(config: DictConfig) -> Run:
+    """The run of ``config``, which need not exist yet.
+
+    Raises ValueError when it was started with other values of keys that may not change.
+    """
+    run = Run.of(config)
+    if not run.config.exists():
+        return run
+    changes = configs.immutable_changes(configs.read(run.config), config)
+    if changes:
+        raise ValueError(
+            f"{run.root} was started with other values:\n  " + "\n  ".join(changes)
+            + "\nuse those values, or name a new run with run.name=NAME"
+        )  # fmt: skip
+    return run
+
+
+def start(config: DictConfig) -> Run:
+    """Opens the run of ``config``, freezing the configuration on first use. Raises ValueError as ``check`` does."""
+    run = check(config)
+    if not run.config.exists():
+        configs.write(config, run.config)
+    return run
+
+
+def _complete_steps(folder: Path) -> list[int]:
+    names = (re.fullmatch(r"step_(\d+)", p.name) for p in folder.glob("step_*") if is_complete(p))
+    return sorted(int(m[1]) for m in names if m)

@@ -1,0 +1,58 @@
+"""``warmstart prefetch``: what a recipe takes from the hub, each at one commit, where there is internet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from common.errors import first_line
+from common.files import write_json
+from data_prep.benchmarks import download, sets
+from data_prep.source import hub
+from data_prep.source import source as sources
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+"""Weights, configurations and tokenizer; no pickles."""
+
+
+def prefetch(config: DictConfig) -> dict[str, str]:
+    """Fetches model, dataset and benchmarks; returns the commits as recipe keys and their values.
+
+    What is there already is left as it is. The commits are kept in ``<data.dir>/<data.name>.prefetch.json``.
+    Raises ValueError when the hub does not give something.
+    """
+    pins: dict[str, str] = {}
+    fetched: dict[str, Any] = {"benchmarks": _benchmarks(config)}
+    if config.model.init is None and not Path(config.model.path).is_dir():
+        pins["model.revision"] = _model(config.model.path, config.model.revision)
+    data = config.data
+    source = sources.Source(data.source, data.hub_config, data.revision, data.split)
+    if source.is_hub:
+        _, pins["data.revision"] = hub.download(source.name, source.hub_config, source.split, source.revision)
+    write_json(Path(data.dir) / f"{data.name}.prefetch.json", pins | fetched)
+    return pins
+
+
+def _model(name: str, revision: str | None) -> str:
+    """Fetches a model into the hub's cache; returns its commit."""
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+    except (OSError, ValueError, HTTPError) as e:
+        raise ValueError(f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}") from e
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"model.path={name} has no safetensors files: choose a model that has")
+    return folder.name
+
+
+def _benchmarks(config: DictConfig) -> dict[str, str]:
+    """Fetches the sets that are not there, for evaluation and decontamination; returns the commits by set."""
+    folder = Path(config.eval.benchmarks)
+    names = sets.expand([*config.eval.sets, *config.data.decontaminate])
+    if folder == Path(config.data.dir) / config.data.name:  # the dataset's own held-out problems
+        return {}
+    return {name: download.fetch(folder, name) for name in names if not (folder / f"{name}.jsonl").exists()}

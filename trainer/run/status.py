@@ -1,0 +1,116 @@
+"""Where a run stands, from its files alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.files import MANIFEST, held, read_json
+from trainer.run import step_metrics
+from trainer.run.device_hours import Cost, costs, shown
+from trainer.run.folder import OUTCOME, PROVENANCE, REQUEUES, SUBMISSIONS, Run, is_complete
+
+BASE = "base"
+
+
+def status(run: Run) -> dict[str, Any]:
+    """Attempts, progress, checkpoints, exports, evaluations and device-hours, as plain values.
+
+    Times are seconds; ``checkpoint_age_s`` is since the newest checkpoint was complete.
+    """
+    steps = step_metrics.read(run)
+    last = steps[-1] if steps else {}
+    done = [folder for folder in run.evaluations if is_complete(folder)]
+    newest = run.checkpoint(run.checkpoints[-1]) / MANIFEST if run.checkpoints else None
+    return {
+        "run": str(run.root),
+        "running": held(run.lock),
+        "attempts": [_attempt(run, attempt) for attempt in run.attempts],
+        "step": last.get("step", 0),
+        **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
+        "checkpoints": run.checkpoints,
+        "checkpoint_age_s": None if newest is None else time.time() - newest.stat().st_mtime,
+        "exports": run.exports,
+        "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations} | _pending(run),
+        "device_hours": [asdict(cost) for cost in costs(run, done)],
+        "log": next((str(a / "log") for a in reversed(run.attempts) if (a / "log").exists()), None),
+    }
+
+
+def is_trained(run: Run) -> bool:
+    """Whether the last attempt came to the last step and its checkpoint is there."""
+    outcome = read_json(run.attempts[-1] / OUTCOME) if run.attempts and (run.attempts[-1] / OUTCOME).exists() else {}
+    return outcome.get("status") == "finished" and outcome["total"] in run.checkpoints
+
+
+def table(values: dict[str, Any]) -> str:
+    """``status`` for a terminal."""
+    step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
+    progress = f"step {step:,}" + (f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else "")
+    if rate:
+        progress += f", {rate:,.0f} tokens/s"
+    if eta is not None and step != total:
+        progress += f", ETA {_duration(eta)}" if values["running"] else f", {_duration(eta)} left to train"
+    saved = ", ".join(map(str, values["checkpoints"])) or "none"
+    if values["checkpoint_age_s"] is not None:
+        saved += f" (the newest {_duration(values['checkpoint_age_s'])} old)"
+    log = values["log"]
+    rows = [
+        ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
+        ("training", progress),
+        *((f"attempt {a['attempt']}", _told(a)) for a in values["attempts"]),
+        ("checkpoints", saved),
+        ("exports", ", ".join(map(str, values["exports"])) or "none"),
+        *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
+        *((cost.stage, f"{shown(cost)}; {cost.note}") for cost in (Cost(**c) for c in values["device_hours"])),
+        ("log", f"tail -f {log}" if values["running"] else log or "none yet"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
+    steps = step_metrics.of_attempt(attempt)
+    made, ended = (read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME))
+    running = attempt == run.attempts[-1] and held(run.lock)
+    number = int(attempt.name)
+    requeues = [n for n in run.notes(REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
+    return {
+        "attempt": number,
+        "outcome": ended.get("status", "running" if running else "cut off"),
+        "reason": ended.get("reason") or (requeues[-1]["reason"] if requeues else None),
+        "first_step": made.get("first_step"),
+        "last_step": max(steps, default=None),
+    }
+
+
+def _told(attempt: dict[str, Any]) -> str:
+    text = attempt["outcome"]
+    if attempt["last_step"] is not None:
+        text += f", steps {attempt['first_step'] + 1:,} to {attempt['last_step']:,}"
+    return f"{text}: {attempt['reason']}" if attempt["reason"] else text
+
+
+def _evaluation(folder: Path) -> str:
+    if is_complete(folder):
+        return "done"
+    return "running" if held(folder / "lock") else "interrupted"
+
+
+def _pending(run: Run) -> dict[str, str]:
+    """What waits: each run evaluates its base model and newest checkpoint, and whatever jobs were submitted for."""
+    begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
+    jobs = {_label(note["label"]): f"pending, job {note['job']}" for note in run.notes(SUBMISSIONS)}
+    wanted = dict.fromkeys([BASE, *map(_label, run.checkpoints[-1:])], "pending") | jobs
+    return {label: state for label, state in wanted.items() if label not in begun}
+
+
+def _label(step: int | str) -> str:
+    return BASE if step == BASE else f"step_{step}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

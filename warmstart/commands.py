@@ -1,0 +1,272 @@
+"""What each verb of the command does; its first line is its help. A stage is imported when its verb is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
+
+
+def data(recipe: str, overrides: list[str]) -> int:
+    """build the dataset"""
+    from trainer.recipe import load as configs
+
+    _build(configs.load(recipe, overrides))
+    return DONE
+
+
+def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
+    """show a row's tokens and loss mask"""
+    from data_prep.output.show_row import show
+    from trainer.recipe import load as configs
+
+    config = configs.load(recipe, overrides)
+    print(show(Path(config.data.dir) / config.data.name, row, split, colour=sys.stdout.isatty()))
+    return DONE
+
+
+def train(recipe: str, overrides: list[str]) -> int:
+    """train from where the run stands to its end"""
+    from trainer.recipe import load as configs
+
+    return _train(configs.load(recipe, overrides))
+
+
+def plan(recipe: str, overrides: list[str]) -> int:
+    """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    from trainer.planning.page import page
+    from trainer.planning.planner import Planner
+    from trainer.recipe import load as configs
+
+    text, fits = page(Planner(configs.load(recipe, overrides)))
+    print(text)
+    return DONE if fits else FAILED
+
+
+def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
+    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what mends them"""
+    import json
+
+    from trainer.doctor.doctor import examine
+    from trainer.doctor.findings import is_fatal, table
+
+    found = examine(recipe, overrides)
+    if found:
+        print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
+    return PREFLIGHT if is_fatal(found) else DONE
+
+
+def prefetch(recipe: str, overrides: list[str]) -> int:
+    """fetch what the recipe takes from the hub, for nodes without internet"""
+    from trainer.recipe import load as configs
+    from trainer.run.prefetch import prefetch as stage
+
+    config = configs.load(recipe, overrides)
+    pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
+    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1" + (f", and pin with {pins}" if pins else ""))
+    return DONE
+
+
+def export(run: str, step: int | None, repo: str | None) -> int:
+    """write a checkpoint as a Hugging Face folder with a model card"""
+    from eval.card import card
+    from trainer.export.push import check, push
+
+    found, config = _run(run)
+    if repo is not None:
+        check(repo)
+    folder = _export(found, config, step)
+    if repo is not None:
+        card.write(found, folder, repo)
+        _say(f"pushed to {push(folder, repo)}")
+    return DONE
+
+
+def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
+    """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
+    from common.files import whole_folder
+    from data_prep.tokenizer import tokenizers
+    from eval.card import card
+    from eval.evaluate import evaluate as stage
+    from trainer.recipe import load as configs
+    from trainer.run import folder
+
+    label, overrides = _split(label, overrides)
+    if folder.Run.find(target):
+        run, config = _run(target)
+        config = configs.amend(config, overrides)
+        label = label or str(run.exports[-1] if run.exports else "base")
+    else:
+        config = configs.for_model(target, overrides)
+        label = label or "base"
+        if label != "base":
+            raise ValueError(f"{target} is a model, not a run: it has no step {label}")
+        tokenizer = Path(config.verl.model.tokenizer_path)
+        if not tokenizer.exists():
+            loaded = tokenizers.from_model(config.model.path, config.model.revision)
+            with whole_folder(tokenizer) as partial:
+                loaded.save_pretrained(str(partial))
+        run = folder.start(config)
+    print(stage(config, run, label if label == "base" else f"step_{label}"))
+    card.refresh(run)
+    return DONE
+
+
+def grade(target: str) -> int:
+    """grade rollouts again without generating"""
+    from eval import rollout_files
+    from eval.evaluate import regrade
+    from eval.grading import grade as grading
+
+    path = Path(target)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
+    grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
+    print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
+    return DONE
+
+
+def report(run: str, partial: bool) -> int:
+    """write the run's report and its exports' model cards"""
+    from eval.card import card
+    from eval.report.html.write import write as write_page
+    from eval.report.report import write
+
+    found, config = _run(run)
+    print(write(found, config, partial))
+    print(write_page(found, config, partial))
+    card.refresh(found)
+    return DONE
+
+
+def compare(targets: list[str], partial: bool) -> int:
+    """several evaluations side by side: tables, paired differences, published figures"""
+    from eval.results.compare import compare as stage
+
+    print(stage(targets, partial))
+    return DONE
+
+
+def status(run: str, as_json: bool) -> int:
+    """say where a run stands"""
+    import json
+
+    from trainer.run import status as stage
+
+    values = stage.status(_run(run)[0])
+    print(json.dumps(values) if as_json else stage.table(values))
+    return DONE
+
+
+def rl(run: str, label: str | None, overrides: list[str], pool: str | None, problems: int | None) -> int:
+    """prepare RL with verl: problems that a checkpoint solves sometimes, GRPO configuration, script"""
+    from eval.rl.prepare import prepare
+
+    label, overrides = _split(label, overrides)
+    found, config = _run(run)
+    if label is None and not found.exports:
+        raise ValueError(f"{found.root} has no export yet: warmstart export {found.root}")
+    if label is not None and not label.isdigit():
+        raise ValueError(f"{label!r} is no step: give the number of an export")
+    step = int(label or found.exports[-1])
+    made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
+    _say(made.counts)
+    again = "" if made.folder else " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    _say(f"next: {made.command}{again}")
+    return DONE if made.folder else STOPPED
+
+
+def watch(run: str, overrides: list[str], once: bool) -> int:
+    """submit the evaluations of a run's base model and checkpoints to Slurm, until training has finished"""
+    from slurm.submit_evaluations import watch as stage
+
+    return DONE if stage(_run(run)[0], overrides, once) else FAILED
+
+
+def line(recipe: str, overrides: list[str]) -> int:
+    """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
+    from eval.card import card
+    from eval.evaluate import evaluate as stage
+    from eval.report.html.write import write as write_page
+    from eval.report.report import headline, write
+    from trainer.recipe import load as configs
+    from trainer.run import folder
+    from trainer.run.base_model import materialise
+
+    config = configs.load(recipe, overrides)
+    folder.check(config)
+    _build(config)
+    run = folder.start(config)
+    materialise(config)
+    _say("evaluating the base model")
+    stage(config, run, "base")
+    _say("training")
+    code = _train(config)
+    if code != DONE:
+        return code
+    step = run.checkpoints[-1]
+    _export(run, config, step)
+    _say(f"evaluating step {step}")
+    stage(config, run, f"step_{step}")
+    path, page = write(run, config), write_page(run, config)
+    card.refresh(run)
+    print(headline(run, config))
+    print(f"\nreport: {path}, to open in a browser: {page}")
+    return DONE
+
+
+def _build(config: Any) -> None:
+    from warmstart.dataset import build
+
+    folder, rows, built = build(config)
+    counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+    _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+
+
+def _train(config: Any) -> int:
+    from trainer.loop.launcher import train as launch
+    from trainer.run.folder import check
+    from trainer.run.status import is_trained
+    from trainer.run.trained_from import dataset_identity
+
+    dataset_identity(config)
+    if is_trained(check(config)):
+        _say("trained to the end already")
+        return DONE
+    code = launch(config)
+    if code == STOPPED:
+        _say("stopped on purpose: run the same command again to go on")
+    return code
+
+
+def _export(run: Any, config: Any, step: int | None) -> Path:
+    from eval.card import card
+    from trainer.export.export import export as stage
+
+    if step is None and not run.checkpoints:
+        raise ValueError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+    folder = stage(run, config, run.checkpoints[-1] if step is None else step)
+    card.write(run, folder)
+    _say(f"exported {folder}")
+    return folder
+
+
+def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """An override stands where the label may be left out."""
+    return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
+
+
+def _run(name: str) -> tuple[Any, Any]:
+    from trainer.recipe import load as configs
+    from trainer.run.folder import Run
+
+    run = Run.find(name)
+    if run is None:
+        raise ValueError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
+    return run, configs.read(run.config)
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", flush=True)

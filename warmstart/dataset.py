@@ -1,0 +1,78 @@
+"""A recipe's dataset: its keys as data_prep's settings, and for problems that a model writes, that model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from common.files import MANIFEST, read_json, whole_folder
+from common.records import Problem
+from data_prep import build as stage
+from data_prep.rows.map_shard import RowSettings
+from data_prep.source.source import Source
+from data_prep.synth.anthropic_batches import Batches
+from data_prep.synth.budget import Budget
+from data_prep.synth.generation import Backend, Generation
+from data_prep.synth.local_model import Local
+from data_prep.tokenizer import tokenizers
+
+ROWS = ("clean", "verifier", "trace_choice", "max_chars", "max_length", "seed", "answer_style", "filters")
+GENERATION = ("seed_rows", "examples", "problems", "per_request", "backend", "model", "temperature", "max_tokens")
+
+
+def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
+    """(the dataset's folder, rows by split, whether it was built now). Raises as ``data_prep.build.build`` does."""
+    data = config.data
+    folder = Path(data.dir) / data.name
+    generation, backend = (_generation(config), _backend(config)) if data.source == "synthetic" else (None, None)
+    settings = stage.Settings(
+        source=Source(
+            data.source, data.hub_config, data.revision, data.split,
+            generator=dict(data.arithmetic), generation=generation, backend=backend,
+        ),
+        rows=RowSettings(
+            columns=None if data.columns is None else dict(data.columns),
+            question_types=None if data.question_types is None else tuple(data.question_types),
+            min_think_tokens=data.min_think_tokens,
+            **{key: data[key] for key in ROWS},
+        ),
+        tokenizer=config.model.tokenizer,
+        model=config.model.path,
+        model_revision=config.model.revision,
+        benchmarks=Path(config.eval.benchmarks),
+        decontaminate=tuple(data.decontaminate),
+        **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
+    )  # fmt: skip
+    built = stage.build(folder, settings, stage.Workers(data.engine, data.processes))
+    return folder, read_json(folder / MANIFEST)["rows"], built
+
+
+def _generation(config: DictConfig) -> Generation:
+    data, synth = config.data, config.data.synth
+    folder = Path(data.dir) / f"{data.name}-generated"
+    return Generation(folder, Path(synth.seeds), seed=data.seed, **{key: synth[key] for key in GENERATION})
+
+
+def _backend(config: DictConfig) -> Backend:
+    synth = config.data.synth
+    if synth.backend == "anthropic":
+        budget = Budget(synth.usd_per_million_input, synth.usd_per_million_output, synth.max_usd)
+        return Batches(synth.model, synth.max_tokens, budget)
+
+    def generate(problems: Sequence[Problem], folder: Path) -> None:
+        from eval.generation.generate import generate as generator
+
+        tokenizer = folder / "tokenizer"
+        if not tokenizer.exists():
+            with whole_folder(tokenizer) as partial:
+                tokenizers.from_model(synth.model, None).save_pretrained(str(partial))
+        generator(
+            problems, synth.model, tokenizer, folder, rollouts=1, temperature=synth.temperature, top_p=1.0,
+            max_tokens=synth.max_tokens, seed=config.data.seed, dtype=config.eval.dtype, device=config.device,
+            engines=config.eval.engines, tensor_parallel=config.eval.tensor_parallel,
+            concurrency=config.eval.concurrency,
+        )  # fmt: skip
+
+    return Local(generate)

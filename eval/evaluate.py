@@ -15,8 +15,7 @@ from common.files import MANIFEST, read_json, sha256_file, sha256_json, write_js
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
-from eval import rollout_files
-from eval.generation import generate
+from eval.generation import generate, rollout_files
 from eval.grading import grade, metrics
 from trainer.run.folder import Run, is_complete
 

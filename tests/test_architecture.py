@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,23 @@ def test_a_folder_holds_few_modules_and_no_name_is_used_twice_in_a_package() -> 
         rooms = Counter(p.parent for p in paths)
         assert max(rooms.values()) <= ROOM, rooms.most_common(1)
         assert [name for name, count in Counter(p.name for p in paths).items() if count > 1] == [], package
+
+
+def rooms_imported(path: Path) -> set[Path]:
+    """The folders of the project's modules that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ALLOWED:
+            place = ROOT.joinpath(*node.module.split("."))
+            found.add(place if place.is_dir() else place.parent)
+    return found - {path.parent}
+
+
+def test_rooms_do_not_import_each_other_in_circles() -> None:
+    graph: dict[Path, set[Path]] = {}
+    for path in MODULES:
+        graph.setdefault(path.parent, set()).update(rooms_imported(path))
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_only_one_module_imports_hydra() -> None:

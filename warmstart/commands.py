@@ -116,8 +116,8 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
 
 def grade(target: str) -> int:
     """grade rollouts again without generating"""
-    from eval import rollout_files
     from eval.evaluate import regrade
+    from eval.generation import rollout_files
     from eval.grading import grade as grading
 
     path = Path(target)

@@ -17,8 +17,7 @@ from common.progress import progress
 from common.ray_session import ray_session
 from common.records import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
 from data_prep.tokenizer import chat
-from eval import rollout_files
-from eval.generation import vllm_actor
+from eval.generation import rollout_files, vllm_actor
 from eval.generation.driver import Driver
 from eval.generation.engines import Fleet, creator, placement
 from eval.generation.hang_detector import Pulse

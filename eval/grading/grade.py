@@ -22,7 +22,7 @@ from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_diffe
 from data_prep.answers.answer_is import stated_state
 from data_prep.answers.boxed import grade_state, is_exact, visible
 from data_prep.benchmarks.sets import text_fields
-from eval import rollout_files
+from eval.generation import rollout_files
 
 CPU_SECONDS = 1.5
 """Processor time of one judgement: the same on a busy machine, so that grading again gives the same grades."""

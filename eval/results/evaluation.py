@@ -11,8 +11,8 @@ from typing import Any
 from common.files import MANIFEST, read_json, sha256_json
 from common.records import Grade, Key, Problem, Rollout
 from data_prep.benchmarks import sets
-from eval import rollout_files
 from eval.evaluate import PROBLEMS, SETTINGS
+from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics
 from eval.grading.metrics import METRICS

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets as benchmarks
-from eval import rollout_files
 from eval.evaluate import PROBLEMS, SETTINGS
+from eval.generation import rollout_files
 from eval.grading.metrics import write_metrics
 from trainer.recipe import load as configs
 from trainer.run.folder import Run

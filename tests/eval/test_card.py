@@ -15,8 +15,9 @@ from common.files import sha256_file, write_json, write_text
 from common.records import Problem, Rollout
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import chat
-from eval import evaluate, rollout_files
+from eval import evaluate
 from eval.card import card, usage
+from eval.generation import rollout_files
 from eval.report import report
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs

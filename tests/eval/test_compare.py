@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.records import Problem
-from eval import rollout_files
+from eval.generation import rollout_files
 from eval.grading.intervals import difference
 from eval.results import base_vs_sft
 from eval.results.compare import compare

@@ -10,7 +10,8 @@ import pytest
 
 from common.files import MANIFEST
 from common.records import Grade, Problem
-from eval import evaluate, rollout_files
+from eval import evaluate
+from eval.generation import rollout_files
 from eval.grading.metrics import METRICS, TOTAL
 from eval.report import report, tables
 from eval.results import base_vs_sft

@@ -11,8 +11,8 @@ from common.files import read_json, sha256_file, write_json
 from common.records import Rollout
 from data_prep.benchmarks import sets
 from eval import evaluate as stage
-from eval import rollout_files
 from eval.evaluate import evaluate
+from eval.generation import rollout_files
 from trainer.run.folder import Run
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.records import Problem, Rollout
-from eval import rollout_files
-from eval.generation import vllm_actor
+from eval.generation import rollout_files, vllm_actor
 from eval.generation.generate import context_length, rollout_seed
 
 

@@ -12,7 +12,7 @@ import pytest
 from common.records import UNJUDGED, Grade, Problem, Rollout
 from data_prep.answers.boxed import grade_state, is_exact, normalise
 from data_prep.benchmarks.sets import EXPECTED, load
-from eval import rollout_files
+from eval.generation import rollout_files
 from eval.grading.grade import (
     WINDOW,
     Disagreement,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from common.records import Grade, Rollout
-from eval import rollout_files
+from eval.generation import rollout_files
 
 ONE = Rollout(("s", "a/1", 0), 7, 'é "x"\n\u2028\ud800', 3, "stop", "engine-0", 0.5)
 TWO = Rollout(("s", "a/1", 1), 8, "", 0, "length", "engine-1", 1.5)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.records import Grade, Key, Problem, Rollout
-from eval import rollout_files
+from eval.generation import rollout_files
 from eval.grading import metrics
 from eval.grading.metrics import PUBLISHED_CAP, pass_at_k, summarise, write_metrics
 from eval.grading.repetition import COPIES, LONGEST_UNIT, SPAN, identical, is_repeating

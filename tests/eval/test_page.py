@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Error
 
 from common.files import write_json, write_text
 from common.records import Problem, Rollout
-from eval import evaluate, rollout_files
+from eval import evaluate
+from eval.generation import rollout_files
 from eval.report.html.write import write
 from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser

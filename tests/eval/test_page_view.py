@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from common.records import Problem
-from eval import rollout_files
+from eval.generation import rollout_files
 from eval.report.html.write import write
 from tests.browser import browser as browser
 from tests.browser import opened

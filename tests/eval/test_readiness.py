@@ -10,8 +10,8 @@ import pytest
 from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets
-from eval import rollout_files
 from eval.evaluate import PROBLEMS, SETTINGS
+from eval.generation import rollout_files
 from eval.grading.metrics import METRICS, summarise
 from eval.report.rl_readiness import enough, informative, outcomes, readiness, section
 from eval.results.base_vs_sft import Comparison

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from common.files import read_json
-from eval import rollout_files
+from eval.generation import rollout_files
 from tests.slurm.conftest import Site
 from trainer.run.folder import Run
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from common.records import Rollout
 from data_prep.benchmarks import sets
-from eval import evaluate, rollout_files
+from eval import evaluate
+from eval.generation import rollout_files
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 

@@ -23,7 +23,7 @@ import psutil
 
 from trainer.batching import sampler
 from trainer.batching.dataset import TokenDataset
-from trainer.checkpoint import format, rng
+from trainer.checkpoint import checkpoint, rng
 from trainer.loop.step import Stepper
 from trainer.run.folder import Run, is_complete
 
@@ -110,7 +110,7 @@ def kill_all_before_the_rename(run: Run, step: int) -> None:
         if path == run.partial_checkpoint(step):
             _kill_all()
 
-    before(format, "fsync", act)
+    before(checkpoint, "fsync", act)
 
 
 def kill_all_before_latest(run: Run, step: int) -> None:
@@ -120,7 +120,7 @@ def kill_all_before_latest(run: Run, step: int) -> None:
         if text == f"step_{step}\n":
             _kill_all()
 
-    before(format, "write_text", act)
+    before(checkpoint, "write_text", act)
 
 
 def kill_all_once_saved(run: Run, step: int) -> None:
@@ -158,9 +158,9 @@ def signal_in_a_validation(run: Run) -> None:
 
 def signals_in_every_save(run: Run) -> None:
     """SIGTERM to the command when shards are about to be written, SIGINT and SIGTERM when they are."""
-    before(format.Writer, "write_data", lambda *_: _signal_command(signal.SIGTERM))
-    before(format, "fsync", lambda path: _signal_command(signal.SIGINT))
-    before(format, "write_text", lambda *_: _signal_command(signal.SIGTERM))
+    before(checkpoint.Writer, "write_data", lambda *_: _signal_command(signal.SIGTERM))
+    before(checkpoint, "fsync", lambda path: _signal_command(signal.SIGINT))
+    before(checkpoint, "write_text", lambda *_: _signal_command(signal.SIGTERM))
 
 
 def _signal_command(number: int) -> None:
@@ -177,7 +177,7 @@ def fill_the_disk(run: Run, saves: list[int]) -> None:
         limit = FILE_BYTES if RANK == 1 and len(begun) in saves else resource.RLIM_INFINITY
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    before(format.Writer, "write_data", act)
+    before(checkpoint.Writer, "write_data", act)
 
 
 def stop_rank(run: Run, rank: int, step: int) -> None:

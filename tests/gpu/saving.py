@@ -113,9 +113,9 @@ def adapters(bench: Bench) -> None:
 
 def load(bench: Bench, ours: Ours, step: int) -> None:
     """Restores the checkpoint of ``step``."""
-    from trainer.checkpoint import format
+    from trainer.checkpoint import checkpoint
 
-    format.load(_run(bench).checkpoint(step), ours.engine, ours.config.train.seed, dist.new_group(backend="gloo"))
+    checkpoint.load(_run(bench).checkpoint(step), ours.engine, ours.config.train.seed, dist.new_group(backend="gloo"))
 
 
 def apart(one: list[float], other: list[float]) -> float:
@@ -125,9 +125,9 @@ def apart(one: list[float], other: list[float]) -> float:
 
 def sums(engine: Any) -> list[float]:
     """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and their numbers."""
-    from trainer.checkpoint import format
+    from trainer.checkpoint import checkpoint
 
-    tensors, numbers = format.state(engine)
+    tensors, numbers = checkpoint.state(engine)
     norms = [tensor.double().norm().item() for tensor in tensors.values()]
     counts = [float(value) for value in numbers.values() if isinstance(value, int | float)]
     return [*norms, *counts, *engine.lr_scheduler.get_last_lr()]

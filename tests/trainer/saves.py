@@ -48,9 +48,9 @@ def _trained(engine: Any, steps: int) -> list[float]:
 def _state(engine: Any) -> dict[str, torch.Tensor]:
     from torch.distributed.tensor import DTensor
 
-    from trainer.checkpoint import format
+    from trainer.checkpoint import checkpoint
 
-    tensors, numbers = format.state(engine)
+    tensors, numbers = checkpoint.state(engine)
     whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
     scalars = {name: torch.tensor(n, dtype=torch.float64) for name, n in numbers.items() if isinstance(n, float)}
     return {name: tensor.clone() for name, tensor in (whole | scalars).items()}
@@ -176,7 +176,7 @@ def phase(rank: int, name: str, root: Path) -> None:
     """Runs one phase as ``rank``."""
     import torch.distributed as dist
 
-    from trainer.checkpoint import format
+    from trainer.checkpoint import checkpoint
     from trainer.checkpoint.retention import Retention
     from trainer.checkpoint.saver import Saver
     from trainer.engine.build import build_engine
@@ -194,7 +194,7 @@ def phase(rank: int, name: str, root: Path) -> None:
         return saver
 
     def load(run: str, step: int) -> Any:
-        return format.load(Run(root / run).checkpoint(step), engine, SEED, group)
+        return checkpoint.load(Run(root / run).checkpoint(step), engine, SEED, group)
 
     torch.manual_seed(100 + rank)
     left = globals()[name](engine, save, load)

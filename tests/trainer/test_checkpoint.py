@@ -18,7 +18,7 @@ from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.saves import PHASES
 from trainer.checkpoint import resume, rng
-from trainer.checkpoint.format import OPTIMIZER
+from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.checkpoint.retention import Retention, prune
 from trainer.recipe import load as configs
 from trainer.run import base_model

@@ -65,7 +65,7 @@ import os, sys, torch, torch.distributed.checkpoint as dcp
 from pathlib import Path
 from common.files import sha256_file, write_json
 from trainer.recipe import load as configs
-from trainer.checkpoint.format import OPTIMIZER
+from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.export.export import export
 from trainer.run.folder import SCALARS, Run
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.distributed.checkpoint.filesystem as filesystem
 
-from trainer.checkpoint import format
+from trainer.checkpoint import checkpoint
 from trainer.run.folder import Run
 
 TENSORS = {f"layer.{i}.weight": torch.full((400, 1000), float(i)) for i in range(20)}  # 1.6 MB each
@@ -48,7 +48,7 @@ def save(writer: dcp.HuggingFaceStorageWriter) -> None:
 def test_the_writer_waits_for_no_stream(asked: list[str], tmp_path: Path) -> None:
     run = Run(tmp_path)
     (run.root / "checkpoints").mkdir()
-    save(format.Writer(run, 1, format.split(TENSORS, 1), {}, {}))
+    save(checkpoint.Writer(run, 1, checkpoint.split(TENSORS, 1), {}, {}))
     assert asked == []
     read = {name: torch.empty_like(tensor) for name, tensor in TENSORS.items()}
     dcp.load(read, storage_reader=dcp.HuggingFaceStorageReader(str(run.checkpoint(1))))

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from common.errors import StageFailed
-from trainer.checkpoint import format, rng
+from trainer.checkpoint import checkpoint, rng
 from trainer.checkpoint.retention import Retention, prune
 from trainer.process.deadline import ASSUMED_BYTES_PER_SECOND
 from trainer.process.watchdog import Watchdog
@@ -70,7 +70,7 @@ class Saver:
         """
         self.settle()
         self._last = step, shared
-        tensors, numbers = format.state(self.engine)
+        tensors, numbers = checkpoint.state(self.engine)
         shared = {
             "step": step,
             "scheduler": self.engine.lr_scheduler.state_dict(),
@@ -78,8 +78,8 @@ class Saver:
             "ranks": dist.get_world_size(),
             **shared,
         }
-        files = format.split(tensors, dist.get_world_size())
-        writer = format.Writer(self.run, step, files, shared, rng.capture())
+        files = checkpoint.split(tensors, dist.get_world_size())
+        writer = checkpoint.Writer(self.run, step, files, shared, rng.capture())
         begin = time.monotonic()
         self._pending = dcp.async_save(
             tensors, storage_writer=writer, process_group=self.group, async_stager=self._stager

@@ -11,7 +11,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from common.files import write_json
-from trainer.checkpoint.format import OPTIMIZER
+from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.load_weights import Reader
 
 SHARD_SIZE = "1GB"

@@ -84,7 +84,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     import torch.distributed as dist
 
     from trainer.batching.dataset import TokenDataset
-    from trainer.checkpoint import format, rng
+    from trainer.checkpoint import checkpoint, rng
     from trainer.checkpoint.retention import Retention
     from trainer.checkpoint.saver import Saver
     from trainer.engine.build import build_engine
@@ -105,7 +105,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     saver, unvalidated = Saver(run, engine, Retention.of(settings), watchdog, group), None
     rng.seed(settings.seed, 0, rank)
     if step:
-        saved = format.load(run.checkpoint(step), engine, settings.seed, group)
+        saved = checkpoint.load(run.checkpoint(step), engine, settings.seed, group)
         assert saved["step"] == step == engine.lr_scheduler.last_epoch
         saver.seconds = max(saver.seconds, read_json(run.checkpoint(step) / MANIFEST)["seconds"])
         unvalidated = None if saved["validated"] else StepMetrics(**saved["metrics"])

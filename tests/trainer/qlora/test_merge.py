@@ -15,7 +15,7 @@ from tests.conftest import ROOT, environment
 from tests.trainer.ranks import rows
 from tests.trainer.saves import ADAPTERS
 from trainer.batching.flops import Shape
-from trainer.checkpoint.format import OPTIMIZER
+from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.nf4 import TARGETS
 from trainer.export.merge_qlora import Merged
 from trainer.export.weights import Trained, write

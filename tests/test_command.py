@@ -20,7 +20,15 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
     assert all(f"\n    {verb} " in done.stdout for verb in VERBS)
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert "warmstart" in loaded and not loaded & {"torch", "ray", "verl", "vllm", "transformers", "omegaconf", "trainer"}
+    assert "warmstart" in loaded and not loaded & {
+        "torch",
+        "ray",
+        "verl",
+        "vllm",
+        "transformers",
+        "omegaconf",
+        "trainer",
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import zlib
 import pytest
 
 from common.records import Grade, Problem, Rollout
+from eval.report.html import maths, texts
 from eval.report.html.charts import Axis, number
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.report.report.html import maths, texts
 from tests.data_prep.openr1 import thought
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.records import THINK_CLOSE, THINK_OPEN, Grade, Problem, Rollout
+from eval.report.html import maths
 from eval.report.html.maths import Formula
-from eval.report.report.html import maths
 
 BYTES = 24_000_000
 """All packed problems together."""

@@ -1,4 +1,4 @@
-"""What errors say."""
+"""Errors that a person is meant to read."""
 
 from __future__ import annotations
 
@@ -12,4 +12,11 @@ class StageFailed(RuntimeError):
     """A stage could not finish for a reason outside its input; the message says what to do.
 
     Shown without a traceback, with exit code 1.
+    """
+
+
+class UserError(Exception):
+    """A mistake that a person can fix: its message says what is wrong, where, and which command fixes it.
+
+    Shown without a traceback, with exit code 2. Every other exception is a bug and keeps its traceback.
     """

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 MANIFEST = "manifest.json"
 LEASE_SECONDS = 60
 """How long a writer that shows no sign of life keeps its lock."""
@@ -46,17 +48,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises ValueError naming the file when it is not JSON."""
+    """Reads a JSON file. Raises UserError naming the file when it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not valid JSON ({e})") from e
+        raise UserError(f"{path}: not valid JSON ({e})") from e
 
 
 def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
     """Yields the objects of a JSONL file; of one that is ``growing``, up to a last line that is not whole yet.
 
-    Raises ValueError naming file and line of the first bad one.
+    Raises UserError naming file and line of the first bad one.
     """
     with path.open("rb") as f:
         for number, line in enumerate(f, 1):
@@ -65,9 +67,9 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as e:  # also an integer of too many digits
-                raise ValueError(f"{path}, line {number}: not valid JSON ({e})") from e
+                raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
             if not isinstance(value, dict):
-                raise ValueError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
+                raise UserError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
             yield value
 
 
@@ -91,12 +93,12 @@ def heal_jsonl(path: Path) -> int:
 def damaged(folder: Path) -> list[str]:
     """The files that the folder's manifest lists and that are missing or have another hash; hashed in threads.
 
-    Raises ValueError when the manifest itself cannot be read.
+    Raises UserError when the manifest itself cannot be read.
     """
     manifest = read_json(folder / MANIFEST)
     wanted = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(wanted, dict):
-        raise ValueError(f"{folder / MANIFEST} lists no files")
+        raise UserError(f"{folder / MANIFEST} lists no files")
 
     def is_damaged(name: str) -> bool:
         path = folder / name
@@ -107,9 +109,9 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> None:
-    """Raises ValueError when a file that the folder's manifest lists is missing or has another hash."""
+    """Raises UserError when a file that the folder's manifest lists is missing or has another hash."""
     if bad := damaged(folder):
-        raise ValueError(f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again")
+        raise UserError(f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again")
 
 
 @contextlib.contextmanager
@@ -154,7 +156,7 @@ def writer(lock: Path, wait: bool = True) -> Iterator[None]:
     """Holds ``lock`` as the one writer of what it guards: a lease with a heartbeat, safe over NFS.
 
     A holder that died on this host is succeeded at once; one on another host is waited for until its lease
-    has run out, unless ``wait`` is false. Raises ValueError naming the holder when it is alive.
+    has run out, unless ``wait`` is false. Raises UserError naming the holder when it is alive.
     """
     from filelock import SoftFileLease, Timeout
 
@@ -165,7 +167,7 @@ def writer(lock: Path, wait: bool = True) -> Iterator[None]:
         lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere and wait else 0)
     except Timeout as e:
         owner = _owner(lock)
-        raise ValueError(
+        raise UserError(
             f"{lock.parent} is being written by process {owner.get('pid', '?')} on host "
             f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
         ) from e

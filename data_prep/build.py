@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common import provenance
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
 from common.progress import progress
 from common.records import Problem
@@ -41,7 +42,7 @@ HERE = Workers()
 def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
     """Builds the dataset into ``folder``; returns False when it is there already.
 
-    Raises ValueError when the folder holds a dataset of other settings, when a file or too many records are
+    Raises UserError when the folder holds a dataset of other settings, when a file or too many records are
     malformed, when the label audit finds a fault, or when fewer rows are left than asked for; nothing is left
     behind then.
     """
@@ -51,7 +52,7 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
         if _built(folder, settings):  # meanwhile, by another process
             return False
         if folder.exists():
-            raise ValueError(f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME")
+            raise UserError(f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME")
         units, source = settings.source.open()
         identity = recorded(settings, source)
         sets = list(settings.decontaminate)
@@ -66,7 +67,7 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
 
 
 def _built(folder: Path, settings: Settings) -> bool:
-    """Whether the dataset is there. Raises ValueError when it is one of other settings."""
+    """Whether the dataset is there. Raises UserError when it is one of other settings."""
     if not (folder / MANIFEST).exists():
         return False
     old = read_json(folder / MANIFEST)["settings"]
@@ -148,4 +149,4 @@ def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
 def _check_bad(bad: list[str], limit: int) -> None:
     if len(bad) > limit:
         shown = "\n  ".join(sorted(bad)[:10])
-        raise ValueError(f"{len(bad):,} malformed records, data.max_bad_records is {limit:,}:\n  {shown}")
+        raise UserError(f"{len(bad):,} malformed records, data.max_bad_records is {limit:,}:\n  {shown}")

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from common.ray_session import ray_session
 
 T = TypeVar("T")
@@ -71,6 +71,6 @@ def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             for row in ray.data.from_items(blocks, override_num_blocks=len(items)).map(call).iter_rows():
                 yield row["result"][0]
         except RayTaskError as e:
-            if isinstance(e.cause, ValueError):
+            if isinstance(e.cause, UserError | ValueError):
                 raise e.cause from None
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from common.errors import UserError
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
 from data_prep.output import stratify
@@ -65,7 +66,7 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    """Raises ValueError naming each difference between what ``folder`` was built from and ``new``.
+    """Raises UserError naming each difference between what ``folder`` was built from and ``new``.
 
     A row setting that older code did not have counts as its default, which is what it did; one that is no more does not
     count.
@@ -77,7 +78,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     keys = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
     changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{folder} was built with other settings:\n  " + "\n  ".join(changed)
             + "\nname another dataset with data.name=NAME, or delete that folder"
         )  # fmt: skip

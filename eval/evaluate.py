@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_file, sha256_json, write_json, writer
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
@@ -40,13 +41,13 @@ class Plan:
 def plan(config: DictConfig, run: Run, label: str) -> Plan:
     """Plans the evaluation of the base model (``base``) or of a step's export (``step_N``).
 
-    The folder's name holds a hash of everything that changes a rollout. Raises ValueError for a missing
+    The folder's name holds a hash of everything that changes a rollout. Raises UserError for a missing
     export, tokenizer or benchmark file.
     """
     model, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
     if not (tokenizer / "tokenizer.json").exists():
-        raise ValueError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
+        raise UserError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
     settings = _settings(config, label, model, revision, tokenizer)
     folder = run.evaluation(suite(list(settings["benchmarks"])), label, sha256_json(settings))
     return Plan(folder, settings, model, revision, tokenizer)
@@ -56,7 +57,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
     """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
 
     What is there is kept: a complete folder is returned at once, an interrupted one continued. Raises
-    ValueError as ``plan`` does, and while another process writes the folder.
+    UserError as ``plan`` does, and while another process writes the folder.
     """
     planned = plan(config, run, label)
     folder = planned.folder
@@ -89,12 +90,12 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
 def regrade(folder: Path) -> Path:
     """Grades an evaluation's rollouts again and rewrites its metrics; returns the folder.
 
-    Raises ValueError when the folder is no evaluation, its rollouts are not all there, or another process
+    Raises UserError when the folder is no evaluation, its rollouts are not all there, or another process
     writes it.
     """
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
-            raise ValueError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
+            raise UserError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
     with writer(folder / "lock"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS))
@@ -121,7 +122,7 @@ def suite(sets: list[str]) -> str:
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:
-    """How rollouts are sampled; what the recipe leaves open is the suite's. Raises ValueError when suites differ."""
+    """How rollouts are sampled; what the recipe leaves open is the suite's. Raises UserError when suites differ."""
     values = config.eval
     rollouts, temperature = benchmarks.protocol(list(values.sets), values.rollouts, values.temperature)
     return {key: values[key] for key in SAMPLING} | {"rollouts": rollouts, "temperature": temperature}
@@ -134,11 +135,11 @@ def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
         return path, None if Path(path).exists() else config.model.revision
     step = re.fullmatch(r"step_(\d+)", label)
     if not step:
-        raise ValueError(f"{label!r} is neither base nor step_N")
+        raise UserError(f"{label!r} is neither base nor step_N")
     export = run.export(int(step[1]))
     if not is_complete(export):
         there = ", ".join(f"step_{n}" for n in run.exports) or "none"
-        raise ValueError(f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} {step[1]}")
+        raise UserError(f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} {step[1]}")
     return str(export), None
 
 
@@ -163,7 +164,7 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
         return {MANIFEST: sha256_file(folder / MANIFEST)}
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
     if not files or files[0].name != "config.json":
-        raise ValueError(f"{folder} holds no model (no config.json): set model.path to one that does")
+        raise UserError(f"{folder} holds no model (no config.json): set model.path to one that does")
     return {path.name: sha256_file(path) for path in files}
 
 
@@ -172,4 +173,4 @@ def _freeze(folder: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
     elif read_json(path) != settings:
-        raise ValueError(f"{folder} holds rollouts of other settings ({path}): move that folder away")
+        raise UserError(f"{folder} holds rollouts of other settings ({path}): move that folder away")

@@ -20,7 +20,7 @@ def checkpoint_files(shape: Shape, ranks: int) -> int:
 
 
 def page(config: DictConfig, ranks: int, signal: int) -> str:
-    """The facts, a line each. Raises ValueError where the model's shape is not known."""
+    """The facts, a line each. Raises UserError where the model's shape is not known."""
     shape, settings = shape_of(config), config.train
     size, files = checkpoint_bytes(shape) / 1e9, checkpoint_files(shape, ranks)
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import writer
 from slurm import command_lines, network
@@ -22,10 +23,10 @@ REPORT_POLL_SECONDS = 2
 def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     """Export, rollouts, grades and metrics of one model of a run, on a Ray of the allocation's nodes; then the report.
 
-    Raises ValueError where there is no such run.
+    Raises UserError where there is no such run.
     """
     if len(words) < 2:
-        raise ValueError("what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
+        raise UserError("what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
     name, label, *overrides = words
     run = Run.find(name)
     root = str(run.root) if run else name
@@ -44,7 +45,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         print(job.submission, *exports, command_lines.line(nodes, ray), sep="\n")
         return DONE
     if run is None:
-        raise ValueError(f"no run at {name} or runs/{name}")
+        raise UserError(f"no run at {name} or runs/{name}")
     here = os.environ["SLURMD_NODENAME"]
     addresses = network.addresses(os.environ["SLURM_JOB_NODELIST"], here)
     ray["RAY_ADDRESS"] = f"{addresses[here]}:{port}"
@@ -67,7 +68,7 @@ def _report(run: Run, stack: Sequence[str]) -> int:
         try:
             with writer(run.root / "report.lock"):
                 return subprocess.run([*stack, "-m", "warmstart", "report", str(run.root)]).returncode
-        except ValueError:  # another one writes it
+        except UserError:  # another one writes it
             time.sleep(REPORT_POLL_SECONDS)
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.errors import UserError
 from common.exit_codes import USAGE
 from slurm import command_lines
 from slurm.evaluation import evaluate
@@ -35,7 +36,7 @@ def main() -> int:
             job = command_lines.Job(command_lines.Allocation.here())
         os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
         return train(job, words, site) if kind == "train" else evaluate(job, words)
-    except ValueError as e:
+    except UserError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE
 

@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 
+from common.errors import UserError
+
 PORTS = range(20000, 32000)
 """Below those that Linux hands out by itself, so that a port that is free stays free until its owner listens on it."""
 
@@ -38,16 +40,16 @@ def listens(address: str, port: int) -> bool:
 def addresses(nodes: str, here: str) -> dict[str, str]:
     """IPv4 address by node name, of a Slurm node list that has this host's node ``here`` in it.
 
-    Raises ValueError when Slurm or the name service does not know a node.
+    Raises UserError when Slurm or the name service does not know a node.
     """
     shown = subprocess.run(["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True).stdout
     names = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
     if here not in names:
-        raise ValueError(f"scontrol show node {nodes} does not say where {here} is")
+        raise UserError(f"scontrol show node {nodes} does not say where {here} is")
     try:
         found = {node: socket.gethostbyname(name) for node, name in names.items()}
     except OSError as e:
-        raise ValueError(f"a node of {nodes} has an address that does not resolve here ({e})") from e
+        raise UserError(f"a node of {nodes} has an address that does not resolve here ({e})") from e
     others = [a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback]
     if others and ipaddress.ip_address(found[here]).is_loopback:
         # Debian's /etc/hosts gives a host's own name such an address, which the others cannot reach.

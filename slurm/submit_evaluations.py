@@ -28,7 +28,7 @@ def watch(
     """Submits until training has finished and nothing is left to submit; with ``once``, what there is.
 
     A submission that fails is said and tried again, later each time; ``poll`` is in seconds; ``stop`` ends the
-    waiting. Returns whether all that could be submitted has been. Raises ValueError for overrides that no
+    waiting. Returns whether all that could be submitted has been. Raises UserError for overrides that no
     evaluation can have, and while another process watches.
     """
     stop, pause = stop or Event(), poll

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from threading import Event, Thread
 
+from common.errors import UserError
 from common.exit_codes import DONE
 from slurm import command_lines, dry_run, network
 from slurm.child_process import Stoppable
@@ -17,7 +18,7 @@ from trainer.run.folder import Run, check
 
 
 def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> int:
-    """Every task of the allocation is one rank. Raises ValueError for a wrong recipe or override."""
+    """Every task of the allocation is one rank. Raises UserError for a wrong recipe or override."""
     recipe, *overrides = words
     if overrides and overrides[0].startswith("recipe="):
         recipe = overrides.pop(0).removeprefix("recipe=")
@@ -55,6 +56,6 @@ def _watch(run: Run, over: Event | None = None) -> bool:
     """Submits evaluations until ``over``, or only those that are due; what goes wrong harms nothing else."""
     try:
         return watch(run, once=over is None, stop=over)
-    except ValueError as e:
+    except UserError as e:
         print(f"warmstart: {e}", flush=True)
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, warmstart
+from tests.conftest import ROOT, environment, warmstart
 
 VERBS = (
     "data", "inspect", "doctor", "prefetch", "plan", "train", "export", "eval", "grade", "report", "compare", "rl",
@@ -77,3 +77,17 @@ def test_grade_file_judges_any_texts(tmp_path: Path) -> None:
         ("right", "boxed", True),
         ("inside", "box_in_think_only", False),
     ]
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    code = (
+        "import sys\n"
+        "from trainer.recipe import load\n"
+        "def planted(*_):\n    raise ValueError('planted')\n"
+        "load.load = planted\n"
+        "from warmstart.cli import main\n"
+        "sys.exit(main(['plan', 'tiny']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ValueError: planted" in done.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_json, write_json
 from eval import evaluate
 from eval.results import evaluation
@@ -76,12 +77,12 @@ def test_what_an_old_run_lacks_is_the_default_and_what_it_has_stays(old: Run) ->
 def test_only_what_the_user_changes_is_refused(old: Run) -> None:
     run = aged(old)
     assert check(configs.load("tiny", [*WORDS, "train.hang_minutes=1"])) == run
-    with pytest.raises(ValueError, match="was started with other values") as error:
+    with pytest.raises(UserError, match="was started with other values") as error:
         check(configs.load("tiny", [*WORDS, "train.lr=1e-3", "train.warmup_steps=3"]))
     assert [line.strip() for line in str(error.value).splitlines()[1:-1]] == [
         "train.lr: 0.002 -> 0.001", "train.warmup_steps: None -> 3",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"cannot change: train\.warmup_steps: None -> 3"):
+    with pytest.raises(UserError, match=r"cannot change: train\.warmup_steps: None -> 3"):
         configs.amend(configs.read(run.config), ["train.warmup_steps=3"])
 
 
@@ -101,7 +102,7 @@ def test_an_old_dataset_is_not_built_again(old: Run) -> None:
     made["settings"]["rows"]["gone"] = 3
     write_json(path, made)
     assert dataset.build(configs.load("tiny", WORDS))[2] is False
-    with pytest.raises(ValueError, match=r"rows\.answer_style: boxed -> answer_is"):
+    with pytest.raises(UserError, match=r"rows\.answer_style: boxed -> answer_is"):
         dataset.build(configs.load("tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]))
 
 

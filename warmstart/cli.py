@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from warmstart import commands
 
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     del options["verb"]
     try:
         return function(**options)
-    except ValueError as e:
+    except UserError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE
     except StageFailed as e:

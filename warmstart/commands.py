@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
 
 
@@ -102,7 +103,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         config = configs.for_model(target, overrides)
         label = label or "base"
         if label != "base":
-            raise ValueError(f"{target} is a model, not a run: it has no step {label}")
+            raise UserError(f"{target} is a model, not a run: it has no step {label}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         if not tokenizer.exists():
             loaded = tokenizers.from_model(config.model.path, config.model.revision)
@@ -122,7 +123,7 @@ def grade(target: str) -> int:
 
     path = Path(target)
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
+        raise UserError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
     grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
     print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
     return DONE
@@ -167,9 +168,9 @@ def rl(run: str, label: str | None, overrides: list[str], pool: str | None, prob
     label, overrides = _split(label, overrides)
     found, config = _run(run)
     if label is None and not found.exports:
-        raise ValueError(f"{found.root} has no export yet: warmstart export {found.root}")
+        raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
     if label is not None and not label.isdigit():
-        raise ValueError(f"{label!r} is no step: give the number of an export")
+        raise UserError(f"{label!r} is no step: give the number of an export")
     step = int(label or found.exports[-1])
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     _say(made.counts)
@@ -246,7 +247,7 @@ def _export(run: Any, config: Any, step: int | None) -> Path:
     from trainer.export.export import export as stage
 
     if step is None and not run.checkpoints:
-        raise ValueError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+        raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
     folder = stage(run, config, run.checkpoints[-1] if step is None else step)
     card.write(run, folder)
     _say(f"exported {folder}")
@@ -264,7 +265,7 @@ def _run(name: str) -> tuple[Any, Any]:
 
     run = Run.find(name)
     if run is None:
-        raise ValueError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
+        raise UserError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
     return run, configs.read(run.config)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
 from data_prep.benchmarks import sets
 
@@ -38,7 +38,7 @@ def fetch(folder: Path, name: str) -> str:
     """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest; returns the commit, which is the
     one that the manifest has for the set already, else the newest.
 
-    Raises ValueError when the set is not known here, the hub does not give it, or it is not the benchmark.
+    Raises UserError when the set is not known here, the hub does not give it, or it is not the benchmark.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
@@ -47,7 +47,7 @@ def fetch(folder: Path, name: str) -> str:
 
     if name not in SOURCES:
         known = ", ".join(SOURCES)
-        raise ValueError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
+        raise UserError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
     source = SOURCES[name]
     before = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"files": {}, "sources": {}}
     pinned = before["sources"].get(name, {}).get("revision")
@@ -56,14 +56,14 @@ def fetch(folder: Path, name: str) -> str:
         assert commit is not None
         rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
     except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
-        raise ValueError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e
+        raise UserError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e
     path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as partial:
         try:
             write_jsonl(Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)])
         except KeyError as e:
-            raise ValueError(f"benchmark {name}: {source.name} has no column {e} at commit {commit}") from e
+            raise UserError(f"benchmark {name}: {source.name} has no column {e} at commit {commit}") from e
         sets.load(Path(partial), [name], None)
         (Path(partial) / path.name).replace(path)
     before["files"][path.name] = sha256_file(path)

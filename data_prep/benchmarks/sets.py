@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import Problem
 
@@ -53,14 +54,14 @@ def expand(names: Sequence[str]) -> list[str]:
 def protocol(names: Sequence[str], rollouts: int | None, temperature: float | None) -> tuple[int, float]:
     """Rollouts a problem and temperature (0 is greedy) of suites and sets; what is given wins over the suites' own.
 
-    Raises ValueError when two suites differ in what is not given.
+    Raises UserError when two suites differ in what is not given.
     """
     suites = [_suite(name) for name in names]
     chosen: list[float] = []
     for key, given in (("rollouts", rollouts), ("temperature", temperature)):
         values = {getattr(suite, key) for suite in suites} if given is None else {given}
         if len(values) > 1:
-            raise ValueError(
+            raise UserError(
                 f"eval.sets=[{', '.join(names)}] differ in their {key} ({', '.join(map(str, sorted(values)))}): "
                 f"evaluate them one by one, or set eval.{key}"
             )
@@ -72,37 +73,37 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
     """The problems of each set in file order; the first ``limit`` of each set, or all for None. A name of ``sets``
     may be a suite's.
 
-    Raises ValueError naming the place and the remedy for a missing file, as ``load_file`` does, and for a count or
+    Raises UserError naming the place and the remedy for a missing file, as ``load_file`` does, and for a count or
     an answer that is not the benchmark's.
     """
     if not sets or len(set(sets)) < len(sets):
-        raise ValueError(f"eval.sets={sets} must name at least one set, and each once")
+        raise UserError(f"eval.sets={sets} must name at least one set, and each once")
     if limit is not None and limit < 1:
-        raise ValueError(f"eval.limit must be positive or null, not {limit}")
+        raise UserError(f"eval.limit must be positive or null, not {limit}")
     return [problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]]
 
 
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
     """The problems of one file in its order, as those of the set ``name``.
 
-    Raises ValueError naming the place and the remedy for an empty file, a missing, blank or non-text key, a lone
+    Raises UserError naming the place and the remedy for an empty file, a missing, blank or non-text key, a lone
     surrogate, an id used twice, or an answer that does not match ``answers``.
     """
     problems: dict[str, Problem] = {}
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
         if broken := [key for key in keys if _SURROGATE.search(value[key])]:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: mend or remove that line"
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
-            raise ValueError(f"{path}, line {number}: {blank[0]} is blank")
+            raise UserError(f"{path}, line {number}: {blank[0]} is blank")
         if value["id"] in problems:
-            raise ValueError(f"{path}, line {number}: id {value['id']!r} is used twice")
+            raise UserError(f"{path}, line {number}: id {value['id']!r} is used twice")
         problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
         if not answers.fullmatch(value["answer"]):
-            raise ValueError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
+            raise UserError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
     if not problems:
-        raise ValueError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
+        raise UserError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
     return list(problems.values())
 
 
@@ -117,30 +118,30 @@ def read_problems(path: Path) -> list[Problem]:
 
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:
-    """SHA-256 of each set's file, in hex. Raises ValueError when one is missing."""
+    """SHA-256 of each set's file, in hex. Raises UserError when one is missing."""
     return {name: sha256_file(_file(folder, name)) for name in expand(sets)}
 
 
 def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of a JSONL file whose ``keys`` must all be text.
 
-    Raises ValueError naming file, line and key of the first that is not.
+    Raises UserError naming file, line and key of the first that is not.
     """
     with path.open("rb") as f:
         numbers = [number for number, line in enumerate(f, 1) if line.strip()]
     for number, value in zip(numbers, read_jsonl(path), strict=True):
         for key in keys:
             if key not in value:
-                raise ValueError(f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}")
+                raise UserError(f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}")
             if not isinstance(value[key], str):
-                raise ValueError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
+                raise UserError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
         yield number, value
 
 
 def _load_set(path: Path, name: str) -> list[Problem]:
     problems = load_file(path, name, ANSWERS.get(name, ANYTHING))
     if len(problems) != EXPECTED.get(name, len(problems)):
-        raise ValueError(
+        raise UserError(
             f"{path} has {len(problems)} problems, but {name} has {EXPECTED[name]}: "
             "complete the file (eval.limit takes the first ones), or give your own set another name"
         )
@@ -153,16 +154,16 @@ def _suite(name: str) -> Suite:
 
 def _file(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name) or name == TOTAL:
-        raise ValueError(
+        raise UserError(
             f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' and is not {TOTAL!r}: "
             "rename its file"
         )
     path = folder / f"{name}.jsonl"
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR")
+        raise UserError(f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR")
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "no .jsonl file"
-        raise ValueError(
+        raise UserError(
             f"{path} does not exist ({folder} has {there}): choose among those with eval.sets=[..], name another "
             "folder with eval.benchmarks=DIR"
             + (", or fetch it (warmstart prefetch RECIPE)" if name in EXPECTED else "")

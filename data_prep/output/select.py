@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from common.errors import UserError
 from common.records import Problem
 from common.seeded_order import seeded_key
 from data_prep.duplicates import decontaminate, minhash
@@ -52,7 +53,7 @@ def select(
     """Chooses the rows; ``reasons`` orders the funnel's drops of single rows.
 
     Near-duplicate problems are MinHash's clusters, or what ``nearest`` finds among problems of different text.
-    Raises ValueError showing the funnel when fewer are left than asked for.
+    Raises UserError showing the funnel when fewer are left than asked for.
     """
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
@@ -84,7 +85,7 @@ def select(
     if len(clean) < max(count, test_rows + 1):
         steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
         wanted = test_rows + (train_rows or 1)
-        raise ValueError(f"{len(clean):,} rows are left, data.train_rows + data.test_rows are {wanted:,}:\n{steps}")
+        raise UserError(f"{len(clean):,} rows are left, data.train_rows + data.test_rows are {wanted:,}:\n{steps}")
     by_id = {e.id: e for e in clean}
     order = stratify.choose([stratify.Candidate(e.id, e.source, e.length) for e in clean], count, seed)
     taken = set(order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.errors import UserError
 from data_prep.tokenizer import token_files, tokenizers
 
 GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
@@ -12,11 +13,11 @@ GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
 def show(dataset: Path, index: int, split: str, colour: bool) -> str:
     """Row ``index`` of a dataset's split as text: prompt grey, loss tokens green (or marked lines without colour).
 
-    Raises ValueError when the dataset is not built or has no such row.
+    Raises UserError when the dataset is not built or has no such row.
     """
     table = token_files.read(dataset / "tokens" / f"{split}.arrow")
     if not 0 <= index < table.num_rows:
-        raise ValueError(f"{dataset} has {table.num_rows:,} {split} rows; there is no row {index}")
+        raise UserError(f"{dataset} has {table.num_rows:,} {split} rows; there is no row {index}")
     row = token_files.get(table, index)
     tokenizer = tokenizers.load(dataset / "tokenizer")
     ids = [int(i) for i in row.input_ids]

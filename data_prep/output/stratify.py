@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.errors import UserError
 from common.seeded_order import seeded_key
 
 LENGTH_EDGES = (1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000)
@@ -25,10 +26,10 @@ def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
     """``count`` row ids in a seeded order, each stratum (source x length bin) holding its share of them.
 
     Shares are rounded by largest remainder; in a stratum the smallest hashes of (seed, id) are taken. A
-    function of the set of rows: their order does not matter. Raises ValueError when there are too few.
+    function of the set of rows: their order does not matter. Raises UserError when there are too few.
     """
     if len(rows) < count:
-        raise ValueError(f"{len(rows):,} rows are left and {count:,} are asked for")
+        raise UserError(f"{len(rows):,} rows are left and {count:,} are asked for")
     strata: dict[tuple[str, int], list[str]] = defaultdict(list)
     for row in rows:
         strata[row.source, sum(row.length > edge for edge in LENGTH_EDGES)].append(row.id)

@@ -165,7 +165,7 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
 def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
     """Maps one (number, unit), writing its kept rows to ``parts``; returns their entries and what was dropped.
 
-    Raises ValueError when a file cannot be read or the label audit finds a fault.
+    Raises UserError when a file cannot be read or the label audit finds a fault.
     """
     part, unit = numbered
     encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style)

@@ -10,16 +10,18 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from common.errors import UserError
+
 
 def records(problems: int, digits: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yields ``problems`` records over distinct pairs of ``digits``-digit numbers; a pure function of its arguments.
 
-    Raises ValueError when there are fewer distinct pairs than ``problems``.
+    Raises UserError when there are fewer distinct pairs than ``problems``.
     """
     low, high = 10 ** (digits - 1), 10**digits
     span = high - low
     if problems > span * span:
-        raise ValueError(f"data.arithmetic.problems={problems}: only {span * span} sums of {digits} digits exist")
+        raise UserError(f"data.arithmetic.problems={problems}: only {span * span} sums of {digits} digits exist")
     rng = random.Random(seed)
     for i, pair in enumerate(rng.sample(range(span * span), problems)):
         a, b = low + pair // span, low + pair % span

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.files import read_json, write_json
 
 
@@ -13,7 +13,7 @@ def download(name: str, config: str | None, split: str, revision: str | None) ->
     """The local files of a dataset's config and split, and the commit that ``revision`` stands for.
 
     Asks the hub for nothing that is in its cache, so that a full commit whose files were fetched before
-    needs no network. Raises ValueError when the hub, the dataset, the config or the split is not there, or
+    needs no network. Raises UserError when the hub, the dataset, the config or the split is not there, or
     the files are not parquet.
     """
     from httpx import HTTPError
@@ -29,7 +29,7 @@ def download(name: str, config: str | None, split: str, revision: str | None) ->
         names = read_json(listing)
         return [Path(hf_hub_download(name, n, repo_type="dataset", revision=commit)) for n in names], commit
     except (OSError, ValueError, HTTPError) as e:
-        raise ValueError(
+        raise UserError(
             f"data.source={name} (config {config}, revision {revision}) cannot be read from the hub: "
             f"{first_line(e)}; on a node without internet give local files (data.source=GLOB), "
             "or the full commit of files fetched before (data.revision=COMMIT)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from data_prep.source import arithmetic
 
 JSONL_UNIT_BYTES = 4 << 20
@@ -77,7 +78,7 @@ class Unit:
                     if at >= self.stop:
                         return
         except (pa.ArrowException, OSError) as e:
-            raise ValueError(f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})") from e
+            raise UserError(f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})") from e
 
     def _jsonl_records(self, path: Path) -> Iterator[Record | BadRecord]:
         """Lines that begin inside the byte range."""
@@ -101,7 +102,7 @@ class Unit:
 
 
 def cut(path: Path) -> list[Unit]:
-    """The units of a parquet or JSONL file. Raises ValueError when it is empty or damaged."""
+    """The units of a parquet or JSONL file. Raises UserError when it is empty or damaged."""
     if path.suffix == ".jsonl":
         return _jsonl_units(path)
     import pyarrow as pa
@@ -110,9 +111,9 @@ def cut(path: Path) -> list[Unit]:
     try:
         metadata = pq.ParquetFile(path).metadata
     except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{path}: not a readable parquet file ({e})") from e
+        raise UserError(f"{path}: not a readable parquet file ({e})") from e
     if not metadata.num_rows:
-        raise ValueError(f"{path} has no rows")
+        raise UserError(f"{path} has no rows")
     units, at = [], 0
     for g in range(metadata.num_row_groups):
         end = at + metadata.row_group(g).num_rows
@@ -132,5 +133,5 @@ def _jsonl_units(path: Path) -> list[Unit]:
             at += len(chunk)
             lines += count
     if not units:
-        raise ValueError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     return units

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import sha256_file
 from common.progress import progress
 from data_prep.source.shards import Unit, cut
@@ -33,7 +34,7 @@ class Source:
     def open(self) -> tuple[list[Unit], dict[str, Any]]:
         """The units, and what identifies the records: file hashes, hub commit, or generator settings.
 
-        A synthetic source is generated first. Raises ValueError for a glob that matches nothing, a file of another
+        A synthetic source is generated first. Raises UserError for a glob that matches nothing, a file of another
         kind, an empty or damaged file, and an unreachable hub; and what the generation raises.
         """
         if self.name == "arithmetic":
@@ -85,8 +86,8 @@ class Source:
 def _matches(pattern: str) -> list[Path]:
     paths = sorted(Path(p).absolute() for p in glob.glob(pattern, recursive=True))
     if not paths:
-        raise ValueError(f"data.source={pattern} matches no file")
+        raise UserError(f"data.source={pattern} matches no file")
     for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
-            raise ValueError(f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob")
+            raise UserError(f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob")
     return paths

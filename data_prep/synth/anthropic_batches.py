@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import StageFailed, first_line
+from common.errors import StageFailed, UserError, first_line
 from common.progress import progress
 from data_prep.synth.batch_files import Batch, Ledger
 from data_prep.synth.budget import Budget
@@ -51,7 +51,7 @@ class Batches:
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
         """The reply to every request, those that were not answered after ATTEMPTS submissions included.
 
-        Raises ValueError without a key, for a request that the API rejects and for what is over the budget,
+        Raises UserError without a key, for a request that the API rejects and for what is over the budget,
         StageFailed when the API cannot be reached; the same command then goes on.
         """
         from anthropic import APIConnectionError, APIStatusError
@@ -62,7 +62,7 @@ class Batches:
             self._answer(ledger, by_id)
         except APIStatusError as e:
             if 400 <= e.status_code < 500 and e.status_code != 429:
-                raise ValueError(f"the Message Batches API rejects a request: {_said(e)}") from e
+                raise UserError(f"the Message Batches API rejects a request: {_said(e)}") from e
             raise StageFailed(f"the Message Batches API fails ({_said(e)}): run the same command later") from e
         except APIConnectionError as e:
             raise StageFailed(
@@ -109,7 +109,7 @@ class Batches:
 
         key = os.environ.get(KEY)
         if not key:
-            raise ValueError(f"{KEY} is not set: put the key of the account that pays for the generation there")
+            raise UserError(f"{KEY} is not set: put the key of the account that pays for the generation there")
         return Anthropic(api_key=key, max_retries=RETRIES)
 
     def _submit(self, client: Anthropic, ledger: Ledger, batch: Batch, by_id: dict[str, Request]) -> None:
@@ -189,7 +189,7 @@ class Batches:
         _, answered = _progress_of(ledger)
         errors = [r["error"].get("error", r["error"]) for _, r in ledger.results() if r["type"] == "errored"]
         if not answered and errors:
-            raise ValueError(
+            raise UserError(
                 f"the Message Batches API answered no request of batch {batch.id}: {errors[0].get('message')}"
             )
 

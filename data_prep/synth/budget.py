@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.errors import UserError
 from data_prep.synth.prompts import Request
 
 CHARACTERS_A_TOKEN = 2.5
@@ -37,16 +38,16 @@ class Budget:
     def cap(self, spent: float, estimate: float, requests: int) -> float:
         """What may be spent in all, with ``requests`` more to be submitted for about ``estimate``.
 
-        Raises ValueError when that is over the cap, when the user declines, or when there is nobody to ask.
+        Raises UserError when that is over the cap, when the user declines, or when there is nobody to ask.
         """
         text = f"{requests:,} requests, about ${estimate:,.2f}" + (f" beside ${spent:,.2f} spent" if spent else "")
         if self.max_usd is None:
             if not sys.stdin.isatty():
                 cents = math.ceil(100 * (spent + estimate))
-                raise ValueError(f"{text}: allow it with data.synth.max_usd={cents / 100} or more")
+                raise UserError(f"{text}: allow it with data.synth.max_usd={cents / 100} or more")
             if input(f"{text}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-                raise ValueError(f"{text}: declined; nothing more was submitted")
+                raise UserError(f"{text}: declined; nothing more was submitted")
             return spent + 1.5 * estimate
         if spent + estimate > self.max_usd:
-            raise ValueError(f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer problems")
+            raise UserError(f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer problems")
         return self.max_usd

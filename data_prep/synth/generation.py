@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common import provenance
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from common.files import (
     MANIFEST,
     read_json,
@@ -109,7 +109,7 @@ class Generation:
     def complete(self, backend: Backend) -> Path:
         """Has ``backend`` answer whatever is not answered yet; returns the finished RECORDS.
 
-        Raises ValueError when the folder holds a generation of other settings, StageFailed when nothing was answered.
+        Raises UserError when the folder holds a generation of other settings, StageFailed when nothing was answered.
         """
         assert backend.name == self.backend
         if not self.is_complete:
@@ -163,7 +163,7 @@ def _check(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     changed = sorted(key for key in {*old, *new} if old.get(key) != json.loads(json.dumps(new)).get(key))
     if changed:
         shown = "\n  ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
-        raise ValueError(
+        raise UserError(
             f"{folder} was generated with other settings:\n  {shown}\n"
             "name another dataset with data.name=NAME, or delete that folder and what was paid for it"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import UserError
 from common.records import Problem
 from common.seeded_order import seeded_key
 from data_prep.benchmarks.sets import text_fields
@@ -67,10 +68,10 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
     """``count`` problems of a JSONL file of {id, problem, solution, answer}, chosen by hash among those that pass the
     checks of generated problems.
 
-    Raises ValueError for a missing file or key, and when too few pass.
+    Raises UserError for a missing file or key, and when too few pass.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, answer")
+        raise UserError(f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, answer")
     seeds: list[Seed] = []
     values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]
     for value in sorted(values, key=lambda v: seeded_key(seed, v["id"])):
@@ -79,7 +80,7 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
             seeds.append(Seed(value["id"], value["problem"].strip(), solution, value["answer"].strip()))
             if len(seeds) == count:
                 return seeds
-    raise ValueError(
+    raise UserError(
         f"{path}: {len(seeds):,} problems can be shown as examples, data.synth.seed_rows is {count:,}: solutions "
         "need GSM8K's <<expression=result>> annotations, the last one the answer"
     )

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.records import Tokens
 
 COLUMNS = tuple(field.name for field in fields(Tokens))
@@ -52,15 +53,15 @@ def writer(path: Path, schema: Any) -> Iterator[Any]:
 
 
 def read(path: Path) -> Any:
-    """The file as a memory-mapped pyarrow Table. Raises ValueError when it is missing or not Arrow."""
+    """The file as a memory-mapped pyarrow Table. Raises UserError when it is missing or not Arrow."""
     import pyarrow as pa
 
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError as e:
-        raise ValueError(f"{path} does not exist: build the dataset first (warmstart data RECIPE)") from e
+        raise UserError(f"{path} does not exist: build the dataset first (warmstart data RECIPE)") from e
     except pa.ArrowInvalid as e:
-        raise ValueError(f"{path}: not an Arrow file ({e}); delete its dataset folder and build it again") from e
+        raise UserError(f"{path}: not an Arrow file ({e}); delete its dataset folder and build it again") from e
 
 
 def get(table: Any, i: int) -> Tokens:

@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.records import END_OF_TEXT, END_OF_TURN
 from data_prep.tokenizer.chat import template
 
@@ -28,13 +28,13 @@ TRAINED_MERGES = 256
 
 
 def load(folder: Path | str, revision: str | None = None) -> Any:
-    """Loads a tokenizer from a folder or the hub. Raises ValueError when there is none."""
+    """Loads a tokenizer from a folder or the hub. Raises UserError when there is none."""
     from transformers import PreTrainedTokenizerFast
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
     except OSError as e:
-        raise ValueError(f"no tokenizer at {folder}: {first_line(e)}") from e
+        raise UserError(f"no tokenizer at {folder}: {first_line(e)}") from e
 
 
 def encoder(folder: Path) -> Any:
@@ -55,7 +55,7 @@ def from_model(path: str, revision: str | None) -> Any:
     tokenizer = load(path, revision)
     missing = [t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is supported"
         )
     return _finish(tokenizer)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
 from data_prep.tokenizer import chat
 from eval import evaluate
@@ -36,12 +37,12 @@ def refresh(run: Run) -> list[Path]:
 def write(run: Run, folder: Path, repo: str | None = None) -> Path:
     """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the former's path.
 
-    ``repo`` is the model's name on the hub, for the examples. Raises ValueError when the run's metrics are lost.
+    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's metrics are lost.
     """
     step = read_json(folder / MANIFEST)["step"]
     steps = [s for s in step_metrics.read(run) if s["step"] <= step]
     if not steps:
-        raise ValueError(f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs")
+        raise UserError(f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs")
     run_facts.loss_picture(folder / PICTURE, steps)
     write_text(folder / CARD, _Card(run, step, steps, repo).text())
     return folder / CARD
@@ -78,7 +79,7 @@ class _Card:
             "Provenance": run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations),
         }
         body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
-        # Raises ValueError when huggingface_hub cannot read its own metadata back.
+        # Raises UserError when huggingface_hub cannot read its own metadata back.
         return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
 
     def _metadata(self) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.records import Key
 from eval.generation import vllm_actor
 
@@ -19,7 +19,7 @@ def placement(nodes: Sequence[int], engines: int | None, tensor_parallel: int, d
     """How many engines there will be, and the GPUs or cores of each; ``nodes`` are those of each node.
 
     An engine is on one node. ``engines`` null is as many as fit: on GPUs as their tensor-parallel groups allow, on
-    CPUs one a node. Raises ValueError when fewer than ``engines`` fit.
+    CPUs one a node. Raises UserError when fewer than ``engines`` fit.
     """
     kind = "GPUs" if device == "cuda" else "cores"
     if device == "cuda":
@@ -29,7 +29,7 @@ def placement(nodes: Sequence[int], engines: int | None, tensor_parallel: int, d
         shares = [s for s in range(1, max(nodes, default=0) + 1) if sum(n // s for n in nodes) >= fit]
         share = max(shares, default=0)
     if fit < max(1, engines or 1) or not share:
-        raise ValueError(
+        raise UserError(
             f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel}: Ray has {kind} "
             f"{'+'.join(map(str, nodes)) or '0'} on its nodes, too few: lower them"
             + (", or set device=cpu" if device == "cuda" else "")

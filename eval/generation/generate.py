@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.progress import progress
 from common.ray_session import ray_session
 from common.records import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
@@ -52,7 +53,7 @@ def generate(
     ``device`` is cuda or cpu; ``model_context``, in tokens, overrides the model's max_position_embeddings. Ray is
     the cluster at RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
 
-    Raises ValueError when there is no such model, the context does not fit it, or the engines do not fit the
+    Raises UserError when there is no such model, the context does not fit it, or the engines do not fit the
     machine, and StageFailed when no engine is left, or naming the rollouts that were on two engines that died; what
     had finished is kept.
     """
@@ -68,7 +69,7 @@ def generate(
     try:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     except OSError as e:
-        raise ValueError(f"no model at {model}: {str(e).splitlines()[0]}") from e
+        raise UserError(f"no model at {model}: {str(e).splitlines()[0]}") from e
     config.max_position_embeddings = model_context or config.max_position_embeddings
     prompts = {(p.set, p.id): chat.encode_prompt(encoder, p.problem) for p in problems}
     context = context_length(
@@ -124,14 +125,14 @@ def rollout_seed(seed: int, key: Key) -> int:
 def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limit: int) -> int:
     """Tokens of context that the longest prompt and the budget need.
 
-    ``prompts`` is (set, id) -> tokens; ``limit`` the model's max_position_embeddings. Raises ValueError
+    ``prompts`` is (set, id) -> tokens; ``limit`` the model's max_position_embeddings. Raises UserError
     when they do not fit: a prompt is never cut.
     """
     (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
     if longest + max_tokens > limit:
         room = limit - longest
         mend = f"set eval.max_tokens={room} or less" if room > 0 else "leave that problem out"
-        raise ValueError(
+        raise UserError(
             f"the longest prompt ({name} {problem}, {longest} tokens) and eval.max_tokens={max_tokens} need "
             f"a context of {longest + max_tokens} tokens, but the model has {limit}: {mend}"
         )

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from common.errors import UserError
 from common.files import heal_jsonl, read_jsonl, write_text
 from common.records import Grade, Key, Rollout
 
@@ -19,14 +20,14 @@ def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
     """Rollouts by key, in file order; none when the file does not exist.
 
     A last line torn by a killed writer is cut off the file; of a file that may be ``growing`` in another's hands
-    it is only passed over. Raises ValueError naming the file when a line is not a rollout or a key occurs twice.
+    it is only passed over. Raises UserError naming the file when a line is not a rollout or a key occurs twice.
     """
     if not growing:
         heal_jsonl(path)
     rollouts: dict[Key, Rollout] = {}
     for rollout in _records(path, Rollout, growing):
         if rollout.key in rollouts:
-            raise ValueError(f"{path}: rollout {rollout.key} occurs twice; remove one of its lines")
+            raise UserError(f"{path}: rollout {rollout.key} occurs twice; remove one of its lines")
         rollouts[rollout.key] = rollout
     return rollouts
 
@@ -38,7 +39,7 @@ def append(file: TextIO, rollout: Rollout) -> None:
 
 
 def read_grades(path: Path) -> dict[Key, Grade]:
-    """Grades by key. Raises ValueError naming the file when a line is not a grade."""
+    """Grades by key. Raises UserError naming the file when a line is not a grade."""
     return {grade.key: grade for grade in _records(path, Grade)}
 
 
@@ -55,5 +56,5 @@ def _records(path: Path, kind: type, growing: bool = False) -> Iterable[Any]:
             name, problem, k = value.pop("key")
             record = kind(key=(name, problem, k), **value)
         except (KeyError, TypeError, ValueError) as e:
-            raise ValueError(f"{path}: not a {kind.__name__.lower()} ({e}): {str(value)[:200]}") from e
+            raise UserError(f"{path}: not a {kind.__name__.lower()} ({e}): {str(value)[:200]}") from e
         yield record

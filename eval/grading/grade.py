@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import read_jsonl, write_text
 from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from data_prep.answers.answer_is import stated_state
@@ -54,13 +55,13 @@ class Disagreement:
 def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed") -> list[Grade]:
     """One grade a rollout, in the rollouts' order; ``style`` is how answers are given (``data.answer_style``).
 
-    Raises ValueError for a rollout of an unknown problem.
+    Raises UserError for a rollout of an unknown problem.
     """
     golds = _golds(problems)
     rollouts = list(rollouts)
     for rollout in rollouts:
         if rollout.key[:2] not in golds:
-            raise ValueError(f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew")
+            raise UserError(f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew")
     judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style)
     return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
 
@@ -90,19 +91,19 @@ def grade_file(path: Path) -> Path:
 
     Writes ``<stem>.grades.jsonl`` beside it, a line ``{"id", "state", "extracted", "exact", "verified"}``
     each, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each
-    with its ``gold``. Raises ValueError naming file and line for a broken line, or no line; nothing is written then.
+    with its ``gold``. Raises UserError naming file and line for a broken line, or no line; nothing is written then.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
+        raise UserError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
     names, texts = [], []
     for number, value in text_fields(path, ("id", "gold", "text")):
         finish = value.get("finish_reason", "stop")
         if finish not in ("stop", "length"):
-            raise ValueError(f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}")
+            raise UserError(f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}")
         names.append(value["id"])
         texts.append((value["text"], finish, value["gold"]))
     if not names:
-        raise ValueError(f"{path} is empty: give a file of {{id, gold, text}} lines")
+        raise UserError(f"{path} is empty: give a file of {{id, gold, text}} lines")
     fields = ("id", "state", "extracted", "exact", "verified")
     lines = [
         dict(zip(fields, (name, *values), strict=True)) for name, values in zip(names, _judgements(texts), strict=True)

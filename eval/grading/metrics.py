@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from common.errors import UserError
 from common.files import write_json
 from common.records import ANSWERED, UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from data_prep.answers.boxed import normalise
@@ -62,18 +63,18 @@ def summarise(
     - ``verified_disagrees``: rollouts where math-verify reached the opposite of the headline,
       ``verified_timeouts`` those it did not judge.
 
-    Raises ValueError while a rollout or a grade is missing, unless ``partial``: then every entry has their number
+    Raises UserError while a rollout or a grade is missing, unless ``partial``: then every entry has their number
     as ``missing``; its means are over what is there, those of pass@k over problems with k rollouts.
     """
     there = {key: grade for key, grade in grades.items() if key in rollouts}
     missing = [key for p in problems for k in range(n) if (key := (p.set, p.id, k)) not in there]
     if missing and not partial:
-        raise ValueError(
+        raise UserError(
             f"{len(missing)} of {len(problems) * n} rollouts are missing or not graded, the first "
             f"{missing[0]}: run the same evaluation again to complete it"
         )
     if not there:
-        raise ValueError("there is no rollout yet")
+        raise UserError("there is no rollout yet")
     by_set: dict[str, list[Problem]] = {}
     for problem in problems:
         by_set.setdefault(problem.set, []).append(problem)

@@ -36,7 +36,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """Writes report.md, loss.png and tokens.png into the run; returns the report's path.
 
     With ``partial`` also of evaluations that have not all their rollouts yet, which every line of theirs says.
-    Raises ValueError when nothing has been evaluated yet.
+    Raises UserError when nothing has been evaluated yet.
     """
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import UserError
 from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
@@ -59,13 +60,13 @@ class Comparison:
 def newest(run: Run, partial: bool = False) -> Comparison:
     """The newest step that was evaluated, against the base model; with ``partial`` also what is not complete.
 
-    Raises ValueError when nothing was evaluated yet.
+    Raises UserError when nothing was evaluated yet.
     """
     groups = evaluations.groups(run, partial)
     if not groups:
         begun = ", ".join(folder.name for folder in run.evaluations)
         look = f" (begun: {begun}; --partial shows what is there)" if begun and not partial else ""
-        raise ValueError(f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}")
+        raise UserError(f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}")
     group = max(groups, key=lambda group: (max(group), group[max(group)].age))
     step = max(group)
     return Comparison(group.get(-1), group[step] if step >= 0 else None)

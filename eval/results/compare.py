@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
+from common.errors import UserError
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, outcomes, rerun_error
 from eval.results import base_vs_sft
@@ -29,12 +30,12 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     """Markdown: every model's accuracies and lengths, each against the first, and each against its published figures.
 
     A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Compared are the
-    problems that all have, but lengths are those of all rollouts. Raises ValueError when a target is none of these or
+    problems that all have, but lengths are those of all rollouts. Raises UserError when a target is none of these or
     has no complete evaluation (with ``partial`` an incomplete one will do, and each line says so), when the evaluations
     were not sampled alike, or have no problem in common.
     """
     if len(targets) < 2:
-        raise ValueError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
+        raise UserError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
     subjects = [find(target, partial) for target in targets]
     if len({s.name for s in subjects}) < len(subjects):
         subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
@@ -43,7 +44,7 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
         check(first, other)
     keys = set.intersection(*({*s.evaluation.values["pass@1"]} for s in subjects))
     if not keys:
-        raise ValueError("they have no problem in common that each has a rollout of")
+        raise UserError("they have no problem in common that each has a rollout of")
     parts = [table(list(_models(subjects, keys))), "\n".join(f"- {line}" for line in _notes(subjects, keys))]
     parts += ["## Lengths of all their rollouts", base_vs_sft.lengths({s.name: s.evaluation for s in subjects})]
     for other in others:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from eval.evaluate import SETTINGS
 from eval.results import base_vs_sft
 from eval.results import evaluation as evaluations
@@ -35,19 +36,19 @@ class Subject:
 def find(target: str, partial: bool) -> Subject:
     """A run's newest evaluation, RUN@base's or RUN@STEP's newest, or the one in a folder.
 
-    Raises ValueError when ``target`` is none of these, or not complete and not ``partial``.
+    Raises UserError when ``target`` is none of these, or not complete and not ``partial``.
     """
     folder = Path(target)
     if (folder / SETTINGS).exists():
         if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
-            raise ValueError(f"{folder} is no complete evaluation: run it to its end, or compare with --partial")
+            raise UserError(f"{folder} is no complete evaluation: run it to its end, or compare with --partial")
         run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
     else:
         named = Run.find(target)
         name, _, label = ("", "", "") if named else target.rpartition("@")
         run_or_none = named or (Run.find(name) if name else None)
         if run_or_none is None:
-            raise ValueError(f"{target} is no run, RUN@base, RUN@STEP, nor an evaluation's folder")
+            raise UserError(f"{target} is no run, RUN@base, RUN@STEP, nor an evaluation's folder")
         run, found = run_or_none, _evaluation(run_or_none, label, partial)
     reference = configs.read(run.config).get("reference") if run.config.exists() else None
     return Subject(f"{run.name}@{found.label}", found, reference)
@@ -59,16 +60,16 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
         return base_vs_sft.newest(run, partial).known
     number = label.removeprefix("step_")
     if label != BASE and not number.isdigit():
-        raise ValueError(f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number")
+        raise UserError(f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number")
     step = -1 if label == BASE else int(number)
     found = [c.sft for c in base_vs_sft.of_step(run, step, partial) if c.sft]
     if not found:
-        raise ValueError(f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}")
+        raise UserError(f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}")
     return found[0]
 
 
 def check(first: Subject, other: Subject) -> None:
-    """Raises ValueError, naming what differs, unless both were sampled alike."""
+    """Raises UserError, naming what differs, unless both were sampled alike."""
     a, b = first.evaluation.settings, other.evaluation.settings
     unlike = [key for key in {**a, **b} if key not in OWN and a.get(key) != b.get(key)]
     told = [WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}") for key in unlike]
@@ -77,7 +78,7 @@ def check(first: Subject, other: Subject) -> None:
     if not sets:
         told = [f"no set in common: {', '.join(a['benchmarks'])} and {', '.join(b['benchmarks'])}"]
     if told:
-        raise ValueError(
+        raise UserError(
             f"{first.name} and {other.name} cannot be compared, they differ in more than the model: {'; '.join(told)}. "
             "Evaluate one of them again as the other was (warmstart eval RUN STEP eval.KEY=VALUE)"
         )

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_json
 from common.records import Grade, Key, Problem, Rollout
 from data_prep.benchmarks import sets
@@ -85,7 +86,7 @@ class Evaluation:
         """As :func:`eval.grading.metrics.summarise` made them."""
         if not self.is_partial:
             if not (self.folder / METRICS).exists():
-                raise ValueError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
+                raise UserError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
             return read_json(self.folder / METRICS)
         budget = self.settings["max_tokens"]
         return metrics.summarise(self.problems, self.rollouts, self.grades, self.n, budget, partial=True)
@@ -98,7 +99,7 @@ class Evaluation:
         wanted = {(p.set, p.id, k) for p in self.problems for k in range(self.n)}
         if not self.is_partial and records.keys() != wanted:
             there = f"{len(wanted & records.keys()):,} of {len(wanted):,} rollouts"
-            raise ValueError(f"{self.folder / name} is damaged ({there}): {remedy}")
+            raise UserError(f"{self.folder / name} is damaged ({there}): {remedy}")
 
     @cached_property
     def values(self) -> Mapping[str, Values]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
+
 CONFIG, SCRIPT, TRAIN, VALIDATION = "grpo.yaml", "run_grpo.sh", "train.parquet", "validation.parquet"
 BATCH, STEPS, EVERY = 128, 100, 20
 
@@ -110,13 +112,13 @@ class Start:
 def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any]) -> str:
     """The YAML of the changes to verl's ppo_trainer; ``validation`` has ``temperature`` and ``top_p``.
 
-    Raises ValueError when there are fewer problems than GPUs.
+    Raises UserError when there are fewer problems than GPUs.
     """
     train, cluster = config.train, config.cluster
     gpus = cluster.nodes * cluster.gpus_per_node
     batch = min(BATCH, start.problems) // gpus * gpus
     if not batch:
-        raise ValueError(
+        raise UserError(
             f"{start.problems} problems with right and wrong rollouts are fewer than {gpus} GPUs: offer more problems "
             "(--problems), others (--pool), or lower cluster.nodes"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from common.files import (
     MANIFEST,
     read_json,
@@ -53,15 +54,15 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     rules that the dataset was built by, of near-duplicates one stays, and of the rest ``count`` (``PROBLEMS``) are
     chosen by hash.
 
-    Raises ValueError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when ``file`` is not
+    Raises UserError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when ``file`` is not
     what ``benchmarks.load_file`` reads, when no problem is left, and when the run's pool was made of another ``file``
     or with another ``count``.
     """
     folder = folder_of(run)
     if count is not None and count < 1:
-        raise ValueError(f"a pool has at least one problem, not {count}")
+        raise UserError(f"a pool has at least one problem, not {count}")
     if file and not (file.is_file() and file.suffix == ".jsonl"):
-        raise ValueError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
+        raise UserError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
     with writer(run.rl / "lock"):
         if not is_complete(folder):
             with whole_folder(folder) as partial:
@@ -69,7 +70,7 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     made = read_json(folder / MANIFEST)
     for key, asked in {"file": sha256_file(file) if file else None, "problems": count}.items():
         if asked not in (None, made[key]):
-            raise ValueError(
+            raise UserError(
                 f"{folder} was made with {key} {made[key]}, not {asked}: leave that out, or move the folder away"
             )
     return folder
@@ -79,7 +80,7 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
     """Writes the pool's file into ``folder``; returns its manifest."""
     identity, dataset = dataset_identity(config), Path(config.data.dir) / config.data.name
     if not (dataset / HELD_OUT).stat().st_size:
-        raise ValueError(f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive")
+        raise UserError(f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive")
     trained, spare = _rows(dataset), dataset / SPARE
     if file is None and spare.exists() and spare.stat().st_size:
         file = spare
@@ -97,7 +98,7 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
     distinct = list({clusters[_name(p)]: p for p in reversed(clean)}.values())
     chosen = sorted(distinct, key=lambda p: seeded_key(config.data.seed, p.id))[:count]
     if not chosen:
-        raise ValueError(f"of {len(offered):,} problems none is left: all are in a benchmark or held out")
+        raise UserError(f"of {len(offered):,} problems none is left: all are in a benchmark or held out")
     learnt = {clusters[_name(p)] for p in trained}
     lines = [_line(p) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen]
     path = folder / f"{RL_POOL}.jsonl"

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from common.files import (
     MANIFEST,
     read_json,
@@ -70,11 +71,11 @@ def prepare(
     is exact, and the run's budget; ``overrides`` of mutable keys change them (``eval.rollouts=16``), and say where RL
     is meant to run (``cluster.nodes=1``).
 
-    Raises ValueError when the export or its dataset is not there, when an override is of ``OWN``, as ``pool.build``
+    Raises UserError when the export or its dataset is not there, when an override is of ``OWN``, as ``pool.build``
     does, and when too few problems have right and wrong rollouts.
     """
     if config.data.answer_style != "boxed":
-        raise ValueError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
+        raise UserError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
     _check_same_dataset(run, config, step)
     folder = pool.folder_of(run)
     _check_not_own(overrides, run, step)
@@ -83,9 +84,7 @@ def prepare(
     words = list({word.partition("=")[0]: word for word in given}.values())
     probe = configs.amend(config, words)
     if probe.eval.rollouts < 2 or not probe.eval.temperature:
-        raise ValueError(
-            "RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature above 0"
-        )
+        raise UserError("RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature above 0")
     pool.build(run, config, file, count)
     planned = evaluate.plan(probe, run, f"step_{step}")
     made = read_json(folder / MANIFEST)
@@ -111,15 +110,15 @@ def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
     export = run.export(step)
     if not is_complete(export):
         there = ", ".join(map(str, run.exports)) or "none"
-        raise ValueError(f"{run.root} has no export of step {step} (there: {there}): warmstart export {run.root} STEP")
+        raise UserError(f"{run.root} has no export of step {step} (there: {there}): warmstart export {run.root} STEP")
     if read_json(export / MANIFEST)["dataset"] != dataset_identity(config):
-        raise ValueError(f"step {step} was trained on another build of {config.data.name}: restore that, or train anew")
+        raise UserError(f"step {step} was trained on another build of {config.data.name}: restore that, or train anew")
 
 
 def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
     given = {override.partition("=")[0] for override in overrides}
     if own := [key for key in OWN if key in given]:
-        raise ValueError(
+        raise UserError(
             f"{own[0]} cannot be set here: what is sampled is the run's pool ({pool.folder_of(run)}), which leaves out "
             "every benchmark of the recipe and of the run's evaluations; choose its problems with --pool FILE, and "
             f"evaluate benchmarks with warmstart eval {run.root} {step} {own[0]}=.."

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from common.files import sha256_file
 from data_prep.build import Settings, build
 from data_prep.duplicates import minhash
@@ -74,10 +75,10 @@ def test_test_problems_are_not_in_the_training_set(built: Path) -> None:
 def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path, monkeypatch: Any) -> None:
     before = sha256_file(built / "manifest.json")
     assert not build(built, SETTINGS)
-    with pytest.raises(ValueError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
+    with pytest.raises(UserError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
         build(built, replace(SETTINGS, rows=replace(ROWS, seed=8)))
     monkeypatch.setattr(minhash, "SIMILAR", 0.7)
-    with pytest.raises(ValueError, match=r"thresholds\.dedup\.SIMILAR: 0\.8 -> 0\.7\n"):
+    with pytest.raises(UserError, match=r"thresholds\.dedup\.SIMILAR: 0\.8 -> 0\.7\n"):
         build(built, SETTINGS)
     assert sha256_file(built / "manifest.json") == before
 
@@ -89,7 +90,7 @@ def test_the_same_settings_give_the_same_bytes(built: Path, tmp_path: Path) -> N
 
 
 def test_too_few_rows_is_an_error_that_shows_the_funnel_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"are 1,020:\n +300  source records"):
+    with pytest.raises(UserError, match=r"are 1,020:\n +300  source records"):
         build(tmp_path / "d", replace(SETTINGS, train_rows=1000))
     assert not (tmp_path / "d").exists()
     assert not list(tmp_path.glob(".d.partial"))
@@ -105,7 +106,7 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
     settings = replace(
         SETTINGS, source=Source(str(source)), rows=replace(ROWS, columns=GSM8K), test_rows=2, max_bad_records=4
     )
-    with pytest.raises(ValueError, match=r"5 malformed records, data\.max_bad_records is 4") as error:
+    with pytest.raises(UserError, match=r"5 malformed records, data\.max_bad_records is 4") as error:
         build(tmp_path / "d", settings)
     for place in ("row 4: not valid JSON", "row 8: column 'answer' must be str, not int", "row 10: not an object",
                   "row 12: a lone surrogate", "row 31: not valid JSON"):  # fmt: skip
@@ -171,13 +172,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("absent.jsonl", "matches no file"),
         ("", "give them as a glob"),
     ):
-        with pytest.raises(ValueError, match=words) as error:
+        with pytest.raises(UserError, match=words) as error:
             build(tmp_path / "d", replace(SETTINGS, source=Source(f"{tmp_path}/{name}")))
         assert name in str(error.value) and not (tmp_path / "d").exists()
 
 
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot be read from the hub.*data\.source=GLOB"):
+    with pytest.raises(UserError, match=r"cannot be read from the hub.*data\.source=GLOB"):
         build(tmp_path / "d", replace(SETTINGS, source=Source("some/dataset")))
 
 
@@ -199,7 +200,7 @@ def test_a_finished_dataset_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch
     assert not build(tmp_path / "d", replace(settings, source=Source("some/dataset", "default", commit)))
     assert len(asked) == 1
     for other in (Source("some/dataset", "all"), Source("other/dataset", "default")):
-        with pytest.raises(ValueError, match="built with other settings"):
+        with pytest.raises(UserError, match="built with other settings"):
             build(tmp_path / "d", replace(settings, source=other))
 
 

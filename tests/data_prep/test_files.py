@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import files
+from common.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -55,7 +56,7 @@ def test_a_second_writer_is_told_of_the_first_and_a_dead_one_is_succeeded(tmp_pa
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with (
-        pytest.raises(ValueError, match=rf"process {holder.pid} on host {os.uname().nodename}"),
+        pytest.raises(UserError, match=rf"process {holder.pid} on host {os.uname().nodename}"),
         files.writer(lock),
     ):
         pass

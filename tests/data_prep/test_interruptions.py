@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from common.errors import UserError
 from common.files import sha256_file, verify
 from data_prep.build import Workers, build
 from data_prep.settings import Settings
@@ -116,7 +117,7 @@ def test_a_damaged_file_fails_the_build_by_name_on_either_engine(
     path.write_bytes(data)
     # A tokenizer that is there already, so that the workers are the first to read the rows.
     settings = replace(SETTINGS, source=Source(str(path)), tokenizer="model", model=str(built / "tokenizer"))
-    with pytest.raises(ValueError, match=r"rows\.parquet, rows 1 to 100: not readable parquet"):
+    with pytest.raises(UserError, match=r"rows\.parquet, rows 1 to 100: not readable parquet"):
         build(tmp_path / "data", settings, Workers(engine, processes=2))
     assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from data_prep.benchmarks import sets as suites
 from data_prep.build import build
 from data_prep.output.stratify import Candidate, choose
@@ -72,5 +73,5 @@ def test_the_subset_is_exact_stratified_and_order_free() -> None:
         for low, high in ((0, 4_000), (4_000, 8_000), (8_000, 10**9)):
             members = [c.id for c in pool if c.source == source and low < c.length <= high]
             assert abs(len(picked & set(members)) - len(members) / 3) < 3
-    with pytest.raises(ValueError, match="3,000 rows are left and 3,001"):
+    with pytest.raises(UserError, match="3,000 rows are left and 3,001"):
         choose(pool, 3_001, seed=1)

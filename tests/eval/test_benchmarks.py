@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from data_prep.benchmarks.sets import EXPECTED, expand, hashes, load, protocol
 
 
@@ -40,33 +41,33 @@ def test_loads_sets_in_order(tmp_path: Path) -> None:
 )
 def test_bad_file(tmp_path: Path, lines: list[Any], message: str) -> None:
     write(tmp_path, "bad", lines)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load(tmp_path, ["bad"], None)
 
 
 @pytest.mark.parametrize("name", ["total", "a|b", "../x", "a/b", "a+b", "-", ""])
 def test_a_name_that_would_not_stand_in_a_path_or_a_table(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot name a set.*rename its file"):
+    with pytest.raises(UserError, match=r"cannot name a set.*rename its file"):
         load(tmp_path, [name], None)
 
 
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text(json.dumps(problem()) + "\n\n{}\n")
-    with pytest.raises(ValueError, match="line 3: no key 'id'"):
+    with pytest.raises(UserError, match="line 3: no key 'id'"):
         load(tmp_path, ["bad"], None)
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is not a folder.*eval.benchmarks=DIR"):
+    with pytest.raises(UserError, match=r"is not a folder.*eval.benchmarks=DIR"):
         load(tmp_path / "none", ["one"], None)
     write(tmp_path, "one", [problem()])
-    with pytest.raises(ValueError, match=r"two.jsonl does not exist .* has one\).*eval.benchmarks=DIR"):
+    with pytest.raises(UserError, match=r"two.jsonl does not exist .* has one\).*eval.benchmarks=DIR"):
         load(tmp_path, ["two"], None)
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         hashes(tmp_path, ["two"])
-    with pytest.raises(ValueError, match=r"eval\.limit"):
+    with pytest.raises(UserError, match=r"eval\.limit"):
         load(tmp_path, ["one"], 0)
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(UserError, match="each once"):
         load(tmp_path, ["one", "one"], None)
 
 
@@ -74,7 +75,7 @@ def test_missing(tmp_path: Path) -> None:
 def test_known_sets_are_counted(tmp_path: Path, name: str) -> None:
     lines = [problem(str(i)) for i in range(EXPECTED[name])]
     write(tmp_path, name, lines[:-1])
-    with pytest.raises(ValueError, match=f"{name} has {EXPECTED[name]}"):
+    with pytest.raises(UserError, match=f"{name} has {EXPECTED[name]}"):
         load(tmp_path, [name], 3)
     write(tmp_path, name, lines)
     assert len(load(tmp_path, [name], None)) == EXPECTED[name]
@@ -84,10 +85,10 @@ def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
     lines = [problem(str(i)) for i in range(EXPECTED["aime2024"])]
     lines[4]["answer"] = "\\frac{1}{2}"
     write(tmp_path, "aime2024", lines)
-    with pytest.raises(ValueError, match=r"aime2024.jsonl, line 5: '.*frac.*' is no answer of aime2024"):
+    with pytest.raises(UserError, match=r"aime2024.jsonl, line 5: '.*frac.*' is no answer of aime2024"):
         load(tmp_path, ["aime2024"], None)
     write(tmp_path, "own", [problem(answer=" ")])
-    with pytest.raises(ValueError, match="line 1: ' ' is no answer of own"):
+    with pytest.raises(UserError, match="line 1: ' ' is no answer of own"):
         load(tmp_path, ["own"], None)
 
 
@@ -98,7 +99,7 @@ def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
     assert protocol(["gsm8k"], 4, 0.7) == (4, 0.7)
     assert protocol(["gsm8k", "t0"], 4, 0) == (4, 0.0)
     with pytest.raises(
-        ValueError, match=r"eval.sets=\[gsm8k, t0\] differ in their rollouts \(1, 16\): .*set eval.rollouts"
+        UserError, match=r"eval.sets=\[gsm8k, t0\] differ in their rollouts \(1, 16\): .*set eval.rollouts"
     ):
         protocol(["gsm8k", "t0"], None, None)
     write(tmp_path, "gsm8k_test", [problem(str(i)) for i in range(EXPECTED["gsm8k_test"])])

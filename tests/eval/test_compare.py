@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from common.errors import UserError
 from common.records import Problem
 from eval.generation import rollout_files
 from eval.grading.intervals import difference
@@ -96,23 +97,23 @@ def test_folders_and_other_numbers_of_rollouts_and_problems(run: Run) -> None:
 def test_evaluations_that_were_not_sampled_alike_are_refused(run: Run, changed: dict, words: str) -> None:
     evaluation(run, BASE, SETS, solves(0.1))
     evaluation(run, "step_7", SETS, solves(0.1), **changed)
-    with pytest.raises(ValueError, match=f"cannot be compared.*: {words}.*warmstart eval"):
+    with pytest.raises(UserError, match=f"cannot be compared.*: {words}.*warmstart eval"):
         compare(["mine@base", "mine@7"])
 
 
 def test_refusals(run: Run, other: Run) -> None:
-    with pytest.raises(ValueError, match="two or more"):
+    with pytest.raises(UserError, match="two or more"):
         compare(["mine"])
-    with pytest.raises(ValueError, match="no complete evaluation yet: warmstart eval"):
+    with pytest.raises(UserError, match="no complete evaluation yet: warmstart eval"):
         compare(["mine", "other"])
     evaluation(run, "step_7", SETS, solves(0.1))
-    with pytest.raises(ValueError, match="nothing is no run"):
+    with pytest.raises(UserError, match="nothing is no run"):
         compare(["mine", "nothing"])
     for target, words in (("mine@8", "no complete evaluation of 8"), ("mine@last", "mine@base or mine@STEP")):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(UserError, match=words):
             compare(["mine", target])
     evaluation(other, BASE, {"math500": 5}, solves(0.1))
-    with pytest.raises(ValueError, match="no set in common: aime2025, amc2023 and math500"):
+    with pytest.raises(UserError, match="no set in common: aime2025, amc2023 and math500"):
         compare(["mine", "other"])
 
 
@@ -122,7 +123,7 @@ def test_a_partial_evaluation_is_asked_for_and_named(run: Run) -> None:
     path = folder / rollout_files.ROLLOUTS
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:122]))  # 30 problems and two rollouts
     for targets in (["mine@base", "mine@7"], ["mine@base", str(folder)]):
-        with pytest.raises(ValueError, match="no complete evaluation"):
+        with pytest.raises(UserError, match="no complete evaluation"):
             compare(targets)
     text = compare(targets, partial=True)
     assert "The 31 problems that all have" in text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.files import MANIFEST
 from common.records import Grade, Problem
 from eval import evaluate
@@ -111,13 +112,13 @@ def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None
 
 
 def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
-    with pytest.raises(ValueError, match="no complete evaluation yet: warmstart eval"):
+    with pytest.raises(UserError, match="no complete evaluation yet: warmstart eval"):
         base_vs_sft.newest(run)
     folder = evaluation(run, BASE, SETS, base, complete=False)
-    with pytest.raises(ValueError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"):
+    with pytest.raises(UserError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"):
         base_vs_sft.newest(run)
     (folder / rollout_files.ROLLOUTS).write_text('{"key": ["torn')
-    with pytest.raises(ValueError, match="no complete evaluation yet"):
+    with pytest.raises(UserError, match="no complete evaluation yet"):
         base_vs_sft.newest(run, partial=True)
 
 
@@ -172,14 +173,14 @@ def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
 def test_a_damaged_evaluation_is_named_with_its_remedy(run: Run, name: str, remedy: str, lost: int) -> None:
     path = evaluation(run, BASE, SETS, base) / name
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-lost]))
-    with pytest.raises(ValueError, match=rf"{name} is damaged \({88 - lost} of 88 rollouts\): {remedy}"):
+    with pytest.raises(UserError, match=rf"{name} is damaged \({88 - lost} of 88 rollouts\): {remedy}"):
         report.write(run, configs.read(run.config))
 
 
 def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
     folder = evaluation(run, BASE, SETS, base)
     (folder / METRICS).unlink()
-    with pytest.raises(ValueError, match=rf"no {METRICS}\): warmstart grade .* writes it anew"):
+    with pytest.raises(UserError, match=rf"no {METRICS}\): warmstart grade .* writes it anew"):
         report.write(run, configs.read(run.config))
     evaluate.regrade(folder)
     assert report.write(run, configs.read(run.config)).exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from common.records import Rollout
 from data_prep.benchmarks import sets
@@ -80,7 +81,7 @@ def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> Non
     assert read_json(folder / "manifest.json")["versions"] == made["versions"]
     assert read_json(folder / "metrics.json")["total"]["pass@1"] == pytest.approx(2 / 3)
     assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(folder / "grades.jsonl")
-    with pytest.raises(ValueError, match="no complete evaluation"):
+    with pytest.raises(UserError, match="no complete evaluation"):
         stage.regrade(run.root)
 
 
@@ -110,7 +111,7 @@ def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> 
 
 
 def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
-    with pytest.raises(ValueError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"):
+    with pytest.raises(UserError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"):
         evaluate(config, run, "step_5")
     run.export(5).mkdir(parents=True)
     (run.export(5) / "manifest.json").write_text("{}")
@@ -127,15 +128,15 @@ def test_a_hub_model_keeps_its_revision(config: DictConfig, run: Run) -> None:
 
 
 def test_refusals(config: DictConfig, run: Run) -> None:
-    with pytest.raises(ValueError, match="neither base nor step_N"):
+    with pytest.raises(UserError, match="neither base nor step_N"):
         evaluate(config, run, "last")
     folder = evaluate_filled(config, run)
     (folder / "manifest.json").unlink()
     (folder / "settings.json").write_text("{}")
-    with pytest.raises(ValueError, match="of other settings"):
+    with pytest.raises(UserError, match="of other settings"):
         evaluate(config, run, "base")
     (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="warmstart data RECIPE"):
+    with pytest.raises(UserError, match="warmstart data RECIPE"):
         evaluate(config, run, "base")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.records import Problem, Rollout
 from eval.generation import rollout_files, vllm_actor
 from eval.generation.generate import context_length, rollout_seed
@@ -24,9 +25,9 @@ def test_seeds_depend_on_seed_and_key_only() -> None:
 def test_context() -> None:
     prompts = {("s", "a"): 10, ("s", "b"): 30}
     assert context_length(prompts, 70, 100) == 100
-    with pytest.raises(ValueError, match=r"s b, 30 tokens.*max_tokens=71.*101.*100: set eval.max_tokens=70 or less"):
+    with pytest.raises(UserError, match=r"s b, 30 tokens.*max_tokens=71.*101.*100: set eval.max_tokens=70 or less"):
         context_length(prompts, 71, 100)
-    with pytest.raises(ValueError, match="leave that problem out"):
+    with pytest.raises(UserError, match="leave that problem out"):
         context_length(prompts, 1, 30)
 
 

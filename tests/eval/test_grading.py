@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.errors import UserError
 from common.records import UNJUDGED, Grade, Problem, Rollout
 from data_prep.answers.boxed import grade_state, is_exact, normalise
 from data_prep.benchmarks.sets import EXPECTED, load
@@ -95,7 +96,7 @@ def test_headline_and_opinion() -> None:
 
 
 def test_unknown_problem() -> None:
-    with pytest.raises(ValueError, match="of no problem"):
+    with pytest.raises(UserError, match="of no problem"):
         grade([rollout("1", 0)], [])
 
 
@@ -193,17 +194,17 @@ def test_file(tmp_path: Path) -> None:
 def test_broken_file(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "gold": "7", "text": "7"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=f"mine.jsonl, {message}"):
+    with pytest.raises(UserError, match=f"mine.jsonl, {message}"):
         grade_file(path)
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         grade_file(tmp_path / "none.jsonl")
 
 
 def test_an_empty_file_grades_nothing(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("\n")
-    with pytest.raises(ValueError, match=r"mine\.jsonl is empty"):
+    with pytest.raises(UserError, match=r"mine\.jsonl is empty"):
         grade_file(path)
 
 

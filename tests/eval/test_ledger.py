@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.records import Grade, Rollout
 from eval.generation import rollout_files
 
@@ -44,11 +45,11 @@ def test_a_line_is_on_disk_once_appended(tmp_path: Path) -> None:
 def test_bad_ledgers(tmp_path: Path) -> None:
     path = tmp_path / rollout_files.ROLLOUTS
     write(path, ONE, TWO, ONE)
-    with pytest.raises(ValueError, match=r"rollouts.jsonl: rollout \('s', 'a/1', 0\) occurs twice"):
+    with pytest.raises(UserError, match=r"rollouts.jsonl: rollout \('s', 'a/1', 0\) occurs twice"):
         rollout_files.read(path)
     for line in ("{}", '{"key": ["s", "a"]}', '{"key": ["s", "a", 0], "seed": 1}'):
         path.write_text(line + "\n")
-        with pytest.raises(ValueError, match=r"rollouts.jsonl: not a rollout"):
+        with pytest.raises(UserError, match=r"rollouts.jsonl: not a rollout"):
             rollout_files.read(path)
 
 

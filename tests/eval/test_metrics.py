@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from common.records import Grade, Key, Problem, Rollout
 from eval.generation import rollout_files
 from eval.grading import metrics
@@ -154,10 +155,10 @@ def test_refuses_incomplete() -> None:
     problems, rollouts, grades = table([["1", "2"], ["1", "2"]], [1])
     for kind in (rollouts, grades):
         removed = kind.pop(("b", "0", 0))
-        with pytest.raises(ValueError, match=r"1 of 4 rollouts .* \('b', '0', 0\)"):
+        with pytest.raises(UserError, match=r"1 of 4 rollouts .* \('b', '0', 0\)"):
             summarise(problems, rollouts, grades, 2, BUDGET)
         kind[removed.key] = removed
-    with pytest.raises(ValueError, match=r"2 of 6 rollouts .* \('a', '0', 2\)"):
+    with pytest.raises(UserError, match=r"2 of 6 rollouts .* \('a', '0', 2\)"):
         summarise(problems, rollouts, grades, 3, BUDGET)
 
 
@@ -174,7 +175,7 @@ def test_a_partial_view_says_what_is_missing() -> None:
     only_a = {key: grade for key, grade in grades.items() if key[0] == "a"}
     assert list(summarise(problems, rollouts, only_a, 2, BUDGET, partial=True)) == ["a", "total"]
     assert summarise(problems, rollouts, grades, 1, BUDGET, partial=True)["total"]["missing"] == 2
-    with pytest.raises(ValueError, match="no rollout yet"):
+    with pytest.raises(UserError, match="no rollout yet"):
         summarise(problems, {}, {}, 2, BUDGET, partial=True)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from common.records import Key
 from eval.generation import hang_detector
 from eval.generation.engines import placement
@@ -223,11 +224,11 @@ def test_placement() -> None:
     assert placement([8, 8], None, 1, "cpu") == (2, 8)
     assert placement([8, 4], 3, 1, "cpu") == (3, 4)
     assert placement([2], 2, 1, "cpu") == (2, 1)
-    with pytest.raises(ValueError, match=r"eval.engines=null with eval.tensor_parallel=4: Ray has GPUs 3\+3"):
+    with pytest.raises(UserError, match=r"eval.engines=null with eval.tensor_parallel=4: Ray has GPUs 3\+3"):
         placement([3, 3], None, 4, "cuda")
-    with pytest.raises(ValueError, match=r"eval\.engines=9"):
+    with pytest.raises(UserError, match=r"eval\.engines=9"):
         placement([4, 4], 9, 1, "cuda")
-    with pytest.raises(ValueError, match="set device=cpu"):
+    with pytest.raises(UserError, match="set device=cpu"):
         placement([], None, 1, "cuda")
 
 

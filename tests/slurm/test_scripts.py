@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from slurm.network import PORTS, addresses, free_port
 from tests.conftest import ROOT
 
@@ -117,9 +118,9 @@ def test_a_nodes_address_is_one_that_the_others_can_reach(tmp_path: Path, monkey
     assert shown("n2 127.0.0.12", "n1 127.0.0.11") == {"n1": "127.0.0.11", "n2": "127.0.0.12"}
     own = shown("n1 127.0.1.1", "n2 192.0.2.1")["n1"]
     assert own != "127.0.1.1" and free_port_on(own)
-    with pytest.raises(ValueError, match=r"does not resolve here"):
+    with pytest.raises(UserError, match=r"does not resolve here"):
         shown("n1 127.0.0.1", "n2 no-such-host.invalid")
-    with pytest.raises(ValueError, match=r"scontrol show node n\[1-2\] does not say where n1 is"):
+    with pytest.raises(UserError, match=r"scontrol show node n\[1-2\] does not say where n1 is"):
         shown("n2 127.0.0.12")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from tests.trainer.ranks import SUPERVISED, forked, rows
 from trainer.process import process_group
 from trainer.recipe import load as configs
@@ -106,7 +106,7 @@ def dropout(engine: Any, save: Callable[[str, int], Any], load: Callable[[str, i
     try:
         attention.check_dropout("varlen", 0.2)
         refused = ""
-    except ValueError as e:
+    except UserError as e:
         refused = str(e)
     return {"losses": losses, "same": same, "other": _trained(engine, 2), "refused": refused}
 

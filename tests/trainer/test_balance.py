@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from tests.bench.bench_balance import QWEN3_4B, draw, ours, ray
 from trainer.batching.balance import MICRO_STEP, Plan, efficiency, plan_step
 from trainer.batching.flops import Shape, training_flops
@@ -130,7 +131,7 @@ def test_efficiency_is_mean_over_slowest() -> None:
 
 
 def test_a_row_over_the_budget_is_named() -> None:
-    with pytest.raises(ValueError, match=r"row 3 has 101 tokens, .* holds 100 .*raise train\.max_tokens_per_gpu"):
+    with pytest.raises(UserError, match=r"row 3 has 101 tokens, .* holds 100 .*raise train\.max_tokens_per_gpu"):
         plan_step({2: 50, 3: 101}, 2, 100, DENSE)
 
 

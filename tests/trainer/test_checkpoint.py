@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
+from common.errors import UserError
 from common.files import MANIFEST, sha256_file, write_json, writer
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
@@ -116,7 +117,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_and_never_executed(root: Path, tmp_
     folder = run.checkpoint(3)
     shutil.copytree(root / "four" / "checkpoints" / "step_3", folder)
     (folder / ".metadata").write_bytes(pickle.dumps(Evil(marker)))
-    with pytest.raises(ValueError, match=r"\.metadata is not in its manifest"):
+    with pytest.raises(UserError, match=r"\.metadata is not in its manifest"):
         resume.choose(run, {})
     layout = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     name, stored = next((n, s) for n, s in layout.items() if n.endswith("norm.weight") and not n.startswith(OPTIMIZER))
@@ -124,7 +125,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_and_never_executed(root: Path, tmp_
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
     shard = next(folder.glob("*.safetensors"))
     shard.write_bytes(pickle.dumps(Evil(marker)))
-    with pytest.raises(ValueError, match=rf"{shard.name} is missing or damaged"):
+    with pytest.raises(UserError, match=rf"{shard.name} is missing or damaged"):
         resume.choose(run, {})
     with pytest.raises(dcp.api.CheckpointException):
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
@@ -181,10 +182,10 @@ def test_a_manifest_that_is_none_is_damage(run: Run, content: str) -> None:
 
 def test_another_dataset_or_model_is_refused_and_nothing_moved(run: Run) -> None:
     (run.checkpoint(30) / "shard").unlink()
-    with pytest.raises(ValueError, match="another base model") as e:
+    with pytest.raises(UserError, match="another base model") as e:
         resume.choose(run, IDENTITY | {"model/config.json": "m2"})
     assert "model/config.json: m1 -> m2" in str(e.value) and "run.name=NAME" in str(e.value)
-    with pytest.raises(ValueError, match="another build of the dataset:\n  dataset: d1 -> d2"):
+    with pytest.raises(UserError, match="another build of the dataset:\n  dataset: d1 -> d2"):
         resume.choose(run, IDENTITY | {"dataset": "d2"})
     assert run.checkpoints == [10, 20, 30]
 
@@ -201,7 +202,7 @@ def test_models_of_one_shape_are_told_apart(tmp_path: Path) -> None:
     assert known[0]["model/config.json"] == known[1]["model/config.json"]
     assert known[0]["model/model.safetensors"] != known[1]["model/model.safetensors"]
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="is no model"):
+    with pytest.raises(UserError, match="is no model"):
         model_identity(str(tmp_path), None)
 
 

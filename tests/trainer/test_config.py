@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from common.errors import UserError
 from data_prep.benchmarks.sets import protocol
 from tests.conftest import ROOT
 from trainer.recipe import load as configs
@@ -73,7 +74,7 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
     ],
 )
 def test_bad_override_is_named(overrides: list[str], words: list[str]) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         configs.load("tiny", overrides)
     assert all(word in str(error.value) for word in words), error.value
 
@@ -84,9 +85,9 @@ def test_keys_of_a_users_own_mapping_are_free() -> None:
 
 
 def test_missing_value_and_unknown_recipe_are_named() -> None:
-    with pytest.raises(ValueError, match=r"data\.source is not set: add data\.source=VALUE"):
+    with pytest.raises(UserError, match=r"data\.source is not set: add data\.source=VALUE"):
         configs.load("gsm8k_smoke")
-    with pytest.raises(ValueError, match=r"did you mean tiny\?"):
+    with pytest.raises(UserError, match=r"did you mean tiny\?"):
         configs.load("tinny")
 
 
@@ -96,7 +97,7 @@ def test_only_mutable_keys_may_change_between_attempts() -> None:
     changes = configs.immutable_changes(old, configs.load("tiny", ["train.lr=1e-3"]))
     assert changes == ["train.lr: 0.002 -> 0.001"]
     assert configs.amend(old, ["eval.rollouts=2"]).eval.rollouts == 2
-    with pytest.raises(ValueError, match=r"cannot change: train\.lr"):
+    with pytest.raises(UserError, match=r"cannot change: train\.lr"):
         configs.amend(old, ["train.lr=1e-3"])
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
+from common.errors import UserError
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.ranks import LENGTHS, SUPERVISED, Case, rows
@@ -171,5 +172,5 @@ def test_slices_hold_every_token_once_without_padding() -> None:
 def test_liger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liger_kernel", None)  # for Python: not there
     config = configs.load("tiny", ["device=cuda", "train.liger=true"])
-    with pytest.raises(ValueError, match=r"liger-kernel is not installed.*train\.liger=false"):
+    with pytest.raises(UserError, match=r"liger-kernel is not installed.*train\.liger=false"):
         build._check_model(config, AutoConfig.for_model("qwen3"))

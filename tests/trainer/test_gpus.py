@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from tests.conftest import environment
 from trainer.doctor import devices
 from trainer.planning.hardware import GPUS, kind_of, peak_flops
@@ -76,7 +77,7 @@ def test_memory_and_peak_can_be_stated(recipe: DictConfig) -> None:
     before, after = card.own(), part.own()
     assert before is not None and before.fits
     assert after is not None and not after.fits and after.step.compute > before.step.compute
-    with pytest.raises(ValueError, match=r"cluster\.gpu_peak_tflops must be positive"):
+    with pytest.raises(UserError, match=r"cluster\.gpu_peak_tflops must be positive"):
         configs.amend(recipe, ["cluster.gpu_peak_tflops=0"])
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from common.errors import UserError
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from trainer.engine import load_weights
@@ -68,11 +69,11 @@ def test_files_of_another_model_are_refused_in_one_line(tmp_path: Path) -> None:
     file = next(file for file in folder.glob("*.safetensors") if name in load_file(file))
     tensors = load_file(file)
     save_file(tensors | {name: torch.zeros(96, 63)}, file)
-    with pytest.raises(ValueError, match=r"up_proj.weight has the shape \[96, 63\], and config.json says \[96, 64\]"):
+    with pytest.raises(UserError, match=r"up_proj.weight has the shape \[96, 63\], and config.json says \[96, 64\]"):
         loaded(folder)
     del tensors[name]
     save_file(tensors, file)
-    with pytest.raises(ValueError, match=f"has no tensor {name}"):
+    with pytest.raises(UserError, match=f"has no tensor {name}"):
         loaded(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.records import Tokens
 from data_prep.tokenizer import token_files
 from tests.conftest import ROOT
@@ -97,7 +98,7 @@ def test_the_largest_degree_does_not_win() -> None:
     uneven = dict(enumerate(np.random.default_rng(0).lognormal(8.7, 0.8, 64).clip(1, 16_384).astype(int).tolist()))
     assert choose_degree(QWEN3_4B, A100S, [even], 16_384) == 1
     assert choose_degree(QWEN3_4B, A100S, [uneven], 16_384) in (2, 4)
-    with pytest.raises(ValueError, match="2048 ranks are too many for batches of 16 rows"):
+    with pytest.raises(UserError, match="2048 ranks are too many for batches of 16 rows"):
         choose_degree(QWEN3_4B, Cluster(GPUS["a100-40"], 512, 4, 25e9), [dict.fromkeys(range(16), 8192)], 16_384)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from common.errors import UserError
 from trainer.batching import sampler
 
 
@@ -40,5 +41,5 @@ def test_what_cannot_be_trained_is_named(longest: int, ranks: int, degree: int, 
     if words is None:
         sampler.check_fits([3, longest], settings, ranks)
         return
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(words)):
         sampler.check_fits([3, longest], settings, ranks)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.errors import UserError
 from trainer.batching.flops import Shape, training_flops
 
 Plan = list[list[list[int]]]
@@ -34,12 +35,12 @@ def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape
     ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times the
     sequence-parallel degree). A pure function, whatever the order of ``lengths``, so that every rank computes the
     same plan. The heaviest micro-step comes first: memory that does not suffice shows at once.
-    Raises ValueError for a row longer than the budget.
+    Raises UserError for a row longer than the budget.
     """
     assert lengths, "a step has rows"
     rows = sorted(lengths, key=lambda row: (-lengths[row], row))
     if lengths[rows[0]] > budget:
-        raise ValueError(
+        raise UserError(
             f"row {rows[0]} has {lengths[rows[0]]} tokens, a micro-batch holds {budget} (train.max_tokens_per_gpu "
             "times the sequence-parallel degree): raise train.max_tokens_per_gpu"
         )

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 from omegaconf import DictConfig
 
+from common.errors import UserError
+
 
 def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     """The order of one epoch: a permutation of ``range(rows)`` that depends on (seed, epoch) alone."""
@@ -26,21 +28,21 @@ def step_rows(step: int, rows: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def check_fits(lengths: Iterable[int], settings: DictConfig, ranks: int) -> None:
-    """Raises ValueError when ``ranks`` ranks cannot train rows of ``lengths`` tokens as ``settings`` (train) says.
+    """Raises UserError when ``ranks`` ranks cannot train rows of ``lengths`` tokens as ``settings`` (train) says.
 
     A row may not be longer than a micro-batch, and a full step has a row for every data-parallel group.
     """
     degree = settings.sequence_parallel
     if ranks % degree:
-        raise ValueError(f"train.sequence_parallel={degree} does not divide the {ranks} ranks")
+        raise UserError(f"train.sequence_parallel={degree} does not divide the {ranks} ranks")
     longest, budget = max(lengths), settings.max_tokens_per_gpu * degree
     if longest > budget:
-        raise ValueError(
+        raise UserError(
             f"the longest row has {longest} tokens and a micro-batch holds {budget} (train.max_tokens_per_gpu x "
             "train.sequence_parallel): raise one of them, or build the dataset with a lower data.max_length"
         )
     if settings.batch_size < ranks // degree:
-        raise ValueError(
+        raise UserError(
             f"train.batch_size={settings.batch_size} leaves some of the {ranks // degree} data-parallel groups "
             "without rows: raise it, train on fewer ranks, or raise train.sequence_parallel"
         )

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import UserError
 from common.files import MANIFEST, damaged, read_json, write_text
 from trainer.run.folder import SCALARS, Run
 from trainer.run.trained_from import check_same
@@ -26,7 +27,7 @@ class Start:
 def choose(run: Run, identity: dict[str, str]) -> Start:
     """The newest checkpoint whose every file has its hash and that holds no other file. Changes nothing.
 
-    Raises ValueError when there are checkpoints and none is intact, or when the chosen one was trained from
+    Raises UserError when there are checkpoints and none is intact, or when the chosen one was trained from
     another dataset or model than ``identity``.
     """
     notes = [f"{folder} is left out: its writing was cut off" for folder in run.partial_checkpoints]
@@ -40,7 +41,7 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
         check_same(read_json(folder / SCALARS)["identity"], identity, folder)
         return Start(step, [*notes, f"going on from {folder}"], bad)
     if bad:
-        raise ValueError(
+        raise UserError(
             f"{run.root} has checkpoints, and none is intact:\n  " + "\n  ".join(notes)
             + f"\nrestore one from a copy; to begin anew: rm -r {run.root / 'checkpoints'}"
         )  # fmt: skip
@@ -66,7 +67,7 @@ def _fault(folder: Path) -> str | None:
     try:
         bad = damaged(folder)
         listed = read_json(folder / MANIFEST)["files"]
-    except ValueError as e:
+    except UserError as e:
         return str(e)
     if bad:
         return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} missing or damaged"

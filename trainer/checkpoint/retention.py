@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import writer
 from trainer.run import step_metrics
 from trainer.run.folder import Run
@@ -43,7 +44,7 @@ def prune(run: Run, retention: Retention) -> None:
         try:
             with writer(run.export_lease(step), wait=False):
                 run.checkpoint(step).rename(run.deleted_checkpoint(step))
-        except (ValueError, OSError):
+        except (UserError, OSError):
             continue
     for folder in run.deleted_checkpoints:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from trainer.doctor import devices, disk, inputs, nodes, slurm
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
 from trainer.doctor.forecast import look
@@ -32,7 +33,7 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
         config = configs.load(recipe, overrides)
         mend = "run.name=NAME, or the values that the run has"
         run = folder.check(config)
-    except ValueError as e:
+    except UserError as e:
         return merge({_host(): [Finding(FATAL, "recipe", str(e), mend)] * leads_node})
     if under_slurm:
         return _with_peers(config, run, leads_node)
@@ -86,7 +87,7 @@ def _facts(config: DictConfig) -> dict[str, str]:
     found = {**provenance.versions(), "git": provenance.git_commit(), **devices.facts(config)}
     try:
         return found | inputs.identity(config)
-    except ValueError:  # a finding says it
+    except UserError:  # a finding says it
         return found
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json
 from trainer.batching.flops import Shape
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
@@ -48,7 +49,7 @@ def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
     planner, findings = None, []
     try:
         planner = Planner(config)
-    except ValueError as e:
+    except UserError as e:
         findings.append(Finding(NOT_HERE, "plan", str(e)))
     own = planner.own() if planner and config.device == "cuda" else None
     if planner is not None:
@@ -71,7 +72,7 @@ def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
 def _known(fact: Callable[[DictConfig], T], config: DictConfig) -> T | None:
     try:
         return fact(config)
-    except ValueError:
+    except UserError:
         return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import MANIFEST, damaged, read_json, sha256_file
 from data_prep.benchmarks import download
 from data_prep.benchmarks import sets as benchmarks
@@ -50,7 +51,7 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
     mend = f"put the model's files into {path} again, or set model.path" if local else fetch
     try:
         model_identity(str(folder), None)
-    except ValueError as e:
+    except UserError as e:
         return Finding(FATAL, "model", str(e), mend)
     if missing := _missing_shards(folder):
         return Finding(FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", mend)
@@ -113,7 +114,7 @@ def _dataset(config: DictConfig, thorough: bool) -> Finding:
         return Finding(FATAL, "dataset", f"{folder} is not built", build)
     try:
         bad = damaged(folder) if thorough else []
-    except ValueError as e:
+    except UserError as e:
         return Finding(FATAL, "dataset", str(e), build)
     if bad:
         return Finding(
@@ -134,7 +135,7 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
     try:
         problems = benchmarks.load(folder, sets, None)
         bad = damaged(folder) if thorough and not own and (folder / MANIFEST).exists() else []
-    except ValueError as e:
+    except UserError as e:
         known = set(sets) <= download.SOURCES.keys()
         yield Finding(FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]")
         return

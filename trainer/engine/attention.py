@@ -19,6 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from verl.utils.ulysses import get_ulysses_sequence_parallel_group
 
+from common.errors import UserError
+
 BACKENDS = ("flash_attn", "varlen", "sdpa")
 
 
@@ -30,7 +32,7 @@ def name(backend: str) -> str:
 def choose(wanted: str, device: str, precision: str) -> str:
     """The backend for ``train.attention``; ``auto`` takes the fastest that is here and computes in ``precision``.
 
-    Raises ValueError for a backend that cannot run.
+    Raises UserError for a backend that cannot run.
     """
     has_flash = importlib.util.find_spec("flash_attn") is not None
     if wanted == "auto":
@@ -38,14 +40,14 @@ def choose(wanted: str, device: str, precision: str) -> str:
             return "sdpa"
         return "flash_attn" if has_flash else "varlen"
     if wanted == "flash_attn" and not has_flash:
-        raise ValueError("flash-attn is not installed: make setup-gpu, or set train.attention=auto")
+        raise UserError("flash-attn is not installed: make setup-gpu, or set train.attention=auto")
     return wanted
 
 
 def check_dropout(backend: str, dropout: float) -> None:
-    """Raises ValueError when ``backend`` cannot drop attention weights and the model's attention_dropout says so."""
+    """Raises UserError when ``backend`` cannot drop attention weights and the model's attention_dropout says so."""
     if dropout and backend == "varlen":
-        raise ValueError(
+        raise UserError(
             f"torch's varlen_attn has no dropout, and the model has attention_dropout={dropout}: "
             "set train.attention=flash_attn or sdpa, or attention_dropout=0 in the model's config.json"
         )

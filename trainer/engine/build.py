@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from common.errors import UserError
 from trainer.run.trained_from import model_folder
 
 NOT_SET = -1
@@ -16,7 +17,7 @@ NOT_SET = -1
 def build_engine(config: DictConfig, total_steps: int) -> Any:
     """The engine for ``config`` over the process group, ready to train ``total_steps`` steps.
 
-    Raises ValueError for a model that cannot be trained so, or a package that is not installed.
+    Raises UserError for a model that cannot be trained so, or a package that is not installed.
     """
     from trainer.process import cpu_platform
 
@@ -66,18 +67,18 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
 
 
 def _check_model(config: DictConfig, model: Any) -> None:
-    """Raises ValueError for a model that the packed forward would compute otherwise than it was made to."""
+    """Raises UserError for a model that the packed forward would compute otherwise than it was made to."""
     if model.model_type != "qwen3" or model.use_sliding_window:
-        raise ValueError(
+        raise UserError(
             f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full attention is trained"
         )
     degree, heads, kv_heads = config.train.sequence_parallel, model.num_attention_heads, model.num_key_value_heads
     if heads % degree or (kv_heads % degree and degree % kv_heads):
-        raise ValueError(
+        raise UserError(
             f"train.sequence_parallel={degree} cannot deal out {heads} attention heads and {kv_heads} key-value heads"
         )
     if config.train.liger and importlib.util.find_spec("liger_kernel") is None:
-        raise ValueError("liger-kernel is not installed: make setup-gpu, or set train.liger=false")
+        raise UserError("liger-kernel is not installed: make setup-gpu, or set train.liger=false")
 
 
 def _with(section: DictConfig, **values: Any) -> DictConfig:

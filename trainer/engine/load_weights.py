@@ -10,6 +10,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata
 
+from common.errors import UserError
+
 
 class Reader(dcp.HuggingFaceStorageReader):
     """Reads tensors, or slices of them, from the safetensors of a folder; reads the files' headers once."""
@@ -39,7 +41,7 @@ class Reader(dcp.HuggingFaceStorageReader):
 def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
     """Gives a sharded transformers model on the meta device its memory on ``device``, and the weights of ``folder``.
 
-    Host memory holds the file's pages and one tensor's shard at a time. Raises ValueError where the folder lacks a
+    Host memory holds the file's pages and one tensor's shard at a time. Raises UserError where the folder lacks a
     tensor of the model, or has it in another shape.
     """
     module.to_empty(device=device)
@@ -58,9 +60,9 @@ def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
 def _check(tensors: dict[str, torch.Tensor], sizes: dict[str, torch.Size], folder: Path) -> None:
     for name, tensor in tensors.items():
         if name not in sizes:
-            raise ValueError(f"{folder} has no tensor {name} of its config.json's model: fetch the model again")
+            raise UserError(f"{folder} has no tensor {name} of its config.json's model: fetch the model again")
         if sizes[name] != tensor.shape:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {name} has the shape {list(sizes[name])}, and config.json says {list(tensor.shape)}: "
                 "fetch the model again"
             )

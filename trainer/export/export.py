@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from common.files import (
     MANIFEST,
     read_json,
@@ -30,7 +31,7 @@ from trainer.run.folder import SCALARS, Run, is_complete
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete one is left as it is.
 
-    Raises ValueError when there is no such checkpoint, it is damaged, or another process is exporting it.
+    Raises UserError when there is no such checkpoint, it is damaged, or another process is exporting it.
     """
     folder = run.export(step)
     if is_complete(folder):
@@ -49,7 +50,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
 def _check_there(run: Run, step: int) -> None:
     if step not in run.checkpoints:
         found = ", ".join(map(str, run.checkpoints)) or "none"
-        raise ValueError(f"{run.root} has no complete checkpoint of step {step} (complete: {found})")
+        raise UserError(f"{run.root} has no complete checkpoint of step {step} (complete: {found})")
 
 
 def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from common import provenance
+from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import read_json, write_json, write_text, writer
 from data_prep.tokenizer import token_files
@@ -47,7 +48,7 @@ POLL_SECONDS = 0.2
 def train(config: DictConfig) -> int:
     """Trains ``config``'s run from where it stands to its end; returns the exit code.
 
-    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises ValueError when the
+    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError when the
     run was started with other values, another process is writing it, or it cannot go on from its checkpoints.
     """
     if not process_group.under_slurm(os.environ):
@@ -88,10 +89,10 @@ def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
 
 
 def _check_fits(config: DictConfig) -> None:
-    """Raises ValueError when the ranks that there are cannot train the dataset's rows."""
+    """Raises UserError when the ranks that there are cannot train the dataset's rows."""
     count = int(os.environ["WORLD_SIZE"]) if process_group.under_slurm(os.environ) else config.train.ranks
     if config.train.lora_rank and count > 1:
-        raise ValueError(f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun -n 1")
+        raise UserError(f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun -n 1")
     files = (Path(config.verl.data.train_files), Path(config.verl.data.val_files))
     lengths = (length for file in files for length in token_files.read(file).column("length").to_pylist())
     sampler.check_fits(lengths, config.train, count)

@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import MANIFEST, read_json, write_json
 from trainer.batching import sampler
@@ -63,7 +63,7 @@ def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest,
 
     try:
         job = _set_up(run, attempt, config, rendezvous)
-    except ValueError as e:
+    except UserError as e:
         print(f"warmstart: {e}", flush=True)
         return USAGE
     stop.arm()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from common.errors import UserError
 from trainer.batching.balance import plan_step
 from trainer.batching.flops import Shape
 from trainer.planning.cluster import Cluster
@@ -38,7 +39,7 @@ def eligible(layouts: Sequence[T]) -> list[T]:
 def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, int]], tokens_per_gpu: int) -> int:
     """The sequence-parallel degree for ``steps`` of rows (row -> tokens), with full checkpointing.
 
-    A group of that many ranks shares micro-batches of ``tokens_per_gpu`` times as many tokens. Raises ValueError
+    A group of that many ranks shares micro-batches of ``tokens_per_gpu`` times as many tokens. Raises UserError
     when a step has too few rows for every degree.
     """
     layouts = {}
@@ -51,7 +52,7 @@ def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, i
         setup = Setup(cluster.ranks, degree, tokens_per_gpu, "full")
         layouts[degree] = timing(shape, setup, cluster, plans, steps)
     if not layouts:
-        raise ValueError(
+        raise UserError(
             f"{cluster.ranks} ranks are too many for batches of {rows} rows: use fewer, or a larger train.batch_size"
         )
     best = min(eligible(list(layouts.values())), key=lambda layout: layout.step.total)

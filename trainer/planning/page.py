@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from common.errors import UserError
 from trainer.planning.layouts import BALANCED
 from trainer.planning.memory import GIB
 from trainer.planning.planner import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
@@ -14,11 +15,11 @@ from trainer.planning.planner import CHECKPOINTING, NEARLY, Forecast, Planner, r
 def page(planner: Planner) -> tuple[str, bool]:
     """The text of ``warmstart plan`` and whether any layout fits.
 
-    Raises ValueError when the cluster has more GPUs than the batch can feed.
+    Raises UserError when the cluster has more GPUs than the batch can feed.
     """
     own, layouts = planner.own(), list(planner.layouts())
     if not layouts:
-        raise ValueError(
+        raise UserError(
             f"{planner.cluster.ranks} GPUs are too many for train.batch_size={planner.config.train.batch_size}: "
             "raise it, or plan for fewer (cluster.nodes, cluster.gpus_per_node)"
         )

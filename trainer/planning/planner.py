@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from trainer.batching import sampler
 from trainer.batching.balance import Plan, plan_step
 from trainer.batching.flops import Shape, training_flops
@@ -64,9 +65,9 @@ class Planner:
     """Forecasts for one recipe: its model, rows, batch and cluster."""
 
     def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
-        """Raises ValueError for a QLoRA, and where model or rows are not known."""
+        """Raises UserError for a QLoRA, and where model or rows are not known."""
         if config.train.lora_rank:
-            raise ValueError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
+            raise UserError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
         self.config = config
         self.shape: Shape = shape_of(config)
         self.lengths: Lengths = lengths or lengths_of(config)
@@ -133,7 +134,7 @@ class Planner:
                 yield self.forecast(self._setup(degree, budget, checkpointing, offload))
 
     def forecast(self, setup: Setup) -> Forecast:
-        """Memory and mean step of one layout. Raises ValueError where a row does not fit the budget."""
+        """Memory and mean step of one layout. Raises UserError where a row does not fit the budget."""
         lines = memory.on_gpu(memory.peak(self.shape, setup))
         timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
         return Forecast(timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory)

@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import read_json
 from data_prep.tokenizer import token_files as tokens
 from trainer.batching import sampler
@@ -44,7 +45,7 @@ def shape_of(config: DictConfig) -> Shape:
     """The trained model's shape: of the folder at model.path, of model.init, or of a known hub model, with the
     recipe's adapters.
 
-    Raises ValueError for any other model, and a config.json of another family.
+    Raises UserError for any other model, and a config.json of another family.
     """
     return replace(_base_shape(config), lora_rank=config.train.lora_rank or 0)
 
@@ -61,11 +62,11 @@ def _base_shape(config: DictConfig) -> Shape:
         try:
             return Shape.of(read_json(file))
         except KeyError as e:
-            raise ValueError(f"{file} has no {e}: only models of the Qwen3 family are supported") from e
+            raise UserError(f"{file} has no {e}: only models of the Qwen3 family are supported") from e
     if init is not None:
         return Shape.of(DEFAULTS | {"vocab_size": VOCABULARIES[config.model.tokenizer]} | dict(init))
     if path not in KNOWN:
-        raise ValueError(
+        raise UserError(
             f"the shape of {path} is not known here (only that of {', '.join(KNOWN)}): "
             "set model.path to a folder that has its config.json"
         )
@@ -75,7 +76,7 @@ def _base_shape(config: DictConfig) -> Shape:
 def lengths_of(config: DictConfig) -> Lengths:
     """Row lengths of the dataset where it is built, else the stated assumption.
 
-    Raises ValueError where neither is at hand.
+    Raises UserError where neither is at hand.
     """
     path = Path(config.verl.data.train_files)
     if path.exists():
@@ -86,14 +87,14 @@ def lengths_of(config: DictConfig) -> Lengths:
 def assumed_lengths(config: DictConfig) -> Lengths:
     """Evenly spaced quantiles of the published distribution, a lognormal, without what data.max_length drops.
 
-    Raises ValueError when that is most of it: such a recipe is not about long-think math.
+    Raises UserError when that is most of it: such a recipe is not about long-think math.
     """
     normal, data = NormalDist(), config.data
     sigma = math.log(P99_CHARACTERS / MEDIAN_CHARACTERS) / normal.inv_cdf(0.99)
     median = MEDIAN_CHARACTERS / CHARACTERS_A_TOKEN
     kept = normal.cdf(math.log(data.max_length / median) / sigma)
     if kept < 0.5:
-        raise ValueError(
+        raise UserError(
             f"dataset {data.name} is not built, and the lengths assumed without it (long-think math) are beyond "
             f"data.max_length={data.max_length}: warmstart data {config.name}"
         )

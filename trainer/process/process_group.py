@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from common.errors import UserError
+
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
     """True inside a task that srun started."""
@@ -38,12 +40,12 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Raises ValueError when this process's GPU is not there."""
+    """Raises UserError when this process's GPU is not there."""
     import torch
 
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device == "cuda" and local >= there:
-        raise ValueError(
+        raise UserError(
             f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or device=cpu"
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.errors import UserError
 from common.files import write_text
 from trainer.recipe.validate import check_values
 
@@ -52,10 +53,10 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
 
     Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration.
-    Raises ValueError for an unknown recipe or key (naming the nearest), a missing or a wrong value.
+    Raises UserError for an unknown recipe or key (naming the nearest), a missing or a wrong value.
     """
     if recipe not in recipes():
-        raise ValueError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
+        raise UserError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
     return _load(recipe, overrides)
 
 
@@ -67,14 +68,14 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A frozen configuration with overrides of its mutable keys. Raises ValueError for any other key."""
+    """A frozen configuration with overrides of its mutable keys. Raises UserError for any other key."""
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
     changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
-        raise ValueError("a run's configuration cannot change: " + "; ".join(changes))
+        raise UserError("a run's configuration cannot change: " + "; ".join(changes))
     check_values(changed, dict(_leaves(changed)), known)
     OmegaConf.set_readonly(changed, True)
     return changed
@@ -91,7 +92,7 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
         config = _compose(recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides])
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as e:
-        raise ValueError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
+        raise UserError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
     assert isinstance(resolved, DictConfig)
     check_values(resolved, dict(_leaves(resolved)), known)
     OmegaConf.set_readonly(resolved, True)
@@ -102,10 +103,10 @@ def read(path: Path) -> DictConfig:
     """Reads the frozen configuration of a run, also of one that older code started.
 
     A key that the file lacks has base.yaml's default, which is the old behaviour; a key that base.yaml no longer has is
-    left out. Which keys are ``mutable`` is base.yaml's to say. Raises ValueError when there is no file at ``path``.
+    left out. Which keys are ``mutable`` is base.yaml's to say. Raises UserError when there is no file at ``path``.
     """
     if not path.exists():
-        raise ValueError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
+        raise UserError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
     own = _plain(OmegaConf.load(path), resolve=False)
     filled = _filled(_defaults(), own | {"mutable": _defaults()["mutable"]})
     config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
@@ -163,7 +164,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
         with initialize_config_dir(version_base=None, config_dir=str(RECIPES)):
             return compose(name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides])
     except HydraException as e:
-        raise ValueError(f"recipe {name}: {e}") from e
+        raise UserError(f"recipe {name}: {e}") from e
 
 
 def _plain(config: Any, resolve: bool) -> dict[str, Any]:
@@ -233,8 +234,8 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _unknown(key: str, known: dict[str, Any], where: str) -> ValueError:
-    return ValueError(f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every key)")
+def _unknown(key: str, known: dict[str, Any], where: str) -> UserError:
+    return UserError(f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every key)")
 
 
 def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
@@ -242,20 +243,20 @@ def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str
         if key == "defaults" or key in known or _is_free(key):
             continue
         if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
-            raise ValueError(f"{where}: {key} is a section; set the keys in it")
+            raise UserError(f"{where}: {key} is a section; set the keys in it")
         raise _unknown(key, known, where)
 
 
 def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> None:
     key, equals, _ = override.partition("=")
     if not equals:
-        raise ValueError(f"{override!r} is not an override: write key=value")
+        raise UserError(f"{override!r} is not an override: write key=value")
     if key in known or _is_free(key):
         if source := _mirrors().get(key):
-            raise ValueError(f"{key} is set from {source}: change that key instead")
+            raise UserError(f"{key} is set from {source}: change that key instead")
         if key.startswith("verl.") and not key.startswith(OPEN):
-            raise ValueError(f"{key} cannot be set: this trainer reads its settings from data and train")
+            raise UserError(f"{key} cannot be set: this trainer reads its settings from data and train")
         return
     if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
-        raise ValueError(f"{key} is a section; set the keys in it")
+        raise UserError(f"{key} is a section; set the keys in it")
     raise _unknown(key, known, "command line")

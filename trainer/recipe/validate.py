@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from trainer.planning.hardware import GPUS
 
 CHOICES = {
@@ -78,69 +79,69 @@ COLUMNS = (("problem", "solution", "answer"), ("messages",))
 def check_values(config: DictConfig, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Checks a resolved configuration; ``values`` and ``defaults`` are its and base.yaml's leaves by dotted key.
 
-    A default's type is the type wanted. Raises ValueError naming the key, what it must be and what it is.
+    A default's type is the type wanted. Raises UserError naming the key, what it must be and what it is.
     """
     examples = dict(defaults) | OPTIONAL_TYPES | dict.fromkeys(TEXTS, "")
     for key, example in examples.items():
         value = values.get(key)
         own = not key.startswith("verl.") and example is not None
         if own and not _is_like(value, example) and not (value is None and key in OPTIONAL_TYPES):
-            raise ValueError(f"{key} must be {_name(example)}, not {value!r}")
+            raise UserError(f"{key} must be {_name(example)}, not {value!r}")
     for key, choices in CHOICES.items():
         if values[key] not in choices:
-            raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, not {values[key]!r}")
+            raise UserError(f"{key} must be one of {', '.join(map(str, choices))}, not {values[key]!r}")
     for key, (low, high) in RANGES.items():
         if values[key] is not None and not low <= values[key] <= high:
             wanted = {POSITIVE: "positive", NOT_NEGATIVE: "at least 0", SHARE: "between 0 and 1"}
-            raise ValueError(
+            raise UserError(
                 f"{key} must be {wanted.get((low, high), f'at most {high} and positive')}, not {values[key]!r}"
             )
     for key in FULL_ONLY:
         if values["train.lora_rank"] is not None and values[key]:
-            raise ValueError(f"{key}=true is for training every weight: leave it out, or set train.lora_rank=null")
+            raise UserError(f"{key}=true is for training every weight: leave it out, or set train.lora_rank=null")
     _check_together(config)
 
 
 def _check_together(config: DictConfig) -> None:
     train, data = config.train, config.data
     if train.max_tokens_per_gpu * train.sequence_parallel < data.max_length:
-        raise ValueError(
+        raise UserError(
             f"train.max_tokens_per_gpu={train.max_tokens_per_gpu} with train.sequence_parallel="
             f"{train.sequence_parallel} cannot hold a row of data.max_length={data.max_length} tokens: "
             "raise one of the first two or lower the last"
         )
     if config.device == "cpu" and (train.attention in ("flash_attn", "varlen") or train.liger):
         key = "train.liger=true" if train.liger else f"train.attention={train.attention}"
-        raise ValueError(f"{key} needs a GPU: leave it at its default with device=cpu")
+        raise UserError(f"{key} needs a GPU: leave it at its default with device=cpu")
     if config.device == "cpu" and config.eval.dtype == "nf4":
-        raise ValueError("eval.dtype=nf4 needs a GPU: vLLM has no 4-bit kernels for a CPU; leave it at its default")
+        raise UserError("eval.dtype=nf4 needs a GPU: vLLM has no 4-bit kernels for a CPU; leave it at its default")
     if train.precision == "fp32" and train.attention in ("flash_attn", "varlen"):
-        raise ValueError(f"train.attention={train.attention} computes in bf16 alone: set it to auto, or precision=bf16")
+        raise UserError(f"train.attention={train.attention} computes in bf16 alone: set it to auto, or precision=bf16")
     if train.profile_steps is not None:
         span(train.profile_steps)
     if unknown := [str(name) for name in train.loggers if name not in LOGGERS]:
-        raise ValueError(f"train.loggers knows {', '.join(LOGGERS)}, not {', '.join(unknown)}")
+        raise UserError(f"train.loggers knows {', '.join(LOGGERS)}, not {', '.join(unknown)}")
     if len(train.betas) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in train.betas):
-        raise ValueError(f"train.betas must be two numbers in [0, 1), not {list(train.betas)}")
+        raise UserError(f"train.betas must be two numbers in [0, 1), not {list(train.betas)}")
     if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):
         ways = " or ".join(", ".join(wanted) for wanted in COLUMNS)
-        raise ValueError(f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}")
+        raise UserError(f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}")
     if data.columns is None and data.answer_style != "boxed":
-        raise ValueError("data.answer_style=answer_is needs data.columns: traces of the OpenR1 schema are boxed")
+        raise UserError("data.answer_style=answer_is needs data.columns: traces of the OpenR1 schema are boxed")
     if data.filters == "synthetic" and not (data.columns and set(COLUMNS[0]) <= set(data.columns)):
-        raise ValueError(f"data.filters=synthetic needs data.columns with {', '.join(COLUMNS[0])}")
+        raise UserError(f"data.filters=synthetic needs data.columns with {', '.join(COLUMNS[0])}")
     if data.synth.examples > data.synth.seed_rows:
-        raise ValueError(
+        raise UserError(
             f"data.synth.examples={data.synth.examples} seeds in a prompt cannot be more than "
             f"data.synth.seed_rows={data.synth.seed_rows}"
         )
 
 
 def span(steps: str) -> tuple[int, int]:
-    """The first and last step of ``train.profile_steps``. Raises ValueError when it is not A:B with 1 <= A <= B."""
+    """The first and last step of ``train.profile_steps``. Raises UserError when it is not A:B with 1 <= A <= B."""
     match = re.fullmatch(r"(\d+):(\d+)", steps)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"train.profile_steps must be A:B, the first and the last step to trace, not {steps!r}")
+        raise UserError(f"train.profile_steps must be A:B, the first and the last step to trace, not {steps!r}")
     return int(match[1]), int(match[2])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
 from data_prep.tokenizer import tokenizers
 
@@ -17,7 +18,7 @@ VOCABULARY_MULTIPLE = 128
 def materialise(config: DictConfig) -> None:
     """Builds the random base model at ``model.path`` when the recipe has ``model.init``; a second call is free.
 
-    Raises ValueError when the folder holds another model, or for a shape that transformers refuses.
+    Raises UserError when the folder holds another model, or for a shape that transformers refuses.
     """
     if config.model.init is None:
         return
@@ -28,9 +29,7 @@ def materialise(config: DictConfig) -> None:
         if folder.exists():
             manifest = folder / MANIFEST
             if not manifest.exists() or read_json(manifest)["identity"] != identity:
-                raise ValueError(
-                    f"{folder} holds another model than model.init describes: delete it, or set model.path"
-                )
+                raise UserError(f"{folder} holds another model than model.init describes: delete it, or set model.path")
             return
         _build(folder, init, seed, tokenizer, identity)
 
@@ -48,7 +47,7 @@ def _build(folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, ident
     try:
         model = Qwen3ForCausalLM(Qwen3Config(vocab_size=size, eos_token_id=ends[0], pad_token_id=ends[1], **init))
     except (TypeError, ValueError) as e:
-        raise ValueError(f"model.init: transformers refuses this shape ({e})") from e
+        raise UserError(f"model.init: transformers refuses this shape ({e})") from e
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[1])
     with whole_folder(folder) as partial:
         model.save_pretrained(partial)

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.errors import UserError
 from common.files import MANIFEST, heal_jsonl
 from trainer.recipe import load as configs
 
@@ -164,14 +165,14 @@ def is_complete(folder: Path) -> bool:
 def check(config: DictConfig) -> Run:
     """The run of ``config``, which need not exist yet.
 
-    Raises ValueError when it was started with other values of keys that may not change.
+    Raises UserError when it was started with other values of keys that may not change.
     """
     run = Run.of(config)
     if not run.config.exists():
         return run
     changes = configs.immutable_changes(configs.read(run.config), config)
     if changes:
-        raise ValueError(
+        raise UserError(
             f"{run.root} was started with other values:\n  " + "\n  ".join(changes)
             + "\nuse those values, or name a new run with run.name=NAME"
         )  # fmt: skip
@@ -179,7 +180,7 @@ def check(config: DictConfig) -> Run:
 
 
 def start(config: DictConfig) -> Run:
-    """Opens the run of ``config``, freezing the configuration on first use. Raises ValueError as ``check`` does."""
+    """Opens the run of ``config``, freezing the configuration on first use. Raises UserError as ``check`` does."""
     run = check(config)
     if not run.config.exists():
         configs.write(config, run.config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.files import write_json
 from data_prep.benchmarks import download, sets
 from data_prep.source import hub
@@ -21,7 +21,7 @@ def prefetch(config: DictConfig) -> dict[str, str]:
     """Fetches model, dataset and benchmarks; returns the commits as recipe keys and their values.
 
     What is there already is left as it is. The commits are kept in ``<data.dir>/<data.name>.prefetch.json``.
-    Raises ValueError when the hub does not give something.
+    Raises UserError when the hub does not give something.
     """
     pins: dict[str, str] = {}
     fetched: dict[str, Any] = {"benchmarks": _benchmarks(config)}
@@ -43,9 +43,9 @@ def _model(name: str, revision: str | None) -> str:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (OSError, ValueError, HTTPError) as e:
-        raise ValueError(f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}") from e
+        raise UserError(f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}") from e
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"model.path={name} has no safetensors files: choose a model that has")
+        raise UserError(f"model.path={name} has no safetensors files: choose a model that has")
     return folder.name
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.files import MANIFEST, sha256_file
 
 SAMPLE_BYTES = 2**20
@@ -20,28 +20,28 @@ MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 def identity(config: DictConfig) -> dict[str, str]:
     """Name -> content, of everything that a checkpoint of ``config`` depends on besides its values.
 
-    Raises ValueError when the dataset is not built, or the model is not there or has no safetensors.
+    Raises UserError when the dataset is not built, or the model is not there or has no safetensors.
     """
     return {"dataset": dataset_identity(config), **model_identity(config.model.path, config.model.revision)}
 
 
 def dataset_identity(config: DictConfig) -> str:
-    """What names the dataset's content: the hash of its manifest. Raises ValueError when it is not built."""
+    """What names the dataset's content: the hash of its manifest. Raises UserError when it is not built."""
     manifest = Path(config.data.dir) / config.data.name / MANIFEST
     if not manifest.exists():
-        raise ValueError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
+        raise UserError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
     return sha256_file(manifest)
 
 
 def model_identity(path: str, revision: str | None) -> dict[str, str]:
     """A model's config.json by its hash, its weights files by size and by the hash of header and last MiB.
 
-    A model on the hub is fetched first, or taken from the cache. Raises ValueError as ``identity`` does.
+    A model on the hub is fetched first, or taken from the cache. Raises UserError as ``identity`` does.
     """
     folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").exists():
-        raise ValueError(f"model.path={path} is no model: {folder} needs config.json and safetensors files")
+        raise UserError(f"model.path={path} is no model: {folder} needs config.json and safetensors files")
     return {
         "model/config.json": sha256_file(folder / "config.json"),
         **{f"model/{file.name}": _weights_identity(file) for file in weights},
@@ -51,19 +51,19 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
 def model_folder(path: str, revision: str | None) -> Path:
     """Where a model's config.json and weights are: ``path``, or the cache of the hub, fetched first if need be.
 
-    Raises ValueError when the hub has no such model.
+    Raises UserError when the hub has no such model.
     """
     return Path(path) if Path(path).is_dir() else _fetched(path, revision)
 
 
 def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) -> None:
-    """Raises ValueError naming each difference between what ``checkpoint`` was trained from and what is here."""
+    """Raises UserError naming each difference between what ``checkpoint`` was trained from and what is here."""
     names = sorted(name for name in {*saved, *here} if saved.get(name) != here.get(name))
     if names:
         lines = [f"{name}: {saved.get(name, 'absent')} -> {here.get(name, 'absent')}" for name in names]
         what = {"dataset": "another build of the dataset", "model": "another base model"}
         kinds = " and ".join(dict.fromkeys(what[name.partition("/")[0]] for name in names))
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} was trained on {kinds}:\n  " + "\n  ".join(lines)
             + "\nrestore what it was trained on, or name a new run with run.name=NAME"
         )  # fmt: skip
@@ -74,7 +74,7 @@ def _weights_identity(file: Path) -> str:
     with file.open("rb") as f:
         begin = f.read(8)
         if len(begin) < 8:
-            raise ValueError(f"{file} is no safetensors file: fetch the model again")
+            raise UserError(f"{file} is no safetensors file: fetch the model again")
         header = f.read(struct.unpack("<Q", begin)[0])
         size = f.seek(0, os.SEEK_END)
         f.seek(max(0, size - SAMPLE_BYTES))
@@ -88,7 +88,7 @@ def _fetched(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (OSError, ValueError, HTTPError) as e:
-        raise ValueError(
+        raise UserError(
             f"model.path={name} is neither a folder nor a model that the hub gives: {first_line(e)}; "
             f"on a node without internet fetch it before (hf download {name})"
         ) from e

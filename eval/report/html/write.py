@@ -50,7 +50,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """Writes report.html into the run, of its newest step that was evaluated and of the base model; returns the path.
 
     With ``partial`` also of evaluations that have not all their rollouts yet, which the page says of each.
-    Raises ValueError when nothing has been evaluated yet.
+    Raises UserError when nothing has been evaluated yet.
     """
     compared = base_vs_sft.newest(run, partial)
     evaluations = [_sheets(e) for e in compared.both]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from data_prep.synth import anthropic_batches
 from data_prep.synth.anthropic_batches import ATTEMPTS, Batches
 from data_prep.synth.budget import Budget
@@ -165,15 +165,15 @@ def test_what_is_over_the_budget_is_never_submitted(tmp_path: Path, monkeypatch:
     assert estimate == pytest.approx((sum(len(r.prompt) for r in REQUESTS) / 2.5 + 5 * 480) / 1e6)
     with serving(Mishaps(), echo, KEY) as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-        with pytest.raises(ValueError, match=r"40 requests, about \$0\.00 is over data\.synth\.max_usd"):
+        with pytest.raises(UserError, match=r"40 requests, about \$0\.00 is over data\.synth\.max_usd"):
             backend(max_usd=estimate * 0.9).replies(REQUESTS, tmp_path / "a", TOKEN)
-        with pytest.raises(ValueError, match=r"allow it with data\.synth\.max_usd=0\.01 or more"):  # nobody to ask
+        with pytest.raises(UserError, match=r"allow it with data\.synth\.max_usd=0\.01 or more"):  # nobody to ask
             backend(max_usd=None).replies(REQUESTS, tmp_path / "b", TOKEN)
         assert state(address)["batches"] == []
         # Half is answered, for 0.007 dollars, which count.
         half = backend(max_usd=estimate * 40)
         half.replies(REQUESTS[:20], tmp_path / "c", TOKEN)
-        with pytest.raises(ValueError, match="spent is over"):
+        with pytest.raises(UserError, match="spent is over"):
             backend(max_usd=0.0075).replies(REQUESTS, tmp_path / "c", TOKEN)
         assert len(half.replies(REQUESTS, tmp_path / "c", TOKEN).by_id) == 40
         assert set(paid(address).values()) == {1}
@@ -184,15 +184,15 @@ def test_a_wrong_key_a_rejected_request_and_no_connection_are_said(
 ) -> None:
     with serving(Mishaps(errored=1.0), echo, "another") as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-        with pytest.raises(ValueError, match="rejects a request: 401") as error:
+        with pytest.raises(UserError, match="rejects a request: 401") as error:
             backend().replies(REQUESTS, tmp_path, TOKEN)
         assert KEY not in str(error.value)
         monkeypatch.setenv(anthropic_batches.KEY, "another")
-        with pytest.raises(ValueError, match="answered no request of batch msgbatch_0000: overheated"):
+        with pytest.raises(UserError, match="answered no request of batch msgbatch_0000: overheated"):
             backend().replies(REQUESTS, tmp_path, TOKEN)
     monkeypatch.setattr(anthropic_batches, "RETRIES", 1)
     with pytest.raises(StageFailed, match="cannot be reached"):
         backend().replies(REQUESTS, tmp_path, TOKEN)
     monkeypatch.delenv(anthropic_batches.KEY)
-    with pytest.raises(ValueError, match="ANTHROPIC_API_KEY is not set"):
+    with pytest.raises(UserError, match="ANTHROPIC_API_KEY is not set"):
         backend().replies(REQUESTS, tmp_path / "new", TOKEN)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from common.records import Problem
 from data_prep.benchmarks import sets as suites
 from data_prep.build import Settings, Workers, build
@@ -117,7 +118,7 @@ def test_published_order_and_every_verdict(
     # The server is gone: a second build asks nobody, and says what differs.
     assert not build(tmp_path / "data", settings)
     other = replace(settings.source, generation=replace(generation, problems=59, seed=4))
-    with pytest.raises(ValueError, match=r"generated with other settings:\n  seed: 3 -> 4\n"):
+    with pytest.raises(UserError, match=r"generated with other settings:\n  seed: 3 -> 4\n"):
         build(tmp_path / "data", replace(settings, source=other))
     account = json.loads((tmp_path / "generated" / "manifest.json").read_text())["account"]
     assert account["results"]["answered"] == 59 and account["results"]["expired"] > 5
@@ -156,7 +157,7 @@ def test_prompts_show_seeds_and_ask_for_the_rest(benchmarks: Path) -> None:
             (e.problem, e.solution, e.answer) in {(s.problem, s.solution, s.answer) for s in seeds} for e in examples
         )
     assert asked == prompts.requests(seeds, 23, 5, 4, 1) != prompts.requests(seeds, 23, 5, 4, 2)
-    with pytest.raises(ValueError, match=r"6,938 problems can be shown as examples, data\.synth\.seed_rows is 7,000"):
+    with pytest.raises(UserError, match=r"6,938 problems can be shown as examples, data\.synth\.seed_rows is 7,000"):
         prompts.choose(benchmarks / "gsm8k_train.jsonl", 7_000, 1)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from common.records import Problem
 from data_prep.build import Settings, Workers, build
 from data_prep.source.source import Source
@@ -44,7 +45,7 @@ def test_a_model_that_has_learnt_nothing_fails_the_structure(benchmarks: Path, q
         test_rows=2, max_bad_records=0,
     )  # fmt: skip
     with pytest.raises(
-        ValueError, match=r"0 rows are left.*\n +12  source records\n +12  .*structure: a part is missing"
+        UserError, match=r"0 rows are left.*\n +12  source records\n +12  .*structure: a part is missing"
     ):
         build(tmp_path / "data", settings, Workers(processes=1))
     manifest = json.loads((tmp_path / "generated" / "manifest.json").read_text())

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
 from common.records import Problem
 from data_prep.benchmarks import sets
@@ -34,7 +35,7 @@ def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
     assert (funnel["kept"], manifest["in_sft"]) == (POOL, 0)
     before = sha256_file(folder / MANIFEST)
     assert pool.build(run, config) == folder and sha256_file(folder / MANIFEST) == before
-    with pytest.raises(ValueError, match=r"made with problems 30, not 31: .*move the folder away"):
+    with pytest.raises(UserError, match=r"made with problems 30, not 31: .*move the folder away"):
         pool.build(run, config, None, 31)
 
 
@@ -59,9 +60,9 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(run: R
     assert found == {"2": "heldout", "5": "other"}
     assert list(manifest["funnel"].values()) == [6, 2, 1, 0, 3] and manifest["in_sft"] == 2
     write_jsonl(tmp_path / "other.jsonl", own[:1])
-    with pytest.raises(ValueError, match="made with file"):
+    with pytest.raises(UserError, match="made with file"):
         pool.build(run, config, tmp_path / "other.jsonl")
-    with pytest.raises(ValueError, match="is no JSONL file"):
+    with pytest.raises(UserError, match="is no JSONL file"):
         pool.build(run, config, tmp_path)
 
 
@@ -167,7 +168,7 @@ def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: 
     file = own(tmp_path / "odd.jsonl", "Circle with corner")
     with file.open("a") as f:
         f.write(json.dumps(odd) + "\n")
-    with pytest.raises(ValueError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: mend or remove"):
+    with pytest.raises(UserError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: mend or remove"):
         prepare(run, configs.read(run.config), STEP, file=file)
     assert not (run.rl / "pool").exists()
 
@@ -175,24 +176,24 @@ def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: 
 @pytest.mark.parametrize("override", ["eval.sets=[aime2025]", "eval.benchmarks=elsewhere"])
 def test_what_is_sampled_is_the_pool_and_nothing_else(run: Run, override: str) -> None:
     key = override.partition("=")[0]
-    with pytest.raises(ValueError, match=rf"{key} cannot be set here: .*--pool FILE.*warmstart eval .* 7 {key}="):
+    with pytest.raises(UserError, match=rf"{key} cannot be set here: .*--pool FILE.*warmstart eval .* 7 {key}="):
         prepare(run, configs.read(run.config), STEP, [override])
     assert not run.rl.exists()
 
 
 def test_refusals(run: Run) -> None:
     config = configs.read(run.config)
-    with pytest.raises(ValueError, match=r"no export of step 8 \(there: 7\): warmstart export"):
+    with pytest.raises(UserError, match=r"no export of step 8 \(there: 7\): warmstart export"):
         prepare(run, config, 8)
-    with pytest.raises(ValueError, match=r"eval\.rollouts must be 2 or more"):
+    with pytest.raises(UserError, match=r"eval\.rollouts must be 2 or more"):
         prepare(run, config, STEP, ["eval.rollouts=1"])
     assert not run.rl.exists()
     sample(run, prepare(run, config, STEP, count=8).command, lambda i: i % 2 * 8)
-    with pytest.raises(ValueError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"):
+    with pytest.raises(UserError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"):
         prepare(run, config, STEP)
     assert {p.name for p in run.rl.iterdir()} <= {"pool", "lock"}
     write_json(run.export(STEP) / MANIFEST, read_json(run.export(STEP) / MANIFEST) | {"dataset": "another"})
-    with pytest.raises(ValueError, match="trained on another build"):
+    with pytest.raises(UserError, match="trained on another build"):
         prepare(run, config, STEP)
     dataset = Path(config.data.dir) / config.data.name
     write_json(run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}})

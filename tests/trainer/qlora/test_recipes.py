@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from common.errors import UserError
 from trainer.batching import sampler
 from trainer.batching.flops import training_flops
 from trainer.doctor.disk import needed_bytes
@@ -59,12 +60,12 @@ def test_a_frozen_weight_costs_two_thirds_of_a_trained_one() -> None:
     ],
 )
 def test_bad_values_are_named(overrides: list[str], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words):
         configs.load("qlora_tiny", overrides)
 
 
 def test_more_ranks_and_a_plan_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"there are 2: set train\.ranks=1"):
+    with pytest.raises(UserError, match=r"there are 2: set train\.ranks=1"):
         launcher.train(configs.load("qlora_tiny", ["train.ranks=2"]))
-    with pytest.raises(ValueError, match="a QLoRA runs on one GPU in one way"):
+    with pytest.raises(UserError, match="a QLoRA runs on one GPU in one way"):
         Planner(configs.load("qlora_tiny"))

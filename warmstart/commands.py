@@ -47,7 +47,7 @@ def plan(recipe: str, overrides: list[str]) -> int:
 
 
 def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
-    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what mends them"""
+    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what fixes them"""
     import json
 
     from trainer.doctor.doctor import examine

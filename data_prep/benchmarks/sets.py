@@ -93,7 +93,7 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
         if broken := [key for key in keys if _SURROGATE.search(value[key])]:
             raise UserError(
-                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: mend or remove that line"
+                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: fix or remove that line"
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")

@@ -131,10 +131,10 @@ def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limi
     (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
     if longest + max_tokens > limit:
         room = limit - longest
-        mend = f"set eval.max_tokens={room} or less" if room > 0 else "leave that problem out"
+        fix = f"set eval.max_tokens={room} or less" if room > 0 else "leave that problem out"
         raise UserError(
             f"the longest prompt ({name} {problem}, {longest} tokens) and eval.max_tokens={max_tokens} need "
-            f"a context of {longest + max_tokens} tokens, but the model has {limit}: {mend}"
+            f"a context of {longest + max_tokens} tokens, but the model has {limit}: {fix}"
         )
     return longest + max_tokens
 

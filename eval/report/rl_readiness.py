@@ -21,7 +21,7 @@ GROUP = 8
 KEPT = 0.99
 """Share of the accuracy that a budget for RL has to leave."""
 ANSWER_RATE, STOPPED = 0.95, 0.9
-"""Shares below which format and endings are to be mended before RL."""
+"""Shares below which format and endings are to be fixed before RL."""
 SCARCE = 0.2
 """Share of informative groups below which most of what RL samples is wasted."""
 HEADROOM = 0.05
@@ -136,11 +136,11 @@ def _cells(r: dict[str, Any]) -> list[str]:
 
 
 def _reading(r: dict[str, Any]) -> Iterator[str]:
-    """Sentences, what to mend first at the top."""
+    """Sentences, what to fix first at the top."""
     faults = list(_faults(r))
-    yield from (f"Mend first: {fault}" for fault in faults)
+    yield from (f"Fix first: {fault}" for fault in faults)
     if not faults:
-        yield "Nothing has to be mended first."
+        yield "Nothing has to be fixed first."
     if r["informative"] is None:
         yield f"There are too few rollouts a problem to speak of groups: evaluate with eval.rollouts={GROUP} or more."
     else:

@@ -93,12 +93,12 @@ def test_a_budget_that_costs_next_to_no_accuracy(by_budget: list[Any], wanted: i
 
 
 ADVICE = {
-    "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be mended first"),
+    "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be fixed first"),
     "format": (
         ["rrwbbwrw", "rwwwbwww"],
         "only 81% of the rollouts within the budget came to an answer in its form",
     ),
-    "ending": (["rrwtttrw", "rwwwwwww"], "Mend first: 19% of the rollouts run into the budget of 64 tokens"),
+    "ending": (["rrwtttrw", "rwwwwwww"], "Fix first: 19% of the rollouts run into the budget of 64 tokens"),
     "hard": (["w" * 8] * 9 + ["rwwwwwww"], "too hard: most groups would be all wrong"),
     "easy": (["r" * 8] * 9 + ["rwwwwwww"], "too easy: most groups would be all right"),
     "flat": (["w" * 8, "r" * 8], "there is little for RL to sharpen"),
@@ -112,7 +112,7 @@ def test_it_says_what_to_mend_first(name: str, tmp_path: Path) -> None:
     rows, advice = ADVICE[name]
     text = section(Comparison(None, evaluation(tmp_path / "e", rows)))
     assert advice in text
-    assert ("Mend first" in text) == (name not in ("nothing", "one"))
+    assert ("Fix first" in text) == (name not in ("nothing", "one"))
 
 
 def test_base_stands_beside_the_step_and_the_advice_is_on_the_step(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_base_stands_beside_the_step_and_the_advice_is_on_the_step(tmp_path: Pat
     assert ["problems never solved (0/4)", "100.0%", "0.0%"] in lines
     assert ["pass@1 → pass@4", "0.0% → 0.0%", "75.0% → 100.0%"] in lines
     assert {len(line) for line in lines} == {3}
-    assert heading == "Starting RL from step_9:" and "Nothing has to be mended" in reading
-    assert "Mend first" in section(Comparison(base, None))
+    assert heading == "Starting RL from step_9:" and "Nothing has to be fixed" in reading
+    assert "Fix first" in section(Comparison(base, None))
 
 
 def test_a_partial_view_says_so_in_every_line(tmp_path: Path) -> None:

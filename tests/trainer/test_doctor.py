@@ -1,4 +1,4 @@
-"""The doctor: each finding provoked, with its message, its mending and the exit code."""
+"""The doctor: each finding provoked, with its message, its fix and the exit code."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provoke", "words", "what", "cause", "mend"),
+    ("provoke", "words", "what", "cause", "fix"),
     [
         (nothing, ["train.lr=-1"], "recipe", "train.lr must be positive", "recipes/base.yaml"),
         (started, [], "recipe", "train.lr: 0.001 -> 0.002", "run.name=NAME"),
@@ -127,19 +127,19 @@ def nothing(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_fault_on_the_login_node_is_fatal(
-    provoke: Callable[[Path], None], words: list[str], what: str, cause: str, mend: str, look: Look, folder: Path
+    provoke: Callable[[Path], None], words: list[str], what: str, cause: str, fix: str, look: Look, folder: Path
 ) -> None:
     provoke(folder)
     finding = look("tiny", *SMALL, *words)[what]
     assert finding["level"] == "fatal"
     assert cause in finding["cause"]
-    assert mend in finding["mend"]
+    assert fix in finding["fix"]
 
 
 def test_what_fits_no_gpu_is_refused_before_one_is_asked_for(look: Look) -> None:
     finding = look("sft_4b", "cluster.nodes=1", "train.max_tokens_per_gpu=200000")["plan"]
     assert finding["level"] == "fatal" and "does not fit" in finding["cause"]
-    assert finding["mend"] == "warmstart plan sft_4b"
+    assert finding["fix"] == "warmstart plan sft_4b"
 
 
 def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
     found = look("sft_4b")
     assert (found["GPUs"]["level"], found["time limit"]["level"]) == ("fatal", "fatal")
     assert "a step and its save need" in found["time limit"]["cause"]
-    assert found["time limit"]["mend"].startswith("sbatch --time=")
+    assert found["time limit"]["fix"].startswith("sbatch --time=")
     # What the watcher can do elsewhere does not stop training.
-    assert found["submission"]["level"] == "warning" and "warmstart watch sft_4b" in found["submission"]["mend"]
-    assert (found["allocation"]["level"], found["allocation"]["mend"]) == (
+    assert found["submission"]["level"] == "warning" and "warmstart watch sft_4b" in found["submission"]["fix"]
+    assert (found["allocation"]["level"], found["allocation"]["fix"]) == (
         "warning", "cluster.nodes=2 cluster.gpus_per_node=4",
     )  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
@@ -178,7 +178,7 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
 def test_who_may_not_submit_learns_it_on_the_login_node(look: Look, folder: Path) -> None:
     program(folder, "sbatch", "echo 'sbatch: error: Invalid account or account/partition combination' >&2; exit 1")
     finding = look("tiny", *SMALL)["submission"]
-    assert finding["level"] == "fatal" and "Invalid account" in finding["cause"] and "SBATCH_ACCOUNT" in finding["mend"]
+    assert finding["level"] == "fatal" and "Invalid account" in finding["cause"] and "SBATCH_ACCOUNT" in finding["fix"]
 
 
 def test_a_signal_that_comes_later_than_a_save_needs(look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_a_signal_that_comes_later_than_a_save_needs(look: Look, folder: Path, m
     write_json(folder / "runs" / "tiny" / "checkpoints" / "step_3" / "manifest.json", {"seconds": 100})
     finding = look("tiny", *SMALL)["signal"]
     assert finding["level"] == "warning" and "a stop needs 230 s (measured)" in finding["cause"]
-    assert finding["mend"] == "sbatch --signal=USR1@230"
+    assert finding["fix"] == "sbatch --signal=USR1@230"
 
 
 # Ranks of a step: real processes, the second one on another machine as far as they can tell.

@@ -110,7 +110,7 @@ def test_the_doctor_compares_the_card_with_the_one_planned_for(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     finding = next(f for f in devices.check(configs.amend(recipe, words.split())) if f.what == "GPU kind")
-    assert (finding.level, text in f"{finding.cause} -> {finding.mend}") == (level, True), finding
+    assert (finding.level, text in f"{finding.cause} -> {finding.fix}") == (level, True), finding
 
 
 METER = """

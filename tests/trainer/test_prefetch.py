@@ -101,7 +101,7 @@ def test_without_the_hub_model_source_and_benchmarks_are_there(fetched: tuple[Pa
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert Path(done.stdout.strip()).read_bytes() == (folder / "rows.parquet").read_bytes(), done.stderr
     unpinned = doctor(folder)["model"]
-    assert (unpinned["level"], unpinned["mend"]) == ("warning", f"model.revision={COMMIT}")
+    assert (unpinned["level"], unpinned["fix"]) == ("warning", f"model.revision={COMMIT}")
 
 
 def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
@@ -115,7 +115,7 @@ def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
     found = doctor(folder, *PINS)
     assert found["model"]["level"] == found["benchmarks"]["level"] == "fatal"
     assert "model.safetensors has not the recorded hash" in found["model"]["cause"]
-    assert found["model"]["mend"] == f"rm {weights.resolve()} && warmstart prefetch sft_4b"
+    assert found["model"]["fix"] == f"rm {weights.resolve()} && warmstart prefetch sft_4b"
     assert "aime2025.jsonl is missing or damaged" in found["benchmarks"]["cause"]
 
 

@@ -60,8 +60,8 @@ def check(config: DictConfig) -> Iterator[Finding]:
         return
     gpus, in_job = find(), "SLURM_JOB_ID" in os.environ
     if gpus is None:
-        mend = "sbatch --gpus-per-node=N, or another node (--exclude=NODE)" if in_job else ""
-        yield Finding(FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", mend)
+        fix = "sbatch --gpus-per-node=N, or another node (--exclude=NODE)" if in_job else ""
+        yield Finding(FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", fix)
         return
     yield _kind(config, gpus)
     yield _count(config, gpus, in_job)

@@ -74,14 +74,14 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 def _semantics(place: Path) -> Finding:
     """A rename replaces at once, a folder's names can be flushed, a name is made by one process alone."""
-    mend = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
+    fix = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=f".doctor-{os.uname().nodename}-") as name:
             fault, seconds = _probe(Path(name))
     except OSError as e:
-        return Finding(FATAL, "file system", f"{place}: {e}", mend)
+        return Finding(FATAL, "file system", f"{place}: {e}", fix)
     if fault:
-        return Finding(FATAL, "file system", f"{place}: {fault}", mend)
+        return Finding(FATAL, "file system", f"{place}: {fault}", fix)
     speed = PROBE_BYTES / seconds / GB
     return Finding(
         OK, "file system", f"{place}: rename, fsync and exclusive names as needed; one writer flushes {speed:,.2f} GB/s"

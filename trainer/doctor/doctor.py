@@ -28,13 +28,13 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
     """The findings, the worst first; none on a task that leaves the report to another one."""
     under_slurm = process_group.under_slurm(os.environ)
     leads_node = not under_slurm or os.environ["SLURM_LOCALID"] == "0"
-    mend = "recipes/base.yaml lists every key"
+    fix = "recipes/base.yaml lists every key"
     try:
         config = configs.load(recipe, overrides)
-        mend = "run.name=NAME, or the values that the run has"
+        fix = "run.name=NAME, or the values that the run has"
         run = folder.check(config)
     except UserError as e:
-        return merge({_host(): [Finding(FATAL, "recipe", str(e), mend)] * leads_node})
+        return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)] * leads_node})
     if under_slurm:
         return _with_peers(config, run, leads_node)
     alone = Finding(NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job")

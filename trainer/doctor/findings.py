@@ -23,8 +23,8 @@ class Finding:
     what: str
     """The thing checked, a word or two."""
     cause: str
-    mend: str = ""
-    """A command, or keys of the recipe, that mends it."""
+    fix: str = ""
+    """A command, or keys of the recipe, that fixes it."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def is_fatal(found: Iterable[Located]) -> bool:
 
 
 def table(found: Sequence[Located]) -> str:
-    """Level, thing, cause and node; below it the mending command."""
+    """Level, thing, cause and node; below it the command that fixes it."""
     width = max(len(f.finding.what) for f in found)
     lines = []
     for f in found:
         finding, where = f.finding, f" [{names(f.nodes)}]" if f.nodes else ""
         lines.append(f"{finding.level:<8}  {finding.what:<{width}}  {finding.cause}{where}")
-        if finding.mend:
-            lines.append(f"{'':<8}  {'':<{width}}  -> {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':<8}  {'':<{width}}  -> {finding.fix}")
     counts = [(level, sum(f.finding.level == level for f in found)) for level in LEVELS]
     return "\n".join([*lines, ", ".join(f"{count} {level}" for level, count in counts if count)])

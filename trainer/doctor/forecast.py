@@ -81,14 +81,14 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         yield Finding(OK, "plan", f"{planner.total_steps:,} steps on device=cpu, which is not planned for")
         return
     c = config.cluster
-    cluster, mend = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", f"warmstart plan {config.name}"
+    cluster, fix = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", f"warmstart plan {config.name}"
     if own is None:
         degree = f"train.sequence_parallel={config.train.sequence_parallel}"
-        yield Finding(FATAL, "plan", f"{degree} cannot run on {cluster}", mend)
+        yield Finding(FATAL, "plan", f"{degree} cannot run on {cluster}", fix)
         return
     needs = f"{own.needed / GIB:.1f} of {planner.cluster.gpu.memory / GIB:.1f} GiB a GPU on {cluster}"
     if not own.fits:
-        yield Finding(FATAL, "plan", f"does not fit: {needs}", mend)
+        yield Finding(FATAL, "plan", f"does not fit: {needs}", fix)
         return
     hours = f"{planner.total_steps:,} steps in {planner.hours(own.step.total):,.1f} h"
     yield Finding(OK, "plan", f"forecast {needs}; {hours}")

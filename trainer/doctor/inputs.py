@@ -48,16 +48,16 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
     if isinstance(folder, str):
         return Finding(FATAL, "model", folder, fetch)
     local = folder == Path(path)
-    mend = f"put the model's files into {path} again, or set model.path" if local else fetch
+    fix = f"put the model's files into {path} again, or set model.path" if local else fetch
     try:
         model_identity(str(folder), None)
     except UserError as e:
-        return Finding(FATAL, "model", str(e), mend)
+        return Finding(FATAL, "model", str(e), fix)
     if missing := _missing_shards(folder):
-        return Finding(FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", mend)
+        return Finding(FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", fix)
     if thorough and (bad := _damaged(folder)):
         remove = "" if local else f"rm {' '.join(str((folder / name).resolve()) for name in bad)} && "
-        return Finding(FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + mend)
+        return Finding(FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + fix)
     commit = "" if local else f" at commit {folder.name}"
     if not local and config.model.revision != folder.name:
         return Finding(WARNING, "model", f"{path} is there{commit}, but not pinned", f"model.revision={folder.name}")

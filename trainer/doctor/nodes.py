@@ -82,8 +82,8 @@ class Meeting:
             )
         except dist.DistError as e:
             text = f"rank {self.rank} on {this_node()} does not reach {self.address}:{self.port}"
-            mend = f"a node that {self.address} is reachable from (sbatch --exclude={this_node()})"
-            return Finding(FATAL, "peers", f"{text}: {first_line(e)}", mend)
+            fix = f"a node that {self.address} is reachable from (sbatch --exclude={this_node()})"
+            return Finding(FATAL, "peers", f"{text}: {first_line(e)}", fix)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
         """The notes of the ranks that came, the ranks that did not, and whether all GPUs can be used.
@@ -125,8 +125,8 @@ class Meeting:
             seconds = _all_reduce_seconds(config.device)
             dist.destroy_process_group()
         except RuntimeError as e:  # torch's, gloo's and NCCL's
-            mend = "NCCL_DEBUG=INFO, then NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, tell and choose the interface"
-            return [Finding(FATAL, "all-reduce", first_line(e), mend)]
+            fix = "NCCL_DEBUG=INFO, then NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, tell and choose the interface"
+            return [Finding(FATAL, "all-reduce", first_line(e), fix)]
         return [clock((clocks.max() - clocks.min()).item()), bandwidth(config, self.world, seconds)]
 
     def leave(self, store: Any, ranks: int) -> None:
@@ -166,10 +166,8 @@ def compare(notes: Sequence[Note]) -> Iterator[Finding]:
                 known.append(note.host)
         if len(hosts) > 1:
             text = "; ".join(f"{value} on {names(nodes)}" for value, nodes in sorted(hosts.items()))
-            mend = (
-                "one environment, checkout, model and dataset for all nodes (a shared path, or the same copy on each)"
-            )
-            yield Finding(FATAL, "nodes differ", f"{key}: {text}", mend)
+            fix = "one environment, checkout, model and dataset for all nodes (a shared path, or the same copy on each)"
+            yield Finding(FATAL, "nodes differ", f"{key}: {text}", fix)
 
 
 def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: timedelta) -> Finding:
@@ -195,8 +193,8 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
     text = f"{found / 1e9:,.2f} GB/s between {world} ranks ({size // 2**20} MiB, bus bandwidth)"
     assumed = LINK_SHARE * (cluster.network if cluster.nodes > 1 else cluster.gpu.nvlink)
     if config.device == "cuda" and found < assumed / 2:
-        mend = f"NCCL_DEBUG=INFO names the transport; or plan for it: cluster.network_gbits={found * 8e-9:,.0f}"
-        return Finding(WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", mend)
+        fix = f"NCCL_DEBUG=INFO names the transport; or plan for it: cluster.network_gbits={found * 8e-9:,.0f}"
+        return Finding(WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", fix)
     return Finding(OK, "all-reduce", text)
 
 

@@ -56,8 +56,8 @@ def _allocation(config: DictConfig) -> Iterator[Finding]:
     text = f"{tasks} tasks on {nodes} nodes"
     if config.device == "cuda" and (nodes, tasks) != (cluster.nodes, cluster.nodes * cluster.gpus_per_node):
         planned = f"the recipe is planned for {cluster.nodes} x {cluster.gpus_per_node}"
-        mend = f"cluster.nodes={nodes} cluster.gpus_per_node={tasks // nodes}"
-        yield Finding(WARNING, "allocation", f"{text}, {planned}", mend)
+        fix = f"cluster.nodes={nodes} cluster.gpus_per_node={tasks // nodes}"
+        yield Finding(WARNING, "allocation", f"{text}, {planned}", fix)
         return
     yield Finding(OK, "allocation", text)
 
@@ -108,12 +108,10 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         refusal = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     text = f"{script.name}: {refusal}"
     if in_job:
-        mend = f"on the login node: warmstart watch {config.run.name}"
-        return Finding(WARNING, "submission", f"{text}; evaluations cannot be submitted from here", mend)
-    mend = (
-        "SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_QOS in slurm/site.env (cp slurm/site.example.env slurm/site.env)"
-    )
-    return Finding(FATAL, "submission", text, mend)
+        fix = f"on the login node: warmstart watch {config.run.name}"
+        return Finding(WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix)
+    fix = "SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_QOS in slurm/site.env (cp slurm/site.example.env slurm/site.env)"
+    return Finding(FATAL, "submission", text, fix)
 
 
 def _time(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """A QLoRA's base and adapters as one 16-bit model, a matrix at a time, on the CPU.
 
-The base is quantised as it was for training and dequantised: adapters mend what quantisation lost, so what they are
+The base is quantised as it was for training and dequantised: adapters repair what quantisation lost, so what they are
 added to has to have lost it too.
 """
 

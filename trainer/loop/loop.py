@@ -31,7 +31,7 @@ from trainer.run.folder import OUTCOME, PROVENANCE, Run
 from trainer.run.step_metrics import StepMetrics, rebuild
 
 SKIPS_IN_A_ROW = 3
-"""Steps without a finite gradient after which a run stops: the weights will not mend themselves."""
+"""Steps without a finite gradient after which a run stops: the weights do not recover."""
 
 
 @dataclass(frozen=True)

@@ -124,5 +124,5 @@ def _refusal(planner: Planner, layouts: list[Forecast]) -> str:
     return (
         f"NOTHING FITS: the leanest layout ({leanest.overrides}) needs {leanest.needed / GIB:.1f} GiB a GPU, "
         f"{planner.config.cluster.gpu} has {planner.cluster.gpu.memory / GIB:.1f}.\n"
-        "More GPUs (cluster.nodes), larger ones (cluster.gpu) or a lower data.max_length would mend it."
+        "More GPUs (cluster.nodes), larger ones (cluster.gpu) or a lower data.max_length would fix it."
     )

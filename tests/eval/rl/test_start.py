@@ -168,7 +168,7 @@ def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: 
     file = own(tmp_path / "odd.jsonl", "Circle with corner")
     with file.open("a") as f:
         f.write(json.dumps(odd) + "\n")
-    with pytest.raises(UserError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: mend or remove"):
+    with pytest.raises(UserError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: fix or remove"):
         prepare(run, configs.read(run.config), STEP, file=file)
     assert not (run.rl / "pool").exists()
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, complete folders, hashes, JSONL, leases."""
+"""Atomic writes (a file or folder is either complete or absent), hashes, JSONL and leases."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from common.errors import UserError
 
 MANIFEST = "manifest.json"
 LEASE_SECONDS = 60
-"""How long a writer that shows no sign of life keeps its lock."""
+"""Seconds without a heartbeat after which a writer loses its lock."""
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Returns the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
+    """Returns the SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces ``path`` atomically: readers see the old text or the new one."""
+    """Replaces ``path`` atomically: readers see either the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as f:
@@ -48,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError naming the file when it is not JSON."""
+    """Returns the content of a JSON file. Raises UserError naming the file when it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
@@ -56,9 +56,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the objects of a JSONL file; of one that is ``growing``, up to a last line that is not whole yet.
+    """Yields the objects of a JSONL file. If it is ``growing``, an incomplete last line is skipped.
 
-    Raises UserError naming file and line of the first bad one.
+    Raises UserError naming file and line when a line is not a JSON object.
     """
     with path.open("rb") as f:
         for number, line in enumerate(f, 1):
@@ -66,7 +66,7 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 value = json.loads(line)
-            except (ValueError, RecursionError) as e:  # also an integer of too many digits
+            except (ValueError, RecursionError) as e:  # ValueError also covers integers with too many digits
                 raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
@@ -74,12 +74,12 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, values: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object a line, atomically."""
+    """Writes one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values))
 
 
 def heal_jsonl(path: Path) -> int:
-    """Cuts a torn last line (no newline at its end) off an append-only file; returns the bytes removed."""
+    """Removes an incomplete last line (without a newline) from an append-only file. Returns the bytes removed."""
     if not path.exists():
         return 0
     data = path.read_bytes()
@@ -91,9 +91,9 @@ def heal_jsonl(path: Path) -> int:
 
 
 def damaged(folder: Path) -> list[str]:
-    """The files that the folder's manifest lists and that are missing or have another hash; hashed in threads.
+    """Returns the files in the folder's manifest that are missing or have another hash. Hashes in threads.
 
-    Raises UserError when the manifest itself cannot be read.
+    Raises UserError when the manifest is not valid JSON or lists no files.
     """
     manifest = read_json(folder / MANIFEST)
     wanted = manifest.get("files") if isinstance(manifest, dict) else None
@@ -109,16 +109,16 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> None:
-    """Raises UserError when a file that the folder's manifest lists is missing or has another hash."""
+    """Raises UserError when a file in the folder's manifest is missing or has another hash."""
     if bad := damaged(folder):
         raise UserError(f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again")
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes ``path`` when the block ends without an exception.
+    """Yields an empty folder that is renamed to ``path`` when the block ends without an exception.
 
-    A folder that fails half-way is removed; one left by a killed process is swept by the next call.
+    On an exception the partial folder is removed; one left by a killed process is removed by the next call.
     Raises FileExistsError when ``path`` exists.
     """
     if path.exists():
@@ -138,7 +138,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def fsync(path: Path) -> None:
-    """Flushes a file, or a folder's list of names, to the disk."""
+    """Flushes a file, or a folder's list of entries, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -153,10 +153,10 @@ def _fsync_tree(root: Path) -> None:
 
 @contextlib.contextmanager
 def writer(lock: Path, wait: bool = True) -> Iterator[None]:
-    """Holds ``lock`` as the one writer of what it guards: a lease with a heartbeat, safe over NFS.
+    """Holds ``lock`` as the only writer of what it guards: a lease with a heartbeat, safe over NFS.
 
-    A holder that died on this host is succeeded at once; one on another host is waited for until its lease
-    has run out, unless ``wait`` is false. Raises UserError naming the holder when it is alive.
+    The lock of a process that died on this host is taken over at once. If the holder is on another host, waits for
+    its lease to expire, unless ``wait`` is false. Raises UserError naming the holder when it is alive.
     """
     from filelock import SoftFileLease, Timeout
 
@@ -178,8 +178,8 @@ def writer(lock: Path, wait: bool = True) -> Iterator[None]:
 
 
 def held(lock: Path) -> bool:
-    """Whether a writer holds ``lock``, as far as a look tells: it has not died on this host, and its last
-    heartbeat is not older than a lease."""
+    """Returns whether a writer seems to hold ``lock``, without trying to take it: the holder has not died on this
+    host, and its last heartbeat is younger than LEASE_SECONDS."""
     owner = _owner(lock)
     if owner.get("host") == os.uname().nodename and not Path(f"/proc/{owner.get('pid')}").exists():
         return False

@@ -1,4 +1,4 @@
-"""The pictures of reports."""
+"""Plots for reports, as PNG files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLOURS = ("#3b6fb6", "#999999", "#c8553d")
 
 
 def loss_curve(path: Path, losses: Mapping[int, float], held_out: Mapping[int, float]) -> None:
-    """Training and held-out loss (nats a token) by step, on a log scale when they fall by more than a factor of ten."""
+    """Plots training and held-out loss (nats per token) by step; log scale if they span more than a factor of ten."""
     figure, axes = _figure(1)
     axes[0].plot(list(losses), list(losses.values()), color=COLOURS[0], linewidth=1, label="training")
     if held_out:
@@ -25,7 +25,7 @@ def loss_curve(path: Path, losses: Mapping[int, float], held_out: Mapping[int, f
 
 
 def histogram(path: Path, panels: Mapping[str, Sequence[int]], unit: str) -> None:
-    """Lengths in ``unit``, one panel a collection, on a common axis."""
+    """Plots histograms of lengths in ``unit``, one panel per collection, on a common axis."""
     figure, axes = _figure(len(panels))
     longest = max(max(lengths) for lengths in panels.values())
     for axis, colour, (title, lengths) in zip(axes, COLOURS, panels.items(), strict=False):

@@ -1,4 +1,4 @@
-"""Progress of a long count: a bar on a terminal, a line every tenth in a log, both with rate and time left."""
+"""Progress of a long task: a bar on a terminal, a line per tenth in a log, both with rate and time left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 LOG_SECONDS = 5
-"""Least time between two lines of a log: what takes less needs none."""
+"""Least seconds between two log lines; a shorter task logs nothing."""
 
 
 @contextlib.contextmanager
 def progress(unit: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts ``unit`` up from ``initial`` towards ``total``."""
+    """Yields a function that advances the count of ``unit``, from ``initial`` to ``total``, by its argument."""
     total = max(total, 1)
     terminal, begin, count = sys.stderr.isatty(), time.monotonic(), initial
     said, shown = begin, initial

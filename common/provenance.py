@@ -1,4 +1,4 @@
-"""What made a file: package versions and the git commit."""
+"""Provenance of a file: package versions and the git commit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result; absent packages are left out."""
+    """Returns the versions of Python and of the packages that can change a result; absent packages are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The checkout's commit, with ``+changes`` when files differ from it; ``unknown`` outside a checkout."""
+    """Returns the checkout's commit, plus ``+changes`` if tracked files differ; ``unknown`` outside a checkout."""
     root = Path(__file__).resolve().parent
     try:
         commit = _git(root, "rev-parse", "HEAD")

@@ -1,6 +1,6 @@
-"""The records that cross a stage boundary, and nothing else.
+"""The records that are passed between stages.
 
-Files hold them as JSONL or parquet, one record a line or row, under the field names below.
+Files hold them as JSONL or parquet, one record per line or row, under the field names below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 
 Key = tuple[str, str, int]
-"""(set, problem id, k): names one rollout of one problem."""
+"""(set, problem id, k): identifies the k-th rollout of a problem."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
     """Index of the chosen trace in the source record."""
     problem: str
     solution: str
-    """The trace with exactly one think block, then the visible answer."""
+    """The trace: exactly one think block, then the visible answer."""
     answer: str
 
 
@@ -41,7 +41,7 @@ ROW = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True)
 class Tokens:
-    """A row as the model sees it. Loss is on ``input_ids[prompt_len:]``."""
+    """A tokenized row. The loss is on ``input_ids[prompt_len:]``."""
 
     id: str
     input_ids: np.ndarray
@@ -62,25 +62,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One generated answer. ``text`` is everything after the prompt, special tokens dropped."""
+    """One generated answer. ``text`` is everything after the prompt, without special tokens."""
 
     key: Key
     seed: int
     text: str
     tokens: int
     finish_reason: str
-    """``stop`` (the model ended its turn) or ``length`` (the budget ended it)."""
+    """``stop`` (the model ended its turn) or ``length`` (the token budget cut it off)."""
     engine: str
     seconds: float
 
 
 @dataclass(frozen=True)
 class Grade:
-    """The judgement of one rollout.
+    """The grade of one rollout.
 
     ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``; in the answer
-    style ``answer_is`` of ``stated``, ``last_number``, ``no_number``, ``truncated``. ``exact`` is the headline,
-    ``verified`` math-verify's opinion (true, false or ``UNJUDGED``).
+    style ``answer_is`` one of ``stated``, ``last_number``, ``no_number``, ``truncated``. ``exact`` (exact match) is the
+    headline result; ``verified`` is math-verify's verdict (true, false or ``UNJUDGED``).
     """
 
     key: Key
@@ -91,16 +91,16 @@ class Grade:
 
 
 ANSWERED = ("boxed", "stated", "last_number")
-"""States of a rollout that gave an answer."""
+"""``state`` of rollouts that gave an answer."""
 UNJUDGED = "timeout"
-"""``verified`` of every judgement that was not reached: out of time, out of memory, a crash, or too long a gold."""
+"""``verified`` if math-verify reached no verdict: time-out, out of memory, crash, or a gold answer that is too long."""
 
 
 def graders_differ(exact: bool, verified: bool | str) -> bool:
-    """Whether math-verify reached the opposite of exact match; where it did not judge, it disagrees with nobody."""
+    """Returns whether math-verify and exact match disagree; False if math-verify reached no verdict."""
     return verified not in (exact, UNJUDGED)
 
 
 def row_id(source: str, uuid: str, trace: int) -> str:
-    """A stable name for (source, uuid, trace): the first 16 hex digits of a SHA-256."""
+    """Returns a stable id for (source, uuid, trace): the first 16 hex digits of a SHA-256."""
     return hashlib.sha256("\0".join((source, uuid, str(trace))).encode()).hexdigest()[:16]

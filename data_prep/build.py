@@ -1,7 +1,7 @@
-"""The data stage: source -> rows -> tokens -> manifest, as one folder that is whole or absent.
+"""The data stage: source -> rows -> tokens -> manifest, as one folder that is either complete or absent.
 
-Workers map the units of the source (``mapping``); what needs every row in view is decided here: duplicates,
-benchmarks, the subset. No decision depends on the order of files, rows or workers.
+Workers map the units of the source (``rows.map_shard``); what needs every row is decided here (``output.select``):
+duplicates, benchmarks, the subset. No decision depends on the order of files, rows or workers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data_prep.tokenizer import tokenizers
 
 @dataclass(frozen=True)
 class Workers:
-    """How the work is spread; it never changes the result."""
+    """How the work is distributed; does not change the result."""
 
     engine: str = "local"
     processes: int | None = None
@@ -40,16 +40,16 @@ HERE = Workers()
 
 
 def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
-    """Builds the dataset into ``folder``; returns False when it is there already.
+    """Builds the dataset into ``folder``. Returns False if it exists already.
 
-    Raises UserError when the folder holds a dataset of other settings, when a file or too many records are
-    malformed, when the label audit finds a fault, or when fewer rows are left than asked for; nothing is left
-    behind then.
+    Raises UserError when the folder holds a dataset with other settings, a file or too many records are malformed,
+    or fewer rows are left than requested, and ValueError when the label audit finds a fault; no partial dataset is
+    left behind then.
     """
     if _built(folder, settings):
         return False
     with writer(folder.with_name(f".{folder.name}.lock")):
-        if _built(folder, settings):  # meanwhile, by another process
+        if _built(folder, settings):  # another process may have built it in the meantime
             return False
         if folder.exists():
             raise UserError(f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME")
@@ -60,14 +60,14 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
         if settings.source.generation is not None:
             problems += settings.source.generation.seed_problems
         with whole_folder(folder) as target:
-            # Absolute, for workers elsewhere.
+            # Absolute, for workers with another working directory.
             manifest = _build(target.absolute(), folder.name, units, settings, problems, workers)
             write_json(target / MANIFEST, {"settings": identity} | manifest)
     return True
 
 
 def _built(folder: Path, settings: Settings) -> bool:
-    """Whether the dataset is there. Raises UserError when it is one of other settings."""
+    """Returns whether the dataset exists. Raises UserError when it was built with other settings."""
     if not (folder / MANIFEST).exists():
         return False
     old = read_json(folder / MANIFEST)["settings"]
@@ -84,7 +84,7 @@ def _build(
     problems: list[Problem],
     workers: Workers,
 ) -> dict[str, Any]:
-    """Fills ``target`` but for the manifest, and returns what that says of it."""
+    """Writes everything in ``target`` except the manifest. Returns the manifest's content without the settings."""
     parts, words = target / "parts", target / "tokenizer"
     _tokenizer(settings, units).save_pretrained(str(words))
     benchmarks.write_problems(parts / "problems.jsonl", problems)

@@ -1,4 +1,4 @@
-"""Where units are mapped: in this process, in worker processes, or on a Ray cluster through Ray Data."""
+"""Maps units in parallel: in this process, in worker processes, or on a Ray cluster through Ray Data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ R = TypeVar("R")
 def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: int | None) -> Iterator[R]:
     """Yields ``function(item)`` for every item, in any order.
 
-    ``engine`` is ``local`` (``processes`` workers, null for one a core) or ``ray`` (Ray Data, on the cluster
-    at RAY_ADDRESS or this machine). An exception of the function is raised here; StageFailed when a worker is killed.
+    ``engine`` is ``local`` (``processes`` workers; None: one per core) or ``ray`` (Ray Data, on the cluster at
+    RAY_ADDRESS or on this machine). Raises what the function raises, and StageFailed when a local worker is killed.
     """
     if engine == "ray":
         yield from _ray(function, items)
@@ -43,8 +43,8 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
 
 
 def _start_worker(parent: int) -> None:
-    """Ends this worker soon after ``parent`` is gone: a build that was killed must not go on writing."""
-    # For the tokenizer: the workers are one a core already.
+    """Ends this worker soon after ``parent`` has died: workers of a killed build must not continue to write."""
+    # One tokenizer thread: there is already one worker per core.
     os.environ["RAYON_NUM_THREADS"] = "1"
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""What decides a dataset's content, as its manifest keeps it."""
+"""The settings that determine a dataset's content, as recorded in its manifest."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ THRESHOLDS = {
     "subset": stratify,
 }
 SYNTHETIC_THRESHOLDS = {"checks": check_problem, "steps": check_arithmetic, "similar": tfidf}
-"""Name in a manifest -> module with the thresholds. A renamed module keeps its name here, or old datasets would not be
-recognised."""
+"""Name in the manifest -> module with the thresholds. A renamed module keeps its old name here, because otherwise old
+datasets would not be recognised."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a dataset's content."""
+    """Everything that determines a dataset's content."""
 
     source: Source
     rows: RowSettings
     tokenizer: str
-    """model, qwen3 or trained."""
+    """``model``, ``qwen3`` or ``trained``."""
     model: str
-    """Base model whose tokenizer ``model`` stands for."""
+    """Base model that provides the tokenizer ``model``."""
     model_revision: str | None
     benchmarks: Path
     decontaminate: tuple[str, ...]
-    """Benchmark sets whose problems may not be in the dataset."""
+    """Benchmark sets whose problems must not be in the dataset."""
     train_rows: int | None
     test_rows: int
     max_bad_records: int
 
 
 def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
-    """The settings as the manifest keeps them: what decides the content, and nothing of where it lies."""
+    """Returns the settings as recorded in the manifest: what determines the content, not where the files are."""
     modules = dict(THRESHOLDS)
     if settings.rows.filters == "synthetic":
         modules |= SYNTHETIC_THRESHOLDS
-    # A source may hold what is no value: a model to ask.
+    # The source is replaced because it may hold a backend, which is not a value to record.
     values = asdict(replace(settings, source=Source("")))
     values |= {"source": source, "template": chat.template_hash(), "thresholds": _thresholds(modules)}
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
     del values["decontaminate"]
     if settings.tokenizer != "model":
         del values["model"], values["model_revision"]
-    # As JSON reads it back.
+    # Round trip, so that it compares equal to what is read from a manifest.
     return json.loads(json.dumps(values))
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     """Raises UserError naming each difference between what ``folder`` was built from and ``new``.
 
-    A row setting that older code did not have counts as its default, which is what it did; one that is no more does not
-    count.
+    A row setting that older code lacked counts as its default, which is how that code behaved; a setting that no longer
+    exists is ignored.
     """
     known = {field.name: field.default for field in fields(RowSettings)}
     rows = {name: default for name, default in known.items() if default is not MISSING}
@@ -95,7 +95,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _thresholds(modules: dict[str, ModuleType]) -> dict[str, Any]:
-    """The constants that decide in code, as recorded name.NAME."""
+    """Returns the modules' public upper-case numbers and tuples, keyed ``recorded name.NAME``."""
     return {
         f"{recorded_name}.{name}": value
         for recorded_name, module in modules.items()

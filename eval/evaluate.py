@@ -1,4 +1,4 @@
-"""The evaluation stage: one model's rollouts, grades and metrics in a folder of its run."""
+"""The evaluation stage: writes one model's rollouts, grades and metrics into a folder of its run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from trainer.run.folder import Run, is_complete
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
 SAMPLING = ("rollouts", "temperature", "top_p", "max_tokens", "seed", "dtype")
-"""Keys of ``eval`` that change a rollout."""
+"""Keys of ``eval`` that change rollouts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an evaluation will read, and the folder that its settings name."""
+    """The inputs of an evaluation, and its folder, whose name has a hash of the settings."""
 
     folder: Path
     settings: dict[str, Any]
     model: str
-    """Folder or hub name."""
+    """A folder or a hub name."""
     revision: str | None
     tokenizer: Path
 
@@ -41,8 +41,8 @@ class Plan:
 def plan(config: DictConfig, run: Run, label: str) -> Plan:
     """Plans the evaluation of the base model (``base``) or of a step's export (``step_N``).
 
-    The folder's name holds a hash of everything that changes a rollout. Raises UserError for a missing
-    export, tokenizer or benchmark file.
+    The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError when ``label`` is
+    neither, or when the export, the model, the tokenizer or a benchmark file is missing.
     """
     model, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
@@ -56,8 +56,8 @@ def plan(config: DictConfig, run: Run, label: str) -> Plan:
 def evaluate(config: DictConfig, run: Run, label: str) -> Path:
     """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
 
-    What is there is kept: a complete folder is returned at once, an interrupted one continued. Raises
-    UserError as ``plan`` does, and while another process writes the folder.
+    Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as ``plan`` does, and
+    while another process writes the folder.
     """
     planned = plan(config, run, label)
     folder = planned.folder
@@ -81,7 +81,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
             **options,
         )
         _judge(folder, problems, planned.settings)
-        # Of this call: an evaluation that was continued took longer, and has more rollouts.
+        # These count this call only: a resumed evaluation took longer and has more rollouts.
         used = {"device": config.device, "devices": engines * config.eval.tensor_parallel, "timed_rollouts": made}
         _complete(folder, versions=provenance.versions(), wall_seconds=round(time.monotonic() - begin, 1), **used)
     return folder
@@ -90,8 +90,8 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
 def regrade(folder: Path) -> Path:
     """Grades an evaluation's rollouts again and rewrites its metrics; returns the folder.
 
-    Raises UserError when the folder is no evaluation, its rollouts are not all there, or another process
-    writes it.
+    Raises UserError when the folder is no evaluation, when rollouts are missing, or while another process
+    writes the folder.
     """
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
@@ -116,20 +116,21 @@ def _complete(folder: Path, **facts: Any) -> None:
 
 
 def suite(sets: list[str]) -> str:
-    """The name of a choice of benchmark sets: that of the suite that has them, else the sets joined by ``+``."""
+    """Returns a name for benchmark sets: that of the suite with exactly these sets, else the sets joined by ``+``."""
     names = (name for name, known in benchmarks.SUITES.items() if set(known.sets) == set(sets))
     return next(names, "+".join(sets))
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:
-    """How rollouts are sampled; what the recipe leaves open is the suite's. Raises UserError when suites differ."""
+    """Returns the values of ``SAMPLING``; the suite gives what the recipe leaves null. Raises UserError when suites
+    differ."""
     values = config.eval
     rollouts, temperature = benchmarks.protocol(list(values.sets), values.rollouts, values.temperature)
     return {key: values[key] for key in SAMPLING} | {"rollouts": rollouts, "temperature": temperature}
 
 
 def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
-    """Folder or hub name of the model, and its revision on the hub."""
+    """Returns the model's folder or hub name, and its revision on the hub (None for a folder)."""
     if label == "base":
         path = config.model.path
         return path, None if Path(path).exists() else config.model.revision
@@ -144,7 +145,7 @@ def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
 
 
 def _settings(config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path) -> dict[str, Any]:
-    """Everything that changes a rollout or its grade."""
+    """Returns everything that changes a rollout or its grade."""
     return {
         "model": {"label": label, "identity": _identity(model, revision)},
         "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),

@@ -1,4 +1,4 @@
-"""One command at a time for as long as it takes, with requests to stop passed on; and what a job's first task says."""
+"""Runs child commands one at a time and forwards stop requests; passes the first task's exit code to the job script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBC = ctypes.CDLL(None)
 
 
 class Stoppable:
-    """Runs commands. From the first request to stop on, the one that runs is asked to stop and none begins."""
+    """Runs commands. On the first stop request the running command is asked to stop; later ones are not started."""
 
     def __init__(self) -> None:
         self.asked, self._terminated = False, False
@@ -27,15 +27,16 @@ class Stoppable:
             signal.signal(number, self._ask)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """The command's exit code, as a shell gives it; 75 where it was asked to stop, unless it is done or refused.
+        """Returns the command's exit code, as a shell reports it; 75 without running it after a stop request.
 
-        SIGTERM is also how srun ends the tasks that a crashed one has left: one that fails then has crashed with it.
+        If the request comes while it runs, death by a signal also gives 75, and so does exit code 1 unless SIGTERM was
+        received: srun sends SIGTERM to the other tasks when one crashes, so a failure then is part of that crash.
         """
         if self.asked:
             return STOPPED
         variables = {**os.environ, **(environment or {})}
         self._child = child = subprocess.Popen(words, env=variables, preexec_fn=bind_to_parent)
-        if self.asked:  # before there was a child to ask
+        if self.asked:  # the request came before there was a child to forward it to
             child.send_signal(signal.SIGUSR1)
         code = child.wait()
         self._child = None
@@ -47,35 +48,35 @@ class Stoppable:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked, self._terminated = True, self._terminated or number == signal.SIGTERM
         if self._child is not None:
-            self._child.send_signal(signal.SIGUSR1)  # srun answers TERM by killing its tasks
+            self._child.send_signal(signal.SIGUSR1)  # not SIGTERM, on which srun kills its tasks
 
 
 def bind_to_parent() -> None:
-    """Has Linux kill this process when the one that started it ends (prctl PR_SET_PDEATHSIG)."""
+    """Makes Linux kill this process when its parent ends (prctl PR_SET_PDEATHSIG)."""
     LIBC.prctl(1, signal.SIGKILL)
 
 
 def is_first() -> bool:
-    """True in the task that answers for its step."""
+    """Returns whether this is task 0, whose exit code counts for the Slurm step."""
     return os.environ["SLURM_PROCID"] == "0"
 
 
 def code_file(run: Path, job: str) -> Path:
-    """Where the first task of a job leaves its exit code.
+    """Returns the path of the file in which a job's first task writes its exit code.
 
-    srun's own is the largest of all tasks', those included that it ended after the first failure, and so says nothing
-    about why the work ended.
+    srun's own exit code is the largest of all tasks, including those that it killed after the first failure, so it does
+    not tell why the work ended.
     """
     return run / f".exit-{job}"
 
 
 def leave_code(run: Path, code: int) -> None:
-    """Called by the first task when its work has ended."""
+    """Writes the exit code of the first task, which calls this when its work has ended."""
     write_text(code_file(run, os.environ["SLURM_JOB_ID"]), f"{code}\n")
 
 
 def take_code(run: Path, job: str) -> int | None:
-    """What the first task left, once; None where it came to nothing."""
+    """Reads and deletes the first task's exit code. Returns None if it wrote none."""
     path = code_file(run, job)
     code = int(path.read_text()) if path.exists() else None
     path.unlink(missing_ok=True)

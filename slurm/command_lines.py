@@ -1,4 +1,4 @@
-"""A job's command lines: its allocation, how it is submitted, the program on its nodes, a line as a shell reads it."""
+"""A job's allocation and its command lines: sbatch, srun, the Python on the nodes; quoted for a shell."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FIRST_NODE = "FIRST_NODE"
-"""Its address in a dry run."""
+"""Placeholder for the first node's address in a dry run."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What sbatch was asked for."""
+    """The resources requested from sbatch."""
 
     nodes: int
     tasks: int
-    """On each node."""
+    """Tasks per node."""
     cpus: int
-    """Of each task."""
+    """CPUs per task."""
 
     @staticmethod
     def here() -> Allocation:
-        """That of the job around this process."""
+        """Returns the allocation of the job that this process runs in."""
         names = ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE", "SLURM_CPUS_PER_TASK")
         return Allocation(*(int(os.environ[name]) for name in names))
 
     @staticmethod
     def of(asked: Mapping[str, str]) -> Allocation:
-        """That of sbatch's options."""
+        """Returns the allocation that these sbatch options request."""
         return Allocation(*(int(asked[name]) for name in ("--nodes", "--ntasks-per-node", "--cpus-per-task")))
 
     def srun(self, *words: str) -> list[str]:
-        """Runs ``words`` as every task; each with its own options of srun first."""
+        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more srun options."""
         return [
             "srun", f"--nodes={self.nodes}", f"--ntasks-per-node={self.tasks}",
-            # srun does not inherit sbatch's.
+            # srun does not inherit this option from sbatch.
             f"--cpus-per-task={self.cpus}",
             "--export=ALL",
-            # Tasks end together; one whose node's daemon is gone would be waited for without end.
+            # Tasks end together. By default srun waits forever for a task whose node has lost its daemon.
             "--wait=60",
             *words,
         ]  # fmt: skip
@@ -50,16 +50,19 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Job:
-    """A script's allocation; where it only shows what would run, also how it is submitted."""
+    """A job script's allocation; in a dry run also its submission line."""
 
     allocation: Allocation
     submission: str = ""
     notice: int = 0
-    """Seconds between the request to stop and the time limit."""
+    """Seconds between the stop request and the time limit; known in a dry run only."""
 
 
 def planned(script: Path, options: Sequence[str], words: Sequence[str]) -> Job:
-    """What sbatch would be asked for, with the site's variables."""
+    """Returns the job that sbatch would start from the script's #SBATCH lines and ``options``, which take precedence.
+
+    The submission line shows the site's SBATCH_* variables.
+    """
     site = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SBATCH_")}
     own = re.findall(r"^#SBATCH (\S+)", script.read_text(encoding="utf-8"), re.MULTILINE)
     asked = dict(option.partition("=")[::2] for option in [*own, *options])
@@ -68,9 +71,9 @@ def planned(script: Path, options: Sequence[str], words: Sequence[str]) -> Job:
 
 
 def stack() -> list[str]:
-    """Python with the ranks' and engines' packages: in the image where the site has one.
+    """Returns the command of the Python that has the ranks' and engines' packages: in the image at IMAGE, if set.
 
-    What talks to Slurm is always this process's own, on the host.
+    Slurm's commands always run outside the image, with this process's own Python.
     """
     if image := os.environ.get("IMAGE"):
         here = os.getcwd()
@@ -79,6 +82,6 @@ def stack() -> list[str]:
 
 
 def line(words: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """As a shell would read it, variables first."""
+    """Returns the command quoted for a shell, with the environment variables in front."""
     given = (f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items())
     return " ".join([*given, shlex.join(words)])

@@ -1,4 +1,4 @@
-"""What a dry run says besides the command lines: rendezvous, timeouts, and the files that a checkpoint will have."""
+"""The facts that a dry run prints after the command lines: rendezvous, time-outs, and files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainer.run.folder import FILE_BYTES
 
 
 def checkpoint_files(shape: Shape, ranks: int) -> int:
-    """Files of one checkpoint: each rank's shards and its generators, the state, the manifest."""
+    """Returns the number of files of one checkpoint: each rank's shards and RNG state, the state, the manifest."""
     shards = math.ceil(checkpoint_bytes(shape) / ranks / FILE_BYTES)
     return ranks * (shards + 1) + 2
 
 
 def page(config: DictConfig, ranks: int, signal: int) -> str:
-    """The facts, a line each. Raises UserError where the model's shape is not known."""
+    """Returns the facts, one per line. Raises UserError when the model's shape is not known."""
     shape, settings = shape_of(config), config.train
     size, files = checkpoint_bytes(shape) / 1e9, checkpoint_files(shape, ranks)
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)

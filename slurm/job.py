@@ -1,10 +1,10 @@
-"""A job script's Python: its words and its surroundings, for the one of two kinds of job that it is.
+"""The Python part of a job script: parses its arguments and runs a training or an evaluation job.
 
     python -m slurm.job SCRIPT [OPTION ...] -- train [SITE'S OVERRIDE ...] -- RECIPE [recipe=NAME] [key=value ...]
     python -m slurm.job SCRIPT [OPTION ...] -- eval [SITE'S OVERRIDE ...] -- RUN base|STEP [key=value ...]
 
-slurm/lib.sh calls it, in the job on its first node, or on the login node with sbatch's options and ``--dry-run`` among
-them, where it shows what would run.
+slurm/lib.sh calls it on the job's first node. With ``--dry-run`` among sbatch's options it is called on the login node
+and prints what would run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from slurm.training import train
 
 
 def main() -> int:
-    """The exit code that the job is to have."""
+    """Returns the job's exit code."""
     (script, *options), (kind, *site), words = _groups(sys.argv[1:])
-    # After --export=NONE steps would start with an empty environment too.
+    # Otherwise job steps would also start with an empty environment after sbatch --export=NONE.
     os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
     try:
         if "--dry-run" in options:
-            # A training script's first word is its own.
+            # A training script adds the first word, its recipe, itself.
             job = command_lines.planned(
                 Path(script), [o for o in options if o != "--dry-run"], words[kind == "train" :]
             )
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _groups(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """The words between ``--`` and ``--``; those after the second one may hold others."""
+    """Returns the words before, between and after the first two ``--``; those after may contain more ``--``."""
     first = words.index("--")
     second = words.index("--", first + 1)
     return list(words[:first]), list(words[first + 1 : second]), list(words[second + 1 :])

@@ -1,4 +1,4 @@
-"""Where the processes of a job meet: free ports, and the addresses that Slurm itself reaches the nodes by."""
+"""Rendezvous of a job's processes: free ports, and the addresses by which Slurm reaches the nodes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import subprocess
 from common.errors import UserError
 
 PORTS = range(20000, 32000)
-"""Below those that Linux hands out by itself, so that a port that is free stays free until its owner listens on it."""
+"""Below Linux's ephemeral ports, so that a free port stays free until its owner listens on it."""
 
 
 def free_port() -> int:
-    """A TCP port of this host that nobody listens on; a random one, so that jobs on one node do not meet."""
+    """Returns a random free TCP port of this host; random, so that jobs on one node do not collide.
+
+    Raises RuntimeError when every port of PORTS is taken.
+    """
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as s:
-            # As its owner will: a port whose last connections are closing is free.
+            # The port's owner sets it too: a port whose last connections are still closing counts as free.
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("", port))
@@ -29,7 +32,7 @@ def free_port() -> int:
 
 
 def listens(address: str, port: int) -> bool:
-    """Whether somebody does, on that port."""
+    """Returns whether a connection to ``address``:``port`` succeeds within 10 seconds."""
     try:
         socket.create_connection((address, port), timeout=10).close()
     except OSError:
@@ -38,9 +41,9 @@ def listens(address: str, port: int) -> bool:
 
 
 def addresses(nodes: str, here: str) -> dict[str, str]:
-    """IPv4 address by node name, of a Slurm node list that has this host's node ``here`` in it.
+    """Returns {node name: IPv4 address} for a Slurm node list that includes this host's node, ``here``.
 
-    Raises UserError when Slurm or the name service does not know a node.
+    Raises UserError when Slurm does not know ``here`` or a node's address does not resolve.
     """
     shown = subprocess.run(["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True).stdout
     names = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
@@ -52,8 +55,8 @@ def addresses(nodes: str, here: str) -> dict[str, str]:
         raise UserError(f"a node of {nodes} has an address that does not resolve here ({e})") from e
     others = [a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback]
     if others and ipaddress.ip_address(found[here]).is_loopback:
-        # Debian's /etc/hosts gives a host's own name such an address, which the others cannot reach.
+        # Debian's /etc/hosts maps a host's own name to a loopback address, which other nodes cannot reach.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.connect((others[0], PORTS.start))  # sends nothing
+            s.connect((others[0], PORTS.start))  # UDP: only selects the local address, sends nothing
             found[here] = s.getsockname()[0]
     return found

@@ -1,8 +1,8 @@
-"""One srun task: trains as one rank; the first leaves the exit code in the run.
+"""One srun task: trains as one rank; the first task writes its exit code to the run's folder.
 
     srun ... python -m slurm.rank RUN RECIPE [key=value ...]
 
-Training is a process below this one, so that a stop counts as a stop whatever moment of its start-up it meets.
+Training is a child process, so that a stop request during its start-up also counts as a stop, not as a crash.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from slurm import child_process
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart train``; the first task alone says that it stopped.
+    """Returns the exit code of ``warmstart train``; tasks other than the first return 0 instead of 75 (stopped).
 
-    srun would end the others for it.
+    srun would kill the remaining tasks for a non-zero exit code.
     """
     run, *words = sys.argv[1:]
     code = child_process.Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])

@@ -1,10 +1,10 @@
-"""One srun task: one node of a job's Ray; the first node's task runs the evaluation on it when all nodes are there.
+"""One srun task: one node of a job's Ray cluster. The first node's task runs the evaluation once the nodes have joined.
 
     srun ... python -m slurm.ray_node RUN base|STEP [key=value ...]
 
-RAY_ADDRESS is where the first node is to listen, NODE_ADDRESSES has every node's address, and RAY_AUTH_TOKEN_PATH the
-job's own token: a neighbour's Ray on the same node has other ports, another folder and another token. Only the
-processes that were started here are ended.
+RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address, and
+RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports, another folder and another
+token. Only the processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from common.ray_session import OBJECT_STORE_BYTES, ray_session
 from slurm import child_process, network
 
 PATIENCE_SECONDS = 300
-"""How long nodes are waited for: without the first one there is no Ray, without others it is smaller."""
+"""How long to wait for nodes. The first one is required; without the others the cluster is smaller."""
 END_SECONDS = 20
-"""For Ray to end its processes before they are killed."""
+"""Time that Ray has to end its processes before it is killed."""
 POLL_SECONDS = 2
 VARIABLES = {
-    "RAY_worker_niceness": "0",  # 15 otherwise
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nothing is left to move to another node
+    "RAY_worker_niceness": "0",  # Ray's default is 15
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is nothing to move to another node
 }
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart eval`` in the first task; 0 in the others, which end when it has."""
+    """Returns the exit code of ``warmstart eval`` in the first task (1 without Ray). The other tasks return 0 when the
+    first node's Ray has ended."""
     run, *words = sys.argv[1:]
     first, work = child_process.is_first(), child_process.Stoppable()
-    if not first and not _await_head():  # Ray itself gives up sooner
+    if not first and not _await_head():  # ray start would give up sooner than this
         return DONE
     with _node(first) as node:
         if not first:
@@ -54,14 +55,14 @@ def main() -> int:
 
 @contextmanager
 def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
-    """This node's ``ray start``, for the length of a block."""
+    """Runs ``ray start`` on this node during the block; yields its process."""
     address, port = _head()
     own = dict(pair.split("=") for pair in os.environ["NODE_ADDRESSES"].split())[os.environ["SLURMD_NODENAME"]]
     place = [f"--address={address}:{port}"]
     if first:
         client = f"--ray-client-server-port={network.free_port()}"
         place = ["--head", f"--port={port}", "--include-dashboard=false", client]
-    # Sockets' paths below it have at most 107 characters.
+    # In /tmp because the paths of Ray's sockets in it may have at most 107 characters.
     with tempfile.TemporaryDirectory(
         prefix=f"ray-{os.environ['SLURM_JOB_ID']}-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
@@ -73,8 +74,8 @@ def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
                 "--include-log-monitor=false", "--disable-usage-stats",
             ],
             env=os.environ | VARIABLES,
-            stdout=subprocess.DEVNULL,  # tells how to join, in many lines
-            start_new_session=True,  # a request to stop is for the evaluation
+            stdout=subprocess.DEVNULL,  # many lines on how to join the cluster
+            start_new_session=True,  # a stop request must reach the evaluation only
             preexec_fn=child_process.bind_to_parent,
         )  # fmt: skip
         try:
@@ -94,7 +95,7 @@ def _head() -> tuple[str, int]:
 
 
 def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
-    """Whether the first node's Ray listens, as soon as it does; False where ``node`` ends before, or it takes long."""
+    """Returns True once the first node's Ray listens; False if ``node`` exits first or PATIENCE_SECONDS pass."""
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and (node is None or node.poll() is None):
         if network.listens(*_head()):
@@ -105,7 +106,7 @@ def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
 
 
 def _gather(count: int, work: child_process.Stoppable) -> None:
-    """Waits for ``count`` nodes, and says when there are less."""
+    """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints how many it has."""
     end = time.monotonic() + PATIENCE_SECONDS
     with ray_session(cpus=0) as ray:
         while (there := sum(node["Alive"] for node in ray.nodes())) < count and not work.asked:

@@ -1,8 +1,8 @@
-"""After a job's work has ended: whether Slurm is to run the same job again.
+"""Decides whether to requeue a job after its work has ended.
 
-A stop on purpose is requeued, a crash too, a few times and later each time; a wrong configuration never is, nor
-is a job that got nowhere since it was requeued, but for a first crash, which may be the node's. Each decision is a
-line of the run's requeues.jsonl.
+Requeued: a stop on purpose, and a few crashes in a row with growing pauses. Not requeued: a wrong configuration, and a
+job without progress since the last requeue (one crash is forgiven, in case the node was bad). Each decision is a line
+of the run's requeues.jsonl.
 """
 
 from __future__ import annotations
@@ -22,33 +22,35 @@ from trainer.run.folder import REQUEUES, Run
 
 TRAIN = "train"
 REQUESTS = tuple(128 + number for number in SIGNALS)
-"""Codes of a process that a request to stop ended before it could answer."""
+"""Exit codes of a process that a stop signal killed before it could handle it."""
 CRASHES = 3
-"""Crashes in a row after which a job is requeued once more; the next one ends it."""
+"""Consecutive crashes after which a job is still requeued; after the next one it is not."""
 PAUSE_SECONDS = 60
-"""What the job waits in the queue after the first crash; twice as long after each further one."""
+"""Pause in the queue after the first crash; it doubles with each consecutive crash."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How the work of one job ended this time."""
+    """How a job's work ended this time."""
 
     kind: str
-    """done, stopped, crashed or refused."""
+    """``done``, ``stopped``, ``crashed`` or ``refused`` (wrong configuration or environment)."""
     progress: int
-    """Newest checkpoint's step of training, number of rollouts of an evaluation."""
+    """Training: step of the newest checkpoint. Evaluation: number of rollouts."""
 
 
 @dataclass(frozen=True)
 class Decision:
+    """Whether to requeue the job, and why."""
+
     again: bool
     reason: str
     pause: int = 0
-    """Seconds until the job may start again."""
+    """Least seconds until the job may start again."""
 
 
 def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
-    """``before`` has the decisions of the same job, oldest first."""
+    """Returns the decision. ``before`` has the earlier requeues of the same job, oldest first."""
     if ended.kind == "done":
         return Decision(False, "done")
     if ended.kind == "refused":
@@ -69,16 +71,17 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
 
 
 def kind_of(code: int) -> str:
-    """What an exit code of the command says."""
+    """Returns ``Ended.kind`` for an exit code of the ``warmstart`` command."""
     if code in (STOPPED, *REQUESTS):
         return "stopped"
     return {DONE: "done", USAGE: "refused", PREFLIGHT: "refused"}.get(code, "crashed")
 
 
 def of_training(run: Run, code: int, since: int) -> str:
-    """How training ended that did not live to say it: by its attempt's outcome, else by srun's ``code``.
+    """Returns ``Ended.kind`` of a training run that died before writing an exit code: from its attempt's outcome if
+    there is one, else from srun's ``code``.
 
-    ``since`` is the attempt that the last decision was about.
+    ``since`` is the number of attempts at the last decision.
     """
     outcome = run.attempts[-1] / "outcome.json" if len(run.attempts) > since else None
     if outcome is not None and outcome.exists():
@@ -87,23 +90,23 @@ def of_training(run: Run, code: int, since: int) -> str:
 
 
 def rollouts(run: Run, label: str) -> int:
-    """Rollouts there are of the base model (``base``) or a step (its number)."""
+    """Returns the number of rollouts of the base model (``base``) or of a step (its number) so far."""
     name = label if label == "base" else f"step_{label}"
     files = [folder / "rollouts.jsonl" for folder in run.evaluations if f"@{name}-" in folder.name]
     return sum(path.read_bytes().count(b"\n") for path in files if path.exists())
 
 
 def state(job: str) -> str:
-    """Slurm's state of a job, RUNNING and the like."""
+    """Returns Slurm's state of a job, e.g. RUNNING; UNKNOWN if scontrol does not show it."""
     shown = subprocess.run(["scontrol", "show", "job", "-o", job], capture_output=True, text=True).stdout
     found = re.search(r"\bJobState=(\S+)", shown)
     return found[1] if found else "UNKNOWN"
 
 
 def requeue(job: str, pause: int) -> str | None:
-    """Puts the running job back into the queue; returns Slurm's refusal, None when it is done.
+    """Puts the running job back into the queue. Returns Slurm's error message if it refuses, else None.
 
-    Slurm then ends everything of the job, this process too, after some seconds of patience.
+    Slurm then ends all processes of the job, including this one, after a few seconds.
     """
     done = subprocess.run(["scontrol", "requeue", job], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -114,15 +117,15 @@ def requeue(job: str, pause: int) -> str | None:
 
 
 def forget(run: Run) -> None:
-    """Before the work begins: what the same job said is of no use where it was requeued from outside since."""
+    """Deletes an exit code that the same job left before someone else requeued it; called before the work begins."""
     take_code(run.root, os.environ["SLURM_JOB_ID"])
 
 
 def conclude(run: Run, code: int, label: str = TRAIN) -> int:
-    """Decides, records, requeues; returns the code that the job is to end with.
+    """Decides, records the decision and requeues; returns the job's exit code.
 
-    ``code`` is the exit code of training, or of the evaluation of ``label``, as srun tells it; the first task's own
-    comes before that.
+    ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that the first task wrote
+    takes precedence.
     """
     job = os.environ["SLURM_JOB_ID"]
     before = [line for line in run.notes(REQUEUES) if line["job"] == job]

@@ -1,7 +1,7 @@
 """Submits the evaluations of a run: of the base model, and of each checkpoint once it is complete.
 
-In the background of the training job, or on the login node as ``warmstart watch RUN``. What has been submitted is
-in the run's submissions.jsonl, by label and evaluation settings, so any number of watchers submit each once.
+Runs in the background of the training job, or on the login node as ``warmstart watch RUN``. The run's submissions.jsonl
+records each submission by label and evaluation settings, so that several watchers submit each evaluation only once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 def watch(
     run: Run, overrides: Sequence[str] = (), once: bool = False, poll: float = POLL_SECONDS, stop: Event | None = None
 ) -> bool:
-    """Submits until training has finished and nothing is left to submit; with ``once``, what there is.
+    """Submits evaluations until training has finished and none is missing; with ``once``, only those missing now.
 
-    A submission that fails is said and tried again, later each time; ``poll`` is in seconds; ``stop`` ends the
-    waiting. Returns whether all that could be submitted has been. Raises UserError for overrides that no
-    evaluation can have, and while another process watches.
+    A failed submission is printed and retried, with growing pauses; ``poll`` is in seconds; ``stop`` ends the
+    waiting. Returns whether the last round had no failures. Raises UserError for invalid overrides, and while
+    another process watches.
     """
     stop, pause = stop or Event(), poll
     with writer(run.root / "watch.lock"):
@@ -42,8 +42,8 @@ def watch(
 
 
 def submit_missing(run: Run, overrides: Sequence[str]) -> int:
-    """Submits what has not been; returns how many submissions failed."""
-    if not run.attempts:  # the base model may not be there yet
+    """Submits the evaluations that have not been submitted yet. Returns the number of failed submissions."""
+    if not run.attempts:  # the base model may not exist yet
         return 0
     config = configs.amend(configs.read(run.config), overrides)
     settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
@@ -63,9 +63,9 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
 
 
 def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, str]:
-    """(the job's id, or None when Slurm does not take it; what was said).
+    """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output).
 
-    As a user would on the login node: nothing of the job around this process reaches the new one.
+    The environment has no SLURM_* variables except SLURM_CONF, as if a user submitted on the login node.
     """
     command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label, *overrides]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
@@ -79,6 +79,6 @@ def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, 
 
 
 def has_finished(run: Run) -> bool:
-    """True when the last attempt trained to the end."""
+    """Returns whether the last attempt trained to the end."""
     outcome = run.attempts[-1] / "outcome.json" if run.attempts else None
     return outcome is not None and outcome.exists() and read_json(outcome)["status"] == "finished"

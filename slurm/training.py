@@ -1,4 +1,4 @@
-"""What a training job does: preflight, ranks, and evaluations submitted beside them; then, whether to go on later."""
+"""A training job: preflight checks, ranks, and evaluations submitted meanwhile; then requeues itself if needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from trainer.run.folder import Run, check
 
 
 def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> int:
-    """Every task of the allocation is one rank. Raises UserError for a wrong recipe or override."""
+    """Trains with one rank per task of the allocation; returns the job's exit code.
+
+    Raises UserError for a wrong recipe or override.
+    """
     recipe, *overrides = words
     if overrides and overrides[0].startswith("recipe="):
         recipe = overrides.pop(0).removeprefix("recipe=")
@@ -26,10 +29,10 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
     config = configs.load(recipe, overrides)
     run = check(config)
     srun, stack = job.allocation.srun, command_lines.stack()
-    # A job's script runs on its first node, where rank 0 is.
+    # A job script runs on the job's first node, which has rank 0.
     address = command_lines.FIRST_NODE if job.submission else socket.gethostname()
     meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(network.free_port())}
-    # The first task alone answers for all of them, whose own codes then matter no more.
+    # The first task reports for all of them; the exit codes of the others do not matter.
     preflight = srun("--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides)
     ranks = srun("--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides)
     if job.submission:
@@ -53,7 +56,8 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
 
 
 def _watch(run: Run, over: Event | None = None) -> bool:
-    """Submits evaluations until ``over``, or only those that are due; what goes wrong harms nothing else."""
+    """Submits evaluations until ``over`` is set; without it only those that are due. Prints a UserError and returns
+    False, so that it does not fail the job."""
     try:
         return watch(run, once=over is None, stop=over)
     except UserError as e:

@@ -1,4 +1,4 @@
-"""The page docs/limits.md: what arithmetic and memory allow at best, and what the recipes are forecast to reach.
+"""Prints docs/limits.md: lower bounds from arithmetic and memory traffic, and the forecasts for the recipes.
 
     python -m tools.limits_page > docs/limits.md
 
@@ -34,22 +34,22 @@ CLUSTERS = {
     ],
 }
 ADAMW_BYTES = 28
-"""A parameter's weight, gradient and two moments read once, and all but the gradient written once."""
+"""Bytes per parameter: weight, gradient and two moments are read once, and all but the gradient written once."""
 
 
 def activation_bytes(shape: Shape) -> float:
-    """bf16 bytes that training moves for one token at least: every matmul and attention reads and writes once.
+    """Returns the least bytes that training moves per token in bf16: every matmul and attention reads and writes once.
 
-    Everything between them is taken as fused into them; backward moves twice what forward does.
+    Assumes that everything between them is fused into them, and that backward moves twice as much as forward.
     """
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return 3 * 2 * shape.layers * (6 * shape.hidden + 4 * query + 4 * kv + 2 * shape.intermediate)
 
 
 def floors(planner: Planner) -> tuple[float, float]:
-    """Hours of the run that (arithmetic at the full peak, memory traffic at the full bandwidth) take at least.
+    """Returns lower bounds of the run's hours: (arithmetic at the full peak, memory traffic at the full bandwidth).
 
-    Weights are read in forward and in backward and their gradients written, in bf16, once a step.
+    Weights are read in forward and in backward and their gradients written, in bf16, once per step.
     """
     gpu, ranks, shape = planner.cluster.gpu, planner.cluster.ranks, planner.shape
     arithmetic = planner.flops / ranks / gpu.peak(2)
@@ -63,7 +63,7 @@ def floors(planner: Planner) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe on a cluster: as it stands, and in the recommended layout."""
+    """A recipe on a cluster: forecasts in its own layout and in the recommended one."""
 
     recipe: str
     cluster: str
@@ -73,7 +73,7 @@ class Run:
 
     @classmethod
     def of(cls, recipe: str, cluster: str) -> Run:
-        """Plans it on the assumed lengths."""
+        """Plans the recipe on the cluster, with the assumed row lengths."""
         config = configs.load(recipe, CLUSTERS[cluster])
         planner = Planner(config, assumed_lengths(config))
         own, best = planner.own(), recommend(list(planner.layouts()))
@@ -81,12 +81,12 @@ class Run:
         return cls(recipe, cluster, planner, own, best)
 
     def hours(self, forecast: Forecast) -> float:
-        """Of the whole run."""
+        """Returns the run's hours under a forecast."""
         return self.planner.hours(forecast.step.total)
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """Returns the page as Markdown."""
     runs = [Run.of(recipe, cluster) for recipe in RECIPES for cluster in CLUSTERS]
     here = [run for run in runs if run.cluster == "4 x 4 a100-40"]
     small = here[0]

@@ -1,6 +1,6 @@
-"""Takes files out of a wheel: python tools/slim_wheel.py WHEEL PATTERN [KEPT ...]
+"""Removes files from a wheel: python tools/slim_wheel.py WHEEL PATTERN [KEPT ...]
 
-Removes what matches PATTERN and is not KEPT, from the archive and from its RECORD, in place.
+Removes the files that match PATTERN and are not KEPT, from the archive and from its RECORD, in place.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def slim(wheel: Path, pattern: str, kept: list[str]) -> list[str]:
-    """Rewrites ``wheel``; returns the names of the files that are gone.
+    """Rewrites ``wheel``; returns the names of the files it removed.
 
-    Raises ValueError when a file to keep is not in it, or nothing matches.
+    Raises ValueError when a file to keep is not in the wheel, or when no file matches.
     """
     smaller = wheel.with_suffix(".part")
     with zipfile.ZipFile(wheel) as old:

@@ -1,4 +1,4 @@
-"""The answer style ``answer_is``: a number stated in words, as in "The answer is 72.", rather than in a box."""
+"""The answer style ``answer_is``: a number stated as in "The answer is 72." instead of in a box."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ANY = re.compile(rf"(?<![0-9.]){_NUMBER}")
 
 
 def state(answer: str) -> str:
-    """The sentence that ends a solution."""
+    """Returns the sentence that ends a solution in this style."""
     return f"The answer is {normalise(answer)}."
 
 
 def stated(text: str) -> str | None:
-    """The number behind the first "answer is" (or "answer:") of the visible part, else its last number; else None.
+    """Returns the number after the first "answer is" (or "answer:") of the visible part, else its last number, or None.
 
     The rule of Qwen3-4B-GSM8K-Synth-35K's model card. Linear in the length of the text.
     """
@@ -25,10 +25,10 @@ def stated(text: str) -> str | None:
 
 
 def stated_state(text: str, finish_reason: str) -> tuple[str, str | None]:
-    """How a rollout ended, and its headline answer when it gave one; the counterpart of ``answers.grade_state``.
+    """Returns how a rollout ended, and its answer or None; the counterpart of ``data_prep.answers.boxed.grade_state``.
 
-    ``stated``: behind "answer is"; ``truncated``: the budget ended it before that; ``last_number``: it stopped without
-    such words; ``no_number``: it stopped without any number.
+    ``stated``: the number after "answer is"; ``truncated``: the budget cut it off before that; ``last_number``: it
+    stopped without stating an answer, so its last number counts; ``no_number``: it stopped without any number.
     """
     kind, number = _found(text)
     return ("truncated", None) if finish_reason == "length" and kind != "stated" else (kind, number)

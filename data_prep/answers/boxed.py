@@ -1,7 +1,7 @@
-"""Finding and comparing answers: which box of a text counts, and when two answers are the same.
+"""Extracts and compares answers: which box of a text counts, and when two answers are the same.
 
-Pure text functions. Everything here is linear in the length of its input, since the inputs are whatever
-a model happened to write.
+Pure text functions. Everything here is linear in the length of its input, since a model may write
+anything of any length.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from common.records import THINK_CLOSE, THINK_OPEN
 
 BRACES = 1_000_000
-"""Braces and boxes that are looked at, from the last box backwards; boxes before them count as unclosed."""
+"""Most braces and boxes to inspect, from the last box backwards; boxes before those count as unclosed."""
 LONGEST = 1000
-"""Characters of an answer that is normalised; a longer one equals only itself."""
+"""Most characters of an answer that is normalised; a longer one equals only itself."""
 
 _BOX = re.compile(r"\\boxed\s*\{")
-# A brace, or an escaped character (so that \{ and \} are none). To begin with one set makes it fast to find.
+# A brace, or an escaped character (so that \{ and \} do not count). Starting with a character set makes it fast.
 _BRACE = re.compile(r"[{}\\](?:(?<=\\).)?", re.DOTALL)
 
 _MINUS = str.maketrans("\u2212\u2013", "--")
@@ -43,7 +43,7 @@ _IN_WORDS = re.compile(
     r"(?P<after>(?:(?: +[a-zA-Z]{4,}| *(?<![a-zA-Z])(?:[ckm]m|kg|ft|in|mi|mph|sq|min|hrs?|lbs?)(?![a-zA-Z]))"
     r"(?: ?\^\{?[0-9]\}?)?(?:/[a-z]+)?)*)"
 )
-# With one of these beside it, a number is another number, or none.
+# Next to one of these words, a number means another number, or is not a number.
 _MEANING = re.compile(
     r"\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about|mod|base|squared|cubed"
     r"|half|halves|thirds|quarters|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
@@ -54,9 +54,9 @@ _MEANING = re.compile(
 
 
 def visible(text: str) -> str | None:
-    """What a reader is shown: the part after the last ``</think>``, without a think block reopened there.
+    """Returns what a reader sees: the part after the last ``</think>``, up to a ``<think>`` that reopens there.
 
-    The whole text when it never thinks (a base model); None when it opens ``<think>`` and never closes it.
+    The full text if it has no think tags (a base model); None if it opens ``<think>`` and never closes it.
     """
     _, closed, after = text.rpartition(THINK_CLOSE)
     if closed:
@@ -65,12 +65,12 @@ def visible(text: str) -> str | None:
 
 
 def last_box(text: str) -> tuple[str | None, bool]:
-    """Content of the balanced ``\\boxed{}`` that opens last, and whether one was found that never closes.
+    """Returns the content of the last-opening balanced ``\\boxed{}``, and whether an unclosed box was found.
 
-    Escaped braces do not count. Of nested boxes the innermost is taken. An empty box is no answer: it is an
-    echo of the prompt's instruction, and passed over.
+    Escaped braces do not count. Among nested boxes the innermost is taken. Empty boxes are skipped: they echo the
+    prompt's instruction.
     """
-    # From the last box backwards. One that does not close leaves those before it only the text up to itself.
+    # From the last box backwards. A box before an unclosed one has to close before that one opens.
     unclosed, looked = False, 0
     before = end = len(text)
     while looked < BRACES:
@@ -98,17 +98,17 @@ def last_box(text: str) -> tuple[str | None, bool]:
 
 
 def grade_state(text: str, finish_reason: str) -> tuple[str, str | None]:
-    """How a rollout ended, and its headline answer when it gave one.
+    """Returns how a rollout ended, and its answer.
 
-    ``finish_reason`` is ``stop`` or ``length``. Returns one of
+    ``finish_reason`` is ``stop`` or ``length``. The state is one of
 
-    - ``boxed`` and the content of the last balanced box of the visible part that is not empty,
-    - ``truncated``: the budget ended it before such a box was complete,
+    - ``boxed``: the answer is the content of the last balanced, non-empty box of the visible part,
+    - ``truncated``: the budget cut it off before such a box was complete,
     - ``unclosed_box``: it stopped, and a visible box lacks its closing brace,
-    - ``box_in_think_only``: it stopped, and the only balanced box is in the think block,
-    - ``no_box``: it stopped without any.
+    - ``box_in_think_only``: it stopped, and balanced boxes are only in the think block,
+    - ``no_box``: it stopped without a box.
 
-    The answer is None in every state but the first.
+    The answer is None in every state except ``boxed``.
     """
     shown = visible(text)
     box, unclosed = last_box(shown) if shown is not None else (None, False)
@@ -122,24 +122,25 @@ def grade_state(text: str, finish_reason: str) -> tuple[str, str | None]:
 
 
 def normalise(answer: str) -> str:
-    """The canonical spelling of an answer; two answers are the same when their spellings are.
+    """Returns the canonical spelling of an answer; two answers are the same when their spellings are equal.
 
     In order:
 
-    1. Of more than ``LONGEST`` characters, nothing but the surrounding spaces changes.
-    2. ``\\text{..}``, ``\\mathrm{..}``, ``\\mbox{..}`` and their kin become their content, a minus sign of any
-       kind ``-``, ``\\dfrac`` and ``\\tfrac`` ``\\frac``, ``\\frac12`` ``\\frac{1}{2}``, ``{,}`` a comma.
+    1. An answer of more than ``LONGEST`` characters only loses its surrounding spaces.
+    2. ``\\text{..}``, ``\\mathrm{..}``, ``\\mbox{..}`` and the like become their content, any kind of minus sign
+       ``-``, ``\\dfrac`` and ``\\tfrac`` ``\\frac``, ``\\frac12`` ``\\frac{1}{2}``, ``{,}`` a comma.
     3. ``\\left`` and ``\\right``, degree signs, ``$`` and ``\\$``, ``%`` and ``\\%``, maths delimiters, braces
-       around the whole and trailing periods go.
-    4. A number in words becomes the number: before it a name (``x =``, ``f(2) =``, ``m + n =``) or words (``The
-       answer is 16``), after it a unit (``16 cm^2``) or words of four letters or more (``16 apples``); not where a
-       word changes it (``16 million``, ``16 or more``, ``minus 16``). Other equations (``x + 2y = 0``) stay whole.
-    5. A number loses a leading ``+``, its thousands commas, leading zeros and trailing zeros of its decimals
-       (``016``, ``16.0``, ``+16`` and ``16`` are one, and so are ``.5`` and ``0.50``; ``-0`` is ``0``). A fraction
-       of whole numbers is written ``a/b``, and a choice ``(C)`` ``C``.
-    6. Spaces go, but for one between two numbers (``12 345`` is one number, ``12 34`` are two).
+       around the answer and trailing periods are removed.
+    4. A number with words around it becomes the number. Allowed before it: a name (``x =``, ``f(2) =``, ``m + n =``)
+       or words (``The answer is 16``); after it: a unit (``16 cm^2``) or words of four letters or more (``16 apples``).
+       Not if a word changes the number (``16 million``, ``16 or more``, ``minus 16``). Other equations
+       (``x + 2y = 0``) are unchanged.
+    5. A number loses a leading ``+``, thousands commas, leading zeros and trailing zeros of its decimals (``016``,
+       ``16.0``, ``+16`` and ``16`` are the same, and so are ``.5`` and ``0.50``; ``-0`` is ``0``). A fraction of
+       integers is written ``a/b``, and a choice ``(C)`` as ``C``.
+    6. Spaces are removed, except one between two numbers (``12 345`` is one number, ``12 34`` are two).
 
-    No arithmetic is done: ``0.5`` and ``\\frac{1}{2}`` stay different (math-verify's business).
+    No arithmetic is done: ``0.5`` and ``\\frac{1}{2}`` stay different (math-verify compares values).
     """
     answer = answer.strip()
     if len(answer) > LONGEST:
@@ -165,7 +166,7 @@ def normalise(answer: str) -> str:
 
 
 def is_exact(extracted: str | None, gold: str) -> bool:
-    """True when the two answers have the same canonical spelling. No answer is never right, nor is an empty one."""
+    """Returns whether the two answers have the same canonical spelling; False for None and for empty answers."""
     return extracted is not None and normalise(extracted) == normalise(gold) != ""
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks from the hub: one set's split, at one commit, as a ``<set>.jsonl`` that ``benchmarks`` reads."""
+"""Downloads a benchmark set from the hub, at one commit, as the ``<set>.jsonl`` that ``benchmarks.sets`` reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_prep.benchmarks import sets
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set is on the hub, and which of its columns are which."""
+    """A set's dataset on the hub and the names of its columns; without ``id`` the rows are numbered."""
 
     name: str
     split: str
@@ -31,14 +31,14 @@ SOURCES = {
     "math500": Source("HuggingFaceH4/MATH-500", "test", id="unique_id"),
     "gsm8k_test": Source("openai/gsm8k", "test", problem="question", id="", config="main"),
 }
-"""Compilations differ in wording, so the manifest keeps the commit and results name the file's hash."""
+"""Hub datasets of one benchmark differ in wording, so the manifest records the commit and results the file's hash."""
 
 
 def fetch(folder: Path, name: str) -> str:
-    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest; returns the commit, which is the
-    one that the manifest has for the set already, else the newest.
+    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest. Returns the commit: the one that
+    the manifest already has for the set, else the newest.
 
-    Raises UserError when the set is not known here, the hub does not give it, or it is not the benchmark.
+    Raises UserError when the set is unknown, cannot be downloaded, or does not fit the benchmark.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError

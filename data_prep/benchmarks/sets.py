@@ -1,6 +1,6 @@
-"""Benchmark problems, read from a folder of ``<set>.jsonl`` files.
+"""Reads benchmark problems from a folder of ``<set>.jsonl`` files.
 
-Evaluation takes its problems from here, and decontamination the texts to keep out of training.
+Evaluation uses the problems; decontamination keeps their texts out of training.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import Problem
 
 EXPECTED = {"aime2025": 30, "aime2026": 30, "amc2023": 40, "aime2024": 30, "math500": 500, "gsm8k_test": 1319}
-"""Problems of the sets whose size is known: a file with another count is not that benchmark."""
+"""Number of problems of the sets with a known size: a file with another count is not that benchmark."""
 ANSWERS = {
     **dict.fromkeys(("aime2024", "aime2025", "aime2026"), re.compile(r"\d{1,3}")),
     **dict.fromkeys(("amc2023", "gsm8k_test"), re.compile(r"-?\d+(\.\d+)?")),
 }
-"""What an answer of these sets looks like."""
+"""Pattern of the answers of these sets."""
 ANYTHING = re.compile(r"(?s).*\S.*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 TOTAL = "total"
-"""What results call all sets together; no set has that name."""
+"""Name of all sets together in results; no set may have it."""
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-"""A set's: it stands in paths and tables."""
+"""Pattern of a set's name, which is used in paths and tables."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Benchmark sets that are run together, and the protocol of their published figures."""
+    """Benchmark sets that are evaluated together, and the protocol of their published figures."""
 
     sets: tuple[str, ...]
     rollouts: int = 16
@@ -43,18 +43,18 @@ SUITES = {
     "t0": Suite(("aime2025", "aime2026", "amc2023")),
     "gsm8k": Suite(("gsm8k_test",), rollouts=1, temperature=0.0),
 }
-"""Names that stand for several sets or for a protocol; every set is a suite of its own besides."""
+"""Names of several sets or of a protocol. Every other name is a suite of one set with the default protocol."""
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """The sets of suites and sets, in order and each once."""
+    """Returns the sets that the names of suites and sets stand for, in order and without repetition."""
     return list(dict.fromkeys(name for suite in names for name in _suite(suite).sets))
 
 
 def protocol(names: Sequence[str], rollouts: int | None, temperature: float | None) -> tuple[int, float]:
-    """Rollouts a problem and temperature (0 is greedy) of suites and sets; what is given wins over the suites' own.
+    """Returns (rollouts per problem, temperature; 0 is greedy) for suites and sets. Given values override the suites'.
 
-    Raises UserError when two suites differ in what is not given.
+    Raises UserError when two suites differ in a value that is not given.
     """
     suites = [_suite(name) for name in names]
     chosen: list[float] = []
@@ -70,11 +70,11 @@ def protocol(names: Sequence[str], rollouts: int | None, temperature: float | No
 
 
 def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
-    """The problems of each set in file order; the first ``limit`` of each set, or all for None. A name of ``sets``
-    may be a suite's.
+    """Returns the problems of each set in file order: the first ``limit`` of each set, or all if None. ``sets`` may
+    name suites.
 
-    Raises UserError naming the place and the remedy for a missing file, as ``load_file`` does, and for a count or
-    an answer that is not the benchmark's.
+    Raises UserError naming the place and the fix for a missing file, for what ``load_file`` rejects, and for a count
+    or an answer that does not fit the benchmark.
     """
     if not sets or len(set(sets)) < len(sets):
         raise UserError(f"eval.sets={sets} must name at least one set, and each once")
@@ -84,10 +84,10 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
 
 
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
-    """The problems of one file in its order, as those of the set ``name``.
+    """Returns the problems of one file in file order, with ``name`` as their set.
 
-    Raises UserError naming the place and the remedy for an empty file, a missing, blank or non-text key, a lone
-    surrogate, an id used twice, or an answer that does not match ``answers``.
+    Raises UserError naming the place for an empty file, a missing, blank or non-text key, a lone surrogate, an id
+    used twice, or an answer that does not match ``answers``.
     """
     problems: dict[str, Problem] = {}
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
@@ -113,19 +113,19 @@ def write_problems(path: Path, problems: list[Problem]) -> None:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """The problems that ``write_problems`` wrote."""
+    """Returns the problems that ``write_problems`` wrote."""
     return [Problem(**values) for values in read_jsonl(path)]
 
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:
-    """SHA-256 of each set's file, in hex. Raises UserError when one is missing."""
+    """Returns {set: SHA-256 of its file, in hex}. Raises UserError when a file is missing."""
     return {name: sha256_file(_file(folder, name)) for name in expand(sets)}
 
 
 def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of a JSONL file whose ``keys`` must all be text.
 
-    Raises UserError naming file, line and key of the first that is not.
+    Raises UserError naming file, line and key when a key is missing or not text.
     """
     with path.open("rb") as f:
         numbers = [number for number, line in enumerate(f, 1) if line.strip()]

@@ -1,7 +1,7 @@
-"""Which benchmark items a problem could be, contain or reword: the lookup that a worker does for each row.
+"""An index that finds the benchmark items a problem could be, contain or reword; a worker looks up each row.
 
-The module ``decontaminate`` decides what the evidence is worth, with every row in view. The constants are the knee of a
-sweep over the real benchmark files (its test).
+The module ``decontaminate`` then judges this evidence, with every row known. The constants are the knee of a sweep
+over the real benchmark files (in its test).
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from common.records import Problem
 from data_prep.duplicates.normalise_text import words
 
 LONG_NGRAM = 13
-"""Words of an n-gram, GPT-3's and most later reports' choice."""
+"""Words per n-gram, as for GPT-3 and in most later reports."""
 SHORT_NGRAM = 8
-"""Words of an n-gram for statements of fewer than SHORT_STATEMENT words."""
+"""Words per n-gram for statements of fewer than SHORT_STATEMENT words."""
 SHORT_STATEMENT = 2 * LONG_NGRAM
-"""In a statement under 26 words one changed word in the middle can break every 13-gram."""
+"""In a statement of fewer words than this (26), one changed word in the middle can break every 13-gram."""
 SHORTEST = SHORT_NGRAM
-"""Statements with fewer words ("Simplify √242") are found by exact match only: a window of three or four
-words that reads like them is in many problems."""
+"""Statements with fewer words ("Simplify √242") are found by exact match only: many problems have a similar
+window of three or four words."""
 HALF = 0.5
-"""Share of a statement's words that n-grams must cover, and of its words outside boilerplate that a near match
-must have."""
+"""Least share of a statement's words that n-grams must cover, and of its words outside boilerplate that a near
+match must have."""
 NEAR = 0.65
 """Least similarity of a near match: the share of the statement's words that the window has, in order. With one
-word in eight changed and the people renamed, 4,999 of 5,000 planted problems have it. Unrelated problems reach
-0.625; with each 0.05 less the rows wrongly removed double, with more leaks are missed."""
+word in eight changed and the people renamed, 4,999 of 5,000 planted problems reach it. Unrelated problems reach
+0.625. Each 0.05 less doubles the rows wrongly removed; a higher value misses leaks."""
 RELATED = 0.8
-"""Least similarity, both ways, of two benchmark items that are one problem. Above NEAR, so that boilerplate
-does not make a family of the problems that share it."""
+"""Least similarity, in both directions, of two benchmark items that count as one problem. Above NEAR, so that
+shared boilerplate does not join different problems into one family."""
 NUMBERS = 0.5
 """Least share of the statement's numbers that a near match must have: the same story with other numbers is
 another problem."""
 SHINGLE = 3
-"""Words of the shingles that choose which statements are compared at all. With one word in eight changed,
-two thirds of them survive."""
+"""Words per shingle; shared shingles choose which statements are compared. With one word in eight changed, two
+thirds of them survive."""
 RARE = 20
-"""A shingle in more statements than this ("how many does") chooses none of them. What is found is the same
-from 10 to 200; the time is not."""
+"""A shingle in more statements than this ("how many does") is ignored. Values from 10 to 200 give the same results
+but not the same time."""
 SHARED_SHINGLES = 0.2
-"""Least share of a statement's rare shingles in a row for the two to be compared."""
+"""Least share of a statement's rare shingles that a row must have to be compared with it."""
 
 Spans = tuple[tuple[int, int], ...]
-"""(start, end) of runs of words of a statement."""
+"""(start, end) of runs of words in a statement, end exclusive."""
 
-_UNKNOWN = "\0"  # a word of no benchmark
+_UNKNOWN = "\0"  # stands for every word that is in no benchmark
 
 
 @dataclass(frozen=True)
@@ -62,59 +62,59 @@ class Item:
     id: str
     words: tuple[str, ...]
     text: str
-    """One character a word, the same one for the same word throughout an index."""
+    """One character per word; a word has the same character throughout an index."""
     numbers: Counter[str]
-    """How often each number occurs; its characters of ``text``."""
+    """Number of occurrences of each number, keyed by its character in ``text``."""
     rare: int
-    """Distinct shingles that choose this statement."""
+    """Number of distinct rare shingles in this statement."""
 
     @property
     def ngram(self) -> int:
-        """Words of its n-grams."""
+        """Words per n-gram of this statement."""
         return SHORT_NGRAM if len(self.text) < SHORT_STATEMENT else LONG_NGRAM
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a problem has in common with one benchmark item."""
+    """The evidence that a problem matches one benchmark item."""
 
     item: int
     """Position in ``Index.items``."""
     exact: bool
     aligned: Spans
-    """What an exact or near match has in common with the statement, in order; empty when it is neither."""
+    """The statement's words that an exact or near match shares, in order; empty if it is neither."""
     grams: tuple[int, ...]
     """Shared n-grams: positions in ``Index.places``, ascending."""
 
     @property
     def whole(self) -> bool:
-        """Whether it is or rewords the statement, and does not only share n-grams with it."""
+        """Whether it is an exact or near match, and does not only share n-grams."""
         return bool(self.aligned)
 
 
 @dataclass(frozen=True)
 class Index:
-    """The benchmark items, ready to be looked up. Immutable."""
+    """The benchmark items with their lookup tables. Immutable."""
 
     items: tuple[Item, ...]
     families: tuple[int, ...]
-    """For each item the first one that it reads like: items of one family are not unrelated problems."""
+    """For each item, the first item of its family: items of one family count as the same problem."""
     stock: tuple[frozenset[int], ...]
-    """For each item the positions of its words in runs of SHORT_NGRAM words that another family has too."""
+    """For each item, the positions of its boilerplate: words in runs of SHORT_NGRAM that another family has too."""
     lexicon: Mapping[str, str]
-    """Word to character."""
+    """Word -> character."""
     texts: Mapping[str, tuple[int, ...]]
-    """Whole statement to the items that have it."""
+    """Encoded statement -> items that have it."""
     shingles: Mapping[str, tuple[int, ...]]
-    """Rare shingle to the items of at least SHORTEST words that have it."""
+    """Rare shingle -> items of at least SHORTEST words that have it."""
     grams: Mapping[str, int]
-    """n-gram to its position in ``places``, for those that one family alone has."""
+    """n-gram -> position in ``places``, for n-grams that only one family has."""
     places: tuple[tuple[tuple[int, int], ...], ...]
-    """(item, first word) of each n-gram, ascending."""
+    """For each n-gram the (item, first word) of its occurrences, ascending."""
 
     @classmethod
     def build(cls, problems: Sequence[Problem]) -> Index:
-        """The index of these problems, in their order."""
+        """Returns the index of these problems, in their order."""
         statements = [tuple(words(problem.problem)) for problem in problems]
         lexicon = {word: chr(code) for code, word in enumerate(sorted(set(chain(*statements))), ord(_UNKNOWN) + 1)}
         texts = ["".join(map(lexicon.__getitem__, statement)) for statement in statements]
@@ -146,7 +146,8 @@ class Index:
         stock: list[set[int]] = [set() for _ in items]
         for length in (SHORT_NGRAM, LONG_NGRAM):
             for gram, found in _occurrences(texts, length).items():
-                # Boilerplate shows in statements of any length, evidence is only what fits the statement's own.
+                # Any statement can show that an n-gram is boilerplate, but it is evidence only for statements
+                # whose own n-gram length it has.
                 fitting = tuple((i, start) for i, start in found if items[i].ngram == length)
                 if len({families[i] for i, _ in found}) > 1:
                     for i, start in found:
@@ -157,7 +158,7 @@ class Index:
         return replace(index, families=families, stock=tuple(map(frozenset, stock)), grams=grams, places=tuple(places))
 
     def candidates(self, problem: str) -> tuple[Candidate, ...]:
-        """What ``problem`` has in common with each item, in the order of items; usually nothing.
+        """Returns the items that ``problem`` may match, with the evidence, in the order of items; usually none.
 
         Pure. Time grows with the length of the text and the number of statements that it resembles.
         """
@@ -176,7 +177,7 @@ class Index:
         )
 
     def _alike(self, text: str, least: float) -> Iterator[tuple[int, Spans]]:
-        """Yields the statements of which a window of ``text`` has the share ``least``, with what it has."""
+        """Yields (item, shared words) for statements of which a window of ``text`` has at least the share ``least``."""
         found = filter(None, map(self.shingles.get, set(_runs(text, SHINGLE))))
         common = Counter(chain.from_iterable(found))
         for i, count in common.items():
@@ -207,7 +208,7 @@ class Index:
         first = list(range(len(self.items)))
         for i, others in enumerate(alike):
             for other in others:
-                # Both ways: a short statement that is all boilerplate reads like a window of many.
+                # In both directions: a short statement that is all boilerplate resembles a window of many others.
                 if i in alike[other] and first[i] != first[other]:
                     old, new = max(first[i], first[other]), min(first[i], first[other])
                     first = [new if family == old else family for family in first]
@@ -215,7 +216,7 @@ class Index:
 
 
 def _occurrences(texts: Sequence[str], length: int) -> dict[str, list[tuple[int, int]]]:
-    """Each run of ``length`` words, with the (text, first word) where it stands."""
+    """Returns each run of ``length`` words -> the (text, first word) of its occurrences."""
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for i, text in enumerate(texts):
         for start, run in enumerate(_runs(text, length)):
@@ -228,5 +229,5 @@ def _runs(text: str, length: int) -> list[str]:
 
 
 def positions(spans: Spans) -> set[int]:
-    """Of the words in these runs."""
+    """Returns the word positions covered by the spans."""
     return set(chain.from_iterable(range(start, end) for start, end in spans))

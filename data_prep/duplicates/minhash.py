@@ -1,7 +1,7 @@
 """Near-duplicate problems: clusters by MinHash LSH over words, checked pair by pair.
 
-Two problems are the same when their text is, spacing and case aside, or when their words nearly are and
-their answers are equal: a template with other numbers has another answer and is another problem.
+Two problems are duplicates if their texts are equal, ignoring spacing and case, or if their words are nearly the
+same and their answers equal: a template with other numbers has another answer and is another problem.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from data_prep.answers.boxed import normalise
 from data_prep.duplicates.normalise_text import words
 
 PERMUTATIONS = 64
-"""MinHash values of a signature: 256 bytes a row; the Jaccard estimate's standard error is 0.06 at 0.8."""
+"""MinHash values per signature: 256 bytes per row; the Jaccard estimate's standard error at 0.8 is 0.05."""
 SCHEME: Literal["affine32"] = "affine32"
 """datasketch's 32-bit hash family."""
 SHINGLE = 3
-"""Words of a shingle."""
+"""Words per shingle."""
 FEWEST = 5
-"""Shingles of the shortest problem that can be a near-duplicate: operators are no words, so that "2 + 2" and
-"2 - 2", or two figures without a word, would be one."""
+"""Least shingles of a problem that can be a near-duplicate: operators are not words, so that "2 + 2" and
+"2 - 2", or two figures without a word, would be duplicates."""
 BANDS = (12, 5)
-"""Bands and rows of the index: a pair with similarity 0.8 shares a band with probability 0.99, one with 0.5 in
-three cases of ten, which the check of the whole signature then sorts out."""
+"""Bands of the LSH index and rows per band: a pair with similarity 0.8 shares a band with probability 0.99, one with
+0.5 with 0.3; such pairs are then rejected by comparing all of the signature."""
 SIMILAR = 0.8
 """Least estimated Jaccard similarity of the shingles of two near-duplicates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What deduplication needs of a row."""
+    """The features of a row that deduplication uses."""
 
     id: str
     text: str
-    """Hash of the problem's text, spacing and case aside."""
+    """Hash of the problem's text, ignoring spacing and case."""
     answer: str
     """Hash of the canonical answer."""
     whole: str
-    """Hash of the whole row."""
+    """Hash of all of the row's fields."""
     signature: np.ndarray
     """uint32, shape (PERMUTATIONS,)."""
     shingles: int
     rank: tuple[int, int, str]
-    """The smallest rank of a cluster stays."""
+    """(tokens, characters of the solution, id). The row with the smallest rank of a cluster is kept."""
 
 
 def fingerprint(name: str, problem: str, answer: str, whole: str, rank: tuple[int, int, str]) -> Fingerprint:
-    """The fingerprint of row ``name``; ``whole`` is the hash of the row."""
+    """Returns the fingerprint of row ``name``; ``whole`` is the hash of the row."""
     text = sha256_json(" ".join(problem.lower().split()))[:16]
     sketch, shingles = signature(problem)
     return Fingerprint(name, text, sha256_json(normalise(answer))[:16], whole, sketch, shingles, rank)
 
 
 def signature(problem: str) -> tuple[np.ndarray, int]:
-    """MinHash of the problem's word shingles, uint32, shape (PERMUTATIONS,), and how many shingles it has."""
+    """Returns the MinHash of the problem's word shingles, uint32 of shape (PERMUTATIONS,), and their number."""
     spelled = words(problem)
     shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(len(spelled) - SHINGLE + 1)}
     sketch = _empty().copy()
@@ -71,14 +71,15 @@ def signature(problem: str) -> tuple[np.ndarray, int]:
 
 @functools.cache
 def _empty() -> Any:
-    """An empty sketch to copy: drawing the permutations takes longer than hashing a problem."""
+    """Returns an empty sketch to copy: drawing the permutations takes longer than hashing a problem."""
     from datasketch import MinHash
 
     return MinHash(num_perm=PERMUTATIONS, scheme=SCHEME)
 
 
 def clusters(rows: Sequence[Fingerprint], near: bool = True) -> dict[str, str]:
-    """Row id -> id of its cluster's best row; whatever their order. Without ``near``, clusters of equal texts."""
+    """Returns row id -> id of its cluster's best row, in any order of ``rows``. Without ``near``, only equal texts
+    are clustered."""
     rows = sorted(rows, key=lambda r: r.rank)
     parent = list(range(len(rows)))
 
@@ -95,14 +96,14 @@ def clusters(rows: Sequence[Fingerprint], near: bool = True) -> dict[str, str]:
 
 
 def _pairs(rows: Sequence[Fingerprint], near: bool) -> Iterable[tuple[int, int]]:
-    """Pairs of duplicates that connect every cluster."""
+    """Yields pairs (i, j) of duplicates that connect every cluster; indices into ``rows``."""
     first: dict[str, int] = {}
     for i, row in enumerate(rows):
         if (j := first.setdefault(row.text, i)) != i:
             yield j, i
     if not near:
         return
-    # Only rows with equal answers can be near-duplicates, so each answer has an index of its own.
+    # Only rows with equal answers can be near-duplicates, so each answer has its own index.
     by_answer: dict[str, list[int]] = defaultdict(list)
     for i in sorted(first.values()):
         if rows[i].shingles >= FEWEST:

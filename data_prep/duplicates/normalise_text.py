@@ -1,9 +1,9 @@
-r"""Statements as words, so that two spellings of one statement compare equal.
+r"""Splits statements into normalised words, so that two spellings of one statement compare equal.
 
-Deduplication and decontamination both compare problems through :func:`words`. What only formats is gone:
-spacing, punctuation, operators, braces, maths delimiters, sizes, fonts, figures. What is left is letters
-and digits in reading order: ``$\dfrac{1}{2}x_{1} \le 1{,}000$``, ``\frac12 x_1\leq 1,000`` and
-``½x₁ ≤ 1000`` are all ``1 2 x 1 1000``. Since operators are gone, ``x+y`` and ``x-y`` are the same words.
+Deduplication and decontamination both compare problems through :func:`words`. It removes formatting and
+operators: spacing, punctuation, braces, maths delimiters, sizes, fonts, figures. Letters and digits remain
+in reading order: ``$\dfrac{1}{2}x_{1} \le 1{,}000$``, ``\frac12 x_1\leq 1,000`` and ``½x₁ ≤ 1000`` are all
+``1 2 x 1 1000``. Without operators, ``x+y`` and ``x-y`` are the same words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import unicodedata
 from functools import lru_cache
 
 # Runs of letters or of digits. A letter of another script is a word by itself, so that two statements in
-# Chinese do not become equal by having the same numbers.
+# Chinese are not equal just because they have the same numbers.
 _WORD = re.compile(r"[a-z]+|[0-9]+|[^\W_]")
 
 # A superscript, subscript or fraction is a number of its own: 10³, x₁, 3¾.
@@ -29,7 +29,7 @@ _NOT_DIGIT = re.compile(r"[^0-9]+")
 # TeX takes one character as an argument without braces: \frac12 is 1/2, x_10 is x_1 0, A_iA_j is A_{i}A_{j}.
 _TWO_ARGUMENTS = re.compile(r"\\((?:[dtc]?frac|[dt]?binom)(?![a-z]))\s*([a-z0-9])\s*([a-z0-9])")
 _ONE_ARGUMENT = re.compile(r"(\\sqrt\s*(?=[0-9])|[_^]\s*)([a-z0-9])(?=[a-z0-9])")
-# A command, also one escaped twice. A letter right after the line break \\ is read as a command, thus as itself.
+# A command, also one escaped twice. Letters right after the line break \\ are read as a command, which keeps them.
 _COMMAND = re.compile(r"\\+([a-z]*)")
 
 _FORMATTING = """
@@ -38,7 +38,7 @@ _FORMATTING = """
     operatorname boldsymbol bold bf rm it emph overline underline bar overrightarrow vec hat widehat tilde
     overarc boxed label tag hline noindent
 """
-# A fraction reads as its numerator and denominator, like 1/2.
+# A fraction becomes its numerator and denominator, like 1/2.
 _OPERATORS = """
     frac dfrac tfrac cfrac over cdot times div pm mp ast star bullet le leq leqslant ge geq geqslant ne neq not
     lt gt ll gg equiv approx sim simeq cong perp parallel mid nmid in notin ni subset subseteq supset setminus
@@ -58,9 +58,9 @@ _GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (\w+)")
 
 
 def words(text: str) -> list[str]:
-    """The lower-case words of a statement, in order. Pure; time linear in the text.
+    """Returns the lower-case words of a statement, in order. Pure; time linear in the text.
 
-    A run of letters is a word as it is written: ``xy`` and ``x y`` differ.
+    A run of letters is one word as written: ``xy`` and ``x y`` differ.
     """
     if not text.isascii():
         text = _NON_ASCII.sub(_ascii, text)
@@ -96,5 +96,5 @@ def _name(character: str) -> str:
         return f" {_SYMBOLS[character]} "
     if greek := _GREEK.fullmatch(unicodedata.name(character, "")):
         return f" {greek[1].lower().replace('lamda', 'lambda')} "
-    # Accents and invisible characters stand inside a word; they do not end it.
+    # Accents and invisible characters occur inside a word and do not end it.
     return "" if unicodedata.category(character) in ("Mn", "Cf") else character

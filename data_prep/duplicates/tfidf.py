@@ -1,9 +1,9 @@
-"""Fuzzy deduplication: problems whose TF-IDF vectors have a cosine of at least ALIKE, found exactly and in blocks.
+"""Fuzzy deduplication: finds the problems whose TF-IDF vectors have a cosine of at least ALIKE, exactly and in blocks.
 
-Most pairs are never compared. Of a row's words the most common ones, as many as hold less than ALIKE of its
-vector's length, cannot make a cosine of ALIKE with anything by themselves (Cauchy-Schwarz), so a row that is alike
-has one of the few rare words left (prefix filtering: Bayardo, Ma, Srikant, "Scaling up all pairs similarity
-search", 2007). A product of sparse matrices over the rare words alone finds who shares one; only those are compared.
+Most pairs are never compared. A row's most common words, as long as their part of its vector has a norm below ALIKE,
+cannot give a cosine of ALIKE by themselves (Cauchy-Schwarz), so a similar row must share one of the few rare words
+left (prefix filtering: Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", 2007). A product of sparse
+matrices over the rare words finds the pairs that share one; only those are compared.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from common.progress import progress
 from data_prep.duplicates.normalise_text import words
 
 ALIKE = 0.85
-"""Least cosine of two problems that are one, as the published dataset has it."""
+"""Least cosine of two problems that count as duplicates, as in the published dataset."""
 BLOCK = 500
-"""Rows compared at once: with 83,000 rows a block's product stays within some hundred megabytes."""
+"""Rows compared at once: with 83,000 rows a block's product takes some hundred megabytes."""
 ROUNDING = 1e-9
-"""More than the error of a sum of a problem's products in double precision."""
+"""Tolerance: more than the rounding error of a dot product of two problems in double precision."""
 COMPARED_TOGETHER = 100_000
-"""Pairs whose cosines are taken at once."""
+"""Pairs whose cosines are computed at once."""
 
 
 def nearest(texts: Sequence[str]) -> list[int]:
-    """For each text the index of the one that stands for it: itself, or an earlier one that stays and is alike.
+    """Returns, for each text, the index of its representative: itself, or an earlier kept text that is similar.
 
-    In the order given each text stays unless one that stays before it is alike; so among texts that stay no two are.
+    In the order given, a text is kept unless a text kept before it is similar; so no two kept texts are similar.
     """
     if not texts:
         return []
@@ -53,14 +53,14 @@ def nearest(texts: Sequence[str]) -> list[int]:
 
 
 def _vectors(texts: Sequence[str]) -> tuple[Any, Any, np.ndarray]:
-    """Unit vectors, float64 CSR of shape (texts, vocabulary); their rare words alone; and the least product of a
-    row's rare words with a vector that is alike, shape (texts,)."""
+    """Returns the unit vectors, float64 CSR of shape (texts, vocabulary); the same with only each row's rare words; and
+    the least dot product of a row's rare words with a similar vector, shape (texts,)."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
         vectors = TfidfVectorizer(analyzer=words).fit_transform(texts)
-    except ValueError:  # not one word in all texts
+    except ValueError:  # the texts have no words at all
         vectors = csr_matrix((len(texts), 1))
     common = np.argsort(np.argsort(-np.bincount(vectors.indices, minlength=vectors.shape[1]), kind="stable"))
     suffix = np.zeros(vectors.nnz, bool)
@@ -79,7 +79,7 @@ def _vectors(texts: Sequence[str]) -> tuple[Any, Any, np.ndarray]:
 
 
 def _alike(vectors: Any, suffixes: Any, bounds: np.ndarray, rows: np.ndarray, others: np.ndarray) -> dict[int, list]:
-    """Row -> those of ``others`` that are alike, ascending; without itself."""
+    """Returns row -> the rows of ``others`` that are similar, ascending, without itself."""
     shared = (suffixes[rows] @ vectors[others].T).tocoo()
     near = shared.data >= bounds[rows][shared.row] - ROUNDING
     left, right = rows[shared.row[near]], others[shared.col[near]]

@@ -1,4 +1,4 @@
-"""A dataset's report.md: funnel, sources, lengths, and samples of what stayed and of what was dropped."""
+"""Writes a dataset's report.md: funnel, sources, lengths, and samples of kept and dropped rows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.tokenizer import chat
 
 SHOWN = 1_500
-"""Characters of a sampled row."""
+"""Most characters shown of a sampled row."""
 
 
 def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -> None:
-    """Writes report.md and its pictures into ``target``, a dataset whose rows are written; ``parts`` has all rows."""
+    """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has all part files."""
     entries = [e for rows in chosen.splits.values() for e in rows]
     histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
     histogram(target / "tokens.png", {"rows": [e.length for e in entries]}, "tokens")
@@ -36,7 +36,7 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
 
 
 def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
-    """Reason -> the samples of what was dropped for it, in the funnel's order."""
+    """Returns reason -> samples of what was dropped for it, in the funnel's order."""
     samples = {"malformed": [_quote(text) for text in sorted(total.bad)[:SAMPLES]]}
     samples |= {reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()}
     stayed = {row: f", a duplicate of row {best}" for best, rows in chosen.duplicates.items() for row in rows}
@@ -95,5 +95,5 @@ def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """Text on one line of a table or list, nothing in it markup."""
+    """Returns text as inline code for a table or list: one line, at most 300 characters, without ` and |."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "¦").split())[:300] + "`"

@@ -1,4 +1,4 @@
-"""Decisions that need every row in view: duplicates, benchmarks, the subset; each counted in the funnel."""
+"""Decisions that need every row: duplicates, benchmarks, the subset; each counted in the funnel."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.synth.prompts import SEEDS
 
 Nearest = Callable[[Sequence[Entry]], list[int]]
-"""For each row, in the order of rank, the index of the one that stands for its problem: itself or an earlier one."""
+"""Returns, for each row in order of rank, the index of its cluster representative (itself or an earlier row)."""
 
 BEYOND = "beyond the rows asked for"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The dataset's rows, and why the others are not in it."""
+    """The dataset's rows, and why the others were dropped."""
 
     splits: dict[str, list[Entry]]
-    """train and test, in the order they are written."""
+    """``train`` and ``test`` -> rows, in the order written."""
     spare: list[Entry]
-    """Rows that could have been in the dataset, and were not asked for; in the seeded order."""
+    """Good rows beyond the number requested, in the seeded order."""
     funnel: dict[str, int]
-    """Step -> rows; ``source records`` is the sum of all others."""
+    """Step -> number of rows; ``source records`` is the sum of all others."""
     duplicates: dict[str, list[str]]
-    """Row that stayed -> rows dropped as its duplicates."""
+    """Kept row -> rows dropped as its duplicates, by id."""
     contaminated: dict[str, dict[str, Any]]
-    """Dropped row -> the benchmark item it matches, and the overlap."""
+    """Dropped row -> its ``decontaminate.Finding`` as a dict: the benchmark item it matches, and the overlap."""
     dropped: dict[str, list[Entry]]
-    """Reason -> some of the rows dropped for it here."""
+    """Reason -> at most SAMPLES of the rows dropped for it here."""
 
 
 def select(
@@ -50,10 +50,10 @@ def select(
     seed: int,
     nearest: Nearest | None = None,
 ) -> Chosen:
-    """Chooses the rows; ``reasons`` orders the funnel's drops of single rows.
+    """Chooses the rows; ``reasons`` gives the funnel's order of single-row drops.
 
-    Near-duplicate problems are MinHash's clusters, or what ``nearest`` finds among problems of different text.
-    Raises UserError showing the funnel when fewer are left than asked for.
+    Near-duplicate problems are found by MinHash, or by ``nearest`` among problems of different text.
+    Raises UserError showing the funnel when fewer rows are left than requested.
     """
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
@@ -73,7 +73,7 @@ def select(
 
     candidates = {e.id: e.candidates for e in entries if e.candidates}
     findings = decontaminate.judge(candidates, clusters, Index.build(problems))
-    # A problem is out when any wording of it was found in a benchmark.
+    # A cluster is dropped if any of its rows was found in a benchmark.
     tainted = {clusters[row]: finding for row, finding in sorted(findings.items(), reverse=True)}
     clean, leaked = _parted(unique, lambda e: e.id not in tainted)
     if any(problem.set == SEEDS for problem in problems):
@@ -105,7 +105,7 @@ def select(
 
 
 def _once(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """One entry of each row id, the same one whatever the order; and the others."""
+    """Returns (one entry per row id, the others). The choice does not depend on the order of ``entries``."""
     kept: dict[str, Entry] = {}
     ordered = sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole))
     return _parted(ordered, lambda e: kept.setdefault(e.id, e) is e)

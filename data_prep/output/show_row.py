@@ -1,4 +1,4 @@
-"""One row as the trainer sees it: tokens, and which of them carry the loss."""
+"""Shows one row as the trainer sees it: the tokens, and which of them carry the loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
 
 
 def show(dataset: Path, index: int, split: str, colour: bool) -> str:
-    """Row ``index`` of a dataset's split as text: prompt grey, loss tokens green (or marked lines without colour).
+    """Returns row ``index`` of a split as text: prompt grey, loss tokens green (marked by lines without ``colour``).
 
     Raises UserError when the dataset is not built or has no such row.
     """

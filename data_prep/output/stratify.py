@@ -1,4 +1,4 @@
-"""Exactly N rows that look like all of them: stratified over source and length, chosen by hash."""
+"""Chooses a representative subset of exactly N rows: stratified by source and length, chosen by hash."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from common.errors import UserError
 from common.seeded_order import seeded_key
 
 LENGTH_EDGES = (1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000)
-"""Borders, in tokens, between the length bins."""
+"""Upper edges of the length bins, in tokens (inclusive)."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the choice looks at."""
+    """The fields of a row on which the choice depends."""
 
     id: str
     source: str
@@ -23,10 +23,10 @@ class Candidate:
 
 
 def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
-    """``count`` row ids in a seeded order, each stratum (source x length bin) holding its share of them.
+    """Returns ``count`` row ids in a seeded order; each stratum (source x length bin) has its proportional share.
 
-    Shares are rounded by largest remainder; in a stratum the smallest hashes of (seed, id) are taken. A
-    function of the set of rows: their order does not matter. Raises UserError when there are too few.
+    Shares are rounded by largest remainder; in a stratum the rows with the smallest hash of (seed, id) are taken. The
+    order of ``rows`` does not matter. Raises UserError when there are too few.
     """
     if len(rows) < count:
         raise UserError(f"{len(rows):,} rows are left and {count:,} are asked for")

@@ -1,4 +1,4 @@
-"""The dataset's rows: rows.parquet, tokens, held-out problems; and the problems that it did not need, for RL."""
+"""Writes the dataset: rows.parquet, tokens, held-out problems, and the spare problems that can be used for RL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
 
 HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
-"""{id, problem, answer} of the rows that training leaves out, and of good rows that were not asked for."""
+"""JSONL of {id, problem, answer}: the test split's rows, and good rows beyond the number requested."""
 
 
 def write(target: Path, parts: Path, chosen: Chosen) -> None:
-    """Gathers the chosen rows from the workers' files into the dataset's, a batch at a time."""
+    """Copies the chosen rows from the workers' part files to the dataset's files, batch by batch."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,11 +46,12 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
 
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
-    """Tables of ``tokens.BATCH`` rows in the order of ``entries``, from memory-mapped part files."""
+    """Yields tables of ``token_files.BATCH`` rows (the last may be smaller) in the order of ``entries``, from
+    memory-mapped part files."""
     import pyarrow as pa
 
     for start in range(0, len(entries), token_files.BATCH):
-        # Opened anew for each batch, so that what has been read does not stay mapped.
+        # Reopened for each batch, so that pages already read do not stay mapped.
         opened: dict[int, Any] = {}
         slices = []
         for e in entries[start : start + token_files.BATCH]:

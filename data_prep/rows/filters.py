@@ -1,6 +1,6 @@
-"""Row filters: each a named question with one answer, asked in a fixed order and counted.
+"""Row filters: named yes/no checks, applied in a fixed order and counted.
 
-All look at one row alone; what needs every row (duplicates, benchmarks, the subset) is asked after them.
+Each looks at one row alone; what needs every row (duplicates, benchmarks, the subset) is decided after them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from data_prep.answers.boxed import grade_state, is_exact
 from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 
 NO_ANSWER = re.compile(r"(?i)\s*(?:not\s*found|proof|none|n/?a)?\s*")
-"""Answers that OpenR1-Math-220k writes where there is nothing to check."""
+"""Answers that OpenR1-Math-220k has for problems without a checkable answer."""
 LOOPING = 0.10
-"""zlib keeps less than this share of a text that repeats itself; verified long-think traces keep 0.25 to 0.4."""
+"""Text that zlib compresses to less than this share is repetitive; verified long-think traces keep 0.25 to 0.4."""
 LOOP_WINDOW = 4_000
-"""Characters at the end that are looked at by themselves: a loop begins late."""
+"""Characters at the end that are also checked separately, because a loop begins late."""
 FOREIGN_LETTERS = 3
-"""Letters of other scripts from which on a trace is mixed: the shortest slip into Chinese is a word of two."""
+"""A trace with at least this many letters of other scripts is mixed. A single Chinese word of two characters passes."""
 
 # Scripts that English mathematics does not use; Greek is notation.
 _FOREIGN = re.compile(
@@ -32,14 +32,14 @@ _FOREIGN = re.compile(
 
 @dataclass(frozen=True)
 class Filter:
-    """Keeps a row when ``keep`` says so; ``name`` is the reason in the funnel when it does not."""
+    """A check: ``keep`` returns whether a row is kept; ``name`` is the funnel's reason if it is not."""
 
     name: str
     keep: Callable[[Row], bool]
 
 
 def standard(max_chars: int, answer_style: str) -> list[Filter]:
-    """The filters of a row's text, in the order they are asked; ``answer_style`` is boxed or answer_is."""
+    """Returns the filters of a row's text, in the order applied; ``answer_style`` is boxed or answer_is."""
     return [
         Filter("no problem", lambda row: bool(row.problem)),
         Filter("no checkable answer", lambda row: not NO_ANSWER.fullmatch(row.answer)),
@@ -59,7 +59,10 @@ def _answered(style: str) -> Filter:
 
 
 def _no_control_token(row: Row) -> bool:
-    """Text that spells ``<|im_end|>`` or its like would be encoded as the token and teach stopping there."""
+    """Returns False if the text spells a control token: as that token, ``<|im_end|>`` would teach stopping there.
+
+    Think tags are not allowed in the problem either.
+    """
     texts = (row.problem, row.solution)
     spelled = any(token in text for token in CONTROL_TOKENS for text in texts)
     return not spelled and THINK_OPEN not in row.problem and THINK_CLOSE not in row.problem
@@ -75,7 +78,7 @@ def _not_looping(row: Row) -> bool:
 
 
 def _kept_share(text: str) -> float:
-    """Compressed size over size; 1 for a text too short to say."""
+    """Returns compressed size / size in bytes; 1 for a text too short to judge."""
     data = text.encode()
     return len(zlib.compress(data, 1)) / len(data) if len(data) >= LOOP_WINDOW // 4 else 1.0
 

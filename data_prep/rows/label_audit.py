@@ -1,4 +1,4 @@
-"""The label audit: every row's tokens say exactly what its text says, and the loss sits on the answer."""
+"""The label audit: checks that a row's tokens decode to exactly its text, and that the loss is on the answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 class Auditor:
-    """Checks encoded rows against their text, decoding by the vocabulary's bytes rather than the (Rust) tokenizer.
-
-    ``check`` raises ValueError naming the row and what is wrong.
-    """
+    """Checks encoded rows against their text. Decodes with the vocabulary's bytes, not with the (Rust) tokenizer."""
 
     def __init__(self, tokenizer: Any, answer_style: str) -> None:
         self.answer_style = answer_style
@@ -29,7 +26,7 @@ class Auditor:
         self.think, self.unthink, self.end = map(tokenizer.token_to_id, (THINK_OPEN, THINK_CLOSE, END_OF_TURN))
 
     def check(self, row: Row, encoded: Tokens) -> None:
-        """Audits one row."""
+        """Audits one row. Raises ValueError naming the row and what is wrong."""
         ids, labels = encoded.input_ids, encoded.input_ids[encoded.prompt_len :]
         text, prompt = self._spell(ids), self._spell(ids[: encoded.prompt_len])
         faults = {
@@ -45,7 +42,7 @@ class Auditor:
             raise ValueError(f"label audit, row {row.id}: {'; '.join(found)}")
 
     def thought(self, encoded: Tokens) -> int:
-        """Tokens between ``<think>`` and ``</think>``."""
+        """Returns the number of tokens between ``<think>`` and ``</think>``."""
         return int((encoded.input_ids == self.unthink).argmax()) - encoded.prompt_len - 1
 
     def _answers(self, text: str) -> bool:
@@ -56,7 +53,7 @@ class Auditor:
 
 
 def _bytes_by_letter() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes of Latin-1 stand for themselves, the others for U+0100 and up, in order."""
+    """Returns GPT-2's alphabet, letter -> byte: printable Latin-1 bytes are themselves, the others U+0100 and up."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

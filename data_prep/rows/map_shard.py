@@ -1,6 +1,6 @@
-"""What a worker does with one unit of the source: choose, filter, encode, audit, write; rows stay on disk.
+"""A worker's job on one unit of the source: choose traces, filter, encode, audit, write.
 
-Only a short entry a row goes back to the parent, which decides with all of them in view.
+Rows stay on disk. Only a short entry per row goes back to the parent, which makes the decisions that need every row.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from data_prep.synth import check_problem
 from data_prep.tokenizer import chat, token_files, tokenizers
 
 SAMPLES = 10
-"""Dropped rows kept for the report, of each reason."""
+"""Dropped rows kept for the report, per reason."""
 EXCERPT = 300
 """Characters of a dropped row that the report shows."""
 ENCODED_TOGETHER = 16
-"""Rows given to the tokenizer at once: it works on several in a thread of its own, where allocating memory takes half
-the time that it takes beside all of Python's objects."""
+"""Rows per tokenizer call. It encodes a batch in a thread of its own, where allocating memory takes half as long as
+next to all of Python's objects."""
 
 
 PART = (*ROW, *token_files.COLUMNS[1:])
-"""Columns of a worker's file: a row and its tokens."""
+"""Columns of a part file, which a worker writes: a row and its tokens."""
 
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What decides a row's fate on its own."""
+    """Settings of all that is decided row by row."""
 
     columns: dict[str, str] | None
     clean: str | None
@@ -61,14 +61,14 @@ class RowSettings:
     min_think_tokens: int
     seed: int
     answer_style: str = "boxed"
-    """boxed or answer_is."""
+    """``boxed`` or ``answer_is``."""
     filters: str = "standard"
-    """standard, or synthetic: those of generated problems (``data_prep.synth``) besides."""
+    """``standard``; or ``synthetic``, which adds the checks of generated problems (``data_prep.synth``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kept row, as the parent sees it."""
+    """One kept row, as reported to the parent."""
 
     id: str
     source: str
@@ -76,33 +76,33 @@ class Entry:
     length: int
     part: int
     position: int
-    """Row of the part's file."""
+    """Index of the row in its part file."""
     fingerprint: minhash.Fingerprint
     candidates: tuple[Candidate, ...]
 
 
 @dataclass
 class Mapped:
-    """What a unit came to."""
+    """The result of mapping one unit, or several merged."""
 
     records: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[tuple[bytes, str]]] = field(default_factory=dict)
-    """Reason -> the SAMPLES dropped rows with the smallest hash, with an excerpt."""
+    """Reason -> (hash, excerpt) of the SAMPLES dropped rows with the smallest hash."""
     bad: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
     def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
-        """Counts a dropped record and keeps it as a sample of its reason when its turn comes."""
+        """Counts a dropped record and keeps it as a sample if its hash is among the smallest of its reason."""
         self.drops[reason] += 1
         name = row.id if row else sha256_json(excerpt)
         kept = self.samples.setdefault(reason, [])
-        # A record may be dropped before it is known to be text: a lone surrogate cannot be written.
+        # A record may be dropped before its text is checked, and a lone surrogate cannot be written.
         kept.append((seeded_key(seed, name), excerpt[:EXCERPT].encode(errors="replace").decode()))
         self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
 
     def merge(self, other: Mapped) -> None:
-        """Adds another unit's result; the order of merging does not matter to what is decided from the sum."""
+        """Adds another unit's result. The order of merging does not affect what is decided from the sum."""
         self.records += other.records
         self.drops += other.drops
         for reason, kept in other.samples.items():
@@ -112,7 +112,7 @@ class Mapped:
 
 
 def reasons(settings: RowSettings) -> list[str]:
-    """Every reason a row can be dropped for on its own, in the order they are asked."""
+    """Returns every reason for which a single row can be dropped, in the order checked."""
     single = check_problem.REASONS if settings.filters == "synthetic" else ()
     texts = [check.name for check in filters.standard(settings.max_chars, settings.answer_style)]
     return [*RECORD_DROPS, *TRACE_DROPS, *single, *texts, _too_long(settings), _too_thoughtless(settings)]
@@ -127,7 +127,7 @@ def _too_thoughtless(settings: RowSettings) -> str:
 
 
 def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
-    """The unit's rows that pass every check of their text; the rest is counted in ``result``."""
+    """Yields the unit's rows that pass every check of their text; the rest is counted in ``result``."""
     assert settings.columns is not None or settings.filters == "standard"
     text_checks = filters.standard(settings.max_chars, settings.answer_style)
     columns = settings.columns or {"problem": "problem"}
@@ -163,9 +163,9 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
 
 
 def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
-    """Maps one (number, unit), writing its kept rows to ``parts``; returns their entries and what was dropped.
+    """Maps one (number, unit): writes its kept rows to ``parts``; returns their entries and what was dropped.
 
-    Raises UserError when a file cannot be read or the label audit finds a fault.
+    Raises UserError when a file cannot be read, ValueError when the label audit finds a fault.
     """
     part, unit = numbered
     encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style)
@@ -201,7 +201,7 @@ def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -
 
 @functools.lru_cache(maxsize=1)
 def _worker(tokenizer: Path, index: Path, answer_style: str) -> tuple[Any, label_audit.Auditor, Index]:
-    """The tokenizer, the auditor and the benchmarks, loaded once a process."""
+    """Returns the tokenizer, the auditor and the benchmark index, loaded once per process."""
     from data_prep.benchmarks import sets
 
     encoder = tokenizers.encoder(tokenizer)

@@ -1,4 +1,4 @@
-"""Source records -> rows: the OpenR1 schema's verified traces, or a user's own columns."""
+"""Parses source records into rows: verified traces of the OpenR1 schema, or a user's own columns."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from data_prep.source.shards import BadRecord, Record
 
 RECORD_DROPS = ("question type", "not one user and one assistant turn", "no answer", "no boxed answer")
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
-"""Why a record has no trace: the check that its best trace failed."""
+"""Reasons why a record has no usable trace: the check failed by the trace that passed the most checks."""
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Dropped(Exception):
-    """A record that yields no row; ``args[0]`` is the reason, as the funnel counts it."""
+    """A record that yields no row; ``args[0]`` is the reason under which the funnel counts it."""
 
 
 def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
-    """A trace that is complete, verified at its own index, and whose own box is the answer.
+    """Returns a row with one trace that is complete, verified and has the correct boxed answer, all at the same index.
 
-    The record promises only that one trace is right, so all flags are read at the trace's index; a null flag
-    is not a verification. Among several, ``choice`` is first, shortest, longest or random (by a hash of seed
-    and uuid). Raises Dropped with the reason, BadRecord for a record of another schema.
+    The schema only promises that some trace is right, so each trace is judged by its own flags; a null flag counts
+    as not verified. Among several, ``choice`` takes the first, shortest, longest or a random one (by a hash of seed,
+    uuid and index). Raises Dropped with the reason, BadRecord for a record of another schema.
     """
     generations = _column(record, "generations", list)
     complete = _aligned(record, "is_reasoning_complete", len(generations))
@@ -66,15 +66,18 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
 
 
 def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bool:
-    """Whether the record's ``question_type`` is one that the recipe takes; None takes all."""
+    """Returns whether the record's ``question_type`` is among ``allowed``; None allows all.
+
+    Raises BadRecord when the column is missing or not text.
+    """
     return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
 
 
 def from_columns(record: Record, columns: dict[str, str], clean: str | None, answer_style: str = "boxed") -> Row:
-    """A row from a dataset of another schema, through ``data.columns``.
+    """Returns a row from a record of another schema, mapped by ``data.columns``.
 
-    A solution without a think block becomes one, followed by the answer in its style, boxed or answer_is. Raises
-    Dropped when no answer can be found, BadRecord for a missing column.
+    A solution without a think block is put into one, followed by the answer in its style (boxed or answer_is). Raises
+    Dropped when there is no answer or not one turn each, BadRecord for a missing column or one of another type.
     """
     if "messages" in columns:
         problem, solution = _turns(record, columns["messages"])
@@ -94,7 +97,7 @@ def from_columns(record: Record, columns: dict[str, str], clean: str | None, ans
 
 
 def columns_read(columns: dict[str, str] | None, verifier: str, question_types: Collection[str] | None) -> set[str]:
-    """The columns of a record that a row is made of."""
+    """Returns the columns of a record that are used for a row."""
     if columns is None:
         used = {"problem", "generations", "answer", "is_reasoning_complete", "finish_reasons", verifier, "uuid"}
     else:
@@ -103,14 +106,14 @@ def columns_read(columns: dict[str, str] | None, verifier: str, question_types: 
 
 
 def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
-    """Problem, solution with its annotations, and answer of a record of the GSM8K kind, as the checks of
-    ``data_prep.synth`` want them. Raises BadRecord for a missing column, Dropped for a null answer."""
+    """Returns the problem, the solution with its annotations, and the answer of a GSM8K-style record, as input of the
+    checks in ``data_prep.synth``. Raises BadRecord for a missing column, Dropped for a null answer."""
     problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
     return problem, solution.split("\n####")[0], _answer(record, columns["answer"])
 
 
 def clean_gsm8k(solution: str) -> str:
-    """Drops GSM8K's ``<<...>>`` calculator annotations and its closing ``#### answer`` line."""
+    """Returns a solution without GSM8K's ``<<...>>`` calculator annotations and its final ``#### answer`` line."""
     return re.sub(r"<<[^<>]*>>", "", solution).split("\n####")[0]
 
 
@@ -120,11 +123,14 @@ def _answers(text: str, answer: str) -> bool:
 
 
 def _row(record: Record, trace: int, problem: str, solution: str, answer: str, uuid_column: str | None = "uuid") -> Row:
-    """The row, named after its uuid where the source has one and after its problem's text elsewhere."""
+    """Returns the row, whose id is derived from its uuid, or from the problem's text if it has none.
+
+    Raises BadRecord when the text has a lone surrogate.
+    """
     source = str(record.values.get("source") or "unknown")
     given = _column(record, uuid_column, str) if uuid_column in record.values else None
     uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
-    # Composed, as the tokenizer would have it, so that tokens spell the text exactly.
+    # NFC, as the tokenizer normalises, so that the tokens decode to exactly this text.
     problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
     if _SURROGATE.search(problem) or _SURROGATE.search(solution) or _SURROGATE.search(answer):
         raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
@@ -132,7 +138,10 @@ def _row(record: Record, trace: int, problem: str, solution: str, answer: str, u
 
 
 def _turns(record: Record, column: str) -> tuple[str, str]:
-    """The user's and the assistant's text of a single-turn conversation."""
+    """Returns the user's and the assistant's text of a single-turn conversation.
+
+    Raises Dropped for other conversations, BadRecord for malformed messages.
+    """
     messages = _column(record, column, list)
     if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise BadRecord(f"{record.where}: column {column!r} must hold messages with role and content")
@@ -161,7 +170,7 @@ def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
 
 
 def _aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
-    """A list column with one entry a trace; all null where the whole column is null, or not there and not required."""
+    """Returns a list column with one entry per trace; all None if the column is null, or missing and not required."""
     if name not in record.values and not required:
         return [None] * length
     if name not in record.values:

@@ -1,7 +1,7 @@
-"""A generated source in the OpenR1-Math-220k schema: sums, each with several traces, some of them bad.
+"""Generates a source in the OpenR1-Math-220k schema: sums, each with several traces, some of them bad.
 
-Small enough to learn on a CPU, and with the same defects as the real source, so that the same trace
-choice and the same filters have work to do.
+Easy enough to learn on a CPU, and with the same defects as the real source, so that trace choice and
+filters are exercised too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from common.errors import UserError
 
 
 def records(problems: int, digits: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yields ``problems`` records over distinct pairs of ``digits``-digit numbers; a pure function of its arguments.
+    """Yields ``problems`` records over distinct pairs of ``digits``-digit numbers. Deterministic.
 
     Raises UserError when there are fewer distinct pairs than ``problems``.
     """
@@ -49,7 +49,7 @@ def records(problems: int, digits: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _kinds(rng: random.Random) -> list[str]:
-    """Two to four traces; about one record in twenty has no good one."""
+    """Returns the kinds of one to four traces; about one record in twenty has no good one."""
     bad = ["wrong", "incomplete", "unboxed", "misflagged"]
     kinds = rng.choices(bad, k=rng.randint(1, 3))
     if rng.random() < 0.95:
@@ -73,7 +73,7 @@ def _trace(a: int, b: int, kind: str) -> dict[str, Any]:
 
 
 def _carries(a: int, b: int) -> str:
-    """Digit by digit from the right, the carry written out."""
+    """Returns the addition digit by digit from the right, with the carries written out."""
     lines, carry, written = [], 0, ""
     x, y = str(a)[::-1], str(b)[::-1]
     for p, q in zip(x, y, strict=True):

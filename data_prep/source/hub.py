@@ -1,4 +1,4 @@
-"""A hub dataset's parquet files, downloaded once at one commit."""
+"""Downloads a hub dataset's parquet files, once per commit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from common.files import read_json, write_json
 
 
 def download(name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Path], str]:
-    """The local files of a dataset's config and split, and the commit that ``revision`` stands for.
+    """Returns the local files of a dataset's config and split, and the commit that ``revision`` resolves to.
 
-    Asks the hub for nothing that is in its cache, so that a full commit whose files were fetched before
-    needs no network. Raises UserError when the hub, the dataset, the config or the split is not there, or
-    the files are not parquet.
+    Cached files are not requested again, so a full commit whose files were fetched before needs no network.
+    Raises UserError when the hub is unreachable, the dataset, config or split does not exist, or the files are
+    not parquet.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi, cached_assets_path, hf_hub_download
@@ -37,7 +37,7 @@ def download(name: str, config: str | None, split: str, revision: str | None) ->
 
 
 def _parquet_files(name: str, config: str | None, split: str, commit: str) -> list[str]:
-    """Names in the repository."""
+    """Returns the split's file names in the repository. Raises ValueError when it has none or they are not parquet."""
     from datasets import load_dataset_builder
 
     builder = load_dataset_builder(name, config, revision=commit)

@@ -1,4 +1,4 @@
-"""Parts of a source that a worker reads on its own, record by record."""
+"""Units of a source: parts that workers read independently, record by record."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from data_prep.source import arithmetic
 
 JSONL_UNIT_BYTES = 4 << 20
 PARQUET_UNIT_ROWS = 4_000
-"""A row group with more is shared out: each worker decodes it up to its own rows, which is little beside the rest."""
+"""Most rows per unit. A larger row group is split; each worker decodes it up to its own rows, which costs little."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One source record and where it stands, for error messages."""
+    """One source record and its place in the source, for error messages."""
 
     values: dict[str, Any]
     where: str
 
 
 class BadRecord(ValueError):
-    """A record that is not what its schema promises; the message names file, row and column."""
+    """A record that does not match its schema; the message names file, row and column."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,21 @@ class Unit:
     """A part of a source: a range of a file (rows of parquet, bytes of JSONL), or the generator."""
 
     path: Path | None
-    """Absolute, for workers elsewhere."""
+    """Absolute, for workers with another working directory; None for the generator."""
     start: int = 0
     stop: int = 0
     lines_before: int = 0
-    """Newlines of the file before ``start``."""
+    """Number of newlines in the file before ``start``."""
     rows: int = 0
-    """Records in it, for the progress bar."""
+    """Number of records, for the progress bar."""
     group: int = 0
-    """Row group of a parquet file that its rows are in."""
+    """Index of the parquet row group that has the rows."""
     generator: dict[str, int] | None = None
 
     def records(self, columns: Collection[str] = ()) -> Iterator[Record | BadRecord]:
-        """Streams the unit's records; one that cannot be read is yielded as the error that names it.
+        """Yields the unit's records; one that cannot be read is yielded as a BadRecord.
 
-        Of a parquet file with all ``columns`` only those are read.
+        If a parquet file has all of ``columns``, only those are read. Raises UserError when it is damaged.
         """
         if self.path is None:
             assert self.generator is not None
@@ -63,7 +63,7 @@ class Unit:
         import pyarrow.parquet as pq
 
         try:
-            # Else a column's whole row group is in memory at once.
+            # By default pyarrow holds all of a column's row group in memory at once.
             with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
                 wanted = list(columns) if columns and {*columns} <= {*file.schema_arrow.names} else None
                 at = sum(file.metadata.row_group(g).num_rows for g in range(self.group))
@@ -81,7 +81,7 @@ class Unit:
             raise UserError(f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})") from e
 
     def _jsonl_records(self, path: Path) -> Iterator[Record | BadRecord]:
-        """Lines that begin inside the byte range."""
+        """Yields the records of the lines that begin inside the byte range."""
         number = self.lines_before
         with path.open("rb") as f:
             if self.start:
@@ -102,7 +102,7 @@ class Unit:
 
 
 def cut(path: Path) -> list[Unit]:
-    """The units of a parquet or JSONL file. Raises UserError when it is empty or damaged."""
+    """Returns the units of a parquet or JSONL file. Raises UserError when it is empty or damaged."""
     if path.suffix == ".jsonl":
         return _jsonl_units(path)
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Where records come from: a hub dataset, local parquet or JSONL files, the generator of sums, or a model."""
+"""Sources of records: a hub dataset, local parquet or JSONL files, generated sums, or problems written by a model."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SUFFIXES = (".parquet", ".jsonl")
 
 @dataclass(frozen=True)
 class Source:
-    """A recipe's ``data.source`` with the settings that choose its records."""
+    """A recipe's ``data.source`` with the settings that select its records."""
 
     name: str
     hub_config: str | None = None
     revision: str | None = None
     split: str = "train"
     generator: dict[str, int] | None = None
-    """Of the source arithmetic."""
+    """Settings of the source ``arithmetic``."""
     generation: Generation | None = None
-    """Of the source synthetic."""
+    """Settings of the source ``synthetic``."""
     backend: Backend | None = None
-    """Answers what that generation has not been answered yet."""
+    """Answers the generation's remaining requests."""
 
     def open(self) -> tuple[list[Unit], dict[str, Any]]:
-        """The units, and what identifies the records: file hashes, hub commit, or generator settings.
+        """Returns the units and the identity of the records: file hashes, hub commit, or generator settings.
 
-        A synthetic source is generated first. Raises UserError for a glob that matches nothing, a file of another
-        kind, an empty or damaged file, and an unreachable hub; and what the generation raises.
+        A synthetic source is generated first. Raises UserError when a glob matches nothing, a file is of another
+        kind, empty or damaged, or the hub is unreachable; and whatever ``Generation.complete`` raises.
         """
         if self.name == "arithmetic":
             assert self.generator is not None
@@ -62,8 +62,8 @@ class Source:
         return units, hub | {"files": sorted(hashes)}
 
     def holds(self, recorded: dict[str, Any]) -> bool:
-        """Whether ``recorded``, an identity that ``open`` returned once, is this source's, as far as can be told
-        without asking the hub or a model: a recipe without a revision takes the recorded one."""
+        """Returns whether ``recorded``, an identity from an earlier ``open``, is this source's, without asking the hub
+        or a model. A recipe without a revision accepts the recorded one. False for local files and arithmetic."""
         if self.generation is not None:
             return recorded.get("synthetic") == self.generation.identity()
         named = {"hub": self.name, "config": self.hub_config, "split": self.split}
@@ -72,7 +72,7 @@ class Source:
 
     @property
     def is_hub(self) -> bool:
-        """Whether ``name`` is a dataset's on the hub, as it is neither a generator nor a file here."""
+        """Whether ``name`` is a hub dataset: neither a generator nor a local file or glob."""
         path = Path(self.name)
         local = (
             self.name in ("arithmetic", "synthetic")

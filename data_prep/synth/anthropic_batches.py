@@ -1,8 +1,8 @@
-"""Anthropic's Message Batches API as a backend, each request paid for once whatever happens in between.
+"""Anthropic's Message Batches API as a backend. Each request is paid for only once, also after a crash.
 
-The API takes no idempotency key. So a batch is noted before it is submitted (``ledger``), submitting is never
-repeated blindly, and a batch whose id never arrived, because this process or the connection died, is looked for among
-the account's newest batches by the ids of its requests before anything is submitted again.
+The API takes no idempotency key. So a batch is recorded before it is submitted (``batch_files``), and a submission is
+never repeated blindly: if a batch's id never arrived, because this process or the connection died, it is searched for
+among the account's newest batches by the ids of its requests before anything is submitted again.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 KEY = "ANTHROPIC_API_KEY"
 ATTEMPTS = 3
-"""Times that a request is submitted at most, until it has an answer."""
+"""Most submissions of a request that gets no answer."""
 BATCH_REQUESTS = 5_000
-"""Of one batch: some 30 MB, an eighth of what the API takes."""
+"""Most requests per batch: about 30 MB, an eighth of the API's limit."""
 RETRIES = 8
-"""Times that a call is repeated after an error, with growing pauses up to MAX_PAUSE; a submission after a look."""
+"""Retries of a failed call, with growing pauses up to MAX_PAUSE. A submission is only retried if it did not arrive."""
 MAX_PAUSE = 60.0
-"""Seconds."""
+"""Longest pause between retries, in seconds."""
 
 
 class Batches:
-    """Asks one of Anthropic's models. ``poll`` and ``settle`` are seconds: between two looks at a batch, and until a
-    batch that was being submitted when the connection broke must have shown up."""
+    """The backend that uses one of Anthropic's models. ``poll`` is the seconds between two checks of a batch,
+    ``settle`` the seconds after which a batch that was being submitted when the connection broke must be listed."""
 
     name = "anthropic"
 
@@ -49,10 +49,10 @@ class Batches:
         self.poll, self.settle = poll, settle
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """The reply to every request, those that were not answered after ATTEMPTS submissions included.
+        """Returns the reply to every request, including those without an answer after ATTEMPTS submissions.
 
-        Raises UserError without a key, for a request that the API rejects and for what is over the budget,
-        StageFailed when the API cannot be reached; the same command then goes on.
+        Raises UserError when there is no key, the API rejects a request or the budget is exceeded, StageFailed when
+        the API fails or cannot be reached; the same command then resumes.
         """
         from anthropic import APIConnectionError, APIStatusError
 
@@ -71,7 +71,7 @@ class Batches:
         return _replies(ledger, self.budget, by_id)
 
     def _answer(self, ledger: Ledger, by_id: dict[str, Request]) -> None:
-        """Submits, waits and collects until every request is answered or given up."""
+        """Submits, waits and collects until every request is answered or was submitted ATTEMPTS times."""
         client: Anthropic | None = None
         cap = None
         with progress("requests", len(by_id)) as advance:
@@ -82,7 +82,7 @@ class Batches:
                 advance(len(answered) - done)
                 done = len(answered)
                 missing = [r for r in by_id if r not in answered and r not in waiting and tried[r] < ATTEMPTS]
-                # What failed is tried again together, when nothing is under way.
+                # Failed requests are resubmitted together, once no batch is pending.
                 due = missing if not waiting else [r for r in missing if not tried[r]]
                 if not due and not waiting:
                     return
@@ -113,7 +113,7 @@ class Batches:
         return Anthropic(api_key=key, max_retries=RETRIES)
 
     def _submit(self, client: Anthropic, ledger: Ledger, batch: Batch, by_id: dict[str, Request]) -> None:
-        """Submits a noted batch; again only when it is certain that it is not there."""
+        """Submits a recorded batch; retries only when it is certain that the batch was not created."""
         from anthropic import APIConnectionError, APIStatusError, RateLimitError
 
         body: list[Any] = [
@@ -134,7 +134,7 @@ class Batches:
                 return
             batch = ledger.renew(batch)
             try:
-                # The client must not repeat this call by itself.
+                # The client must not retry this call by itself: that could create the batch twice.
                 created = client.with_options(max_retries=0).messages.batches.create(requests=body)
             except RateLimitError as e:
                 if attempt == RETRIES:
@@ -157,7 +157,7 @@ class Batches:
                 return
 
     def _find(self, client: Anthropic, ledger: Ledger, batch: Batch) -> str | None:
-        """The id of a batch that may have been submitted; None when it was not."""
+        """Returns the id of a batch that may have been submitted; None when it was not. Waits up to ``settle`` s."""
         known = {b.id for b in ledger.batches.values()}
         foreign: set[str] = set()
         while True:
@@ -167,7 +167,7 @@ class Batches:
                     break
                 if candidate.id in known | foreign or candidate.archived_at or _size(candidate) != len(batch.requests):
                     continue
-                # Only its results say whose it is.
+                # Only its results have the ids of its requests.
                 first = json.loads(self._results(client, candidate.id).partition("\n")[0])
                 if ledger.owns(batch, first["custom_id"]):
                     return candidate.id
@@ -194,17 +194,17 @@ class Batches:
             )
 
     def _results(self, client: Anthropic, id: str) -> str:
-        """The results file of a batch, waiting for its end."""
+        """Waits for the end of a batch and returns its results file. Raises StageFailed when it is gone."""
         while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
             time.sleep(self.poll)
         if not batch.results_url:
             raise StageFailed(f"the results of batch {id} are not there any more: they are kept for 29 days")
-        # As text, read before it is returned, so that the client repeats a transfer that breaks.
+        # As text, which the client reads before returning, so that it retries an interrupted transfer.
         return client.get(batch.results_url, cast_to=str)
 
 
 def _progress_of(ledger: Ledger) -> tuple[Counter[str], set[str]]:
-    """How often each request was submitted with a result, and which are answered."""
+    """Returns the number of results of each request, and the requests that are answered."""
     results = list(ledger.results())
     answered = {r for r, result in results if _reply(result).state == "answered"}
     return Counter(r for r, _ in results), answered
@@ -234,7 +234,7 @@ def _replies(ledger: Ledger, budget: Budget, by_id: dict[str, Request]) -> Repli
 
 
 def _usage(ledger: Ledger, budget: Budget) -> dict[str, Any]:
-    """Tokens and dollars of all results."""
+    """Returns the tokens and dollars of all results."""
     used = [result["message"]["usage"] for _, result in ledger.results() if result["type"] == "succeeded"]
     tokens = {key: sum(usage[key] for usage in used) for key in ("input_tokens", "output_tokens")}
     return tokens | {"usd": round(budget.price(tokens["input_tokens"], tokens["output_tokens"]), 4)}
@@ -246,7 +246,7 @@ def _size(batch: MessageBatch) -> int:
 
 
 def _pause(asked: str | None, attempt: int) -> float:
-    """Seconds to wait: what the API asks for, or twice as long each time."""
+    """Returns the seconds to wait: as the API asks, else doubling with each attempt; at most MAX_PAUSE."""
     try:
         return min(float(asked or ""), MAX_PAUSE)
     except ValueError:

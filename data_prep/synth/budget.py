@@ -1,4 +1,4 @@
-"""What generation costs: an estimate before the first call, a cap, and what was really used."""
+"""Cost of generation: an estimate before the first call, a cap, and the price of the tokens used."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from common.errors import UserError
 from data_prep.synth.prompts import Request
 
 CHARACTERS_A_TOKEN = 2.5
-"""Of these prompts and replies, digits and tags included; low, so that the estimate is high: for the published
-dataset's size and prices it is $59, where $55 was paid."""
+"""Characters per token of these prompts and replies, digits and tags included. Low, so that the estimate is high: $59
+for the published dataset's size and prices, where $55 was paid."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Prices, and what may be spent."""
+    """Prices, and the most that may be spent."""
 
     usd_per_million_input: float
     usd_per_million_output: float
     max_usd: float | None
-    """None asks on the terminal."""
+    """None: ask on the terminal."""
 
     def estimate(self, requests: Sequence[Request]) -> float:
-        """Dollars that these requests will about cost."""
+        """Returns the estimated cost of these requests in dollars."""
         return self.price(
             sum(len(request.prompt) for request in requests) / CHARACTERS_A_TOKEN,
             sum(request.expected for request in requests) / CHARACTERS_A_TOKEN,
         )
 
     def price(self, input_tokens: float, output_tokens: float) -> float:
-        """Dollars of so many tokens."""
+        """Returns the price of these token counts in dollars."""
         return (self.usd_per_million_input * input_tokens + self.usd_per_million_output * output_tokens) / 1e6
 
     def cap(self, spent: float, estimate: float, requests: int) -> float:
-        """What may be spent in all, with ``requests`` more to be submitted for about ``estimate``.
+        """Returns the most dollars that may be spent in all, with ``requests`` more to submit for about ``estimate``.
 
-        Raises UserError when that is over the cap, when the user declines, or when there is nobody to ask.
+        Raises UserError when that exceeds the cap, the user declines, or there is no terminal to ask on.
         """
         text = f"{requests:,} requests, about ${estimate:,.2f}" + (f" beside ${spent:,.2f} spent" if spent else "")
         if self.max_usd is None:

@@ -1,7 +1,7 @@
-"""Math verification: every ``<<expression=result>>`` of a solution recomputed in exact arithmetic, and its chain.
+"""Math verification: recomputes every ``<<expression=result>>`` of a solution exactly and checks the chain of steps.
 
-The annotations are GSM8K's. A solution holds when each is right, what is written behind it is its result, each
-number that a step works with comes from somewhere, and the last result is the answer.
+The annotations are GSM8K's. A solution passes when each result is right, a number written right after an annotation is
+its result, each number that a step uses has a source, and the last result is the answer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SHOWN = "another result shown than computed"
 CARRY = "wrong carry between steps"
 UNREACHED = "answer not reached"
 REASONS = (BROKEN, WRONG, SHOWN, CARRY, UNREACHED)
-"""In the order asked."""
+"""Every reason, in the order checked."""
 
 LONGEST = 200
-"""Characters of an annotation that is read at all."""
+"""Most characters of an expression; a longer one counts as BROKEN."""
 GIVEN = (0.5, 2, 100)
-"""Numbers that a step may bring along, as halves, doubles and percents do."""
+"""Numbers that a step may use without a source, for halves, doubles and percentages."""
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+")
@@ -70,15 +70,15 @@ class Step:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of a plain decimal number, thousands commas, a sign and a dollar sign allowed; else None."""
+    """Returns the exact value of a plain decimal number (thousands commas, sign and dollar sign allowed), or None."""
     plain = text.strip().removeprefix("$").replace(",", "").rstrip(".")
     return Fraction(plain) if re.fullmatch(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})", plain) else None
 
 
 def fault(problem: str, solution: str, answer: Fraction) -> str | None:
-    """The first of REASONS that is wrong with a solution that has an annotation; None for a right one.
+    """Returns the first of REASONS that applies to a solution with at least one annotation, or None.
 
-    Pure; the time grows with the square of the number of steps, of which there are at most one in five characters.
+    Pure. Time is quadratic in the number of steps, of which there is at most one per five characters.
     """
     try:
         steps = [_step(match) for match in ANNOTATION.finditer(solution)]
@@ -103,8 +103,9 @@ def _step(match: re.Match[str]) -> Step:
 
 
 def _computed(expression: str) -> Fraction:
-    """Raises ValueError for anything but sums, differences, products and quotients of decimal numbers."""
-    # Decimal numbers as names, so that they are never floats and 007 is a number.
+    """Returns the exact value of an expression. Raises ValueError for anything except decimal numbers with + - * / //
+    and parentheses, ZeroDivisionError for a division by zero."""
+    # Numbers become subscripts of a name, so that they are never parsed as floats and 007 is a number.
     named = _NUMBER.sub(lambda m: f"n[{m[0].replace(',', '')!r}]", expression)
     try:
         return _value(ast.parse(named.strip(), mode="eval").body)
@@ -128,7 +129,7 @@ def _values(text: str) -> list[Fraction]:
 
 
 def _named(text: str) -> set[Fraction]:
-    """The numbers of a text, in digits and in words."""
+    """Returns the numbers in a text, written in digits or in words."""
     return {*_values(text), *(_NAMED[word] for word in words(text) if word in _NAMED)}
 
 
@@ -138,9 +139,9 @@ def _shown(solution: str, step: Step) -> Fraction | None:
 
 
 def _from_nowhere(problem: str, solution: str, steps: list[Step], answer: Fraction) -> bool:
-    """Whether a step works with a number from nowhere, while an earlier step's result is never used again.
+    """Returns whether a step uses a number from nowhere while an earlier step's result is never used again.
 
-    Either by itself is common in right solutions: a step left without its annotation, a constant of nature.
+    Either alone is common in right solutions: a step without its annotation, a constant of nature.
     """
     known = _named(problem) | set(map(Fraction, GIVEN))
     for i, step in enumerate(steps):
@@ -154,7 +155,7 @@ def _from_nowhere(problem: str, solution: str, steps: list[Step], answer: Fracti
 
 
 def _is_percent(value: Fraction, said: set[Fraction]) -> bool:
-    """Whether it is a share or a percentage of 100 of a known number, or what adding or taking away that leaves."""
+    """Returns whether ``value`` is x/100, 100x, 1 - x/100 or 1 + x/100 for a known number x."""
     return not said.isdisjoint((value * 100, value / 100, (1 - value) * 100, (value - 1) * 100))
 
 

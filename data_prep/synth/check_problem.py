@@ -1,8 +1,8 @@
 """The filters that look at one generated problem alone: structure, answer range, solution quality, AI detection, and
 math verification; in this order, each with its reasons in the funnel.
 
-The bounds are set on GSM8K's own training rows, of which all but one in a thousand pass structure (but for those
-without an annotation), quality and AI detection.
+The bounds are set on GSM8K's own training rows: apart from those without an annotation, all but one in a thousand
+pass structure, quality and AI detection.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from data_prep.duplicates.normalise_text import words
 from data_prep.synth import check_arithmetic
 
 LARGEST = 225_000
-"""Of the published dataset's answers."""
+"""Largest answer of the published dataset."""
 FEWEST_WORDS = 8
-"""Words of the shortest problem; GSM8K's shortest has 9."""
+"""Least words of a problem; GSM8K's shortest has 9."""
 LONGEST_PROBLEM = 1_500
-"""Characters; GSM8K's longest has 985."""
+"""Most characters of a problem; GSM8K's longest has 985."""
 LONGEST_SOLUTION = 2_000
-"""Characters, annotations included; GSM8K's longest has 1,228."""
+"""Most characters of a solution, annotations included; GSM8K's longest has 1,228."""
 MOST_STEPS = 15
-"""Annotations; GSM8K's most are 11."""
+"""Most annotations of a solution; GSM8K has at most 11."""
 SAID_WITHOUT_NUMBERS = 3
-"""Words of the shortest solution, numbers aside: fewer explain nothing."""
+"""Least words of a solution, not counting numbers: fewer explain nothing."""
 REPEATED = 3
-"""Times that a line may not occur."""
+"""Occurrences from which a line counts as repeated."""
 
 _ASKS = re.compile(r"\b(?:how|what|which|find|calculate|determine|compute|express)\b", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z_]+>|####", re.IGNORECASE)
@@ -67,11 +67,11 @@ REASONS = (
     *_AI,
     *(f"math verification: {reason}" for reason in check_arithmetic.REASONS),
 )
-"""Every reason, in the order asked."""
+"""Every reason, in the order checked."""
 
 
 def fault(problem: str, solution: str, answer: str) -> str | None:
-    """The first of REASONS that a generated problem, with its annotations, fails; None for a good one. Pure."""
+    """Returns the first of REASONS that applies to a generated problem with its annotations, or None. Pure."""
     return (
         _structure(problem, solution, answer)
         or _range(answer)

@@ -1,7 +1,7 @@
 """Generation: seeds -> prompts -> replies of a model -> records.jsonl, in a folder that outlives the dataset's build.
 
-The folder is begun with generation.json and complete when it has a manifest.json. In between it holds what its
-backend keeps there, so that the same command goes on where it was and nothing is asked for, or paid for, twice.
+The folder starts with generation.json and is complete when it has a manifest.json. In between it holds the backend's
+files, so that the same command resumes and nothing is generated, or paid for, twice.
 """
 
 from __future__ import annotations
@@ -32,84 +32,85 @@ from data_prep.synth.prompts import Request, Seed
 
 RECORDS = "records.jsonl"
 COLUMNS = {"problem": "problem", "solution": "solution", "answer": "answer", "uuid": "id"}
-"""How a record of RECORDS becomes a row."""
+"""``data.columns`` for RECORDS: Row field -> key of a record."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of one request."""
+    """The outcome of one request."""
 
     state: str
     """``answered``; or why there is no text: ``refused``, ``errored``, ``expired``, ``canceled``."""
     text: str = ""
     cut: bool = False
-    """Whether the token budget ended it."""
+    """Whether the token budget cut it off."""
 
 
 @dataclass(frozen=True)
 class Replies:
-    """Of all requests, by request id."""
+    """The replies to all requests, by request id."""
 
     by_id: dict[str, Reply]
     account: dict[str, Any]
-    """What the manifest keeps of how they were got: attempts, tokens, cost."""
+    """What the manifest records about the calls: batches, results, tokens, cost."""
 
 
 class Backend(Protocol):
-    """A model that answers."""
+    """A model that answers requests."""
 
     name: str
     """``anthropic`` or ``local``."""
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """The reply to every request. What it needs to go on after a kill it keeps in ``folder``.
+        """Returns the reply to every request. Keeps in ``folder`` what it needs to resume after a kill.
 
-        ``token`` is drawn once for the folder, so that its requests can be told from all others.
+        ``token`` is random and fixed per folder, and identifies the folder's requests.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What decides the generated problems; how they lie on disk does not."""
+    """The settings that determine the generated problems, and the folder that holds them."""
 
     folder: Path
     seeds: Path
-    """A JSONL of {id, problem, solution, answer}."""
+    """JSONL file of {id, problem, solution, answer}."""
     seed_rows: int
-    """How many of them are used."""
+    """Number of seeds used."""
     examples: int
-    """Seeds in one prompt."""
+    """Seeds per prompt."""
     problems: int
+    """Problems to request in all."""
     per_request: int
-    """Problems that one prompt asks for."""
+    """Problems requested per prompt."""
     backend: str
     model: str
     temperature: float
     max_tokens: int
-    """Of one reply."""
+    """Token budget of one reply."""
     seed: int
 
     @cached_property
     def chosen(self) -> list[Seed]:
-        """The seeds that are used."""
+        """The seeds used as examples."""
         return prompts.choose(self.seeds, self.seed_rows, self.seed)
 
     @property
     def seed_problems(self) -> list[Problem]:
-        """The seeds as problems that may not be in the dataset."""
+        """The seeds as problems that must not be in the dataset."""
         return prompts.problems(self.chosen)
 
     def identity(self) -> dict[str, Any]:
-        """As generation.json and a dataset's manifest keep it."""
+        """Returns the settings as generation.json and a dataset's manifest record them."""
         values = asdict(self) | {"seeds": sha256_json([asdict(s) for s in self.chosen])}
         del values["folder"]
         return values | {"instruction": sha256_json(prompts.INSTRUCTION)}
 
     def complete(self, backend: Backend) -> Path:
-        """Has ``backend`` answer whatever is not answered yet; returns the finished RECORDS.
+        """Has ``backend`` answer the remaining requests. Returns the path of the finished RECORDS.
 
-        Raises UserError when the folder holds a generation of other settings, StageFailed when nothing was answered.
+        Raises UserError when the folder holds a generation with other settings, StageFailed when nothing was answered.
         """
         assert backend.name == self.backend
         if not self.is_complete:
@@ -120,7 +121,7 @@ class Generation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that could be answered is there."""
+        """Whether the generation has finished (its manifest exists)."""
         return (self.folder / MANIFEST).exists()
 
     def _complete(self, backend: Backend) -> None:

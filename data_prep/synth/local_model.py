@@ -1,6 +1,6 @@
-"""A local model as a backend: prompts as a benchmark set, answered by the evaluator's generator, read back here.
+"""A local model as a backend: writes the prompts as a benchmark set, has the evaluator generate, reads the rollouts.
 
-The generator belongs to a later stage, so the command hands it in as a function.
+The generator belongs to a later stage, so the caller passes it in as a function.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PROMPTS = "prompts.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 
 Generate = Callable[[Sequence[Problem], Path], None]
-"""Completes ROLLOUTS in the folder with one rollout of each problem, whose text is the prompt."""
+"""Completes ROLLOUTS in the folder with one rollout per problem; the problem's text is the prompt."""
 
 
 class Local:
-    """Asks a model through ``generate``."""
+    """The backend that uses a local model, through ``generate``."""
 
     name = "local"
 
@@ -32,14 +32,14 @@ class Local:
         self.generate = generate
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """The reply to every request; what is in the folder's ROLLOUTS already is not generated again."""
+        """Returns the reply to every request. Rollouts already in the folder's ROLLOUTS are not generated again."""
         prompts = [Problem(request.id, request.prompt, "", SET) for request in requests]
         sets.write_problems(folder / PROMPTS, prompts)
         self.generate(prompts, folder)
         found: dict[str, Reply] = {}
         tokens = 0
         for rollout in read_jsonl(folder / ROLLOUTS):
-            # What the model thought before it answered is not part of the reply.
+            # The think block is not part of the reply.
             found[rollout["key"][1]] = Reply(
                 "answered", visible(rollout["text"]) or "", rollout["finish_reason"] == "length"
             )

@@ -1,4 +1,4 @@
-"""What a model is asked for, and what its reply says: a few seed problems as examples, some new problems back."""
+"""Prompts that show seed problems as examples and request new problems; parses the replies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_prep.benchmarks.sets import text_fields
 from data_prep.synth import check_problem
 
 SEEDS = "seeds"
-"""The seeds' set, beside benchmark sets."""
+"""Name of the seeds' set, next to the benchmark sets."""
 
 INSTRUCTION = """\
 Below are {examples} math word problems for school children, each with its solution and its answer.
@@ -37,7 +37,7 @@ Use exactly the form of the examples, with no other words and no markup:
 
 @dataclass(frozen=True)
 class Seed:
-    """A problem that is shown as an example; the solution has its annotations."""
+    """A problem shown as an example; the solution has its annotations."""
 
     id: str
     problem: str
@@ -47,17 +47,17 @@ class Seed:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt; ``id`` is unique in its generation."""
+    """One prompt; ``id`` is unique within its generation."""
 
     id: str
     prompt: str
     expected: float
-    """Characters that the reply may be about as long as."""
+    """Expected length of the reply in characters."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One generated problem as its reply has it; a missing part is empty."""
+    """One generated problem as parsed from its reply; a missing part is empty."""
 
     problem: str
     solution: str
@@ -65,8 +65,8 @@ class Item:
 
 
 def choose(path: Path, count: int, seed: int) -> list[Seed]:
-    """``count`` problems of a JSONL file of {id, problem, solution, answer}, chosen by hash among those that pass the
-    checks of generated problems.
+    """Returns ``count`` problems from a JSONL file of {id, problem, solution, answer}, chosen by hash among those that
+    pass the checks of generated problems.
 
     Raises UserError for a missing file or key, and when too few pass.
     """
@@ -87,12 +87,12 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
 
 
 def problems(seeds: Sequence[Seed]) -> list[Problem]:
-    """The seeds as problems that may not be in the dataset."""
+    """Returns the seeds as problems that must not be in the dataset."""
     return [Problem(seed.id, seed.problem, seed.answer, SEEDS) for seed in seeds]
 
 
 def requests(seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed: int) -> list[Request]:
-    """Prompts for ``wanted`` problems, ``each`` a prompt, which shows ``examples`` of the seeds; a pure function."""
+    """Returns prompts that request ``wanted`` problems, ``each`` per prompt, and show ``examples`` seeds. Pure."""
     found = []
     for i, start in enumerate(range(0, wanted, each)):
         shown = random.Random(seeded_key(seed, f"request {i}")).sample(list(seeds), examples)
@@ -108,7 +108,7 @@ def _shown(seed: Seed) -> str:
 
 
 def items(reply: str) -> list[Item]:
-    """The problems of a reply, however incomplete; one without a problem when the reply has none. Linear time."""
+    """Returns the problems of a reply, incomplete ones too; if it has none, one item without a problem. Linear time."""
     found = []
     for text in reply.split("<problem>")[1:]:
         problem, _, rest = text.partition("</problem>")

@@ -1,7 +1,7 @@
-"""The chat template, and the one place where conversations become text and tokens.
+"""The chat template; the only place where conversations are rendered as text and tokens.
 
-Training encodes the whole conversation once; evaluation encodes the same text up to the assistant's
-first token. Rendering messages one by one, as verl's own dataset does, would lose the think block under
+Training renders a conversation as one text and encodes its prompt and answer separately; evaluation encodes
+the same prompt. Rendering messages one by one, as verl's own dataset does, would lose the think block with
 Qwen3's stock template.
 """
 
@@ -22,27 +22,27 @@ TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 
 @functools.cache
 def template() -> str:
-    """The Jinja source, as the exported tokenizer carries it."""
+    """Returns the Jinja source, which is also stored in the exported tokenizer."""
     return TEMPLATE_FILE.read_text(encoding="utf-8")
 
 
 def template_hash() -> str:
-    """SHA-256 of the template file, in hex."""
+    """Returns the SHA-256 of the template file, in hex."""
     return sha256_file(TEMPLATE_FILE)
 
 
 def messages(problem: str) -> list[dict[str, str]]:
-    """The conversation that a problem begins."""
+    """Returns the messages of a prompt: one user turn with the problem."""
     return [{"role": "user", "content": problem.strip()}]
 
 
 def render_prompt(problem: str) -> str:
-    """The text that comes before the assistant's first token."""
+    """Returns the prompt: the text before the assistant's first token."""
     return _render(messages=messages(problem), add_generation_prompt=True)
 
 
 def render(problem: str, solution: str) -> str:
-    """The whole training text, from the first ``<|im_start|>`` to the assistant's ``<|im_end|>``."""
+    """Returns the full training text, from the first ``<|im_start|>`` to the assistant's ``<|im_end|>``."""
     turns = [*messages(problem), {"role": "assistant", "content": solution.strip()}]
     text = _render(messages=turns, add_generation_prompt=False).rstrip("\n")
     assert text.endswith(END_OF_TURN)
@@ -50,15 +50,15 @@ def render(problem: str, solution: str) -> str:
 
 
 def encode_prompt(tokenizer: Any, problem: str) -> list[int]:
-    """Token ids of ``render_prompt(problem)``, which a model trained on ``encode`` continues."""
+    """Returns the token ids of ``render_prompt(problem)``, the same as the prompt's in ``encode``."""
     return token_ids(tokenizer, render_prompt(problem))
 
 
 def encode(tokenizer: Any, rows: Sequence[Row]) -> list[Tokens]:
-    """Encodes whole conversations, each once; ``tokenizer`` is transformers' or the Rust one inside it.
+    """Encodes conversations; ``tokenizer`` is transformers' or the Rust tokenizer inside it.
 
-    ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>`` to ``<|im_end|>``,
-    carry the loss. The two are encoded apart, as a model that generates meets them.
+    The first ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>`` to ``<|im_end|>``,
+    carry the loss. The two are encoded separately, so that no token spans both, as in generation.
     """
     texts = []
     for row in rows:
@@ -73,13 +73,13 @@ def encode(tokenizer: Any, rows: Sequence[Row]) -> list[Tokens]:
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text as it is, without special tokens of the tokenizer's own."""
+    """Returns the token ids of a text, without adding special tokens."""
     return _encoded(tokenizer, [text])[0]
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     rust = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    # The fast variant leaves out character offsets: a fifth less time.
+    # The fast variant omits character offsets, which saves a fifth of the time.
     return [encoded.ids for encoded in rust.encode_batch_fast(texts, add_special_tokens=False)]
 
 
@@ -87,7 +87,7 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def _compiled() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # transformers' own settings, so that apply_chat_template renders the same text.
+    # The same settings as in transformers, so that apply_chat_template renders the same text.
     return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template())
 
 

@@ -1,4 +1,4 @@
-"""The encoded rows on disk: Arrow files that the trainer memory-maps."""
+"""Reads and writes encoded rows: Arrow files that the trainer memory-maps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from common.records import Tokens
 
 COLUMNS = tuple(field.name for field in fields(Tokens))
 BATCH = 256
-"""Rows of one record batch."""
+"""Rows per record batch."""
 
 
 def write(path: Path, rows: Iterable[Tokens]) -> int:
-    """Writes encoded rows as one Arrow file; returns their number."""
+    """Writes encoded rows to one Arrow file. Returns the number of rows."""
     return write_table(path, map(vars, rows), schema_of(COLUMNS))
 
 
 def schema_of(columns: Iterable[str]) -> Any:
-    """The Arrow schema of these fields of a Row or Tokens."""
+    """Returns the Arrow schema for these fields of Row or Tokens; others are strings."""
     import pyarrow as pa
 
     kinds = {"trace": pa.int32(), "input_ids": pa.list_(pa.int32()), "prompt_len": pa.int32(), "length": pa.int32()}
@@ -31,7 +31,7 @@ def schema_of(columns: Iterable[str]) -> Any:
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: Any) -> int:
-    """Streams ``rows`` into one Arrow file of ``schema``; returns their number."""
+    """Streams ``rows`` into one Arrow file of ``schema``. Returns the number of rows."""
     import pyarrow as pa
 
     count, rows = 0, iter(rows)
@@ -44,7 +44,7 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: Any) -> int:
 
 @contextmanager
 def writer(path: Path, schema: Any) -> Iterator[Any]:
-    """Opens an Arrow file for tables or record batches of ``schema``."""
+    """Yields a writer for tables or record batches of ``schema``, to an Arrow file at ``path``."""
     import pyarrow as pa
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def writer(path: Path, schema: Any) -> Iterator[Any]:
 
 
 def read(path: Path) -> Any:
-    """The file as a memory-mapped pyarrow Table. Raises UserError when it is missing or not Arrow."""
+    """Returns the file as a memory-mapped pyarrow Table. Raises UserError when it is missing or not Arrow."""
     import pyarrow as pa
 
     try:
@@ -65,7 +65,7 @@ def read(path: Path) -> Any:
 
 
 def get(table: Any, i: int) -> Tokens:
-    """Row ``i`` of a table that ``read`` returned; ``input_ids`` is an int32 numpy array."""
+    """Returns row ``i`` of a table from ``read``; ``input_ids`` is an int32 numpy array of shape (length,)."""
     row = {name: table.column(name)[i] for name in ("id", "input_ids", "prompt_len", "length")}
     return Tokens(
         id=row["id"].as_py(),

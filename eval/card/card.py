@@ -1,7 +1,7 @@
-"""The model card of an export: README.md in its folder, from the run's files alone.
+"""Writes the model card of an export: README.md in its folder, from the run's files alone.
 
 Its figures come from the functions that write the report. The export's manifest does not list the card and its
-picture, which change with every evaluation while the model stays what it is.
+picture, because they change with every evaluation while the model stays the same.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ NO_DATASET = "The dataset, whose manifest's hash is below, was not at hand when 
 
 
 def refresh(run: Run) -> list[Path]:
-    """Writes the card of every complete export anew; returns their paths."""
+    """Rewrites the card of every complete export; returns the cards' paths."""
     return [write(run, run.export(step)) for step in run.exports]
 
 
 def write(run: Run, folder: Path, repo: str | None = None) -> Path:
     """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the former's path.
 
-    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's metrics are lost.
+    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's metrics are missing.
     """
     step = read_json(folder / MANIFEST)["step"]
     steps = [s for s in step_metrics.read(run) if s["step"] <= step]
@@ -58,12 +58,13 @@ class _Card:
         self.compared = base_vs_sft.of_step(run, step)
         self.evaluations = [e for c in self.compared for e in c.both]
         manifest = run_facts.dataset_folder(self.config) / MANIFEST
-        # Only the build that the checkpoint was trained on.
+        # Uses the dataset only if it is the build that the checkpoint was trained on.
         known = manifest.exists() and sha256_file(manifest) == self.export["dataset"]
         self.dataset = read_json(manifest) if known else None
         self.name = (repo or run.name).rpartition("/")[2]
 
     def text(self) -> str:
+        """Returns the card: YAML metadata, then Markdown."""
         from huggingface_hub import ModelCard
 
         sections = {
@@ -79,7 +80,7 @@ class _Card:
             "Provenance": run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations),
         }
         body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
-        # Raises UserError when huggingface_hub cannot read its own metadata back.
+        # ModelCard parses the metadata again, so a card with broken metadata raises here.
         return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
 
     def _metadata(self) -> Any:
@@ -117,7 +118,7 @@ class _Card:
         )
 
     def _hub_base(self) -> str | None:
-        """The base model's name on the hub, where it has one."""
+        """Returns the base model's name on the hub; None for random weights or a local folder."""
         path = self.config.model.path
         return None if self.config.model.init is not None or Path(path).exists() else path
 
@@ -162,7 +163,7 @@ class _Card:
         return "\n\n".join(parts)
 
     def _pending(self) -> list[str]:
-        """Evaluations that were begun or are missing; RL's pool is none of them."""
+        """Returns a line per incomplete or missing evaluation of the base model and this step, without RL's pool."""
         begun = {}
         for folder in self.run.evaluations:
             suite, _, rest = folder.name.partition("@")
@@ -179,7 +180,7 @@ class _Card:
         return [*begun.values(), *absent]
 
     def _held_out(self) -> str | None:
-        """The evaluated set that is the dataset's held-out problems."""
+        """Returns the name of the evaluated set that is the dataset's held-out file; None if there is none."""
         theirs = self.dataset["files"]["heldout.jsonl"] if self.dataset else None
         sets = (item for e in self.evaluations for item in e.settings["benchmarks"].items())
         return next((name for name, content in sets if content == theirs), None)
@@ -200,7 +201,7 @@ class _Card:
         )
 
     def _problem(self) -> str:
-        """The shortest held-out problem."""
+        """Returns the shortest held-out problem, or a fixed problem if there are none."""
         path = run_facts.dataset_folder(self.config) / "heldout.jsonl"
         problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
         return min(problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?").strip()
@@ -231,13 +232,13 @@ class _Card:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """A code block that nothing in the text ends."""
+    """Returns a code block whose fence is longer than any run of backticks in the text."""
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _count(parameters: int) -> str:
-    """A number of parameters in thousands, millions or billions."""
+    """Returns a number of parameters in thousands, millions or billions, as text."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if parameters >= size:
             return f"{parameters / size:.3g}{unit}"

@@ -1,4 +1,4 @@
-"""What a model card must admit, read off the evaluations' figures."""
+"""The limitations in a model card, derived from the evaluations' figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALWAYS = (
 
 
 def text(compared: Sequence[Comparison]) -> str:
-    """The limitations as a list: those that the figures show, then those of every such model."""
+    """Returns a Markdown list: limitations that the figures show, then those of every such model."""
     lines = [line for c in compared for line in (*_format(c), *(_of(c.sft) if c.sft else ()))]
     return "\n".join(f"- {line}" for line in (*lines, *ALWAYS))
 

@@ -1,4 +1,4 @@
-"""The card's examples: programs that ask a model one problem as the evaluation did."""
+"""The card's examples: programs that ask a model one problem with the evaluation's prompt and sampling."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ PATTERN = "<think>\n... reasoning ...\n</think>\n... the steps in short ... \\bo
 
 
 def quoted(text: str) -> str:
-    """A Python string literal."""
+    """Returns ``text`` as a Python string literal."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def transformers(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """With transformers."""
+    """Returns a program that uses transformers. ``sampling`` has max_tokens, temperature and top_p."""
     how = f"do_sample=True, temperature={sampling['temperature']}, top_p={sampling['top_p']}, top_k=0"
     return f"""\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,7 +37,7 @@ print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
 
 
 def vllm(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """With vLLM."""
+    """Returns a program that uses vLLM. ``sampling`` has rollouts, max_tokens, temperature and top_p."""
     return f"""\
 from vllm import LLM, SamplingParams
 

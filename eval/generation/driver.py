@@ -1,4 +1,4 @@
-"""Keeps engines at work until every rollout has come once: hands out, listens, restarts what has died or hangs."""
+"""Runs the engines until every rollout has finished once: assigns rollouts, collects results, restarts dead engines."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 
 BEAT_SECONDS = 5.0
-"""Between two questions how far an engine is."""
+"""Seconds between two requests for an engine's progress."""
 DEATHS = 3
-"""An engine that dies so many times without having finished anything in between is given up."""
+"""An engine is given up after this many deaths with no rollout of it finished or set aside in between."""
 
 
 class Driver:
-    """One evaluation's engines at work. ``seeds`` and ``prompts`` (token ids) are those of every rollout to do."""
+    """Runs one evaluation's engines. ``seeds`` and ``prompts`` (token ids) are those of every rollout to generate."""
 
     def __init__(
         self,
@@ -33,17 +33,17 @@ class Driver:
         seeds: Mapping[Key, int],
         log: Callable[[str], Path],
     ) -> None:
-        """``log`` says where an engine's output is."""
+        """``log`` returns the path of an engine's output, by name."""
         self.fleet, self.scheduler, self.pulse = fleet, scheduler, pulse
         self.prompts, self.seeds, self.log = prompts, seeds, log
-        self.alive: dict[str, bool] = {}  # whether it is up
-        self.awaited: set[str] = set()  # not up yet for the first time
+        self.alive: dict[str, bool] = {}  # engine -> whether it has loaded
+        self.awaited: set[str] = set()  # engines that have never been up
         self.deaths: Counter[str] = Counter()
 
     def run(self, names: Sequence[str]) -> Iterator[Rollout]:
-        """Yields each rollout as it finishes, by engines of these names.
+        """Starts engines of these names and yields each rollout as it finishes.
 
-        Raises StageFailed when no engine is left, or in the end for rollouts that were set aside.
+        Raises StageFailed when no engine is left, or at the end when rollouts were set aside.
         """
         self.awaited = set(names)
         for name in names:
@@ -104,7 +104,7 @@ class Driver:
                 self.fleet.beat(name)
 
     def _died(self, name: str, why: str, refused: bool = False) -> None:
-        """Starts an engine anew, its rollouts handed back, or gives it up; ``refused``: its arguments were bad."""
+        """Returns an engine's rollouts to the queue and restarts it, or gives it up; ``refused``: bad arguments."""
         self.fleet.stop(name)
         self.pulse.leave(name)
         self.awaited.discard(name)

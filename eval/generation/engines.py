@@ -1,4 +1,4 @@
-"""vLLM engines as Ray actors: where they fit, starting them anew, and their answers as they come."""
+"""vLLM engines as Ray actors: their placement, starts and restarts, and their answers as they arrive."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from common.records import Key
 from eval.generation import vllm_actor
 
 START, BEAT = "start", "beat"
-"""What else an engine is asked besides a rollout."""
+"""Requests to an engine besides rollouts."""
 
 
 def placement(nodes: Sequence[int], engines: int | None, tensor_parallel: int, device: str) -> tuple[int, int]:
-    """How many engines there will be, and the GPUs or cores of each; ``nodes`` are those of each node.
+    """Returns the number of engines, and the GPUs or cores per engine; ``nodes`` has the GPUs or cores of each node.
 
-    An engine is on one node. ``engines`` null is as many as fit: on GPUs as their tensor-parallel groups allow, on
-    CPUs one a node. Raises UserError when fewer than ``engines`` fit.
+    An engine runs on one node. With ``engines`` null as many start as fit: on GPUs one per tensor-parallel group, on
+    CPUs one per node. Raises UserError when fewer than ``engines`` fit.
     """
     kind = "GPUs" if device == "cuda" else "cores"
     if device == "cuda":
@@ -38,41 +38,41 @@ def placement(nodes: Sequence[int], engines: int | None, tensor_parallel: int, d
 
 
 class Fleet:
-    """Engines by name, each an actor in a process of its own, and the requests that they have not answered."""
+    """Engines by name, each an actor in its own process, and the requests that they have not answered yet."""
 
     def __init__(self, ray: Any, create: Callable[[str], Any]) -> None:
-        """``create`` makes the actor of a name."""
+        """``create`` starts the actor of a name."""
         self._ray, self._create = ray, create
         self._actors: dict[str, Any] = {}
         self._asked: dict[Any, tuple[str, Key | str]] = {}
 
     def start(self, name: str) -> None:
-        """Makes a new actor of that name, which begins to load."""
+        """Starts a new actor of that name, which begins to load the model."""
         self._actors[name] = self._create(name)
         self._asked[self._actors[name].start.remote()] = (name, START)
 
     def ask(self, name: str, key: Key, prompt: list[int], seed: int, late: bool) -> None:
-        """Asks for a rollout."""
+        """Requests a rollout."""
         self._asked[self._actors[name].generate.remote(key, prompt, seed, late)] = (name, key)
 
     def beat(self, name: str) -> None:
-        """Asks for the tokens of its rollouts, unless it still owes that answer."""
+        """Requests the token counts of an engine's rollouts, unless an earlier request is still open."""
         if (name, BEAT) not in self._asked.values():
             self._asked[self._actors[name].beat.remote()] = (name, BEAT)
 
     def stop(self, name: str) -> None:
-        """Kills an engine, dead or not; what it was asked is forgotten."""
+        """Kills an engine, dead or not, and drops its open requests."""
         self._asked = {ref: asked for ref, asked in self._asked.items() if asked[0] != name}
         self._ray.kill(self._actors.pop(name))
 
     def answers(self, seconds: float) -> Iterator[tuple[str, Key | str, Any]]:
-        """Yields (engine, what it was asked, answer) of what is answered within ``seconds``; the answer is an
-        exception when the engine, or its actor, has failed."""
+        """Yields (engine, request, answer) for each request that is answered within ``seconds``; the answer is an
+        exception when the engine or its actor has failed."""
         self._ray.wait(list(self._asked), timeout=seconds)
         ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
         for ref in ready:
             if ref not in self._asked:
-                continue  # of an engine that was stopped meanwhile
+                continue  # its engine was stopped in the meantime
             name, what = self._asked.pop(ref)
             try:
                 yield name, what, self._ray.get(ref)
@@ -81,17 +81,17 @@ class Fleet:
 
 
 def reason(error: Any) -> str:
-    """The last line of a failure's message, in short: Ray's go on about what may have been."""
+    """Returns the last line of a failure's message, shortened: the rest of Ray's are guesses at the cause."""
     return textwrap.shorten((str(error).strip().splitlines() or [first_line(error)])[-1], 120)
 
 
 def creator(
     ray: Any, device: str, share: int, tensor_parallel: int, log: Callable[[str], Path], *arguments: Any
 ) -> Callable[[str], Any]:
-    """Makes the function that makes actors; ``arguments`` are the rest of Engine's."""
+    """Returns the function that starts the actor of a name; ``arguments`` are Engine's after its name and log."""
     remote = ray.remote(vllm_actor.Engine).options(
         **({"num_gpus": share} if device == "cuda" else {"num_cpus": share}),
-        max_concurrency=10_000,  # the driver counts the requests
+        max_concurrency=10_000,  # the scheduler limits the requests per engine
         runtime_env={"env_vars": vllm_actor.environment(device, share, tensor_parallel)},
     )
     return lambda name: remote.remote(name, log(name), *arguments)

@@ -1,7 +1,7 @@
-"""Rollouts of benchmark problems: Ray actors with vLLM engines fed from one queue.
+"""Generates rollouts of benchmark problems with vLLM engines in Ray actors, which share one queue.
 
-Each rollout goes to ``rollouts.jsonl`` as it finishes. What is there already is never generated again,
-so an evaluation that ended half-way continues when it is run again.
+Each rollout is appended to ``rollouts.jsonl`` as it finishes. Rollouts in that file are never generated again,
+so an interrupted evaluation resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def generate(
     revision: str | None = None,
     model_context: int | None = None,
 ) -> tuple[int, int]:
-    """Completes ``folder/rollouts.jsonl`` with ``rollouts`` rollouts of every problem.
+    """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has ``rollouts`` of every problem.
 
-    Returns how many engines worked, and how many rollouts they made.
+    Returns the number of engines and the number of new rollouts; (0, 0) when there was nothing to generate.
 
-    ``model`` is a folder or a hub name; ``max_tokens`` the budget of one rollout, ``concurrency`` the
-    most requests of one engine at a time, ``engines`` null as many as fit; ``temperature`` 0 is greedy;
-    ``device`` is cuda or cpu; ``model_context``, in tokens, overrides the model's max_position_embeddings. Ray is
-    the cluster at RAY_ADDRESS when that is set, else an instance of this machine, on loopback only.
+    ``model`` is a folder or a hub name; ``max_tokens`` is the budget per rollout, ``concurrency`` the most requests
+    per engine at a time; ``engines`` null starts as many as fit; ``temperature`` 0 is greedy; ``device`` is cuda or
+    cpu; ``model_context``, in tokens, overrides the model's max_position_embeddings. Uses the Ray cluster at
+    RAY_ADDRESS when that is set, else starts one on this machine, on loopback only.
 
-    Raises UserError when there is no such model, the context does not fit it, or the engines do not fit the
-    machine, and StageFailed when no engine is left, or naming the rollouts that were on two engines that died; what
-    had finished is kept.
+    Raises UserError when there is no such model, the context does not fit it, or the engines do not fit Ray's
+    nodes; StageFailed when no engine is left, or naming the rollouts that were on two engines that died. Finished
+    rollouts are kept.
     """
     path = folder / rollout_files.ROLLOUTS
     done = rollout_files.read(path)
@@ -85,7 +85,7 @@ def generate(
         "top_p": top_p,
         "max_tokens": max_tokens,
         "stop_token_ids": _stop_ids(encoder, model, revision),
-        # A stop token is never part of the text; the think tags always are, special or not.
+        # The text never includes a stop token, but always the think tags, which may be special tokens.
         "skip_special_tokens": not specials & {THINK_OPEN, THINK_CLOSE},
         "spaces_between_special_tokens": False,
     }
@@ -98,7 +98,7 @@ def generate(
     def log(name: str) -> Path:
         return folder.resolve() / f"{name}.log"
 
-    # One answer of a dead engine is read; Ray would print all the others.
+    # The driver reads one answer of a dead engine; Ray would print all the others.
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     kind = "GPU" if device == "cuda" else "CPU"
     with (
@@ -117,16 +117,16 @@ def generate(
 
 
 def rollout_seed(seed: int, key: Key) -> int:
-    """The seed of one rollout, in 0..2^31-1: from the run's seed and the key alone, not engine or order."""
+    """Returns a rollout's seed, in 0..2^31-1. It depends on ``seed`` and the key alone, not on engine or order."""
     digest = hashlib.sha256("\0".join(map(str, (seed, *key))).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
 def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limit: int) -> int:
-    """Tokens of context that the longest prompt and the budget need.
+    """Returns the context, in tokens, that the longest prompt and the budget need.
 
-    ``prompts`` is (set, id) -> tokens; ``limit`` the model's max_position_embeddings. Raises UserError
-    when they do not fit: a prompt is never cut.
+    ``prompts`` is (set, id) -> tokens; ``limit`` is the model's max_position_embeddings. Raises UserError
+    when they do not fit: prompts are never truncated.
     """
     (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
     if longest + max_tokens > limit:
@@ -140,11 +140,11 @@ def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limi
 
 
 def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
-    """The model's own end tokens, and the two that training may end a turn or a text with."""
+    """Returns the ids of the model's own end tokens, and of the two that may end a turn or a text in training."""
     from transformers import GenerationConfig
 
     ids = {encoder.get_vocab()[token] for token in (END_OF_TURN, END_OF_TEXT) if token in encoder.get_vocab()}
-    with contextlib.suppress(OSError):  # a model without a generation config has no more to say
+    with contextlib.suppress(OSError):  # a model without a generation config adds no end token
         eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
         ids.update([eos] if isinstance(eos, int) else eos or [])
     return sorted(ids)

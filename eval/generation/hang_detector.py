@@ -1,7 +1,7 @@
-"""Signs of life: an engine with work that makes no token for too long, or keeps one rollout for too long, hangs.
+"""Detects hung engines: those with work that produce no token, or do not finish a rollout, for too long.
 
-What is too long is measured, for a token takes milliseconds on one machine and seconds on another. Times are seconds
-of one monotonic clock.
+The limits come from measured times, because a token takes milliseconds on one machine and seconds on another. Times
+are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from collections.abc import Mapping
 from common.records import Key
 
 START_SECONDS = 1800.0
-"""How long an engine may take to come up, at least."""
+"""An engine may always take this many seconds to load."""
 SILENCES = 10
-"""An engine hangs when it is silent for so many times the longest silence of any engine, loading included."""
+"""An engine hangs when it is silent for this many times the longest silence of any engine, loading included."""
 SLOWNESS = 4
-"""A rollout hangs when it takes so many times as long as its whole budget at the mean pace of all rollouts, from when
-another one of its engine last ended: until then it may have had to wait for room."""
+"""A rollout hangs when it takes this many times as long as its full budget would at the mean pace of all rollouts. Time
+counts from the last end of another rollout on its engine: until then it may have waited for room in the KV cache."""
 
 
 class Pulse:
-    """Signs of life of all engines. ``budget`` is the most tokens of a rollout."""
+    """Tracks the progress of all engines. ``budget`` is the most tokens of a rollout."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._longest = 0.0
-        self._ended = (0.0, 0)  # seconds and tokens of the rollouts that ended
+        self._ended = (0.0, 0)  # total seconds and tokens of the rollouts that ended
         self._starting: dict[str, float] = {}
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[Key, tuple[float, int]]] = {}
-        self._freed: dict[str, float] = {}  # when a rollout of it last ended
+        self._freed: dict[str, float] = {}  # engine -> when one of its rollouts last ended
 
     def begin(self, engine: str, now: float) -> None:
-        """An engine begins to load."""
+        """Records that an engine begins to load."""
         self._starting[engine] = now
 
     def up(self, engine: str, now: float) -> None:
-        """It has loaded."""
+        """Records that an engine has loaded."""
         self._longest = max(self._longest, now - self._starting.pop(engine))
         self._running[engine] = {}
 
     def ask(self, engine: str, key: Key, now: float) -> None:
-        """It is given a rollout to make."""
+        """Records that an engine is given a rollout."""
         if not self._running[engine]:
             self._heard[engine] = now
         self._running[engine][key] = (now, 0)
 
     def hear(self, engine: str, tokens: Mapping[Key, int], now: float) -> None:
-        """It says how many tokens its rollouts have."""
+        """Records the number of tokens of each rollout of an engine."""
         running = self._running[engine]
         moved = {key: count for key, count in tokens.items() if key in running and count > running[key][1]}
         if moved:
@@ -55,20 +55,20 @@ class Pulse:
         running.update({key: (running[key][0], count) for key, count in moved.items()})
 
     def finish(self, engine: str, key: Key, tokens: int, now: float) -> None:
-        """A rollout has ended with so many tokens."""
+        """Records that a rollout has ended with ``tokens`` tokens."""
         self._alive(engine, now)
         self._freed[engine] = now
         begun, _ = self._running[engine].pop(key)
         self._ended = (self._ended[0] + now - begun, self._ended[1] + tokens)
 
     def leave(self, engine: str) -> None:
-        """It is no more."""
+        """Forgets a stopped engine."""
         self._starting.pop(engine, None)
         self._running.pop(engine, None)
         self._freed.pop(engine, None)
 
     def hangs(self, engine: str, now: float) -> str | None:
-        """Why an engine is taken to hang, in words; None when it is not."""
+        """Returns the reason why an engine counts as hung, as text; None when it does not."""
         if engine in self._starting:
             limit = max(START_SECONDS, SILENCES * self._longest)
             return f"not up after {limit:,.0f} s" if now - self._starting[engine] > limit else None
@@ -89,7 +89,8 @@ class Pulse:
         self._heard[engine] = now
 
     def _deadline(self, now: float) -> float | None:
-        """Seconds that a rollout may take; None before the first token."""
+        """Returns the seconds that a rollout may take, at least ``SILENCES`` times the longest silence; None before the
+        first token."""
         seconds, tokens = self._ended
         for running in self._running.values():
             seconds += sum(now - begun for begun, _ in running.values())

@@ -1,8 +1,8 @@
-"""Which rollout waits when an engine's key-value cache is full: of the late ones that with the most tokens.
+"""vLLM's preemption order when the KV cache is full: among late rollouts, the longest is preempted.
 
-Stock vLLM has the one wait that came last, until another one ends; in the end that one goes on alone after all others.
-Late rollouts take turns, and end together. While more are to come, turns only cost: what goes on after waiting is read
-in again.
+Stock vLLM preempts the rollout that came last, until another one ends; at the end of an evaluation that rollout runs
+alone after all others. Late rollouts take turns instead, and end together. Earlier in an evaluation turns would only
+cost time, because a resumed rollout has to be prefilled again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from eval.generation.vllm_actor import EARLY
 
 
 class TakingTurns(Scheduler):
-    """vLLM's scheduler (``scheduler_cls``, ``scheduling_policy=priority``); the highest priority has to wait."""
+    """vLLM's scheduler (``scheduler_cls``, ``scheduling_policy=priority``); preempts the highest priority value."""
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """Schedules one step."""
+        """Sets each late rollout's priority to its number of tokens, then schedules one step."""
         for request in self.running:
             if request.priority < EARLY:
                 request.priority = request.num_tokens
@@ -28,4 +28,4 @@ class TakingTurns(Scheduler):
 
 
 class AsyncTakingTurns(TakingTurns, AsyncScheduler):
-    """The same where vLLM schedules a step while the one before it runs."""
+    """The same for async scheduling, where vLLM schedules a step while the previous one runs."""

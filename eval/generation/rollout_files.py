@@ -1,4 +1,4 @@
-"""The evaluation folder's JSONL files: rollouts, appended one by one as they finish, and grades."""
+"""The JSONL files of an evaluation's folder: rollouts, appended one by one as they finish, and grades."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ GRADES = "grades.jsonl"
 
 
 def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
-    """Rollouts by key, in file order; none when the file does not exist.
+    """Returns the rollouts by key, in file order; an empty dict when the file does not exist.
 
-    A last line torn by a killed writer is cut off the file; of a file that may be ``growing`` in another's hands
-    it is only passed over. Raises UserError naming the file when a line is not a rollout or a key occurs twice.
+    Cuts off an incomplete last line, which a killed writer left. With ``growing``, another process may be writing
+    the file, and the incomplete line is only skipped. Raises UserError naming the file when a line is not a rollout
+    or a key occurs twice.
     """
     if not growing:
         heal_jsonl(path)
@@ -33,13 +34,16 @@ def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
 
 
 def append(file: TextIO, rollout: Rollout) -> None:
-    """Adds one line to an open ledger and flushes it, so that a killed driver loses nothing finished."""
+    """Appends one line to an open rollout file and flushes it, so that a killed driver loses no finished rollout."""
     file.write(json.dumps(asdict(rollout)) + "\n")
     file.flush()
 
 
 def read_grades(path: Path) -> dict[Key, Grade]:
-    """Grades by key. Raises UserError naming the file when a line is not a grade."""
+    """Returns the grades by key; an empty dict when there is no file.
+
+    Raises UserError naming the file when a line is not a grade.
+    """
     return {grade.key: grade for grade in _records(path, Grade)}
 
 

@@ -1,10 +1,10 @@
-"""Which rollout runs where, and next: one queue for all engines, and towards the end longest expected first.
+"""Assigns rollouts to engines: one queue for all engines, and near the end the longest expected rollouts first.
 
-While much is left, file order is best: of long and short rollouts together, the long ones fill an engine's cache and
-the short ones its places, and the order decides nothing yet. Then what will take longest must start first; and what
-starts in the end is late: of those the one with the most tokens waits when a cache is full (``preemption``).
+While many rollouts are left, file order is best: it mixes long rollouts, which fill an engine's KV cache, with short
+ones, which fill its slots, and the order does not matter yet. Near the end the longest rollouts must start first. The
+last ones to start are late: of these the longest is preempted when a KV cache is full (``preemption``).
 
-Pure decisions. Nothing here knows Ray, vLLM or a clock, so that a simulation drives the very code that engines do.
+Nothing here depends on Ray, vLLM or a clock, so a simulation runs the same code as the engines.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from math import ceil, inf
 from common.records import Key
 
 OVERCOMMIT = 3
-"""Expected final tokens in flight for each token of key-value cache. Rollouts are of different ages and hold fewer, and
-a queue within an engine keeps its cache full; but what waits there cannot go to another engine."""
+"""Expected final tokens in flight per token of KV cache. Running rollouts hold fewer tokens than at their
+end, and a queue within an engine keeps its cache full; but a rollout that waits there cannot move to another engine."""
 LONGEST_FIRST, LATE = 3.5, 1.6
-"""Towards the end is when no more rollouts than so many for each place of an engine have yet to end: for the order in
-which they start, and for being late."""
+"""Two end-game thresholds, in unfinished rollouts per engine slot: at or below the first, the longest expected start
+first; at or below the second, rollouts that start are late."""
 SUSPECTS = 8
-"""Rollouts that run on one engine together after each was on one that died, at most."""
+"""Most suspects (rollouts that were on an engine that died) that run together on one engine."""
 UNHEARD = 1024
-"""Tokens that a rollout may have made since it was last heard of, at most."""
+"""Most tokens that a rollout may have generated since its last count."""
 
 ProblemKey = tuple[str, str]
 """(set, problem id)"""
@@ -33,7 +33,7 @@ ProblemKey = tuple[str, str]
 
 @dataclass
 class _Lengths:
-    """Of the rollouts of one problem, or of all: how many ended, and the tokens of all so far."""
+    """Rollouts of one problem, or of all problems: how many ended, and the tokens of all so far."""
 
     ended: int = 0
     tokens: int = 0
@@ -52,21 +52,21 @@ class _Engine:
 
 
 class Scheduler:
-    """Hands out rollouts to engines that come, go and die; each is handed out until it has finished once.
+    """Assigns rollouts to engines that join, leave and die; each rollout is assigned until it has finished once.
 
     A rollout in flight on an engine that dies becomes a suspect, until it has surely passed the length that it had
-    then. Suspects run at most ``SUSPECTS`` together, those of two deaths alone among the others. One that is the only
-    suspect on an engine that dies has killed two, and is set aside.
+    then. At most ``SUSPECTS`` suspects run together on an engine; one that saw two deaths runs as the only suspect of
+    its engine. The only suspect on an engine that dies has seen two engines die, and is set aside.
     """
 
     def __init__(
         self, prompts: Mapping[Key, int], finished: Iterable[tuple[Key, int]], budget: int, concurrency: int
     ) -> None:
-        """``prompts`` are the tokens of the prompt of each rollout to do, ``finished`` those done before with their
-        lengths, ``budget`` the most tokens of a rollout, ``concurrency`` the most rollouts of an engine at a time."""
+        """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier rollouts with their
+        tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the most rollouts per engine at a time."""
         self.set_aside: list[Key] = []
         self.awaited = 0
-        """Engines that are about to join, for which their share of the rollouts is kept back."""
+        """Number of engines that are about to join; their share of the rollouts is kept back."""
         self._prompts, self._budget, self._concurrency = prompts, budget, concurrency
         self._engines: dict[str, _Engine] = {}
         self._running: dict[Key, _Running] = {}
@@ -89,16 +89,16 @@ class Scheduler:
         return not self._fresh and not self._lost and not self._running
 
     def running(self, engine: str) -> set[Key]:
-        """What an engine that is up has in flight."""
+        """Returns the rollouts in flight on an engine that is up."""
         return self._engines[engine].running
 
     def join(self, engine: str, capacity: int) -> None:
-        """An engine is up; ``capacity`` is the tokens that its key-value cache holds."""
+        """Adds an engine that is up; ``capacity`` is its KV cache's, in tokens."""
         assert engine not in self._engines
         self._engines[engine] = _Engine(capacity)
 
     def leave(self, engine: str) -> list[Key]:
-        """An engine died: what it had in flight is handed out again, but for what is set aside and returned."""
+        """Removes an engine that died and requeues its rollouts, except for those set aside, which are returned."""
         lost = sorted(self._engines[engine].running)
         suspects = [key for key in lost if self._is_suspect(key)]
         guilty = suspects if len(suspects) == 1 else []
@@ -113,21 +113,21 @@ class Scheduler:
         return guilty
 
     def progress(self, key: Key, tokens: int) -> None:
-        """A running rollout has ``tokens`` tokens by now."""
+        """Records that a running rollout has ``tokens`` tokens so far."""
         running = self._running[key]
         self._count(key, tokens - running.tokens)
         running.tokens = tokens
 
     def finish(self, key: Key, tokens: int) -> None:
-        """A running rollout ended with ``tokens`` tokens."""
+        """Records that a running rollout ended with ``tokens`` tokens."""
         self.progress(key, tokens)
         self._count(key, 0, ended=True)
         self._engines[self._running.pop(key).engine].running.remove(key)
 
     def assign(self) -> Iterator[tuple[str, Key, bool]]:
-        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the least expected to come
-        among those with room. First in file order; towards the end the first of every problem, then the longest
-        expected."""
+        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the fewest expected tokens
+        to come among those with room. Rollouts of dead engines start first, then file order; near the end the first
+        rollout of every problem, then the longest expected."""
         if not self._engines or not (self._fresh or self._lost):
             return
         now = self._outlook()
@@ -147,7 +147,8 @@ class Scheduler:
             yield self._start(name, key, now)
 
     def _next(self, now: _Outlook) -> ProblemKey:
-        """The problem of which a rollout should start."""
+        """Returns the problem whose next rollout should start: the first in file order; near the end one without any
+        rollout, then the longest expected; if all unfinished rollouts fit into the slots, the longest expected."""
         if now.waves > LONGEST_FIRST:
             return next(iter(self._fresh))
         if now.waves <= 1:
@@ -155,7 +156,7 @@ class Scheduler:
         return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
 
     def _left(self) -> int:
-        """Rollouts that have yet to end."""
+        """Returns the number of unfinished rollouts."""
         return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
 
     def _outlook(self) -> _Outlook:
@@ -173,7 +174,7 @@ class Scheduler:
         return engine, key, now.waves <= LATE
 
     def _place(self, key: Key, now: _Outlook) -> str | None:
-        """The engine that ``key`` should start on; None when it has to wait."""
+        """Returns the engine that ``key`` should start on; None when it has to wait."""
         tokens = self._prompts[key] + now.expected[key[:2]]
         most = self._concurrency
         if self.awaited:
@@ -188,7 +189,7 @@ class Scheduler:
         return min(names, key=lambda name: (now.loads[name].coming, now.loads[name].siblings[key[:2]]), default=None)
 
     def _may_join(self, key: Key, engine: str) -> bool:
-        """Whether the suspects on an engine allow for one more, if ``key`` is one."""
+        """Returns whether ``key`` may run beside the suspects on an engine; always true if no engine died under it."""
         if not self._deaths[key]:
             return True
         suspects = [k for k in self._engines[engine].running if self._is_suspect(k)]
@@ -199,15 +200,15 @@ class Scheduler:
         return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
 
     def _expected(self, problem: ProblemKey) -> float:
-        """Mean length of a problem's rollouts: all tokens, of running ones too, over all ends, the maximum-likelihood
-        estimate for exponential lengths of which some are censored (Lawless, Statistical Models and Methods for
-        Lifetime Data, 2003, section 4.1). The mean of all problems counts as one more rollout."""
+        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of ended rollouts, the
+        maximum-likelihood mean of exponential lengths of which some are censored (Lawless, Statistical Models and
+        Methods for Lifetime Data, 2003, section 4.1). The mean of all problems counts as one more ended rollout."""
         mean = min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
         of = self._of[problem]
         return min(self._budget, (mean + of.tokens) / (1 + of.ended))
 
     def _final(self, key: Key, now: _Outlook) -> float:
-        """Expected length of a running rollout, which exponential lengths let go on as if it had just begun."""
+        """Returns the expected final tokens: those so far plus a new rollout's, since lengths are exponential."""
         return min(self._budget, self._running[key].tokens + now.expected[key[:2]])
 
     def _count(self, key: Key, tokens: int, ended: bool = False) -> None:
@@ -218,7 +219,7 @@ class Scheduler:
 
 @dataclass
 class _Load:
-    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come, rollouts by problem."""
+    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come, rollouts per problem."""
 
     held: float = 0.0
     coming: float = 0.0
@@ -232,9 +233,9 @@ class _Load:
 
 @dataclass
 class _Outlook:
-    """What is expected at one moment: a rollout's length by problem, and loads by engine."""
+    """Expectations at one moment: tokens of a rollout by problem, and loads by engine."""
 
     expected: dict[ProblemKey, float]
     loads: dict[str, _Load]
     waves: float
-    """Rollouts that have yet to end, for each place of an engine."""
+    """Unfinished rollouts per engine slot."""

@@ -11,21 +11,22 @@ from typing import Any
 from common.records import Key
 
 KV_CACHE_LIMIT = 4 << 30
-"""Bytes of key-value cache of one engine on a CPU, at most."""
+"""Most bytes of KV cache per engine on a CPU."""
 PREFILL_TOKENS = 4096
-"""Prompt tokens that an engine on a CPU takes in one step, at least a whole context."""
+"""Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length."""
 NF4 = "nf4"
-"""As a dtype: weights that bitsandbytes rounds to 4 bits as they are loaded, on a GPU."""
+"""The dtype of weights that bitsandbytes quantizes to 4 bits while they are loaded, on a GPU."""
 STRIDE = 32
-"""Tokens of a rollout between two counts of them."""
+"""A running rollout's token count is updated every this many tokens."""
 EARLY = 1 << 30
-"""vLLM's priority of a rollout that is not late; a late one's is its tokens. The highest waits when a cache is full."""
+"""vLLM's priority of a rollout that is not late; a late one's is its token count. The highest value is preempted
+first when the KV cache is full."""
 SPARE = 0.02
-"""Share of the cache that stays free when a rollout goes on after it has waited."""
+"""Share of the KV cache that must stay free when a waiting or preempted rollout is admitted."""
 
 
 class Engine:
-    """One engine. Its output, vLLM's processes' included, goes to ``log``."""
+    """One vLLM engine. Its output, and that of vLLM's processes, goes to ``log``."""
 
     def __init__(self, name: str, log: Path, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
         self.name = name
@@ -38,7 +39,7 @@ class Engine:
         self.tokens: dict[Key, int] = {}
 
     async def start(self) -> int:
-        """Loads the model; returns the tokens that the key-value cache holds."""
+        """Loads the model; returns the KV cache's capacity in tokens."""
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -47,14 +48,15 @@ class Engine:
         return int(cache.num_gpu_blocks * cache.block_size)
 
     async def beat(self) -> dict[Key, int]:
-        """The tokens that each running rollout has by now, give or take ``STRIDE``."""
+        """Returns the number of tokens of each running rollout, accurate to ``STRIDE``."""
         return self.tokens
 
     async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
-        """One rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
+        """Returns one rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
 
-        When the cache is full, those that are not ``late`` wait first, of these the last, then of the late ones that
-        with the most tokens (:mod:`eval.generation.preemption`). They go on from where they were.
+        When the KV cache is full, rollouts that are not ``late`` are preempted first, the most recent one before the
+        others; then the ``late`` one with the most tokens (:mod:`eval.generation.preemption`). They resume where they
+        stopped.
 
         Raises RuntimeError when vLLM fails.
         """
@@ -72,7 +74,7 @@ class Engine:
                 output = result.outputs[0]
                 self.tokens[key] = len(output.token_ids)
         except (EngineDeadError, EngineGenerateError) as e:
-            # The driver, which has to read the exception, does without vLLM.
+            # The driver unpickles the exception and does not import vLLM.
             raise RuntimeError(f"vLLM failed: {e}") from None
         del self.tokens[key]
         return {
@@ -96,8 +98,8 @@ def arguments(
     concurrency: int,
     context: int,
 ) -> dict[str, Any]:
-    """vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` in tokens; ``dtype`` is vLLM's, or
-    ``nf4`` for weights that are rounded to 4 bits as they are loaded."""
+    """Returns vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` is in tokens; ``dtype`` is
+    one of vLLM's, or ``nf4`` for weights that are quantized to 4 bits while they are loaded."""
     values = {
         "model": model,
         "revision": revision,
@@ -105,7 +107,7 @@ def arguments(
         "trust_remote_code": False,
         "dtype": "bfloat16" if dtype == NF4 else dtype,
         "max_model_len": context,
-        # What the caller checked the context against, should it differ from the model's own.
+        # The caller checked the context against this value, which may differ from the model's own.
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
         "max_num_seqs": concurrency,
         "scheduling_policy": "priority",
@@ -113,9 +115,9 @@ def arguments(
         "async_scheduling": device != "cpu",
         "watermark": SPARE,
         "tensor_parallel_size": tensor_parallel,
-        # Said outright: inside a Ray actor vLLM might choose Ray for its own workers.
+        # Set explicitly: inside a Ray actor vLLM might choose Ray for its own workers.
         "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
-        # The sampling parameters are ours alone; stop tokens are given with each request.
+        # Ignores the model's generation config: sampling parameters and stop tokens come with each request.
         "generation_config": "vllm",
         "disable_log_stats": True,
         "stream_interval": STRIDE,
@@ -134,25 +136,25 @@ def arguments(
 
 
 def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:
-    """Environment variables of an engine's processes; ``cores`` are those it may use on a CPU."""
+    """Returns the environment variables of an engine's processes; ``cores`` is how many it may use on a CPU."""
     values = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1"}
     if device == "cpu":
         values |= {
-            # vLLM's own choice binds every engine of a machine to the same first cores.
+            # By default vLLM binds every engine of a machine to the same first cores.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(max(1, cores // tensor_parallel)),
-            # enforce_eager leaves small torch.compile'd functions, whose C++ takes 40 s to build.
+            # With enforce_eager vLLM still compiles small functions, whose C++ takes 40 s to build.
             "TORCHDYNAMO_DISABLE": "1",
         }
         if tensor_parallel == 1:
-            # Else vLLM on a CPU turns "uni" into "mp": one more process that imports it all (15 s).
+            # Otherwise vLLM on a CPU turns "uni" into "mp": one more process that imports vLLM (15 s).
             values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return values
 
 
 def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
-    """Key-value cache for ``concurrency`` sequences of ``context`` tokens in fp32, up to KV_CACHE_LIMIT."""
-    block = 128  # tokens; vLLM's on a CPU
+    """Returns the bytes of an fp32 KV cache: ``concurrency`` sequences of ``context`` tokens, up to KV_CACHE_LIMIT."""
+    block = 128  # tokens; vLLM's block size on a CPU
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
     blocks = -(-context // block) * concurrency + 1
@@ -160,11 +162,11 @@ def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
 
 
 def _guard() -> subprocess.Popen[bytes]:
-    """Ends vLLM's processes when this one ends, however it ends.
+    """Starts a shell that kills vLLM's processes when this process ends, however it ends.
 
-    vLLM leaves its engine process running when the one that started it is killed. So this process leads a
-    process group, and a shell outside of it waits for the pipe from here to close, then kills the
-    group.
+    vLLM leaves its engine process running when its parent is killed. So this process leads a process group, and
+    a shell outside of the group waits until the pipe from this process closes, then kills the group. Returns the
+    shell's process.
     """
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)

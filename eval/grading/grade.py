@@ -1,7 +1,7 @@
-"""Rollouts to grades: the exact headline, and math-verify's opinion from processes that can be killed.
+"""Grades rollouts: by exact match, the headline, and by math-verify, in processes that can be killed.
 
-math-verify hands what a model wrote to SymPy, which may take for ever, take all memory, or crash. So each
-judgement runs in a worker with a time and a memory limit; a worker that breaks one is replaced.
+math-verify passes a model's text to SymPy, which may never return, use all memory, or crash. So each judgement
+runs in a worker with a time and a memory limit; a worker that exceeds one is replaced.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from data_prep.benchmarks.sets import text_fields
 from eval.generation import rollout_files
 
 CPU_SECONDS = 1.5
-"""Processor time of one judgement: the same on a busy machine, so that grading again gives the same grades."""
+"""CPU time limit per judgement: a busy machine does not change it, so grading again gives the same grades."""
 WALL_SECONDS = 20
-"""Of a judgement that waits rather than computes."""
+"""Wall time limit per judgement, for one that waits rather than computes."""
 MEMORY = 2 << 30
-"""Bytes of address space of one worker."""
+"""Bytes of address space per worker."""
 WINDOW = 4000
-"""Characters of a text, and of a gold answer, that math-verify is given."""
+"""Most characters of a text that math-verify is given; a longer gold answer is not judged."""
 DISAGREEMENTS = "disagreements.jsonl"
 EXTRACTORS = {"boxed": grade_state, "answer_is": stated_state}
-"""Answer style -> what finds the state and the answer in (text, finish reason)."""
+"""Answer style -> function from (text, finish reason) to (state, extracted answer)."""
 
 Pair = tuple[str, str]
 """(text, gold)."""
@@ -43,7 +43,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A rollout on which the headline and math-verify differ."""
+    """A rollout on which exact match and math-verify differ."""
 
     key: Key
     extracted: str | None
@@ -53,7 +53,7 @@ class Disagreement:
 
 
 def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed") -> list[Grade]:
-    """One grade a rollout, in the rollouts' order; ``style`` is how answers are given (``data.answer_style``).
+    """Returns one grade per rollout, in the rollouts' order; ``style`` is the answer style (``data.answer_style``).
 
     Raises UserError for a rollout of an unknown problem.
     """
@@ -67,7 +67,7 @@ def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str =
 
 
 def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[Disagreement]:
-    """The grades on which the graders differ, in the grades' order. An unjudged rollout is none of them."""
+    """Returns the disagreements of the graders, in the grades' order. Unjudged rollouts are not included."""
     golds = _golds(problems)
     return [
         Disagreement(g.key, g.extracted, golds[g.key[:2]], g.exact, bool(g.verified))
@@ -77,7 +77,7 @@ def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[
 
 
 def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed") -> Path:
-    """Grades ``folder``'s rollouts and writes its disagreements.jsonl and its grades.jsonl, which is returned."""
+    """Grades ``folder``'s rollouts; writes disagreements.jsonl and grades.jsonl, and returns the latter's path."""
     problems = list(problems)
     grades = grade(rollout_files.read(folder / rollout_files.ROLLOUTS).values(), problems, style)
     _write(folder / DISAGREEMENTS, map(asdict, disagreements(grades, problems)))
@@ -89,9 +89,10 @@ def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed"
 def grade_file(path: Path) -> Path:
     """Grades a file of ``{"id", "gold", "text"}`` lines, ``finish_reason`` optional (``stop``).
 
-    Writes ``<stem>.grades.jsonl`` beside it, a line ``{"id", "state", "extracted", "exact", "verified"}``
-    each, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each
-    with its ``gold``. Raises UserError naming file and line for a broken line, or no line; nothing is written then.
+    Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact", "verified"}`` per line,
+    and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each with its
+    ``gold``. Raises UserError, and writes nothing, when the file is missing or empty, or naming file and line when a
+    line is broken.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
@@ -120,7 +121,7 @@ def grade_file(path: Path) -> Path:
 
 
 def summary(grades: Path) -> str:
-    """What a person wants to know of a grades file that ``grade_folder`` or ``grade_file`` wrote, in a line."""
+    """Returns a one-line summary of a grades file that ``grade_folder`` or ``grade_file`` wrote."""
     lines = list(read_jsonl(grades))
     right = sum(line["exact"] for line in lines)
     unjudged = sum(line["verified"] == UNJUDGED for line in lines)
@@ -134,10 +135,11 @@ def summary(grades: Path) -> str:
 
 
 def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
-    """math-verify's opinion of each distinct (text, gold): true, false, or ``UNJUDGED``.
+    """Returns math-verify's opinion of each distinct (text, gold): true, false, or ``UNJUDGED``.
 
-    A blank text is false unasked. Where math-verify itself meets an error, its opinion is false. Starts processes,
-    so a script calls it under ``if __name__ == "__main__"``.
+    A gold answer longer than ``WINDOW`` is ``UNJUDGED``, a blank text is false; math-verify sees neither. An error that
+    math-verify catches is false; a crash or an exceeded limit is ``UNJUDGED``. Starts processes, so a script has to
+    call it under ``if __name__ == "__main__"``.
     """
     from pebble import ProcessPool
 
@@ -145,7 +147,7 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     asked = [pair for pair, opinion in opinions.items() if opinion is False and pair[0].strip()]
     if not asked:
         return opinions
-    # A server that has SymPy loaded already: it costs seconds once, and a replaced worker nothing.
+    # The fork server loads SymPy once, which takes seconds, so replacing a worker is cheap.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["math_verify", __name__])
     workers = min(len(asked), len(os.sched_getaffinity(0)))
@@ -154,7 +156,7 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
         futures = {pair: pool.schedule(_judge, args=pair, timeout=WALL_SECONDS) for pair in asked}
         for pair, future in futures.items():
             opinions[pair] = UNJUDGED if future.exception() else future.result()
-    finally:  # interrupted, what is left is not waited for
+    finally:  # after an interrupt, the remaining judgements are dropped
         pool.stop()
         pool.join()
     return opinions
@@ -167,7 +169,7 @@ def _golds(problems: Iterable[Problem]) -> Mapping[tuple[str, str], str]:
 def _judgements(
     texts: list[tuple[str, str, str]], style: str = "boxed"
 ) -> list[tuple[str, str | None, bool, bool | str]]:
-    """(state, extracted, exact, verified) of each (text, finish reason, gold)."""
+    """Returns (state, extracted, exact, verified) of each (text, finish reason, gold)."""
     found = [EXTRACTORS[style](text, finish) for text, finish, _ in texts]
     pairs = [(_asked(text, *of), gold) for of, (text, _, gold) in zip(found, texts, strict=True)]
     opinions = verify(pairs)
@@ -178,11 +180,11 @@ def _judgements(
 
 
 def _asked(text: str, state: str, extracted: str | None) -> str:
-    """What math-verify is given: the box that counts alone, for it would take several as one list; nothing of a box
-    too long for it, of which a part is another answer. Else the end of the visible part, or what stands around its
-    last box if that is earlier.
+    """Returns the text for math-verify: only the box that counts, because math-verify would read several as one list;
+    nothing if that box exceeds ``WINDOW``, because part of it would be another answer. Without a box that counts, the
+    last ``WINDOW`` characters of the visible part, or those around its last box if that is earlier.
 
-    Nothing when the think block never closes: there is no answer to judge.
+    Returns nothing when the think block never closes: there is no answer to judge.
     """
     if state == "boxed" and extracted is not None:
         return f"\\boxed{{{extracted}}}" if len(extracted) <= WINDOW else ""
@@ -193,25 +195,25 @@ def _asked(text: str, state: str, extracted: str | None) -> str:
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    # ASCII, since a model may write half a surrogate pair.
+    # ASCII, because a model may write half a surrogate pair, which UTF-8 cannot encode.
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _limit() -> None:
-    import math_verify  # where the server has not loaded it, its seconds are not the first text's
+    import math_verify  # if the server has not loaded it, its import does not count as the first text's time
 
     assert math_verify
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's handler would wait for the end of a long power
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would wait until a long power ends
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def _judge(text: str, gold: str) -> bool:
     import math_verify
 
-    # The timer's signal ends the process, even within a long power. math-verify's own timeouts can be caught
-    # inside SymPy, and count whole seconds: they are off.
+    # The timer's signal ends the process, even within a long power. math-verify's own timeouts are off, because SymPy
+    # may catch them and they count full seconds only.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         wanted = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)

@@ -1,7 +1,7 @@
-"""How far a benchmark's mean, or a difference of two, may be from what other problems of its kind would give.
+"""Confidence intervals for a benchmark's mean, or for a difference of two, over problems of the same kind.
 
-Problems are the sample: a value a problem, drawn within sets of fixed size (strata). How far another run of the same
-problems may be is another question (``rerun_error`` in :mod:`eval.grading.metrics`).
+The sample is the problems: one value per problem, drawn within sets of fixed size (strata). How far another run on
+the same problems may differ is another question (``rerun_error`` in :mod:`eval.grading.metrics`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 WILSON, STUDENT, GAFFKE = "Wilson's score interval", "Student's t", "Gaffke's bound"
 FEW_RIGHT = 3.0
-"""Problems' worth of right answers: with less, or less of wrong ones, a mean is near the floor or the ceiling."""
+"""With fewer right answers than this many problems' worth, or fewer wrong ones, a mean is near 0 or 1."""
 FEW_CHANGES = 6
-"""Fewer problems than this that differ from the rest tell nothing at ``LEVEL``: five of five coins fall alike by chance
-in 6 % of tosses."""
+"""Fewer deviating problems than this show nothing at ``LEVEL``: five coins fall alike by chance in 6 % of tosses."""
 DRAWS = 10_000
+"""Monte Carlo draws of Gaffke's bound."""
 
 Sets = Sequence[Sequence[float]]
+"""One value per problem, in one list per set."""
 
 
 class Interval(NamedTuple):
-    """Where the mean lies with a confidence of ``LEVEL``, and by which method."""
+    """A confidence interval of the mean at ``LEVEL``, and its method."""
 
     lower: float
     upper: float
@@ -33,7 +34,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean difference of paired values, its interval, and the two-sided p-value of none, by the same method."""
+    """A mean difference of paired values, its interval, and the two-sided p-value of no difference, by one method."""
 
     mean: float
     lower: float
@@ -43,22 +44,22 @@ class Difference(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """Whether the difference can be told from noise."""
+        """Whether the difference is significant: its interval excludes 0."""
         return not self.lower <= 0 <= self.upper
 
 
 def interval(sets: Sets) -> Interval:
-    """The interval for the mean over all problems of ``sets``, each a list of a problem's value in 0..1.
+    """Returns the interval for the mean over all problems of ``sets``, whose values are in 0..1.
 
-    Wilson's score interval for a proportion, with the number of problems that would give the variance seen and
-    Student's t in place of the normal quantile (Dean and Pagano, Evaluating Confidence Interval Methods for Binomial
-    Proportions in Clustered Surveys, 2015); the variance is a stratified sample's. Near the floor and the ceiling
-    (``FEW_RIGHT``), where the values seen may have next to no variance, it is :func:`_gaffke`'s, on either side.
+    This is Wilson's score interval for a proportion, with the number of problems that would give the observed
+    variance, and Student's t instead of the normal quantile (Dean and Pagano, Evaluating Confidence Interval Methods
+    for Binomial Proportions in Clustered Surveys, 2015); the variance is a stratified sample's. Near 0 and 1
+    (``FEW_RIGHT``), where the values may have almost no variance, both ends are :func:`_gaffke`'s.
 
     In simulation it covers 94 to 97 % for means of 20 to 80 % and 30 problems or more, and 93 % or more below that.
-    A total of few problems in sets near the floor and near the ceiling (2 % of 30 and 90 % of 40, greedy) has 91 %.
+    Coverage is 91 % for a total of few problems in sets near 0 and near 1 (2 % of 30 and 90 % of 40, greedy).
     """
-    from scipy.special import stdtrit  # half a second, which what asks for no interval does not wait for
+    from scipy.special import stdtrit  # takes half a second, so callers that need no interval do not import it
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean, right = values.mean(), values.sum()
@@ -74,18 +75,18 @@ def interval(sets: Sets) -> Interval:
 
 
 def difference(sets: Sets) -> Difference:
-    """Of paired differences in -1..1, a list a set, each the difference of two values of one problem.
+    """Returns the mean of paired differences in -1..1, each within one problem, with its interval and p.
 
-    The paired t-test with a stratified sample's variance (as Miller, Adding Error Bars to Evals, 2024, section 4.2,
-    has it with normal quantiles). Where fewer than ``FEW_CHANGES`` problems have another difference than the most
-    frequent one, or none has another than the rest of its set, which t cannot judge, it is :func:`_gaffke`'s.
+    This is the paired t-test with a stratified sample's variance (as in Miller, Adding Error Bars to Evals, 2024,
+    section 4.2, with normal quantiles). The t-test does not apply where fewer than ``FEW_CHANGES`` problems deviate
+    from the most frequent difference, or no value differs within its set; there it uses :func:`_gaffke`'s bound.
     """
     from scipy.special import stdtr, stdtrit
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean = float(values.mean())
     variance, freedom = _variance(sets)
-    # Within sets: what changed may have changed throughout one.
+    # The variance is within sets: it is 0 if the problems of each set changed alike.
     if len(values) - np.unique(values, return_counts=True)[1].max() < FEW_CHANGES or variance == 0:
         lows, highs = _gaffke(values, -1.0, 1.0)
         p = 2 * min((lows <= 0).mean(), (highs >= 0).mean())
@@ -97,10 +98,10 @@ def difference(sets: Sets) -> Difference:
 
 
 def _variance(sets: Sets) -> tuple[float, float]:
-    """Variance of the mean over all problems, drawn within each set, and its degrees of freedom.
+    """Returns the variance of the mean over all problems, drawn within each set, and its degrees of freedom.
 
-    The sum of (n_h / n)^2 s_h^2 / n_h (Cochran, Sampling Techniques, 1977, section 5.4), degrees of freedom by
-    Satterthwaite. Where a set has one problem only, all are taken as one set.
+    The variance is the sum of (n_h / n)^2 s_h^2 / n_h (Cochran, Sampling Techniques, 1977, section 5.4), the degrees
+    of freedom are Satterthwaite's. If a set has only one problem, all problems count as one set.
     """
     parts = [np.asarray(s, float) for s in sets]
     if min(map(len, parts)) < 2:
@@ -115,16 +116,17 @@ def _variance(sets: Sets) -> tuple[float, float]:
 
 
 def _gaffke(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draws of the mean of ``values``, bounded by ``low`` and ``high``, whose tails below and above are its bounds.
+    """Returns draws of the mean of ``values`` in ``low``..``high``: quantiles of the first give its lower bound, of the
+    second its upper bound. Each has shape (``DRAWS``,).
 
-    Gaffke (Three Test Statistics for a Nonparametric One-Sided Hypothesis on the Mean of a Nonnegative Variable,
-    2005; Learned-Miller and Thomas, A New Confidence Interval for the Mean of a Bounded Random Variable, 2019): a
-    Bayesian bootstrap with one more value, at the bound. It needs no variance, and is Clopper and Pearson's exact
-    interval where every value is a bound.
+    Gaffke's bound (Three Test Statistics for a Nonparametric One-Sided Hypothesis on the Mean of a Nonnegative
+    Variable, 2005; Learned-Miller and Thomas, A New Confidence Interval for the Mean of a Bounded Random Variable,
+    2019) is a Bayesian bootstrap with one more value, at the bound. It needs no variance, and equals Clopper and
+    Pearson's exact interval where every value is ``low`` or ``high``.
     """
     random = np.random.default_rng(0)
     distinct, counts = np.unique(values, return_counts=True)
-    # Equal values share a weight, which is the sum of theirs; the bound's is Beta(1, n) and drawn evenly.
+    # Equal values share the sum of their weights; the bound's weight is Beta(1, n), at evenly spaced quantiles.
     weights = random.gamma(counts, size=(DRAWS, len(counts)))
     means = weights @ distinct / weights.sum(1)
     share = 1 - ((np.arange(DRAWS) + 0.5) / DRAWS) ** (1 / len(values))

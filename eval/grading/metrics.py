@@ -1,9 +1,10 @@
-"""Grades to figures: the accuracy, length and outcome of each benchmark set and of all together."""
+"""Computes figures from grades: accuracy, length and outcome per benchmark set and over all sets."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import comb, sqrt
 from pathlib import Path
 from statistics import fmean
@@ -21,18 +22,18 @@ TOTAL = benchmarks.TOTAL
 METRICS = "metrics.json"
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 PUBLISHED_CAP = 16_384
-"""Tokens: the budget at which others publish."""
+"""The budget that others' published figures use, in tokens."""
 BUDGETS = 16
-"""Even steps of the accuracy against the budget."""
+"""Number of evenly spaced budgets in ``by_budget``."""
 
 
 def accuracies(n: int) -> tuple[str, str, str, str]:
-    """The names of the accuracies of ``n`` rollouts a problem."""
+    """Returns the names of the accuracies for ``n`` rollouts per problem."""
     return "pass@1", f"any@{n}", f"perfect@{n}", f"maj@{n}"
 
 
 def answered(figures: Mapping[str, Any]) -> int:
-    """Rollouts that gave an answer where it belongs."""
+    """Returns the number of rollouts that gave an answer (whose state is in ``ANSWERED``)."""
     return sum(figures["states"].get(state, 0) for state in ANSWERED)
 
 
@@ -44,27 +45,31 @@ def summarise(
     budget: int,
     partial: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Figures by set, and under ``total`` over all problems, from ``n`` rollouts a problem of ``budget`` tokens.
+    """Returns figures per set, and under ``total`` over all problems, from ``n`` rollouts per problem of at most
+    ``budget`` tokens.
 
     Shares are in 0..1, lengths in tokens:
 
     - ``pass@1`` (mean over problems of the mean over rollouts), ``any@n`` (at least one right), ``perfect@n``
-      (all right), ``maj@n`` (the most frequent extracted answer, by canonical spelling, is right; of equals the
-      one seen first; rollouts without an answer have no vote); under ``macro``, in total only, their means over sets;
+      (all right), ``maj@n`` (the most frequent extracted answer, by canonical spelling, is right; the first one seen
+      wins a tie; rollouts without an answer have no vote); under ``macro``, in total only, their means over sets;
     - ``pass@k``: for k = 1..n, the mean over problems of :func:`pass_at_k`;
-    - ``rerun_error``: standard error of pass@1 over rollouts, the problems fixed: how far another run of the same
-      problems may come out. null for one rollout a problem, which shows none;
-    - ``hit_budget``: ended by the budget, with or without an answer; ``accuracy_finished`` and
-      ``accuracy_truncated``: right ones among the rollouts that stopped and among those, null where there is none;
-    - ``by_budget``: [tokens, pass@1 if longer rollouts were wrong], ascending, up to ``budget``, 16,384 among them;
-    - ``tokens``: nearest-rank percentiles of a rollout's length, the longest, and the mean;
-    - ``repeating`` and ``identical``: rollouts that end in a loop (a share), and that say what an earlier one of
-      their problem says (a number);
-    - ``verified_disagrees``: rollouts where math-verify reached the opposite of the headline,
-      ``verified_timeouts`` those it did not judge.
+    - ``rerun_error``: standard error of pass@1 over rollouts, the problems fixed: how far another run on the same
+      problems may differ; null if any problem has only one rollout;
+    - ``hit_budget``: share of rollouts that the budget ended, with or without an answer; ``accuracy_finished`` and
+      ``accuracy_truncated``: accuracy of rollouts that stopped, and of those the budget ended; null if there are none;
+    - ``by_budget``: [tokens, pass@1 if longer rollouts were wrong], ascending up to ``budget``; includes 16,384 if
+      ``budget`` allows;
+    - ``tokens``: nearest-rank percentiles of a rollout's length, the maximum, and the mean;
+    - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with the same text as an
+      earlier one of their problem;
+    - ``states``: number of rollouts by grade state;
+    - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact match;
+      ``verified_timeouts``: number that it did not judge.
 
-    Raises UserError while a rollout or a grade is missing, unless ``partial``: then every entry has their number
-    as ``missing``; its means are over what is there, those of pass@k over problems with k rollouts.
+    Raises UserError when there is no graded rollout, and while a rollout or a grade is missing, unless ``partial``:
+    then every entry has their number as ``missing``, and means are over existing rollouts (pass@k: over problems with
+    at least k rollouts).
     """
     there = {key: grade for key, grade in grades.items() if key in rollouts}
     missing = [key for p in problems for k in range(n) if (key := (p.set, p.id, k)) not in there]
@@ -99,7 +104,7 @@ def summarise(
 def per_problem(
     problems: Sequence[Problem], grades: Mapping[Key, Grade], n: int
 ) -> dict[str, dict[tuple[str, str], float]]:
-    """Each accuracy of ``summarise``, which is the mean of these values, by (set, problem id).
+    """Returns each accuracy by name, as values by (set, problem id); their mean is the accuracy of ``summarise``.
 
     A problem without a grade has no value.
     """
@@ -109,36 +114,46 @@ def per_problem(
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Chance that one of ``k`` rollouts drawn without replacement from ``n``, ``right`` of them right, is right.
+    """Returns the chance that at least one of ``k`` rollouts, drawn from ``n`` with ``right`` right ones, is right.
 
-    1 - C(n - right, k) / C(n, k): the unbiased estimate of pass@k (Chen et al., Evaluating Large Language Models
-    Trained on Code, 2021, equation 1).
+    It is 1 - C(n - right, k) / C(n, k), without replacement: the unbiased estimate of pass@k (Chen et al., Evaluating
+    Large Language Models Trained on Code, 2021, equation 1).
     """
     return 1 - comb(n - right, k) / comb(n, k)
 
 
-def outcomes(grades: Iterable[Grade]) -> dict[tuple[str, str], tuple[int, int]]:
-    """(set, problem id) -> its rollouts, and the right ones among them."""
-    counts: dict[tuple[str, str], tuple[int, int]] = {}
+@dataclass(frozen=True)
+class Tally:
+    """Graded rollouts of one problem."""
+
+    right: int
+    total: int
+
+
+def tallies(grades: Iterable[Grade]) -> dict[tuple[str, str], Tally]:
+    """Returns (set, problem id) -> tally, in the order of the grades."""
+    right, total = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for grade in grades:
-        made, right = counts.get(grade.key[:2], (0, 0))
-        counts[grade.key[:2]] = made + 1, right + grade.exact
-    return counts
+        total[grade.key[:2]] += 1
+        right[grade.key[:2]] += grade.exact
+    return {key: Tally(right[key], count) for key, count in total.items()}
 
 
-def rerun_error(counts: Collection[tuple[int, int]]) -> float | None:
-    """Standard error of pass@1 over rollouts, from (rollouts, right ones) of each problem; None where one has one.
+def rerun_error(counts: Collection[Tally]) -> float | None:
+    """Returns the standard error of pass@1 over rollouts, from each problem's tally; None if any problem has only one
+    rollout.
 
-    A problem's share of right rollouts p has the unbiased variance p (1 - p) / (n - 1); the mean's is their sum
-    over the squared number of problems.
+    A problem's share of right rollouts p has the unbiased variance p (1 - p) / (n - 1); the variance of the mean is
+    their sum over the squared number of problems.
     """
-    if any(n == 1 for n, _ in counts):
+    if any(tally.total == 1 for tally in counts):
         return None
-    return sqrt(sum(c / n * (1 - c / n) / (n - 1) for n, c in counts)) / len(counts)
+    variances = (t.right / t.total * (1 - t.right / t.total) / (t.total - 1) for t in counts)
+    return sqrt(sum(variances)) / len(counts)
 
 
 def write_metrics(folder: Path, problems: Sequence[Problem], n: int, budget: int) -> Path:
-    """Writes ``folder``'s metrics.json from its rollouts and grades, and returns its path."""
+    """Writes ``folder``'s metrics.json from its rollouts and grades; returns the file's path."""
     rollouts = rollout_files.read(folder / rollout_files.ROLLOUTS)
     grades = rollout_files.read_grades(folder / rollout_files.GRADES)
     path = folder / METRICS
@@ -162,15 +177,15 @@ def _figures(
     made = [rollouts[grade.key] for grade in every]
     cut = [rollout.finish_reason == "length" for rollout in made]
     lengths = sorted(rollout.tokens for rollout in made)
-    counts = list(outcomes(every).values())
+    counts = list(tallies(every).values())
     grades = {grade.key: grade for grade in every}
-    # A rollout's share in pass@1, where it is right.
+    # (tokens, contribution to pass@1) of each right rollout.
     right = [(rollouts[g.key].tokens, 1 / len(row) / len(counts)) for row in rows for g in row if g.exact]
     return {
         "problems": len(counts),
         "rollouts": len(every),
         **{name: fmean(values.values()) for name, values in per_problem(problems, grades, n).items()},
-        "pass@k": [_mean([pass_at_k(m, c, k) for m, c in counts if m >= k]) for k in range(1, n + 1)],
+        "pass@k": [_mean([pass_at_k(t.total, t.right, k) for t in counts if t.total >= k]) for k in range(1, n + 1)],
         "rerun_error": rerun_error(counts),
         "hit_budget": fmean(cut),
         "accuracy_finished": _mean([g.exact for g, is_cut in zip(every, cut, strict=True) if not is_cut]),
@@ -193,13 +208,13 @@ def _budgets(budget: int) -> list[int]:
 
 
 def _majority(grades: Iterable[Grade], gold: str) -> bool:
-    # most_common keeps the order of first sight among equals.
+    # most_common keeps the order in which equal counts were first seen.
     votes = Counter(normalise(g.extracted) for g in grades if g.extracted is not None)
     return bool(votes) and votes.most_common(1)[0][0] == normalise(gold)
 
 
 def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """Nearest rank: the smallest value that at least ``percent`` % of the values do not exceed."""
+    """Returns the nearest rank: the smallest value that at least ``percent`` % of the values do not exceed."""
     return ordered[-(-percent * len(ordered) // 100) - 1]
 
 

@@ -1,4 +1,4 @@
-"""Rollouts that say nothing new: loops at the end of a text, and texts that are there twice."""
+"""Finds repetition in rollouts: loops at the end of a text, and identical texts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from common.records import Key, Rollout
 
 COPIES = 4
 SPAN = 200
-"""A loop is at least so many copies of one unit, which together are at least so many characters."""
+"""A loop is at least ``COPIES`` copies of one unit, which together have at least ``SPAN`` characters."""
 LONGEST_UNIT = 2_000
-"""Characters."""
+"""Longest unit of a loop, in characters."""
 _PROBE = 32
 
 
 def is_repeating(text: str) -> bool:
-    """Whether the text ends in a loop: copies of one unit up to its last character, the last perhaps cut.
+    """Returns whether the text ends in a loop: copies of one unit up to its last character, the last copy perhaps cut.
 
     Time is linear in ``LONGEST_UNIT`` on text that does not loop, whatever the text's length.
     """
@@ -24,7 +24,7 @@ def is_repeating(text: str) -> bool:
     if end < SPAN:
         return False
     probe = tail[-_PROBE:]
-    # A loop's end stands one unit earlier, too.
+    # In a loop, the text's last characters also occur one unit earlier.
     place = tail.rfind(probe, max(0, end - _PROBE - LONGEST_UNIT), end - 1)
     while place >= 0:
         unit = end - _PROBE - place
@@ -36,7 +36,7 @@ def is_repeating(text: str) -> bool:
 
 
 def identical(rollouts: Iterable[Rollout]) -> set[Key]:
-    """Keys of the rollouts whose text is that of an earlier one of the same problem, in ``k``'s order."""
+    """Returns the keys of rollouts with the same text as one of the same problem with a smaller ``k``."""
     seen: set[tuple[str, str, str]] = set()
     found = set()
     for rollout in sorted(rollouts, key=lambda r: r.key):

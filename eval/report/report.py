@@ -1,6 +1,6 @@
-"""The run's report: base against SFT, how training went, what the rollouts looked like, where it all came from.
+"""Writes the run's report: base against SFT, the rollouts' lengths and outcomes, training, cost and provenance.
 
-Reads files only, so that it can be written again at any time, on any machine.
+Reads only files, so it can be written again at any time, on any machine.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _OUTCOMES = (
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.md, loss.png and tokens.png into the run; returns the report's path.
+    """Writes report.md, tokens.png and, if the run was trained, loss.png into the run; returns the report's path.
 
-    With ``partial`` also of evaluations that have not all their rollouts yet, which every line of theirs says.
-    Raises UserError when nothing has been evaluated yet.
+    With ``partial``, evaluations that lack some of their rollouts count too, and each of their lines states it.
+    Raises UserError when the run has no such evaluation.
     """
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)
@@ -81,7 +81,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
 
 
 def headline(run: Run, config: DictConfig) -> str:
-    """The report's first table, of the newest step that was evaluated."""
+    """Returns the report's first table, for the latest evaluated step."""
     return base_vs_sft.table(base_vs_sft.headline(base_vs_sft.newest(run), config.reference))
 
 

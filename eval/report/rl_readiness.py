@@ -1,59 +1,58 @@
-"""Whether a checkpoint is ready for RL: what its evaluation says of the rewards that GRPO would learn from.
+"""Assesses whether a checkpoint is ready for RL, from the rewards that GRPO would see in its evaluation.
 
-GRPO's advantage is a rollout's reward less its group's mean (Shao et al., DeepSeekMath, 2024, section 4.1): a
-group whose rollouts are all right or all wrong teaches nothing, whatever it costs to sample.
+GRPO's advantage is a rollout's reward minus its group's mean (Shao et al., DeepSeekMath, 2024, section 4.1): a
+group whose rollouts are all right or all wrong gives no gradient, whatever it costs to sample.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from math import log2
 from statistics import fmean
 from typing import Any
 
-from eval.grading.metrics import TOTAL, answered, pass_at_k
+from eval.grading.metrics import TOTAL, answered, pass_at_k, tallies
 from eval.results.base_vs_sft import Comparison, missing, table
 from eval.results.evaluation import Evaluation
 
 GROUP = 8
-"""Rollouts of one prompt in a step of RL."""
+"""Rollouts per prompt in an RL step."""
 KEPT = 0.99
-"""Share of the accuracy that a budget for RL has to leave."""
+"""Share of the accuracy that a budget for RL has to retain."""
 ANSWER_RATE, STOPPED = 0.95, 0.9
-"""Shares below which format and endings are to be fixed before RL."""
+"""Shares of rollouts with an answer, and that stop, below which the model needs a fix before RL."""
 SCARCE = 0.2
-"""Share of informative groups below which most of what RL samples is wasted."""
+"""Share of informative groups below which most of RL's rollouts are wasted."""
 HEADROOM = 0.05
-"""Gain from pass@1 to pass@n below which sampling more finds next to nothing new."""
+"""Gain from pass@1 to pass@n below which more sampling solves almost no new problems."""
 
 
 def readiness(evaluation: Evaluation) -> dict[str, Any]:
-    """What RL would meet on the evaluation's problems. Shares are in 0..1, lengths in tokens:
+    """Returns what RL would see on the evaluation's problems. Shares are in 0..1, lengths in tokens:
 
-    - ``n``: rollouts a problem; ``all_wrong``, ``mixed``, ``all_right``: shares of problems with no right rollout, with
-      right and wrong ones, with right ones only;
-    - ``informative``: expected share of groups of ``group`` rollouts with right and wrong ones (:func:`informative`);
-      null where one rollout a problem says nothing of groups;
-    - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain from a doubling of k, null for one rollout;
-    - ``answered``: answers among the rollouts that the budget did not end before one, null where it ended all;
-      ``stopped``: rollouts that ended themselves;
-    - ``tokens``: percentiles of a rollout; ``budget``: the evaluation's; ``enough``: :func:`enough`.
+    - ``n``: rollouts per problem; ``all_wrong``, ``mixed``, ``all_right``: shares of problems with no right rollout,
+      with both right and wrong ones, with right ones only;
+    - ``group``: rollouts per group, min(``GROUP``, ``n``); ``informative``: expected share of such groups with both
+      right and wrong rollouts (:func:`informative`), null if no problem has enough rollouts for a group of two or more;
+    - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain per doubling of k, null for one rollout;
+    - ``answered``: share with an answer among the rollouts that were not truncated before one, null if all were;
+      ``stopped``: share of rollouts that the budget did not end;
+    - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``: :func:`enough`.
 
-    A partial evaluation counts what is there.
+    For a partial evaluation, only existing rollouts count.
     """
     figures, n = evaluation.figures[TOTAL], evaluation.n
-    counts = list(outcomes(evaluation).values())
+    counts = list(tallies(evaluation.grades.values()).values())
     group = min(GROUP, n)
-    grouped = [informative(made, right, group) for right, made in counts if made >= group > 1]
+    grouped = [informative(t.total, t.right, group) for t in counts if t.total >= group > 1]
     # A partial view may have no problem with n rollouts.
     curve = [value for value in figures["pass@k"] if value is not None]
     ended = figures["rollouts"] - figures["states"].get("truncated", 0)
     return {
         "n": n,
-        "all_wrong": fmean(right == 0 for right, _ in counts),
-        "mixed": fmean(0 < right < made for right, made in counts),
-        "all_right": fmean(right == made for right, made in counts),
+        "all_wrong": fmean(t.right == 0 for t in counts),
+        "mixed": fmean(0 < t.right < t.total for t in counts),
+        "all_right": fmean(t.right == t.total for t in counts),
         "group": group,
         "informative": fmean(grouped) if grouped else None,
         "pass@k": curve,
@@ -66,33 +65,26 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def outcomes(evaluation: Evaluation) -> dict[tuple[str, str], tuple[int, int]]:
-    """(set, problem id) -> its right rollouts, and all of its rollouts."""
-    made, right = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for (name, problem, _), grade in evaluation.grades.items():
-        made[name, problem] += 1
-        right[name, problem] += grade.exact
-    return {key: (right[key], count) for key, count in made.items()}
-
-
 def informative(n: int, right: int, group: int) -> float:
-    """Chance that ``group`` rollouts drawn without replacement from ``n``, ``right`` of them right, are not all alike.
+    """Returns the chance that ``group`` rollouts, drawn from ``n`` with ``right`` right ones, are not all alike.
 
-    1 - C(right, g) / C(n, g) - C(n - right, g) / C(n, g): where a rollout is right with probability p, the unbiased
-    estimate of 1 - p^g - (1 - p)^g. Either term is what pass@k's estimate takes from 1 (Chen et al., 2021; see
-    :func:`eval.grading.metrics.pass_at_k`), for right and for wrong rollouts.
+    It is 1 - C(right, g) / C(n, g) - C(n - right, g) / C(n, g), without replacement: the unbiased estimate of
+    1 - p^g - (1 - p)^g if a rollout is right with probability p. Each subtracted term is one minus pass@k's estimate
+    (Chen et al., 2021; see :func:`eval.grading.metrics.pass_at_k`), for wrong and for right rollouts.
     """
     return pass_at_k(n, right, group) + pass_at_k(n, n - right, group) - 1
 
 
 def enough(figures: dict[str, Any]) -> int:
-    """The smallest budget of ``by_budget`` that leaves ``KEPT`` of the accuracy; all of it where nothing is right."""
+    """Returns the smallest budget of ``by_budget`` that retains ``KEPT`` of the accuracy; the full budget if no rollout
+    is right."""
     budget, accuracy = figures["by_budget"][-1]
     return min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy) if accuracy else budget
 
 
 def section(compared: Comparison) -> str:
-    """The report's section, Markdown without its heading: a table, base beside SFT, and what the latter's means."""
+    """Returns the report's section, Markdown without its heading: a table of base and SFT, and advice for RL from SFT
+    (or from the base model alone)."""
     columns = [readiness(e) for e in compared.both]
     rows = [list(cells) for cells in zip(_titles(columns[0]), *map(_cells, columns), strict=True)]
     known = compared.known
@@ -136,7 +128,7 @@ def _cells(r: dict[str, Any]) -> list[str]:
 
 
 def _reading(r: dict[str, Any]) -> Iterator[str]:
-    """Sentences, what to fix first at the top."""
+    """Yields sentences of advice; what to fix before RL comes first."""
     faults = list(_faults(r))
     yield from (f"Fix first: {fault}" for fault in faults)
     if not faults:

@@ -1,4 +1,4 @@
-"""What a run's other files say, in Markdown: training, data, provenance."""
+"""Facts from a run's other files, in Markdown: training, data, provenance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.run.folder import PROVENANCE, Run
 
 
 def training(steps: Sequence[dict[str, Any]]) -> str:
-    """How training went, as one sentence."""
+    """Returns a one-sentence summary of training; ``steps`` are the metrics of its steps, in order."""
     last, count = steps[-1], sum(s["tokens"] for s in steps)
     rate = count / sum(s["seconds"] for s in steps)
     balance = sum(s["balance"] for s in steps) / len(steps)
@@ -34,7 +34,7 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
 
 
 def milestones(steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None) -> str | None:
-    """A table of published training losses, ``{step: loss}``, beside this run's; None where none are published."""
+    """Returns a table of published training losses, ``{step: loss}``, beside this run's; None if there are none."""
     if not published:
         return None
     ours = {s["step"]: s["loss"] for s in steps}
@@ -45,19 +45,19 @@ def milestones(steps: Sequence[dict[str, Any]], published: Mapping[int, float] |
 
 
 def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Draws the loss of ``steps``, where it was finite, and that on the held-out rows."""
+    """Draws the training loss of ``steps``, where it was finite, and the loss on the held-out rows."""
     losses, held_out = ({s["step"]: s[key] for s in steps if s[key] is not None} for key in ("loss", "val_loss"))
     loss_curve(path, losses, held_out)
 
 
 def origin(run: Run) -> dict[str, Any]:
-    """Git commit and package versions of the newest attempt; of this process where nothing was trained."""
+    """Returns git commit and package versions of the newest attempt that recorded them, else of this process."""
     made = next((read_json(a / PROVENANCE) for a in reversed(run.attempts) if (a / PROVENANCE).exists()), None)
     return made or {"git": provenance.git_commit(), "versions": provenance.versions()}
 
 
 def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:
-    """Commit, hashes and versions; ``dataset`` is its manifest's hash."""
+    """Returns a table of commit, hashes and versions; ``dataset`` is the hash of the dataset's manifest."""
     made = origin(run)
     facts = {
         "git commit": made["git"],
@@ -72,12 +72,12 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
 
 
 def fields(facts: dict[str, str]) -> str:
-    """A table of names and values."""
+    """Returns a Markdown table of names and values."""
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
 
 
 def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
-    """The settings of training; ``last`` is the metrics of a step."""
+    """Returns a table of the training settings; ``base`` names the base model, ``last`` is the metrics of a step."""
     train = config.train
     method, optimizer = "full-parameter SFT, verl FSDP2", "AdamW"
     precision = f"{train.precision} compute, fp32 master weights and optimizer; exported as bf16"
@@ -104,7 +104,7 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
 
 
 def source(dataset: dict[str, Any]) -> str:
-    """Where a dataset's records came from; ``dataset`` is its manifest."""
+    """Returns the source of a dataset's records, as text; ``dataset`` is its manifest."""
     origin = dataset["settings"]["source"]
     if "synthetic" in origin:
         made = origin["synthetic"]
@@ -117,7 +117,7 @@ def source(dataset: dict[str, Any]) -> str:
 
 
 def data(dataset: dict[str, Any]) -> str:
-    """Size, funnel and decontamination of a dataset."""
+    """Returns the size, funnel and decontamination of a dataset; ``dataset`` is its manifest."""
     rows, funnel = dataset["rows"], {step: count for step, count in dataset["funnel"].items() if count}
     return "\n\n".join(
         [
@@ -143,7 +143,7 @@ def _decontamination(dataset: dict[str, Any]) -> str:
 
 
 def dataset_folder(config: Any) -> Path:
-    """Where the run's dataset lies."""
+    """Returns the folder of the run's dataset."""
     return Path(config.data.dir) / config.data.name
 
 

@@ -1,4 +1,4 @@
-"""The report's tables besides the headline: what one accuracy does not tell of an evaluation's rollouts."""
+"""The report's tables besides the headline: pass@k, budgets, averages, outcomes and grader disagreements."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 from eval.results.base_vs_sft import Comparison, Evaluation, missing, published_figures, shown, table
 
 LISTED = 10
-"""Grader disagreements that are listed, an evaluation."""
+"""Most grader disagreements that are listed per evaluation."""
 LONG = 256
-"""Tokens of a median rollout from which two that say the same are no coincidence."""
+"""If the median rollout has at least this many tokens, two identical rollouts are no coincidence."""
 
 
 def pass_at_k(compared: Comparison) -> str:
-    """pass@k for powers of two, and for all rollouts of a problem."""
+    """Returns pass@k for powers of two, and for all rollouts of a problem."""
     n = compared.known.n
     ks = [k for k in range(1, n + 1) if k & (k - 1) == 0 or k == n]
     lines = [["pass@k, %", *(f"k = {k}" for k in ks)]]
@@ -26,8 +26,8 @@ def pass_at_k(compared: Comparison) -> str:
 
 
 def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
-    """pass@1 were longer rollouts wrong, for every second budget up to the whole one, and for ``PUBLISHED_CAP``;
-    published figures beside."""
+    """Returns pass@1 if longer rollouts counted as wrong, for every second budget up to the full one, and for
+    ``PUBLISHED_CAP``, with published figures beside."""
     budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
     columns = sorted({*budgets[::-2], *({PUBLISHED_CAP} & {*budgets})})
     lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in columns)]], []
@@ -44,7 +44,7 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
 
 
 def averages(compared: Comparison) -> str:
-    """Each accuracy as a mean over problems (micro) and over sets (macro), with the rerun error of pass@1."""
+    """Returns each accuracy as a mean over problems (micro) and over sets (macro), with the rerun error of pass@1."""
     names = accuracies(compared.known.n)
     lines = [["%", *names, "rerun error of pass@1"]]
     for e, name, figures in _lines(compared):
@@ -58,7 +58,7 @@ def averages(compared: Comparison) -> str:
 
 
 def outcomes(compared: Comparison) -> str:
-    """How rollouts ended, and how often those were right that the budget ended and those that were not."""
+    """Returns how rollouts ended, and the accuracy of those that stopped and of those that the budget ended."""
     titles = [
         "%",
         "answered",
@@ -80,7 +80,7 @@ def outcomes(compared: Comparison) -> str:
 
 
 def alarms(compared: Comparison) -> list[str]:
-    """What points to a fault of the evaluation rather than of the model."""
+    """Returns warnings that point to a fault of the evaluation rather than of the model."""
     return [
         f"**{e.figures[TOTAL]['identical']:,} rollouts of {e.label} say word for word what another of their problem "
         f"says, though they are long and sampled: their seeds are not seeds of their own.**{missing(TOTAL, e)}"
@@ -90,7 +90,7 @@ def alarms(compared: Comparison) -> list[str]:
 
 
 def disagreements(compared: Comparison) -> str:
-    """Where math-verify reached the opposite of exact match: how often, and the first ones by their ledger key."""
+    """Returns how often math-verify reached the opposite of exact match, with the first such rollouts by key."""
     parts = []
     for e in compared.both:
         golds = {(p.set, p.id): p.answer for p in e.problems}
@@ -109,12 +109,12 @@ def disagreements(compared: Comparison) -> str:
 
 
 def figures_of_sets(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Figures but those of all sets together."""
+    """Returns the figures per set, without the total."""
     return {name: figures for name, figures in evaluation.figures.items() if name != TOTAL}
 
 
 def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, Any]]]:
-    """Evaluation, set and figures of each line; one set alone is not repeated as a total."""
+    """Yields the evaluation, set and figures of each line; a single set is not repeated as a total."""
     for e in compared.both:
         sets = figures_of_sets(e)
         yield from ((e, name, figures) for name, figures in sets.items())
@@ -138,7 +138,7 @@ def _disagreement(grade: Grade, gold: str) -> list[str]:
 
 
 def _code(text: str, longest: int = 60) -> str:
-    """A model's text as code in a cell, which it cannot leave; what does not print is shown as U+FFFD."""
+    """Returns a model's text as code that cannot leave its table cell; unprintable characters become U+FFFD."""
     flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     flat = flat[: longest - 1] + "…" if len(flat) > longest else flat
     return "`" + flat.replace("`", "'").replace("|", "\\|") + "`" if flat else "(empty)"

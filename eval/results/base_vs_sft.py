@@ -1,4 +1,4 @@
-"""A run's evaluations read back, base beside SFT: the one source of the figures in report, page and card."""
+"""Compares a run's SFT evaluations with the base model's: the only source of the figures in report, page and card."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from eval.results.evaluation import BASE, Evaluation, Values
 from trainer.run.folder import Run
 
 NEAR_ZERO = 0.02
-"""A pass@1 at most this is called near zero."""
+"""A pass@1 of at most this is called near zero."""
 ANSWERS = {
     "boxed": "the last balanced `\\boxed{}`",
     "answer_is": 'the number behind "answer is", else the last number,',
 }
-"""By answer style, what is matched."""
+"""Answer style -> the part of the answer that is matched, as text."""
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 LEGEND = (
@@ -34,33 +34,33 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations of the base model and of one step under the same settings; at least one is there."""
+    """Evaluations of the base model and of one step under the same settings; at least one is not None."""
 
     base: Evaluation | None
     sft: Evaluation | None
 
     @property
     def known(self) -> Evaluation:
-        """The step's evaluation where there is one."""
+        """The step's evaluation if there is one, else the base model's."""
         known = self.sft or self.base
         assert known is not None
         return known
 
     @property
     def both(self) -> list[Evaluation]:
-        """Those that are there, base first."""
+        """The evaluations that exist, base first."""
         return [e for e in (self.base, self.sft) if e]
 
     @property
     def named(self) -> dict[str, Evaluation]:
-        """The same, by label."""
+        """The evaluations that exist, by label."""
         return {e.label: e for e in self.both}
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
-    """The newest step that was evaluated, against the base model; with ``partial`` also what is not complete.
+    """Returns the latest evaluated step against the base model; with ``partial``, incomplete evaluations count too.
 
-    Raises UserError when nothing was evaluated yet.
+    Raises UserError when the run has no such evaluation.
     """
     groups = evaluations.groups(run, partial)
     if not groups:
@@ -73,14 +73,17 @@ def newest(run: Run, partial: bool = False) -> Comparison:
 
 
 def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
-    """Every evaluation of a step against the base model, the newest first; the base model alone when there is none."""
+    """Returns every evaluation of a step against the base model; the base model's if there are none.
+
+    The order is that of each settings group's latest step, by the age of its evaluation, newest first.
+    """
     groups = sorted(evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True)
     found = [Comparison(group.get(-1), group.get(step)) for group in groups if step in group or -1 in group]
     return [c for c in found if c.sft] or found
 
 
 def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
-    """Evaluations of the same step under other settings than those of ``compared``, the newest first."""
+    """Returns evaluations of the same step under other settings than those of ``compared``, as ``of_step`` orders."""
     step = compared.known.step
     if step < 0:
         found = [Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group]
@@ -90,9 +93,10 @@ def others(run: Run, compared: Comparison, partial: bool = False) -> list[Compar
 
 
 def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> list[list[str]]:
-    """Titles, then a line a set: base, SFT and improvement in percent pass@1; then the other accuracies of all.
+    """Returns titles, then one line per set with pass@1 of base and SFT and the improvement; then the other accuracies
+    over all problems.
 
-    Published figures of the same problems stand beside, and the accuracy at their budget where ours is larger.
+    Adds columns for published figures of the same problems, and for our pass@1 at their budget if ours is larger.
     """
     known = comparison.known
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
@@ -117,19 +121,19 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of titles and cells; all but the first column are numbers."""
+    """Returns a Markdown table of titles and rows; all columns but the first are right-aligned."""
     titles, *rows = lines
     ruled = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
 
 
 def shown(name: str) -> str:
-    """How a table calls a set, or all of them."""
+    """Returns a table's name for a set, or for all of them."""
     return "all" if name == TOTAL else name
 
 
 def missing(name: str, *these: Evaluation) -> str:
-    """What a line must say of partial evaluations: how many rollouts of a set (or of all) it lacks."""
+    """Returns a note on how many rollouts of a set (or of all) partial evaluations lack; empty if none is partial."""
     partial = [e for e in these if e.is_partial]
     wanted = sum(e.n for e in partial for p in e.problems if name in (TOTAL, p.set))
     there = sum(name in (TOTAL, key[0]) for e in partial for key in e.grades)
@@ -137,7 +141,7 @@ def missing(name: str, *these: Evaluation) -> str:
 
 
 def protocol(evaluation: Evaluation) -> str:
-    """How the rollouts were sampled and judged."""
+    """Returns how the rollouts were sampled and judged, as text."""
     sampling = evaluation.settings
     made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
     weights = ", weights in 4 bits (NF4)" if sampling["dtype"] == NF4 else ""
@@ -148,14 +152,14 @@ def protocol(evaluation: Evaluation) -> str:
 
 
 def published(reference: Mapping[str, Any]) -> str:
-    """Whose figures the published ones are."""
+    """Returns the source of the published figures, as text."""
     return f"Published figures: {reference['source']}; measured by its authors, not by this run."
 
 
 def published_figures(
     reference: Mapping[str, Any] | None, evaluation: Evaluation, name: str, metric: str
 ) -> Mapping[str, float]:
-    """The published ``base`` and ``sft`` of the same problems, in percent, if there are any."""
+    """Returns the published ``base`` and ``sft`` figures of the same problems, in percent; empty if there are none."""
     if not reference or evaluation.settings["limit"] is not None:
         return {}
     sets = reference.get("pass@1", {}).keys() - {TOTAL}
@@ -165,8 +169,8 @@ def published_figures(
 
 
 def lengths(named: Mapping[str, Evaluation]) -> str:
-    """Tokens and device time of the rollouts, each also as a multiple of the first evaluation's, and how many rollouts
-    the budget ended."""
+    """Returns a Markdown table of tokens and device time per rollout, with means also as multiples of the first
+    evaluation's, and of how many rollouts the budget ended."""
     percents = [f"p{percent}" for percent in PERCENTILES]
     titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
     titles.append("device time a rollout, start-up included")
@@ -196,7 +200,7 @@ def _times(value: float, first: float, is_first: bool) -> str:
 
 
 def estimate(sets: Sequence[Sequence[float]]) -> str:
-    """A mean over the problems of all sets, in percent, with its interval."""
+    """Returns the mean over the problems of all sets, in percent, with its interval."""
     found = interval(sets)
     mean = sum(map(sum, sets)) / sum(map(len, sets))
     mark = EXACT if found.method == GAFFKE else ""
@@ -204,13 +208,13 @@ def estimate(sets: Sequence[Sequence[float]]) -> str:
 
 
 def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:
-    """``estimate``, of one rollout a problem with the counts: 1,121 / 1,319 = 84.99 %."""
+    """Returns ``estimate``; with one rollout per problem it has the counts: 1,121 / 1,319 = 84.99 %."""
     counts = f"{sum(map(sum, sets)):,.0f} / {sum(map(len, sets)):,} = " if evaluation.n == 1 else ""
     return counts + estimate(sets)
 
 
 def by_set(values: Values, name: str = TOTAL) -> list[list[float]]:
-    """Values of a set's problems, or of all, a list a set."""
+    """Returns the values of one set's problems, or of all problems, as one list per set."""
     sets: dict[str, list[float]] = {}
     for (of, _), value in values.items():
         if name in (TOTAL, of):
@@ -219,12 +223,12 @@ def by_set(values: Values, name: str = TOTAL) -> list[list[float]]:
 
 
 def change(before: Values, after: Values) -> Values:
-    """Of each problem that both have."""
+    """Returns the difference ``after`` - ``before`` for each problem that both have."""
     return {key: after[key] - value for key, value in before.items() if key in after}
 
 
 def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
-    """Base, SFT and improvement, with intervals."""
+    """Returns base, SFT and improvement, with intervals."""
     cells = []
     for e in (comparison.base, comparison.sft):
         sets = by_set(e.values[metric], name) if e else []
@@ -236,13 +240,13 @@ def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
 
 
 def gain(pairs: Sequence[Sequence[float]]) -> str:
-    """A mean difference in points, with its interval."""
+    """Returns the mean difference in points, with its interval."""
     found = difference(pairs)
     mark = EXACT if found.method == GAFFKE else ""
     return f"{found.mean * 100:+.2f} [{found.lower * 100:+.1f}, {found.upper * 100:+.1f}]{mark}"
 
 
 def _at_budget(comparison: Comparison, name: str, budget: int) -> str:
-    """pass@1 of base and SFT were rollouts longer than ``budget`` wrong."""
+    """Returns pass@1 of base and SFT if rollouts longer than ``budget`` tokens counted as wrong."""
     curves = [dict(e.figures[name]["by_budget"]) for e in comparison.both if name in e.figures]
     return " → ".join(f"{curve[budget] * 100:.2f} %" for curve in curves if budget in curve)

@@ -1,4 +1,4 @@
-"""``warmstart compare A B ...``: evaluations of several models side by side, problem by problem."""
+"""``warmstart compare A B ...``: compares evaluations of several models, paired by problem."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import sqrt
 
 from common.errors import UserError
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
-from eval.grading.metrics import TOTAL, accuracies, outcomes, rerun_error
+from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown, table
 from eval.results.compare_targets import Subject, check, find
@@ -27,12 +27,12 @@ PUBLISHED = (
 
 
 def compare(targets: Sequence[str], partial: bool = False) -> str:
-    """Markdown: every model's accuracies and lengths, each against the first, and each against its published figures.
+    """Returns Markdown: every model's accuracies and lengths, each against the first and against its published figures.
 
-    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Compared are the
-    problems that all have, but lengths are those of all rollouts. Raises UserError when a target is none of these or
-    has no complete evaluation (with ``partial`` an incomplete one will do, and each line says so), when the evaluations
-    were not sampled alike, or have no problem in common.
+    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Accuracies are over the
+    problems that all evaluations share, lengths over all rollouts. Raises UserError when there are fewer than two
+    targets, when a target is none of these or has no complete evaluation (``partial`` accepts an incomplete one, which
+    each line then states), and when the evaluations differ in their sampling settings or share no problem.
     """
     if len(targets) < 2:
         raise UserError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
@@ -59,7 +59,8 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
 
 
 def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[list[str]]:
-    """A line a model: pass@1 by set and of all, its rerun error, the other accuracies where they are of one n."""
+    """Yields titles, then one line per model: pass@1 per set and over all, its rerun error, and the other accuracies if
+    all models have the same n."""
     names = _names(keys)
     others = _others(*(s.evaluation for s in subjects))
     yield ["pass@1", *map(shown, names), "rerun error", *others]
@@ -86,7 +87,7 @@ def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[
 
 
 def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[str]:
-    """The paired comparison as a sentence about all problems, and a table."""
+    """Returns the paired comparison as a sentence about all problems, and a table."""
     a, b = first.evaluation, other.evaluation
     *sets, every = _names(keys)
     rows = [(name, "pass@1") for name in (*sets, every)]
@@ -110,7 +111,7 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
 
 
 def _published(subject: Subject) -> list[list[str]]:
-    """Our figures, at the published budget, beside the published ones of the same problems."""
+    """Returns titles, then rows of our figures at the published budget beside the published ones of these problems."""
     e, reference = subject.evaluation, subject.reference or {}
     budget = min(reference.get("max_tokens", e.settings["max_tokens"]), e.settings["max_tokens"])
     values = e.values if budget == e.settings["max_tokens"] else e.values_within(budget)
@@ -129,12 +130,12 @@ def _published(subject: Subject) -> list[list[str]]:
 
 
 def _most(share: float, problems: int, rollouts: int | None) -> str:
-    """The largest rerun error that a pass@1 can have: were each problem as hard as the next."""
+    """Returns an upper bound of a pass@1's rerun error, in points: that of problems that are all equally hard."""
     return "unknown" if rollouts is None else f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
 
 
 def _others(*these: Evaluation) -> tuple[str, ...]:
-    """The accuracies besides pass@1, which depend on the number of rollouts a problem."""
+    """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ or n is 1."""
     (n, *unlike) = {e.n for e in these}
     return () if unlike or n == 1 else accuracies(n)[1:]
 
@@ -157,5 +158,5 @@ def _p(value: float) -> str:
 
 
 def _rerun(evaluation: Evaluation, keys: set[tuple[str, str]], name: str) -> float | None:
-    counts = outcomes(evaluation.grades.values())
+    counts = tallies(evaluation.grades.values())
     return rerun_error([count for key, count in counts.items() if key in keys and name in (TOTAL, key[0])])

@@ -1,4 +1,4 @@
-"""Whom ``warmstart compare`` sets side by side: evaluations found by name, and seen to have been sampled alike."""
+"""Resolves the targets of ``warmstart compare`` and checks that their evaluations used the same sampling settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete
 
 OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
-"""Settings that two evaluations may differ in: what is compared, or seen to in the comparison itself."""
+"""Settings that two evaluations may differ in: the comparison is about them, or handles the difference."""
 WORDS = {
     "max_tokens": "the budget (eval.max_tokens)",
     "template": "the chat template, which is the code's",
@@ -25,18 +25,18 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """One of the compared."""
+    """One evaluation of a comparison."""
 
     name: str
     evaluation: Evaluation
     reference: Mapping[str, Any] | None
-    """Published figures, of its recipe."""
+    """Published figures, from the run's recipe."""
 
 
 def find(target: str, partial: bool) -> Subject:
-    """A run's newest evaluation, RUN@base's or RUN@STEP's newest, or the one in a folder.
+    """Returns a run's newest evaluation, the newest of RUN@base or RUN@STEP, or the one in a folder.
 
-    Raises UserError when ``target`` is none of these, or not complete and not ``partial``.
+    Raises UserError when ``target`` is none of these, or when its evaluation is not complete, unless ``partial``.
     """
     folder = Path(target)
     if (folder / SETTINGS).exists():
@@ -55,7 +55,7 @@ def find(target: str, partial: bool) -> Subject:
 
 
 def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
-    """The newest of a label, or of all."""
+    """Returns the run's newest evaluation of ``label``, or of its newest step if ``label`` is empty."""
     if not label:
         return base_vs_sft.newest(run, partial).known
     number = label.removeprefix("step_")
@@ -69,7 +69,7 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
 
 
 def check(first: Subject, other: Subject) -> None:
-    """Raises UserError, naming what differs, unless both were sampled alike."""
+    """Raises UserError, naming the differences, unless both used the same sampling settings and benchmark files."""
     a, b = first.evaluation.settings, other.evaluation.settings
     unlike = [key for key in {**a, **b} if key not in OWN and a.get(key) != b.get(key)]
     told = [WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}") for key in unlike]

@@ -21,14 +21,14 @@ from trainer.run.folder import Run, is_complete
 
 BASE = "base"
 RL_POOL = "rl_pool"
-"""The set of a run's problems for RL (:mod:`eval.rl.pool`), which is no benchmark."""
+"""Name of the set with a run's problems for RL (:mod:`eval.rl.pool`), which is not a benchmark."""
 Values = Mapping[tuple[str, str], float]
-"""(set, problem id) -> an accuracy of that problem."""
+"""(set, problem id) -> one accuracy of that problem, in 0..1."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation. A partial one has not all of its rollouts yet; its figures say so."""
+    """One evaluation. A partial one lacks some of its rollouts; its figures count them as ``missing``."""
 
     folder: Path
     label: str
@@ -36,36 +36,40 @@ class Evaluation:
 
     @property
     def step(self) -> int:
+        """The step of the evaluated export; -1 for the base model."""
         return -1 if self.label == BASE else int(self.label.removeprefix("step_"))
 
     @property
     def n(self) -> int:
-        """Rollouts a problem."""
+        """Rollouts per problem."""
         return self.settings["rollouts"]
 
     @property
     def age(self) -> float:
-        """When it was completed, or began where it is not; Unix time."""
+        """Unix time at which it was last completed or graded; if it is partial, at which it began."""
         path = self.folder / (SETTINGS if self.is_partial else MANIFEST)
         return path.stat().st_mtime
 
     @cached_property
     def is_partial(self) -> bool:
+        """Whether the folder has no manifest yet."""
         return not is_complete(self.folder)
 
     @cached_property
     def device_seconds(self) -> tuple[str, float] | None:
-        """(device, its time for a rollout on the average, engines' start-up included); None where it was not timed."""
+        """(device, mean device seconds per rollout, engine start-up included); None if it was not timed."""
         made = {} if self.is_partial else read_json(self.folder / MANIFEST)
         rollouts = made.get("timed_rollouts")
         return (made["device"], made["wall_seconds"] * made["devices"] / rollouts) if rollouts else None
 
     @cached_property
     def problems(self) -> list[Problem]:
+        """The evaluated problems, with their sets."""
         return sets.read_problems(self.folder / PROBLEMS)
 
     @cached_property
     def rollouts(self) -> dict[Key, Rollout]:
+        """Rollouts by key. Raises UserError when the evaluation is complete and its rollouts are not."""
         rollouts = rollout_files.read(self.folder / rollout_files.ROLLOUTS, growing=self.is_partial)
         remedy = f"delete {self.folder / MANIFEST} and run the same warmstart eval again, which makes what is missing"
         self._check_whole(rollouts, rollout_files.ROLLOUTS, remedy)
@@ -73,7 +77,10 @@ class Evaluation:
 
     @cached_property
     def grades(self) -> dict[Key, Grade]:
-        """As they are on disk; those of a partial evaluation are made here and not written."""
+        """Grades by key, from disk; for a partial evaluation they are computed here and not written.
+
+        Raises UserError when the evaluation is complete and its grades are not.
+        """
         if not self.is_partial:
             there = rollout_files.read_grades(self.folder / rollout_files.GRADES)
             self._check_whole(there, rollout_files.GRADES, self._regrade)
@@ -83,7 +90,10 @@ class Evaluation:
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Any]]:
-        """As :func:`eval.grading.metrics.summarise` made them."""
+        """Figures by set (:func:`eval.grading.metrics.summarise`), from metrics.json or, if partial, computed here.
+
+        Raises UserError when the evaluation is complete and has no metrics.json.
+        """
         if not self.is_partial:
             if not (self.folder / METRICS).exists():
                 raise UserError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
@@ -103,11 +113,11 @@ class Evaluation:
 
     @cached_property
     def values(self) -> Mapping[str, Values]:
-        """Accuracy -> its value for each problem."""
+        """Accuracy's name -> its value for each problem."""
         return metrics.per_problem(self.problems, self.grades, self.n)
 
     def values_within(self, budget: int) -> Mapping[str, Values]:
-        """``values`` had rollouts longer than ``budget`` tokens no answer."""
+        """Returns ``values`` as if rollouts longer than ``budget`` tokens had no answer."""
         within = {
             key: grade if self.rollouts[key].tokens <= budget else replace(grade, extracted=None, exact=False)
             for key, grade in self.grades.items()
@@ -116,9 +126,9 @@ class Evaluation:
 
 
 def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
-    """Evaluations by step (the base model's is -1), those of the same settings together; not those of RL's pool.
+    """Returns evaluations by step (-1 is the base model), one dict per group of equal settings but for the model.
 
-    Of two of one step, which was exported twice, the newer one is taken.
+    Evaluations of RL's pool are left out. If a group has two of one step, which was exported twice, the newer is taken.
     """
     found: dict[str, dict[int, Evaluation]] = {}
     for folder in run.evaluations:
@@ -133,7 +143,7 @@ def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether an evaluation has a rollout."""
+    """Returns whether an evaluation's folder has at least one rollout."""
     path = folder / rollout_files.ROLLOUTS
     if not all(p.exists() for p in (folder / SETTINGS, folder / PROBLEMS, path)):
         return False
@@ -142,6 +152,6 @@ def has_begun(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Evaluation:
-    """The evaluation in ``folder``."""
+    """Returns the evaluation in ``folder``."""
     settings = read_json(folder / SETTINGS)
     return Evaluation(folder, settings["model"]["label"], settings)

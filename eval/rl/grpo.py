@@ -1,4 +1,4 @@
-"""verl's GRPO configuration for a start of RL, each number with its reason, and the script that runs it."""
+"""verl's GRPO configuration for RL from an export, with a reason for each number, and the script that runs it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from common.errors import UserError
 
 CONFIG, SCRIPT, TRAIN, VALIDATION = "grpo.yaml", "run_grpo.sh", "train.parquet", "validation.parquet"
 BATCH, STEPS, EVERY = 128, 100, 20
+"""Most problems per step; steps of RL; steps between two validations, and between two checkpoints."""
 
 TEMPLATE = """\
 # GRPO with verl from {name}: what differs from verl's own ppo_trainer.
@@ -95,24 +96,25 @@ exec {python} -m verl.trainer.main_ppo --config-path "$folder" --config-name {co
 
 @dataclass(frozen=True)
 class Start:
-    """What a start of RL is made of, as far as it was measured."""
+    """The measured facts that the GRPO configuration depends on."""
 
     name: str
     folder: Path
-    """Absolute, as all paths: Ray's workers run elsewhere."""
+    """Absolute, like all paths: Ray's workers run in other folders."""
     model: Path
     problems: int
     prompt: int
-    """Tokens of the longest prompt."""
+    """Length of the longest prompt, in tokens."""
     response: int
+    """Budget of a rollout, in tokens."""
     sampling: dict[str, Any]
     """``rollouts``, ``temperature``, ``top_p`` and ``max_tokens`` of the evaluation that chose the problems."""
 
 
 def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any]) -> str:
-    """The YAML of the changes to verl's ppo_trainer; ``validation`` has ``temperature`` and ``top_p``.
+    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` has ``temperature`` and ``top_p``.
 
-    Raises UserError when there are fewer problems than GPUs.
+    Raises UserError when the number of problems, or ``BATCH``, is smaller than the number of GPUs.
     """
     train, cluster = config.train, config.cluster
     gpus = cluster.nodes * cluster.gpus_per_node
@@ -155,7 +157,7 @@ def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any])
 
 
 def script_text(start: Start) -> str:
-    """The shell script that starts verl with that configuration."""
+    """Returns the shell script that starts verl with that configuration."""
     return SCRIPT_TEMPLATE.format(
         name=start.name,
         python=shlex.quote(sys.executable),

@@ -1,6 +1,6 @@
-"""Problems that RL may train on: distinct, apart from every benchmark, their overlap with the SFT rows known.
+"""The pool of problems that RL may train on: no duplicates, decontaminated, the overlap with SFT rows marked.
 
-The pool is a benchmark file of its own, so that an evaluation of it says which of its problems teach.
+The pool is a benchmark file, so an evaluation of it shows which problems give RL a signal.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from trainer.run.folder import Run, is_complete
 from trainer.run.trained_from import dataset_identity
 
 PROBLEMS = 2_000
-"""Problems that are tried: with 8 rollouts each, ten times the rollouts of T0."""
+"""Problems in the pool by default: with 8 rollouts each, ten times the rollouts of the suite ``t0``."""
 SFT = "sft"
-"""Stands for the dataset's training rows where the pool's problems are compared with them."""
+"""Set name of the dataset's training rows, when the pool's problems are compared with them."""
 
 
 def folder_of(run: Run) -> Path:
-    """Where the run's pool is."""
+    """Returns the folder of the run's pool."""
     return run.rl / "pool"
 
 
 def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
-    """Writes the run's pool once, ``rl_pool.jsonl`` with {id, problem, answer, in_sft} a line; returns its folder.
+    """Writes ``rl_pool.jsonl`` once, with one {id, problem, answer, in_sft} per line; returns the pool's folder.
 
-    The problems come from ``file``, JSONL of {id, problem, answer}; without one from the rows that the dataset did
-    not need, and where it needed all from its training rows. What is a problem of a benchmark (of
-    ``data.decontaminate``, of ``eval.sets``, or that the run was evaluated on) or a held-out row is left out by the
-    rules that the dataset was built by, of near-duplicates one stays, and of the rest ``count`` (``PROBLEMS``) are
+    The problems come from ``file``, JSONL of {id, problem, answer}; without a file, from the rows that the dataset
+    did not select, or from its training rows if it selected all. Problems of a benchmark (of ``data.decontaminate``,
+    of ``eval.sets``, or of an evaluation of the run) and of held-out rows are dropped by the rules that decontaminated
+    the dataset. One of each group of near-duplicates is kept, and ``count`` (default ``PROBLEMS``) of the rest are
     chosen by hash.
 
-    Raises UserError when the dataset, its held-out rows, ``file`` or a benchmark is not there, when ``file`` is not
-    what ``benchmarks.load_file`` reads, when no problem is left, and when the run's pool was made of another ``file``
-    or with another ``count``.
+    Raises UserError when ``count`` is below 1, when the dataset, its held-out rows, ``file`` or a benchmark is missing,
+    when ``benchmarks.load_file`` cannot read ``file``, when no problem is left, and when the run's pool was built from
+    another ``file`` or with another ``count``.
     """
     folder = folder_of(run)
     if count is not None and count < 1:
@@ -77,7 +77,7 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
 
 
 def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: int) -> dict[str, Any]:
-    """Writes the pool's file into ``folder``; returns its manifest."""
+    """Writes the pool's file into ``folder``; returns the pool's manifest."""
     identity, dataset = dataset_identity(config), Path(config.data.dir) / config.data.name
     if not (dataset / HELD_OUT).stat().st_size:
         raise UserError(f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive")
@@ -124,18 +124,18 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
 
 
 def _read(file: Path) -> list[Problem]:
-    """The problems of exactly that JSONL file, whatever its name, which is their set."""
+    """Returns the problems of a JSONL file; the file's stem, which may be any name, is their set."""
     return benchmarks.load_file(file, file.stem)
 
 
 def _evaluated(run: Run) -> list[Problem]:
-    """The problems of every evaluation that the run has begun, but for those of its pool."""
+    """Returns the problems of every evaluation that the run has begun, except for those of its pool."""
     files = (folder / PROBLEM_FILE for folder in run.evaluations)
     return [p for file in files if file.exists() for p in benchmarks.read_problems(file) if p.set != RL_POOL]
 
 
 def _rows(dataset: Path) -> list[Problem]:
-    """The problems that SFT trained on."""
+    """Returns the problems of the dataset's training rows."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(

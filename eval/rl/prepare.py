@@ -1,7 +1,7 @@
-"""A start of RL from a checkpoint: the problems that it solves now and then, in verl's form, with configuration.
+"""Prepares RL from a checkpoint: selects the problems it solves in some rollouts but not all, and configures verl.
 
-Two calls with an evaluation between them. The first writes the run's pool; the evaluation samples it as RL will
-sample, on the GPUs; the second keeps the problems that had right and wrong rollouts.
+This takes two calls with an evaluation between them. The first call writes the run's pool; the evaluation samples
+it on the GPUs as RL will sample; the second call keeps the problems with both right and wrong rollouts.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from data_prep.benchmarks import sets
 from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat, tokenizers
 from eval import evaluate
-from eval.grading.metrics import TOTAL
-from eval.report.rl_readiness import GROUP, enough, outcomes
+from eval.grading.metrics import TOTAL, tallies
+from eval.report.rl_readiness import GROUP, enough
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import RL_POOL, Evaluation
 from eval.rl import grpo, pool, prompts
@@ -42,18 +42,19 @@ from trainer.run.folder import Run, is_complete
 from trainer.run.trained_from import dataset_identity
 
 OWN = ("eval.sets", "eval.benchmarks")
-"""Keys that the preparation sets itself."""
+"""Keys that ``prepare`` sets itself."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """How far the preparation came."""
+    """The state of the preparation after a call."""
 
     folder: Path | None
-    """With configuration, prompts and script; None while the pool is not evaluated."""
+    """Holds configuration, prompts and script; None while the pool is not evaluated."""
     command: str
-    """What to run next: the script, or that evaluation."""
+    """The command to run next: the script, or the evaluation of the pool."""
     counts: str
+    """Numbers of problems, as text."""
 
 
 def prepare(
@@ -64,15 +65,16 @@ def prepare(
     file: Path | None = None,
     count: int | None = None,
 ) -> Prepared:
-    """Prepares RL from the export of ``step`` as far as it can; what was made of the same files is kept.
+    """Prepares RL from the export of ``step`` as far as possible; files from the same inputs are kept.
 
-    ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and budget are the
-    pool's evaluation's: by default ``GROUP`` rollouts at temperature 1 and top-p 1, for which verl's policy gradient
-    is exact, and the run's budget; ``overrides`` of mutable keys change them (``eval.rollouts=16``), and say where RL
-    is meant to run (``cluster.nodes=1``).
+    ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and budget are those of
+    the pool's evaluation: by default ``GROUP`` rollouts at temperature 1 and top-p 1, for which verl's policy gradient
+    is exact, and the run's budget. ``overrides`` of mutable keys change them (``eval.rollouts=16``), and describe the
+    cluster that RL will run on (``cluster.nodes=1``).
 
-    Raises UserError when the export or its dataset is not there, when an override is of ``OWN``, as ``pool.build``
-    does, and when too few problems have right and wrong rollouts.
+    Raises UserError when the run's answers are not boxed, when the export or its dataset is missing, when an override
+    is in ``OWN``, when there are fewer than 2 rollouts or the temperature is 0, as ``pool.build`` does, and when too
+    few problems have both right and wrong rollouts.
     """
     if config.data.answer_style != "boxed":
         raise UserError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
@@ -126,13 +128,13 @@ def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
 
 
 def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> dict[str, Any]:
-    """Everything that a preparation is made of."""
+    """Returns everything that a preparation depends on; its hash names the folder."""
     return {
         "step": step,
         "config": sha256_json(configs.own_values(probe, run.config)),
         "model": sha256_file(run.export(step) / MANIFEST),
         "pool": sha256_file(pool.folder_of(run) / MANIFEST),
-        # By its files: grading to the same end again makes no other start.
+        # Hashes of its files: grading again with the same result keeps the same folder.
         "evaluation": {planned.folder.name: read_json(planned.folder / MANIFEST)["files"]},
     }
 
@@ -140,15 +142,17 @@ def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> d
 def _fill(
     folder: Path, target: Path, run: Run, step: int, config: DictConfig, probe: DictConfig, planned: evaluate.Plan
 ) -> dict[str, Any]:
-    """Fills ``folder``, which becomes ``target``, but for the manifest, whose own part is returned."""
+    """Writes all files but the manifest into ``folder``, which becomes ``target``; returns the manifest's own part."""
     source = Path(probe.eval.benchmarks)
     in_sft = {line["id"]: line["in_sft"] for line in read_jsonl(source / f"{RL_POOL}.jsonl")}
     evaluation = evaluations.read(planned.folder)
-    tally = outcomes(evaluation)
-    mixed = [p for p in evaluation.problems if 0 < tally[p.set, p.id][0] < tally[p.set, p.id][1]]
-    facts = {
-        p.id: {"right": tally[p.set, p.id][0], "rollouts": tally[p.set, p.id][1], "in_sft": in_sft[p.id]} for p in mixed
-    }
+    counts = tallies(evaluation.grades.values())
+    mixed, facts = [], {}
+    for problem in evaluation.problems:
+        tally = counts[problem.set, problem.id]
+        if 0 < tally.right < tally.total:
+            mixed.append(problem)
+            facts[problem.id] = {"right": tally.right, "rollouts": tally.total, "in_sft": in_sft[problem.id]}
     held_out = sets.load_file(Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem)
     prompt = _longest(run.export(step), [*mixed, *held_out])
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
@@ -166,9 +170,9 @@ def _fill(
     prompts.write(folder / grpo.VALIDATION, held_out, {})
     write_text(folder / grpo.SCRIPT, grpo.script_text(start))
     return {
-        "never": sum(right == 0 for right, _ in tally.values()),
+        "never": sum(tally.right == 0 for tally in counts.values()),
         "mixed": len(mixed),
-        "always": sum(right == made for right, made in tally.values()),
+        "always": sum(tally.right == tally.total for tally in counts.values()),
         "in_sft": sum(in_sft[p.id] for p in mixed),
         "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir())},
         "versions": provenance.versions(),
@@ -177,16 +181,16 @@ def _fill(
 
 
 def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
-    """Tokens that are enough for these problems of a complete evaluation; others may be solved in far less."""
+    """Returns the tokens that suffice for these problems of a complete evaluation; others may need far fewer."""
     wanted = {(p.set, p.id) for p in problems}
     rollouts = evaluation.rollouts
     right = [rollouts[key].tokens for key, grade in evaluation.grades.items() if grade.exact and key[:2] in wanted]
-    # Each problem has as many rollouts, so that their number goes with the accuracy.
+    # Each problem has the same number of rollouts, so the number of right ones is proportional to the accuracy.
     steps = (budget for budget, _ in evaluation.figures[TOTAL]["by_budget"])
     return enough({"by_budget": [[budget, sum(tokens <= budget for tokens in right)] for budget in steps]})
 
 
 def _longest(model: Path, problems: Sequence[Problem]) -> int:
-    """Tokens of the longest prompt."""
+    """Returns the length of the longest prompt, in tokens."""
     tokenizer = tokenizers.load(model)
     return max(len(chat.encode_prompt(tokenizer, p.problem)) for p in problems)

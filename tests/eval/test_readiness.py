@@ -12,8 +12,8 @@ from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets
 from eval.evaluate import PROBLEMS, SETTINGS
 from eval.generation import rollout_files
-from eval.grading.metrics import METRICS, summarise
-from eval.report.rl_readiness import enough, informative, outcomes, readiness, section
+from eval.grading.metrics import METRICS, summarise, tallies
+from eval.report.rl_readiness import enough, informative, readiness, section
 from eval.results.base_vs_sft import Comparison
 from eval.results.evaluation import Evaluation
 
@@ -73,7 +73,7 @@ def evaluation(folder: Path, rows: list[str], label: str = "step_9", n: int | No
 
 def test_every_figure(tmp_path: Path) -> None:
     e = evaluation(tmp_path / "e", ["rrrr", "rwww", "wwbt", "rrrw"])
-    assert outcomes(e) == {("s", "0"): (4, 4), ("s", "1"): (1, 4), ("s", "2"): (0, 4), ("s", "3"): (3, 4)}
+    assert [tally.right for tally in tallies(e.grades.values()).values()] == [4, 1, 0, 3]
     found = readiness(e)
     assert (found["n"], found["group"]) == (4, 4)
     assert (found["all_wrong"], found["mixed"], found["all_right"], found["informative"]) == (0.25, 0.5, 0.25, 0.5)

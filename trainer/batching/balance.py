@@ -1,13 +1,13 @@
-"""Which rows run together: a step's rows packed into micro-batches so that no rank waits long for another.
+"""Packs a step's rows into micro-batches so that data-parallel groups wait little for each other.
 
 FSDP gathers parameters layer by layer, so all groups run micro-step m together, and the step takes the sum over m
-of the slowest group's time. What makes groups wait: attention makes a long row dearer than short rows of as many
-tokens, and the token budget keeps short rows from adding up to a long one. So rows of like length share a
-micro-step, and the last micro-steps spread what is left.
+of the slowest group's time. Groups wait because attention makes a long row cost more than short rows with the same
+number of tokens, and the token budget keeps short rows from adding up to a long one. So rows of similar length share
+a micro-step, and the last micro-steps spread the remaining rows.
 
-Parameter communication has no floor in the cost: the micro-batch that hides it is some hundred tokens inside a
-node and many thousand over a slow network, so no one number is right. But one more micro-step, whose first gather
-nothing hides, has to shorten the step by more than the cost model is accurate to.
+The cost has no lower bound for parameter communication: the micro-batch that hides it has some hundred tokens inside
+a node and many thousand over a slow network, so no single number is right. But an additional micro-step, whose first
+gather is never hidden, must shorten the step by more than the error of the cost model.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from trainer.batching.flops import Shape, training_flops
 Plan = list[list[list[int]]]
 """[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be empty."""
 
-MICRO_STEP = 0.02  # of the step's mean time: what a micro-step has to be worth
-MOVES, GAIN = 300, 1e-6  # local search ends after so many moves, or when none shortens the step by this part
+MICRO_STEP = 0.02  # of the step's mean time: what an additional micro-step must save
+MOVES, GAIN = 300, 1e-6  # local search ends after MOVES, or when no move shortens the step by GAIN
 
 
 def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape) -> Plan:
     """Packs the rows of one optimizer step (row -> tokens) into micro-batches for ``groups`` data-parallel groups.
 
     ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times the
-    sequence-parallel degree). A pure function, whatever the order of ``lengths``, so that every rank computes the
-    same plan. The heaviest micro-step comes first: memory that does not suffice shows at once.
-    Raises UserError for a row longer than the budget.
+    sequence-parallel degree). A pure function that does not depend on the order of ``lengths``, so that every rank
+    computes the same plan. The heaviest micro-step comes first, so that too little memory shows at once.
+    Raises UserError when a row is longer than the budget.
     """
     assert lengths, "a step has rows"
     rows = sorted(lengths, key=lambda row: (-lengths[row], row))
@@ -57,7 +57,7 @@ def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape
 
 
 def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
-    """Mean over maximum: the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
+    """Returns the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
     flops = dict(zip(lengths, training_flops(shape, list(lengths.values())).tolist(), strict=True))
     loads = np.array([[sum(flops[row] for row in rows) for rows in group] for group in plan])
     return float(loads.sum() / len(plan) / loads.max(axis=0).sum())
@@ -65,7 +65,7 @@ def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
 
 @dataclass(frozen=True)
 class _Step:
-    """Rows in descending length, to be put into bins: the heaviest ``groups`` bins are a micro-step, and so on."""
+    """Assigns rows, in descending length, to bins: the heaviest ``groups`` bins form a micro-step, and so on."""
 
     tokens: np.ndarray  # [rows]
     flops: np.ndarray  # [rows]
@@ -73,22 +73,22 @@ class _Step:
     budget: int
 
     def loads(self, bins: np.ndarray) -> np.ndarray:
-        """FLOPs of each bin under ``bins`` ([rows] -> bin), the micro-steps filled up with empty bins."""
+        """Returns the FLOPs of each bin under ``bins`` ([rows] -> bin); empty bins fill up the last micro-step."""
         micros = int(bins.max(initial=0)) // self.groups + 1
         return np.bincount(bins, self.flops, micros * self.groups)
 
     @property
     def mean(self) -> float:
-        """FLOPs of one group if all were equal."""
+        """FLOPs per group if all were equal."""
         return float(self.flops.sum()) / self.groups
 
     def cost(self, bins: np.ndarray) -> float:
-        """FLOPs of the step in lockstep, those of the heaviest bin of each micro-step, and the micro-steps' price."""
+        """Returns the FLOPs of each micro-step's heaviest bin, summed, plus ``MICRO_STEP`` x mean per micro-step."""
         slowest = np.sort(self.loads(bins))[:: -self.groups]
         return float(slowest.sum()) + MICRO_STEP * self.mean * np.count_nonzero(slowest)
 
     def start(self) -> np.ndarray:
-        """The cheapest of: the first 0, 1, 2, 4, ... micro-steps filled up to their longest row, the others spread."""
+        """Returns the cheapest of: 0, 1, 2, 4, ... first micro-steps filled to their longest row, the rest spread."""
         left = np.arange(len(self.tokens))
         best = self.spread(left, self.tokens)
         bins, filled = np.empty_like(left), 0
@@ -104,14 +104,14 @@ class _Step:
             left, filled = left[~taken], filled + 1
 
     def spread(self, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Bins 0, 1, ... of ``rows``, in the fewest micro-steps in which longest-first into the lightest fits."""
+        """Returns bins for ``rows``: longest first into the lightest bin, in the fewest micro-steps that hold them."""
         micros = max(1, math.ceil(self.tokens[rows].sum() / (self.budget * self.groups)))
         while (bins := self.fill(rows, weight, micros * self.groups)).min(initial=0) < 0:
             micros += 1
         return bins
 
     def fill(self, rows: np.ndarray, weight: np.ndarray, count: int, level: float = math.inf) -> np.ndarray:
-        """Each of ``rows`` into the lightest of ``count`` bins that has room and stays within ``level``; -1: none does.
+        """Returns for each row the lightest of ``count`` bins with room that stays within ``level``; -1 for no bin.
 
         A bin without room waits outside the heap until the rows, which come longest first, are short enough.
         """
@@ -134,9 +134,9 @@ class _Step:
         return np.array(chosen, dtype=np.int64)
 
     def improve(self, bins: np.ndarray) -> np.ndarray:
-        """Moves a row out of a micro-step's heaviest bin, or swaps it for a shorter one, while the step gets shorter.
+        """Moves rows out of a micro-step's heaviest bin, or swaps them for lighter ones, while the step gets shorter.
 
-        Best gain first. A move is a swap with one of the empty rows that stand in every bin.
+        Takes the best gain first. A move is a swap with an empty row, of which every bin has one. Returns the bins.
         """
         rows, load = len(bins), self.loads(bins)
         count = len(load)

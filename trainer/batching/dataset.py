@@ -1,4 +1,4 @@
-"""The pre-encoded tokens as a torch dataset: no tokenizer, no template, no copy until a row is asked for."""
+"""The pre-encoded tokens as a torch dataset: no tokenizer, no template, no copy before a row is read."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class TokenDataset(Dataset):
         }
 
     def supervised(self, i: int) -> int:
-        """Tokens of row ``i`` that carry the loss."""
+        """Returns the number of supervised tokens of row ``i``."""
         return self.lengths[i] - self.prompt_lens[i]
 
     def id(self, i: int) -> str:
-        """The id of row ``i``."""
+        """Returns the id of row ``i``."""
         return self.table.column("id")[i].as_py()

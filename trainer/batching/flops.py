@@ -1,6 +1,6 @@
-"""What a step costs in arithmetic: the shape of a Qwen3, its parameters, and the FLOPs of training on rows.
+"""FLOPs of a step: the shape of a Qwen3, its parameter counts, and the FLOPs of training on rows.
 
-Used by the balancer (which row is how heavy), the meters (MFU) and the planner (step time).
+Used by the balancer (cost per row), the step metrics (MFU) and the planner (step time).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that cost time and memory."""
+    """The sizes of a decoder that determine time and memory."""
 
     layers: int
     hidden: int
@@ -25,11 +25,11 @@ class Shape:
     vocabulary: int
     tied: bool
     lora_rank: int = 0
-    """Of the adapters that alone are trained; 0 where every weight is."""
+    """Rank of the LoRA adapters, which alone are trained; 0 if every weight is trained."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """From a Hugging Face config (the mapping in config.json)."""
+        """Returns the shape of a Hugging Face config (the mapping in config.json)."""
         return cls(
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
@@ -43,41 +43,41 @@ class Shape:
 
     @property
     def layer_matmul_parameters(self) -> int:
-        """Weights of one layer's matrices: q, k, v, o, gate, up, down."""
+        """Number of weights in one layer's matrices: q, k, v, o, gate, up, down."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         return attention + 3 * self.hidden * self.intermediate
 
     @property
     def layer_parameters(self) -> int:
-        """All weights of one layer, norms included."""
+        """Number of weights of one layer, norms included."""
         return self.layer_matmul_parameters + 2 * self.hidden + 2 * self.head_dim
 
     @property
     def embedding_parameters(self) -> int:
-        """One vocabulary x hidden matrix."""
+        """Number of weights of one vocabulary x hidden matrix."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All weights; a tied head counts once."""
+        """Number of weights of the model; a tied head counts once."""
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters * (1 if self.tied else 2)
 
     @property
     def adapter_parameters(self) -> int:
-        """Weights of the adapters: lora_rank x (inputs + outputs) for each of a layer's matrices (Hu et al. 2021)."""
+        """Number of adapter weights: lora_rank x (inputs + outputs) per matrix of a layer (Hu et al. 2021)."""
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = 2 * (self.hidden + query) + 2 * (self.hidden + key)
         return self.layers * self.lora_rank * (attention + 3 * (self.hidden + self.intermediate))
 
     @property
     def trained_parameters(self) -> int:
-        """The weights that an optimizer has moments of and a checkpoint holds."""
+        """Number of weights with optimizer moments; a checkpoint holds these."""
         return self.adapter_parameters if self.lora_rank else self.parameters
 
     @property
     def dense_flops(self) -> int:
-        """Training FLOPs of one token outside attention scores: 6 a trained weight of a matmul (2 forward, 4 backward),
-        4 a frozen one, which has no gradient of its own.
+        """Training FLOPs per token outside attention scores: 6 per trained weight of a matmul (2 forward, 4 backward),
+        4 per frozen weight, which needs no weight gradient.
 
         The head is a matmul, the embedding lookup is not (Kaplan et al. 2020, section 2.1; PaLM, appendix B).
         """
@@ -86,14 +86,14 @@ class Shape:
 
     @property
     def attention_flops(self) -> int:
-        """Training FLOPs of one (query, key) pair over all layers: two matmuls of head_dim a head, 3 x forward."""
+        """Training FLOPs per (query, key) pair over all layers: two matmuls of head_dim per head, 3 x forward."""
         return 3 * 2 * 2 * self.layers * self.heads * self.head_dim
 
 
 def training_flops(shape: Shape, lengths: Any) -> np.ndarray:
-    """FLOPs of forward and backward for rows of ``lengths`` tokens, float64 of the same shape.
+    """Returns the FLOPs of forward and backward for rows of ``lengths`` tokens, as float64 of the same shape.
 
-    Causal: a row of n tokens has n (n + 1) / 2 pairs. Recomputation is not counted.
+    Attention is causal: a row of n tokens has n (n + 1) / 2 pairs. Recomputation is not counted.
     """
     n = np.asarray(lengths, dtype=np.float64)
     return shape.dense_flops * n + shape.attention_flops * n * (n + 1) / 2

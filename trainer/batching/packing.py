@@ -1,4 +1,4 @@
-"""A micro-batch as one row of tokens without padding, and a sequence-parallel rank's slice of it."""
+"""Packs a micro-batch into one row of tokens without padding, and slices it for a sequence-parallel rank."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 
 @dataclass(frozen=True)
 class Packed:
-    """What one rank computes on: ``tokens`` consecutive tokens of a micro-batch's ``sum(lengths)``."""
+    """The input of one rank: ``tokens`` consecutive tokens of a micro-batch's ``sum(lengths)``."""
 
     input_ids: torch.Tensor
     """(1, tokens) int64."""
     position_ids: torch.Tensor
-    """(1, tokens) int64, counted anew in each document."""
+    """(1, tokens) int64, starting at 0 in each document."""
     supervised: torch.Tensor
-    """(n,) int64: places in this slice whose next token carries the loss."""
+    """(n,) int64: positions in this slice whose next token is supervised."""
     labels: torch.Tensor
     """(n,) int64: those next tokens."""
     cu_seqlens: torch.Tensor
-    """(documents + 1,) int32: where documents start in the whole micro-batch, and its end."""
+    """(documents + 1,) int32: where documents start in the full micro-batch, and its end."""
     lengths: tuple[int, ...]
-    """Tokens of each document of the whole micro-batch, on the host."""
+    """Number of tokens of each document of the full micro-batch, on the host."""
 
     def attention(self) -> dict[str, Any]:
-        """The keyword arguments that transformers hands down to every attention layer; none asks the device."""
+        """Returns the keyword arguments for every attention layer; none of them reads from the device."""
         return {
             "cu_seq_lens_q": self.cu_seqlens,
             "cu_seq_lens_k": self.cu_seqlens,
@@ -39,10 +39,10 @@ class Packed:
 def pack(
     rows: Sequence[Mapping[str, torch.Tensor]], device: str | torch.device, parts: int = 1, part: int = 0
 ) -> Packed:
-    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and takes slice ``part`` of ``parts``.
+    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and returns slice ``part`` of ``parts``.
 
-    The joined tokens are filled up to a multiple of ``parts`` with a document that carries no loss; without
-    rows that document is all there is.
+    The joined tokens are padded to a multiple of ``parts`` with an unsupervised document; without rows, the result
+    is that document alone.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     if fill := -sum(lengths) % parts or (0 if rows else parts):

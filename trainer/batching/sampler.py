@@ -1,4 +1,4 @@
-"""Which rows a step trains: pure functions of (seed, epoch), the same whatever the ranks."""
+"""Chooses the rows of each step: pure functions of (seed, epoch) that do not depend on the number of ranks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from common.errors import UserError
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch: a permutation of ``range(rows)`` that depends on (seed, epoch) alone."""
+    """Returns the order of one epoch: a permutation of ``range(rows)`` that depends only on (seed, epoch)."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Every row is trained once an epoch; the last step is smaller when the rows do not divide."""
+    """Returns the steps per epoch, in which every row is trained once; the last step may be smaller."""
     return math.ceil(rows / batch_size)
 
 
 def step_rows(step: int, rows: int, batch_size: int, seed: int) -> np.ndarray:
-    """Row indices of optimizer step ``step`` (0-based, counted over all epochs)."""
+    """Returns the row indices of optimizer step ``step`` (0-based, counted over all epochs)."""
     epoch, within = divmod(step, steps_per_epoch(rows, batch_size))
     return epoch_order(rows, seed, epoch)[within * batch_size : (within + 1) * batch_size]
 
 
 def check_fits(lengths: Iterable[int], settings: DictConfig, ranks: int) -> None:
-    """Raises UserError when ``ranks`` ranks cannot train rows of ``lengths`` tokens as ``settings`` (train) says.
+    """Raises UserError when ``ranks`` ranks cannot train rows of ``lengths`` tokens with ``settings`` (train).
 
-    A row may not be longer than a micro-batch, and a full step has a row for every data-parallel group.
+    The sequence-parallel degree must divide the ranks, every row must fit a micro-batch, and a full step must have
+    a row for every data-parallel group.
     """
     degree = settings.sequence_parallel
     if ranks % degree:

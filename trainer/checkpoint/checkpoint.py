@@ -1,13 +1,13 @@
-"""Training state on disk: one folder of safetensors shards through torch's distributed checkpoint, and JSON.
+"""Training state on disk: a folder of safetensors shards (torch distributed checkpoint) and JSON per checkpoint.
 
     step_N/shard-R-model-F-of-N.safetensors   rank R's tensors; the optimizer's names start with ``optimizer.``
     step_N/rank-R.json                        rank R's random number generators
     step_N/state.json                         step, scheduler, optimizer's numbers, identity, metrics
     step_N/manifest.json                      SHA-256 of every other file, seconds the save took
 
-Everything is written beside its place, hashed and flushed, then renamed; ``latest`` moves last. Nothing is
-unpickled on load: the reader takes the layout from the safetensors headers, and ``.metadata`` is neither written
-nor read. Tied weights are stored once.
+Files are written to a temporary folder, hashed and fsynced; the folder is then renamed into place, and ``latest`` is
+updated last. Nothing is unpickled on load: the reader takes the layout from the safetensors headers, and
+``.metadata`` is neither written nor read. Tied weights are stored once.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from trainer.checkpoint import rng
 from trainer.run.folder import FILE_BYTES, SCALARS, Run
 
 OPTIMIZER = "optimizer."
-"""What the optimizer's tensors are prefixed with; the model's have the names that transformers gives them."""
+"""Prefix of the optimizer's tensor names; the model's tensors have their transformers names."""
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 def state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors of model and optimizer by name in the checkpoint, the optimizer's numbers by name in torch's).
+    """Returns (tensors of model and optimizer by their names in the checkpoint, the optimizer's scalars by name).
 
-    Of the model what is trained, and each tensor once: a tied head is under the embedding's name.
+    Only trained parameters are included, each once: a tied head is stored under the embedding's name.
     """
-    whole = engine.module.state_dict()  # FSDP2 shards by this what a validation has left gathered
+    whole = engine.module.state_dict()  # state_dict() reshards what a validation left gathered
     tensors = {name: whole[name] for name, p in engine.module.named_parameters() if p.requires_grad}
     numbers = {}
     for name, value in get_optimizer_state_dict(engine.module, engine.optimizer, options=_FLAT).items():
@@ -58,14 +58,14 @@ def state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def load(folder: Path, engine: Any, seed: int, group: dist.ProcessGroup | None = None) -> dict[str, Any]:
     """Restores a checkpoint into the engine and this process's generators; returns its state.json. Collective.
 
-    Tensors are resharded to the ranks that there are. A rank whose like was not there when the checkpoint was
-    saved, because their number was another, has its generators seeded from (seed, step, rank).
+    Tensors are resharded to the present number of ranks. If it differs from the number at the save, the random
+    number generators are re-seeded from (seed, step, rank).
     """
     tensors, _ = state(engine)
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), process_group=group)
     saved = read_json(folder / SCALARS)
     optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
-    # torch counts an optimizer's steps in a tensor of a float, bitsandbytes in an integer.
+    # torch's optimizers keep the step count as a float tensor, bitsandbytes' as an int.
     counts = {k: torch.tensor(v) for k, v in saved["optimizer"].items() if k.endswith(".step") and isinstance(v, float)}
     numbers = saved["optimizer"] | counts
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **numbers}, options=_FLAT)
@@ -78,12 +78,12 @@ def load(folder: Path, engine: Any, seed: int, group: dist.ProcessGroup | None =
 
 
 def rank_file(rank: int) -> str:
-    """Name of the file with what belongs to one rank alone."""
+    """Returns the name of the file with one rank's own state."""
     return f"rank-{rank:05}.json"
 
 
 def split(tensors: dict[str, torch.Tensor], ranks: int) -> dict[str, int]:
-    """Tensor name -> number, from 1, of the file that its shards are in; a rank's file has about ``FILE_BYTES``."""
+    """Returns {tensor name: number, from 1, of its shard file}; a rank's file has about ``FILE_BYTES``."""
     files, number, size = {}, 1, 0
     for name, tensor in tensors.items():
         share = tensor.numel() * tensor.itemsize // ranks
@@ -95,24 +95,24 @@ def split(tensors: dict[str, torch.Tensor], ranks: int) -> dict[str, int]:
 
 
 class Writer(dcp.HuggingFaceStorageWriter):
-    """Writes one checkpoint from all ranks; its last act, on the first rank, is to make it complete.
+    """Writes one checkpoint from all ranks.
 
-    torch calls ``write_data`` on every rank, then ``finish`` on the first one once all have written; an error in
-    either is raised on every rank.
+    torch calls ``write_data`` on every rank and, when all have written, ``finish`` on rank 0, which completes the
+    checkpoint. An error in either is raised on every rank.
     """
 
     def __init__(self, run: Run, step: int, files: dict[str, int], shared: dict[str, Any], own: dict[str, Any]) -> None:
-        """``files`` is ``split``'s, ``shared`` becomes state.json, ``own`` is this rank's generators."""
+        """``files`` comes from ``split``, ``shared`` becomes state.json, ``own`` is this rank's generator state."""
         self.run, self.step, self.shared, self.own = run, step, shared, own
         self.folder = run.partial_checkpoint(step)
         self.begin = time.monotonic()
         super().__init__(str(self.folder), fqn_to_index_mapping=files, save_distributed=True)
-        # The tensors are in host memory. To copy ahead from a GPU, torch would wait for the current stream of device 0,
-        # where training runs, and every rank of a node would open a context on that device.
+        # The tensors are already in host memory. With copy-ahead torch would synchronise with device 0's current
+        # stream, on which training runs, and every rank of a node would open a CUDA context on that device.
         self.per_thread_copy_ahead = 0
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Writes and flushes this rank's files; the result names each with its size and SHA-256."""
+        """Writes and fsyncs this rank's files; the result lists each with its size and SHA-256."""
         shards = {str(result.storage_data.relative_path) for result in super().write_data(plan, planner).value()}
         own = rank_file(dist.get_rank())
         write_json(self.folder / own, self.own)
@@ -121,7 +121,7 @@ class Writer(dcp.HuggingFaceStorageWriter):
         return future
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Writes state.json and the manifest, puts the folder in its place and points ``latest`` at it."""
+        """Writes state.json and the manifest, renames the folder into place and points ``latest`` at it."""
         write_json(self.folder / SCALARS, self.shared)
         written = [self._hashed(SCALARS), *(file for rank in results for file in rank)]
         hashes = {file.index.fqn: file.storage_data for file in sorted(written, key=lambda file: file.index.fqn)}

@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on: the newest one that is complete and intact."""
+"""Chooses the checkpoint a run resumes from: the newest one that is complete and intact."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from trainer.run.trained_from import check_same
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run goes on, and why there."""
+    """The checkpoint a run resumes from, and why."""
 
     step: int
-    """Of the checkpoint; 0 without one."""
+    """Step of the checkpoint; 0 without one."""
     notes: list[str]
-    """What was chosen and what was passed over, a sentence each."""
+    """One sentence per checkpoint chosen or passed over."""
     bad: list[int]
-    """Steps whose checkpoints are newer and damaged."""
+    """Steps of the newer, damaged checkpoints."""
 
 
 def choose(run: Run, identity: dict[str, str]) -> Start:
-    """The newest checkpoint whose every file has its hash and that holds no other file. Changes nothing.
+    """Returns the start at the newest checkpoint with exactly its manifest's files and hashes. Changes nothing.
 
-    Raises UserError when there are checkpoints and none is intact, or when the chosen one was trained from
+    Raises UserError when there are checkpoints but none is intact, or when the chosen one was trained from
     another dataset or model than ``identity``.
     """
     notes = [f"{folder} is left out: its writing was cut off" for folder in run.partial_checkpoints]
@@ -49,9 +49,9 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
 
 
 def prepare(run: Run, start: Start) -> None:
-    """Makes the run's folder say what was chosen. The caller is the run's one writer.
+    """Brings the run's folder in line with ``start``. The caller must hold the run's lock.
 
-    Damaged checkpoints are renamed to ``step_N.damaged``, unfinished ones removed, and ``latest`` is set anew.
+    Renames damaged checkpoints to ``step_N.damaged``, removes unfinished ones and rewrites ``latest``.
     """
     for step in start.bad:
         folder = run.checkpoint(step)
@@ -63,7 +63,7 @@ def prepare(run: Run, start: Start) -> None:
 
 
 def _fault(folder: Path) -> str | None:
-    """What is wrong with a complete checkpoint."""
+    """Returns what is wrong with a complete checkpoint; None if it is intact."""
     try:
         bad = damaged(folder)
         listed = read_json(folder / MANIFEST)["files"]
@@ -77,7 +77,7 @@ def _fault(folder: Path) -> str | None:
 
 
 def _free(path: Path) -> Path:
-    """``path``, or the first of path-2, path-3 ... that does not exist."""
+    """Returns ``path``, or the first of path-2, path-3 ..., that does not exist."""
     number, free = 1, path
     while free.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Checkpoint retention: which checkpoints are kept, and deletion of the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.run.folder import Run
 
 @dataclass(frozen=True)
 class Retention:
-    """``train.keep_last``, ``train.keep_every`` and ``train.keep_best``: a checkpoint stays if one of them says so."""
+    """``train.keep_last``, ``keep_every`` and ``keep_best``: a checkpoint is kept if any of them selects it."""
 
     last: int
     every: int | None
@@ -23,21 +23,21 @@ class Retention:
 
     @staticmethod
     def of(settings: DictConfig) -> Retention:
-        """From the section ``train``."""
+        """Returns the retention of the section ``train``."""
         return Retention(settings.keep_last, settings.keep_every, settings.keep_best)
 
     def kept(self, steps: list[int], losses: dict[int, float]) -> set[int]:
-        """Of ``steps``, ascending, those that stay; ``losses`` are validation losses by step, where there are any."""
+        """Returns the steps to keep among ``steps`` (ascending); ``losses`` are validation losses by step, if any."""
         best = sorted((s for s in steps if s in losses), key=lambda s: (losses[s], -s))[: self.best]
         every = [s for s in steps if self.every and s % self.every == 0]
         return {*steps[-self.last :], *every, *best}
 
 
 def prune(run: Run, retention: Retention) -> None:
-    """Deletes the checkpoints that do not stay, and what is left of earlier deletions.
+    """Deletes the checkpoints that are not kept, and the remains of interrupted deletions.
 
-    One whose evaluation waits in Slurm's queue, or that is being exported (its lease is held or cannot be had), is
-    left for the next time. The caller is the run's one writer.
+    A checkpoint whose evaluation waits in Slurm's queue, or that is being exported (its lease is held or cannot be
+    taken), is left until the next call. The caller must hold the run's lock.
     """
     losses = {s["step"]: s["val_loss"] for s in step_metrics.read(run) if s["val_loss"] is not None}
     for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses) - run.awaited):

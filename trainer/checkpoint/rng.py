@@ -1,4 +1,4 @@
-"""Random number generators of one rank, as JSON and back."""
+"""Saves one rank's random number generators to JSON and restores them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def seed(root: int, step: int, rank: int) -> None:
-    """Seeds every generator of this process as a function of (root, step, rank) alone."""
+    """Seeds every generator of this process from (root, step, rank)."""
     word = int(np.random.SeedSequence([root, step, rank]).generate_state(1)[0])
     random.seed(word)
     np.random.seed(word)
@@ -18,7 +18,7 @@ def seed(root: int, step: int, rank: int) -> None:
 
 
 def capture() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's generators, this rank's GPU included; strict JSON."""
+    """Returns the state of Python's, numpy's and torch's generators, with this rank's GPU, as strict JSON values."""
     numpy = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -29,7 +29,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Sets the generators to what ``capture`` found, also after a way through JSON."""
+    """Restores the generators to a state from ``capture``, also one read back from JSON."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy = state["numpy"]

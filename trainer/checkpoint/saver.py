@@ -1,4 +1,4 @@
-"""Checkpoints while training goes on: copied to host memory in the step's pause, written in the background."""
+"""Asynchronous checkpoints: copied to host memory between two steps, written to disk in the background."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from trainer.process.watchdog import Watchdog
 from trainer.run.folder import Run
 
 FAILURES_IN_A_ROW = 2
-"""Saves that may fail, the last one not counted: one is tried again at the next step, two end the run."""
+"""Consecutive failed saves that end the run; after the first one the save is retried at the next step."""
 COPIES = 3
-"""Of each parameter in a checkpoint: itself and AdamW's two moments."""
+"""Tensors per parameter in a checkpoint: the parameter and AdamW's two moments."""
 
 
 class Stager(BlockingAsyncStager):
-    """Copies into host memory that is kept from save to save: pinned by torch, which on a CPU alone cannot be."""
+    """Copies into host memory that is reused for every save: pinned by torch, or plain on a machine without a GPU."""
 
     state_dict_cache: dict[str, Any] | None
 
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """A copy of ``state_dict``, until the next call."""
+        """Returns a copy of ``state_dict``, valid until the next call."""
         if self.state_dict_cache is None and not torch.cuda.is_available():
             self.state_dict_cache = BlockingAsyncStager().stage(state_dict)
             return self.state_dict_cache
@@ -40,19 +40,19 @@ class Stager(BlockingAsyncStager):
 
 
 class Saver:
-    """Saves of one attempt, at most one in flight; every method is collective over the ranks.
+    """Saves one attempt's checkpoints, at most one in flight; every method is collective over the ranks.
 
-    A save that fails (no space, an I/O error) leaves nothing behind; the checkpoint before stays the newest.
-    It is tried again at the next step, since file systems have bad moments; when that fails too the run ends,
-    rather than computing what cannot be kept.
+    A failed save (no space, an I/O error) leaves nothing behind; the previous checkpoint stays the newest.
+    It is retried at the next step, because file system errors can be transient. If that fails too, the run ends,
+    because further steps could not be saved.
     """
 
     def __init__(self, run: Run, engine: Any, retention: Retention, watchdog: Watchdog, group: dist.ProcessGroup):
-        """``group`` must be gloo's, and used by nobody else: the background thread speaks on it."""
+        """``group`` must be a gloo group that nothing else uses: the background thread communicates on it."""
         self.run, self.engine, self.retention, self.watchdog, self.group = run, engine, retention, watchdog, group
         parameters = sum(p.numel() * p.itemsize for p in engine.module.parameters() if p.requires_grad)
         self.seconds = COPIES * parameters / dist.get_world_size() / ASSUMED_BYTES_PER_SECOND
-        """What the longest save took, from the call to the commit."""
+        """Seconds of the longest save from call to commit, at least the estimate from the parameters' size."""
         self._stager = Stager(cache_staged_state_dict=True)
         self._pending: Future[Any] | None = None
         self._last: tuple[int, dict[str, Any]] = (0, {})
@@ -60,13 +60,13 @@ class Saver:
 
     @property
     def ended(self) -> bool:
-        """Whether this rank knows that the save in flight has ended; the ranks must agree before one settles it."""
+        """True once the save in flight has ended on this rank; all ranks must agree before any calls ``settle``."""
         return self._pending is not None and self._pending.done()
 
     def save(self, step: int, shared: dict[str, Any]) -> None:
-        """Begins to save ``step`` once the save before has ended; ``shared`` joins state.json.
+        """Starts to save ``step`` once the previous save has ended; ``shared`` is added to state.json.
 
-        Returns as soon as the tensors may change. Raises StageFailed as ``settle`` does.
+        Returns when the tensors are copied and may change. Raises StageFailed as ``settle`` does.
         """
         self.settle()
         self._last = step, shared
@@ -88,7 +88,7 @@ class Saver:
         self._pending.add_done_callback(lambda _: self._took(time.monotonic() - begin))
 
     def settle(self) -> bool:
-        """Waits for the save in flight; False when it failed.
+        """Waits for the save in flight; returns False if it failed.
 
         Raises StageFailed at the second failure in a row.
         """
@@ -109,7 +109,7 @@ class Saver:
         return True
 
     def finish(self) -> None:
-        """Waits for the last save, which is tried once more when it fails; the engine must be as it was saved.
+        """Waits for the last save and retries it once if it failed; the engine must not have changed since.
 
         Raises StageFailed as ``settle`` does.
         """
@@ -123,7 +123,7 @@ class Saver:
         self._failures += 1
         if dist.get_rank() == 0:
             shutil.rmtree(self.run.partial_checkpoint(self._last[0]), ignore_errors=True)
-        dist.barrier(group=self.group)  # nobody writes there again before it is gone
+        dist.barrier(group=self.group)  # no rank may write there before it is removed
         reasons = "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in sorted(error.failures.items()))
         text = f"the checkpoint of step {self._last[0]} could not be saved ({reasons})"
         if self._failures == FAILURES_IN_A_ROW:

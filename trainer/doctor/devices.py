@@ -1,4 +1,4 @@
-"""Are the GPUs that the recipe is planned for on this machine, and can torch use them?"""
+"""Checks that the GPUs that the recipe is planned for are on this machine and that torch can use them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from trainer.planning.workload import cluster_of
 
 QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,mig.mode.current", "--format=csv,noheader,nounits"]
 MIG = " MIG"
-"""What CUDA's name of a slice has besides the card's; nvidia-smi gives the card's name and memory."""
+"""Marks a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's name and memory."""
 CHECKS = ("GPUs", "GPU kind", "GPU count", "CUDA")
 STATED = "cluster.gpu=KIND (docs/limits.md), or cluster.gpu_memory_gib=N cluster.gpu_peak_tflops=N"
 MEMORY_SHARE = 0.95
-"""Of the planned GPU's memory that one of the same kind may lack: boards differ a little."""
+"""Share of the planned GPU's memory that a GPU must have: boards of one kind differ a little."""
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """What nvidia-smi says of this machine."""
+    """This machine's GPUs, from nvidia-smi."""
 
     names: list[str]
-    """CUDA's; of one that is split into MIG slices, with MIG after it."""
+    """CUDA names; a GPU in MIG mode has the suffix ``MIG``."""
     memory: float
-    """Bytes of the smallest."""
+    """Memory of the smallest GPU in bytes."""
     driver: str
 
 
 def find() -> Gpus | None:
-    """This machine's GPUs; None when there is no driver or no GPU."""
+    """Returns this machine's GPUs; None when there is no driver or no GPU."""
     try:
         shown = subprocess.run(QUERY, check=True, capture_output=True, text=True, timeout=120).stdout
     except (OSError, subprocess.SubprocessError):
@@ -48,13 +48,13 @@ def find() -> Gpus | None:
 
 
 def facts(config: DictConfig) -> dict[str, str]:
-    """What must be the same on every node."""
+    """Returns the GPU names and the driver, which must be the same on every node."""
     gpus = find() if config.device == "cuda" else None
     return {} if gpus is None else {"GPUs": ", ".join(sorted(set(gpus.names))), "driver": gpus.driver}
 
 
 def check(config: DictConfig) -> Iterator[Finding]:
-    """Count, kind, driver and NCCL."""
+    """Yields findings on GPU kind and count, CUDA, driver and NCCL."""
     if config.device == "cpu":
         yield Finding(OK, "GPUs", "none needed: device=cpu")
         return

@@ -1,4 +1,4 @@
-"""Will the run's checkpoints fit on the disk, and does its file system keep the promises they are built on?"""
+"""Checks that the run's checkpoints fit on the disk and that its file system has the semantics they rely on."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from trainer.doctor.forecast import Outlook
 from trainer.run.folder import Run
 
 STATE_BYTES = 12
-"""A parameter in a checkpoint: float32 weight and AdamW's two moments."""
+"""Bytes per parameter in a checkpoint: float32 weight and AdamW's two moments."""
 EXPORT_BYTES = 2
-"""A parameter in an export: bfloat16."""
+"""Bytes per parameter in an export: bfloat16."""
 GB = 1e9
 PROBE_BYTES = 32 * 2**20
 
 
 def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
-    """Findings on space and on semantics, both where the run will be written."""
+    """Yields findings on disk space and file system semantics, both where the run will be written."""
     place = _existing(run.root)
     semantics = _semantics(place)
     if semantics.level == OK and outlook.shape is not None:
@@ -36,12 +36,12 @@ def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
 
 
 def checkpoint_bytes(shape: Shape) -> int:
-    """Of one checkpoint on disk, at most: a QLoRA's moments have one byte each."""
+    """Returns the bytes of one checkpoint, as an upper bound: a QLoRA's moments take only one byte each."""
     return STATE_BYTES * shape.trained_parameters
 
 
 def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
-    """Of the checkpoints that stay, the one being written beside them, and an export of each that is ever saved."""
+    """Returns the bytes of the kept checkpoints, the one being written, and an export of every checkpoint saved."""
     assert outlook.shape is not None
     train, total = config.train, outlook.total
     saves = -(-total // train.save_every) if train.save_every else train.epochs
@@ -64,8 +64,8 @@ def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Findi
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    """Of the weights below a folder in which others, at the same time, write, prune and try things out."""
-    for parent, _, names in os.walk(folder):  # passes over what is no longer there
+    """Yields the bytes of each weights file below a folder in which other processes may write and delete."""
+    for parent, _, names in os.walk(folder):  # skips folders that are deleted meanwhile
         for name in names:
             if name.endswith(".safetensors"):
                 with suppress(FileNotFoundError):
@@ -73,7 +73,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _semantics(place: Path) -> Finding:
-    """A rename replaces at once, a folder's names can be flushed, a name is made by one process alone."""
+    """Returns the finding on whether a rename replaces at once, a folder can be fsynced, and O_EXCL is exclusive."""
     fix = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=f".doctor-{os.uname().nodename}-") as name:
@@ -89,7 +89,7 @@ def _semantics(place: Path) -> Finding:
 
 
 def _probe(folder: Path) -> tuple[str, float]:
-    """(what is wrong, or nothing; seconds to write and flush ``PROBE_BYTES``)."""
+    """Returns (what is wrong, empty if nothing; seconds to write and fsync ``PROBE_BYTES``)."""
     old, new = folder / "old", folder / "new"
     old.write_text("old")
     begin = time.perf_counter()
@@ -116,6 +116,6 @@ def _probe(folder: Path) -> tuple[str, float]:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
+    """Returns the first existing folder among ``path`` and its parents."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if p.is_dir())

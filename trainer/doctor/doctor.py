@@ -1,7 +1,7 @@
-"""``warmstart doctor``: every check, here or on all nodes of a job.
+"""``warmstart doctor``: runs every check, on this machine or on all nodes of a job.
 
-On a login node one process looks at what is there. Under srun every task takes part: the first of each node looks at
-its node, the first of all at what the job shares, and it alone reports.
+On a login node one process checks what is there. Under srun every task takes part: the first task of each node checks
+its node; rank 0 also checks what the job shares, and is the only one to report.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = ""
 
 
 def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
-    """The findings, the worst first; none on a task that leaves the report to another one."""
+    """Returns the findings, worst first; empty on a task that does not report."""
     under_slurm = process_group.under_slurm(os.environ)
     leads_node = not under_slurm or os.environ["SLURM_LOCALID"] == "0"
     fix = "recipes/base.yaml lists every key"
@@ -42,7 +42,7 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
 
 
 def _local(config: DictConfig, run: Run, leads: bool) -> Iterator[Finding]:
-    """Of this node; ``leads`` adds what is the same for all of them."""
+    """Yields this node's findings; ``leads`` adds those that are the same for all nodes."""
     outlook, findings = look(config, run)
     yield from inputs.check(config, leads)
     yield from devices.check(config)
@@ -83,11 +83,11 @@ def _with_peers(config: DictConfig, run: Run, leads_node: bool) -> list[Located]
 
 
 def _facts(config: DictConfig) -> dict[str, str]:
-    """What must be alike on every node."""
+    """Returns the facts that must be the same on every node."""
     found = {**provenance.versions(), "git": provenance.git_commit(), **devices.facts(config)}
     try:
         return found | inputs.identity(config)
-    except UserError:  # a finding says it
+    except UserError:  # already reported as a finding
         return found
 
 

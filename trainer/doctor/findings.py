@@ -1,4 +1,4 @@
-"""What a check says, and how a list of that reads."""
+"""The result of a check, and the table of all results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 OK, NOT_HERE, WARNING, FATAL = "ok", "not here", "warning", "fatal"
 LEVELS = (FATAL, WARNING, NOT_HERE, OK)
-"""The worst first. ``not here`` is what cannot be told on this machine, such as GPUs on a login node."""
+"""Levels, worst first. ``not here`` is a check that this machine cannot do, such as GPUs on a login node."""
 
 NAMED = 4
-"""Nodes that are listed one by one."""
+"""Maximum number of nodes that are listed by name."""
 
 
 @dataclass(frozen=True)
@@ -21,31 +21,31 @@ class Finding:
 
     level: str
     what: str
-    """The thing checked, a word or two."""
+    """What was checked, in a word or two."""
     cause: str
     fix: str = ""
-    """A command, or keys of the recipe, that fixes it."""
+    """The command or the recipe's keys that fix it."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """A finding, and the nodes that made it; none outside a job."""
+    """A finding, and the nodes that reported it; no nodes outside a job."""
 
     finding: Finding
     nodes: list[str]
 
     def json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns the finding as plain values."""
         return {**asdict(self.finding), "nodes": self.nodes}
 
 
 def this_node() -> str:
-    """This node, in a job by the name that ``sbatch --exclude`` knows it by."""
+    """Returns this node's name, in a job the one that ``sbatch --exclude`` takes."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:
-    """Findings by node, or by nothing, as one list: like ones together, the worst first."""
+    """Returns findings by node (an empty name outside a job) as one list: equal findings merged, worst first."""
     nodes: dict[Finding, list[str]] = {}
     for node, findings in by_node.items():
         for finding in findings:
@@ -54,17 +54,17 @@ def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:
 
 
 def names(nodes: Sequence[str]) -> str:
-    """Nodes as a text that stays short."""
+    """Returns the nodes' names as a short text."""
     return ", ".join(nodes) if len(nodes) <= NAMED else f"{nodes[0]} and {len(nodes) - 1} more nodes"
 
 
 def is_fatal(found: Iterable[Located]) -> bool:
-    """Whether a job would fail, or should not begin."""
+    """Returns True when a finding is fatal: a job would fail, or should not start."""
     return any(f.finding.level == FATAL for f in found)
 
 
 def table(found: Sequence[Located]) -> str:
-    """Level, thing, cause and node; below it the command that fixes it."""
+    """Returns lines of level, subject, cause and nodes, each followed by its fix, and the count per level."""
     width = max(len(f.finding.what) for f in found)
     lines = []
     for f in found:

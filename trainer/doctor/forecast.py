@@ -1,4 +1,4 @@
-"""What lies ahead of a run, as far as its files and the planner can say: steps, seconds, weights."""
+"""Forecasts the rest of a run from its files and the planner: steps, seconds, model shape."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from trainer.run.folder import Run
 
 T = TypeVar("T", Shape, Lengths)
 RECENT = 50
-"""Steps whose median is the measured step time."""
+"""Number of latest steps whose median is the measured step time."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """The run's future; None where it cannot be told."""
+    """The forecast of a run; None where a value is not known."""
 
     shape: Shape | None
     total: int
-    """Optimizer steps of the run; 0 where the rows are not known."""
+    """Optimizer steps of the run; 0 if the rows are not known."""
     done: int
     step_seconds: float | None
-    """Measured in this run, else forecast."""
+    """Step time measured in this run, else forecast."""
     measured: bool
     save_seconds: float | None
-    """What the newest checkpoint took from call to commit."""
+    """Seconds of the newest checkpoint's save, from call to commit."""
 
     @property
     def hours_left(self) -> float | None:
-        """Of training, saves not counted."""
+        """Remaining hours of training, without saves."""
         return None if self.step_seconds is None else (self.total - self.done) * self.step_seconds / 3600
 
 
 def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
-    """The outlook, with findings on whether the recipe fits its cluster."""
+    """Returns the outlook, and findings on whether the recipe fits its cluster."""
     planner, findings = None, []
     try:
         planner = Planner(config)

@@ -1,6 +1,6 @@
-"""Are model, dataset and benchmarks on this machine's disks, and are they what they were?
+"""Checks that model, dataset and benchmarks are on this machine's disks and intact.
 
-Nothing is asked of the hub: compute nodes have none.
+Sends no request to the hub, because compute nodes cannot reach it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ INDEX = "model.safetensors.index.json"
 
 
 def check(config: DictConfig, thorough: bool) -> Iterator[Finding]:
-    """Findings on the three; ``thorough`` reads every file through, else their presence is enough."""
+    """Yields findings on all three; ``thorough`` verifies every file's hash, otherwise presence is enough."""
     yield _model(config, thorough)
     yield _dataset(config, thorough)
     yield from _benchmarks(config, thorough)
 
 
 def identity(config: DictConfig) -> dict[str, str]:
-    """What tells this node's model and dataset from another's, as far as they are there."""
+    """Returns the hashes of this node's model and dataset, as far as they are there, to compare with other nodes."""
     found: dict[str, str] = {}
     if (_dataset_folder(config) / MANIFEST).exists():
         found["dataset"] = dataset_identity(config)
@@ -65,7 +65,7 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
 
 
 def _model_folder(config: DictConfig) -> Path | str:
-    """The folder of the model's files, or why there is none."""
+    """Returns the folder of the model's files, or the reason why there is no folder."""
     path, revision = config.model.path, config.model.revision
     if Path(path).is_dir():
         return Path(path)
@@ -87,14 +87,14 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _damaged(folder: Path) -> list[str]:
-    """Files with another hash than the folder's manifest, or the name that the hub's cache gave them, says."""
+    """Returns the files whose hash differs from the folder's manifest or from their name in the hub's cache."""
     if (folder / MANIFEST).exists() and "files" in read_json(folder / MANIFEST):
         return damaged(folder)
     return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_symlink() and not _as_named(p)]
 
 
 def _as_named(file: Path) -> bool:
-    """The hub's cache names a file by its SHA-256, or, where git holds it, by git's SHA-1 of it."""
+    """Returns whether a file has the hash in its cached name: its SHA-256, or git's SHA-1 if git stores the file."""
     blob = file.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return blob.is_file() and sha256_file(blob) == blob.name
@@ -128,7 +128,7 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
     folder, sets = Path(config.eval.benchmarks), benchmarks.expand(config.eval.sets)
     own = folder == _dataset_folder(config)
     if own and not (folder / MANIFEST).exists():
-        return  # the dataset's finding says it
+        return  # the finding on the dataset reports it
     if not (_dataset_folder(config) / MANIFEST).exists():
         sets += [name for name in config.data.decontaminate if name not in sets]
     fetch = f"warmstart prefetch {config.name}"

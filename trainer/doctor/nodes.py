@@ -1,7 +1,6 @@
-"""Ranks of one srun step compare notes: is everyone there, alike, on time, and how fast do they talk?
+"""Checks across the ranks of one srun step: presence, equal software and data, clocks, all-reduce bandwidth.
 
-They meet in torch's key-value store on the first rank, which tells who is missing; a process group would only
-time out.
+The ranks meet in torch's key-value store on rank 0, which shows who is missing; a process group would only time out.
 """
 
 from __future__ import annotations
@@ -26,35 +25,35 @@ from trainer.planning.cluster import LINK_SHARE
 from trainer.planning.workload import cluster_of
 
 CLOCK_SECONDS = 2.0
-"""How far apart the nodes' clocks may be; the job's end is told by them."""
+"""Maximum difference between the nodes' clocks, which decide when a job ends."""
 ALL_REDUCE_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
 LEAVING_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Note:
-    """What one rank says of itself."""
+    """One rank's report on itself."""
 
     rank: int
     host: str
     facts: dict[str, str]
-    """What must be alike everywhere."""
+    """Facts that must be the same on all nodes."""
     findings: list[Finding]
 
     def json(self) -> str:
-        """As one text."""
+        """Returns the note as one JSON text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Note:
-        """What ``json`` wrote."""
+        """Returns the note that ``json`` wrote."""
         values = json.loads(text)
         return cls(values["rank"], values["host"], values["facts"], [Finding(**f) for f in values["findings"]])
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where this rank meets the others, from torch's rendezvous variables."""
+    """The rendezvous of this rank with the others, from torch's rendezvous variables."""
 
     rank: int
     world: int
@@ -64,14 +63,14 @@ class Meeting:
 
     @classmethod
     def of(cls, place: dict[str, str], minutes: float) -> Meeting:
-        """``place`` is ``ranks.slurm_environment``'s; ``minutes`` is how long the others are waited for."""
+        """Returns the meeting at ``place`` (from ``process_group.slurm_environment``); it waits ``minutes``."""
         return cls(
             int(place["RANK"]), int(place["WORLD_SIZE"]), place["MASTER_ADDR"], int(place["MASTER_PORT"]),
             timedelta(minutes=minutes),
         )  # fmt: skip
 
     def open(self) -> Any | Finding:
-        """The store, or why this rank has none."""
+        """Returns the store, or a finding why this rank has no store."""
         if self.rank == 0 and not is_free(self.port):
             return busy(self.port)
         import torch.distributed as dist
@@ -86,9 +85,9 @@ class Meeting:
             return Finding(FATAL, "peers", f"{text}: {first_line(e)}", fix)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
-        """The notes of the ranks that came, the ranks that did not, and whether all GPUs can be used.
+        """Returns (notes of the ranks that came, ranks that did not come, whether all GPUs can be used).
 
-        Collective over those that came; only the first one gets the notes.
+        Collective over the ranks that came; only rank 0 gets the notes.
         """
         import torch.distributed as dist
 
@@ -107,7 +106,7 @@ class Meeting:
         return notes, absent, able
 
     def measure(self, store: Any, config: DictConfig) -> list[Finding]:
-        """Clocks and an all-reduce between all ranks; collective."""
+        """Returns findings on clocks and on an all-reduce between all ranks. Collective."""
         import torch
         import torch.distributed as dist
 
@@ -119,7 +118,7 @@ class Meeting:
                 store=dist.PrefixStore("group", store), rank=self.rank, world_size=self.world, timeout=self.timeout,
             )  # fmt: skip
             clocks = torch.zeros(self.world, dtype=torch.float64)
-            dist.all_reduce(torch.zeros(1))  # all start together
+            dist.all_reduce(torch.zeros(1))  # a barrier, so that all ranks read their clocks together
             clocks[self.rank] = time.time()
             dist.all_reduce(clocks)
             seconds = _all_reduce_seconds(config.device)
@@ -130,7 +129,7 @@ class Meeting:
         return [clock((clocks.max() - clocks.min()).item()), bandwidth(config, self.world, seconds)]
 
     def leave(self, store: Any, ranks: int) -> None:
-        """The first rank holds the store, and goes last of the ``ranks`` that came."""
+        """Leaves the store; rank 0, which hosts it, waits until all ``ranks`` that came have left, or 30 s."""
         left = store.add("left", 1)
         deadline = time.monotonic() + LEAVING_SECONDS
         while self.rank == 0 and left < ranks and time.monotonic() < deadline:
@@ -139,7 +138,7 @@ class Meeting:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server may listen on ``port`` of this machine."""
+    """Returns whether a server may listen on ``port`` of this machine."""
     with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -150,13 +149,13 @@ def is_free(port: int) -> bool:
 
 
 def busy(port: int) -> Finding:
-    """``port`` is somebody else's."""
+    """Returns the finding that ``port`` is in use."""
     text = f"{port}, where the ranks would meet on {this_node()}, is in use"
     return Finding(FATAL, "port", text, f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port")
 
 
 def compare(notes: Sequence[Note]) -> Iterator[Finding]:
-    """A finding for each fact that is not the same on all nodes, of which one rank each states facts."""
+    """Yields a finding for each fact that differs between nodes; one rank per node states facts."""
     notes = [note for note in notes if note.facts]
     for key in sorted({key for note in notes for key in note.facts}):
         hosts: dict[str, list[str]] = {}
@@ -171,7 +170,7 @@ def compare(notes: Sequence[Note]) -> Iterator[Finding]:
 
 
 def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: timedelta) -> Finding:
-    """Ranks that did not come."""
+    """Returns the finding on ``ranks`` that did not come."""
     heard = names(sorted({note.host for note in notes}))
     who = f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} of {world}"
     text = f"no word from {who} within {timeout.total_seconds():,.0f} s; there: {heard}"
@@ -179,7 +178,7 @@ def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: ti
 
 
 def clock(spread: float) -> Finding:
-    """``spread`` is between the first and the last clock, in seconds."""
+    """Returns the finding on clocks; ``spread`` is between the earliest and the latest one, in seconds."""
     text = f"the nodes' are within {max(spread, 0.001):.3f} s"
     if spread > CLOCK_SECONDS:
         return Finding(WARNING, "clock", text, "chronyc tracking shows which node is off; tell your administrators")
@@ -187,7 +186,7 @@ def clock(spread: float) -> Finding:
 
 
 def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
-    """From the time of one all-reduce: what crosses each rank's link in a second, as nccl-tests' bus bandwidth."""
+    """Returns the finding on an all-reduce of ``seconds``, as bus bandwidth (the formula of nccl-tests)."""
     size, cluster = ALL_REDUCE_BYTES[config.device], cluster_of(config)
     found = 2 * (world - 1) / world * size / seconds
     text = f"{found / 1e9:,.2f} GB/s between {world} ranks ({size // 2**20} MiB, bus bandwidth)"
@@ -199,7 +198,7 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
 
 
 def _all_reduce_seconds(device: str) -> float:
-    """Median of five, after two to warm up."""
+    """Returns the median of five all-reduces, after two to warm up."""
     import torch
     import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Slurm's side: what the job was given, how long it may run, when it is told to stop, and who may submit."""
+"""Slurm checks: the job's allocation, its time limit, its stop signal, and the permission to submit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 
 def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
-    """Findings on the allocation, the time limit, the signal and the permission to submit."""
+    """Yields findings on the allocation, the time limit, the signal and the permission to submit."""
     in_job = "SLURM_JOB_ID" in os.environ
     script = SCRIPTS / f"{config.name}.sh"
     script = script if script.exists() else SCRIPTS / "sft_4b.sh"
@@ -39,7 +39,7 @@ def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
 
 
 def _margin(config: DictConfig, outlook: Outlook) -> float:
-    """Seconds that a stop must leave before the job's end, as the run will reckon them."""
+    """Returns the seconds before the job's end at which the run must stop, by ``Deadline``'s formula."""
     deadline = Deadline(None)
     deadline.slowest = outlook.step_seconds or 0.0
     if outlook.save_seconds is not None:
@@ -50,7 +50,7 @@ def _margin(config: DictConfig, outlook: Outlook) -> float:
 
 
 def _allocation(config: DictConfig) -> Iterator[Finding]:
-    """What the planner assumed, beside what there is."""
+    """Yields a finding that compares the allocation with the planned cluster."""
     nodes, tasks = (int(os.environ.get(name, 1)) for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS"))
     cluster = config.cluster
     text = f"{tasks} tasks on {nodes} nodes"
@@ -97,7 +97,7 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
-    command = ["bash", str(script), "--test-only"]  # which adds what the site file says
+    command = ["bash", str(script), "--test-only"]  # the script adds the options of the site file
     try:
         done = subprocess.run(command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired:
@@ -115,6 +115,6 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
 
 
 def _time(seconds: float) -> str:
-    """As sbatch takes it, H:MM:SS."""
+    """Returns the time in sbatch's format, H:MM:SS."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

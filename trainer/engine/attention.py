@@ -1,8 +1,8 @@
-"""Causal attention over packed documents, with Ulysses' exchange, as one attention function of transformers.
+"""Causal attention over packed documents, with Ulysses sequence parallelism, for transformers.
 
-Documents never see each other. Under sequence parallelism a rank holds a slice of the tokens with all heads;
-inside attention it holds all tokens with a share of the heads (Jacobs et al. 2023, DeepSpeed Ulysses).
-verl exchanges in the flash-attn path alone and in a form that gloo lacks; this serves every backend.
+Packed documents do not attend to each other. Under sequence parallelism a rank holds a slice of the tokens with all
+heads; inside attention it holds all tokens with a share of the heads (Jacobs et al. 2023, DeepSpeed Ulysses).
+verl's exchange works only with flash-attn and uses an operation that gloo lacks; this one serves every backend.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ BACKENDS = ("flash_attn", "varlen", "sdpa")
 
 
 def name(backend: str) -> str:
-    """The ``attn_implementation`` under which ``backend`` is registered with transformers."""
+    """Returns the ``attn_implementation`` name under which ``backend`` is registered with transformers."""
     return f"packed_{backend}"
 
 
 def choose(wanted: str, device: str, precision: str) -> str:
-    """The backend for ``train.attention``; ``auto`` takes the fastest that is here and computes in ``precision``.
+    """Returns the backend for ``train.attention``; ``auto`` is the fastest one installed that supports ``precision``.
 
-    Raises UserError for a backend that cannot run.
+    Raises UserError when flash-attn is asked for and is not installed.
     """
     has_flash = importlib.util.find_spec("flash_attn") is not None
     if wanted == "auto":
@@ -45,7 +45,7 @@ def choose(wanted: str, device: str, precision: str) -> str:
 
 
 def check_dropout(backend: str, dropout: float) -> None:
-    """Raises UserError when ``backend`` cannot drop attention weights and the model's attention_dropout says so."""
+    """Raises UserError when the model has attention_dropout and ``backend`` does not implement it."""
     if dropout and backend == "varlen":
         raise UserError(
             f"torch's varlen_attn has no dropout, and the model has attention_dropout={dropout}: "
@@ -54,13 +54,13 @@ def check_dropout(backend: str, dropout: float) -> None:
 
 
 def kernels(backend: str) -> list[Any]:
-    """The operators in which ``backend``'s attention is computed, for those who keep their results."""
+    """Returns the operators of ``backend``'s attention whose outputs selective activation checkpointing saves."""
     ops = torch.ops
     if backend == "flash_attn":
         importlib.import_module("flash_attn")  # registers its operators
         return [ops.flash_attn._flash_attn_varlen_forward.default]
     if backend == "varlen":
-        importlib.import_module("torch.nn.attention.varlen")  # likewise
+        importlib.import_module("torch.nn.attention.varlen")  # registers its operator
         return [ops.torch_attn._varlen_attn.default]
     return [
         ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -71,7 +71,7 @@ def kernels(backend: str) -> list[Any]:
 
 
 def to_heads(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """(tokens, heads, dim) on each rank -> (tokens x ranks, heads / ranks, dim), tokens in rank order."""
+    """Exchanges (tokens, heads, dim) on each rank to (tokens x ranks, heads / ranks, dim), tokens in rank order."""
     ranks = dist.get_world_size(group)
     tokens, heads, dim = x.shape
     parts = x.reshape(tokens, ranks, heads // ranks, dim).transpose(0, 1).contiguous()
@@ -79,7 +79,7 @@ def to_heads(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
 
 
 def to_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """The inverse of ``to_heads``."""
+    """Exchanges (tokens, heads, dim) to (tokens / ranks, heads x ranks, dim): the inverse of ``to_heads``."""
     ranks = dist.get_world_size(group)
     tokens, heads, dim = x.shape
     parts = x.reshape(ranks, tokens // ranks, heads, dim).contiguous()
@@ -99,14 +99,15 @@ def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: 
 def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    assert dropout == 0  # ``check_dropout``
+    assert dropout == 0  # ``check_dropout`` has refused it
     return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
 
 
 def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout: float) -> torch.Tensor:
-    """A call a document; key-value heads are repeated, for the lean kernels take equal heads only.
+    """Calls SDPA once per document.
 
-    Reads the lengths, which costs nothing on the CPU; a GPU, which would wait for them, comes here in fp32 alone.
+    KV heads are repeated because the memory-efficient kernels need equal head counts. The lengths are read on the
+    host: free on the CPU, a synchronisation on a GPU, where ``auto`` selects this backend only for fp32.
     """
     lengths = cu_seqlens.diff().tolist()
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
@@ -119,19 +120,19 @@ def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout
 
 
 def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
-    @torch.compiler.disable  # a compiled layer would be compiled anew for every packing
+    @torch.compiler.disable  # a compiled layer would recompile for every packing
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
         *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, dropout: float = 0.0, **_: Any,
     ) -> tuple[torch.Tensor, None]:  # fmt: skip
-        """query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) -> (1, tokens, heads, dim)."""
+        """Maps query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) to (1, tokens, heads, dim)."""
         assert mask is None
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         group = get_ulysses_sequence_parallel_group()
         if group is None:
             out = backend(q, k, v, scaling, cu_seq_lens_q, max_length_q, dropout)
         else:
-            # Fewer key-value heads than ranks: each is sent to several of them.
+            # With fewer KV heads than ranks, each KV head is sent to several ranks.
             copies = max(1, dist.get_world_size(group) // k.shape[1])
             k, v = (x.repeat_interleave(copies, dim=1) for x in (k, v))
             q, k, v = (to_heads(x, group) for x in (q, k, v))

@@ -1,4 +1,4 @@
-"""The engine of a configuration: verl's settings, our attention and loss, weights loaded and sharded."""
+"""Builds the engine of a configuration: verl's settings, our attention and loss, weights loaded and sharded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from common.errors import UserError
 from trainer.run.trained_from import model_folder
 
 NOT_SET = -1
-"""verl's word for a number of warmup steps that follows from their share."""
+"""verl's value of ``lr_warmup_steps`` for "compute it from the warmup ratio"."""
 
 
 def build_engine(config: DictConfig, total_steps: int) -> Any:
-    """The engine for ``config`` over the process group, ready to train ``total_steps`` steps.
+    """Returns the engine for ``config`` over the process group, ready to train ``total_steps`` steps.
 
-    Raises UserError for a model that cannot be trained so, or a package that is not installed.
+    Raises UserError when the model cannot be trained with these settings, or a package is not installed.
     """
     from trainer.process import cpu_platform
 
@@ -36,7 +36,7 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
     backend = attention.choose(train.attention, config.device, train.precision)
     model = _with(
         config.verl.model,
-        # verl would take the hub's newest revision.
+        # A local folder, because verl would fetch the hub's newest revision.
         path=str(model_folder(config.model.path, config.model.revision)),
         override_config={"attn_implementation": attention.name(backend)},
         lora_rank=train.lora_rank or 0,
@@ -67,7 +67,7 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
 
 
 def _check_model(config: DictConfig, model: Any) -> None:
-    """Raises UserError for a model that the packed forward would compute otherwise than it was made to."""
+    """Raises UserError for a model that the packed forward computes incorrectly, or when liger-kernel is missing."""
     if model.model_type != "qwen3" or model.use_sliding_window:
         raise UserError(
             f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full attention is trained"

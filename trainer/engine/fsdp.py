@@ -1,7 +1,7 @@
-"""verl's FSDP2 engine with what this job needs changed: micro-batches as planned, packed attention, lean loss.
+"""verl's FSDP2 engine with three changes: planned micro-batches, packed attention, memory-efficient loss.
 
-Sharding, mixed precision, optimizer, offload and Ulysses' groups are verl's. Its own step cuts micro-batches
-a rank at a time, cannot run a rank without rows, asks the device for lengths in every layer, and holds all logits.
+Sharding, mixed precision, optimizer, offload and the Ulysses groups are verl's. verl's own step cuts micro-batches
+per rank, fails on a rank without rows, reads lengths from the device in every layer, and materialises all logits.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ Rows = Sequence[dict[str, torch.Tensor]]
 
 @EngineRegistry.register(model_type="language_model", backend=BACKEND, device=["cpu", "cuda"])
 class Engine(FSDPEngineWithLMHead):
-    """Runs a planned step; everything not overridden here is verl's."""
+    """Runs planned steps; everything not overridden here is verl's."""
 
     def __init__(self, *args: Any, attention_backend: str, checkpointing: str, compile_layers: bool, **kwargs: Any):
-        """``checkpointing`` says what a layer's backward computes again: none, selective (all but attention), full."""
+        """``checkpointing`` is what a layer's backward recomputes: none, selective (all but attention) or full."""
         super().__init__(*args, **kwargs)
         self.attention_backend = attention_backend
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
 
     def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[float, float]:
-        """One optimizer step over this group's micro-batches of rows, skipped when a gradient is not finite.
+        """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a gradient is not finite.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
-        Returns (this rank's share of the loss: all ranks' sum is the mean over ``tokens``; gradient norm
-        before clipping).
+        Returns (this rank's share of the loss, gradient norm before clipping). The shares of all ranks add up to
+        the mean loss over ``tokens``.
         """
-        # FSDP averages the gradients over all ranks, so each rank's sum counts world-fold.
+        # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
         total = torch.zeros((), device=get_device_id())
         self.optimizer_zero_grad()
@@ -62,26 +62,26 @@ class Engine(FSDPEngineWithLMHead):
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Sequence[Rows]) -> float:
-        """The summed loss of this rank's share of the micro-batches."""
+        """Returns the sum of the token losses of this rank's share of the micro-batches."""
         return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
 
     def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """(``scale`` x sum of the token losses of this rank's slice, the losses (n,) themselves, without gradient)."""
+        """Returns (``scale`` x sum of the token losses of this rank's slice, the losses (n,) without gradient)."""
         return self.module(
             input_ids=packed.input_ids, position_ids=packed.position_ids, supervised=packed.supervised,
             labels=packed.labels, scale=scale, **packed.attention(),
         )  # fmt: skip
 
     def pack(self, rows: Rows) -> Packed:
-        """A micro-batch on this rank's device, cut for its place in the sequence-parallel group."""
+        """Returns a micro-batch on this rank's device, sliced for its rank in the sequence-parallel group."""
         degree = self.ulysses_sequence_parallel_size
         place = self.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
         return pack(rows, get_device_id(), degree, place)
 
     def _build_module(self) -> torch.nn.Module:
-        """Builds the model on the meta device, where verl loads all of it in fp32 on every rank if its head is tied.
+        """Builds the model on the meta device; verl would load a tied model in full, in fp32, on every rank.
 
-        Offloaded weights keep verl's path, which also pins them in host memory.
+        With offloaded weights verl's path is kept, because it also pins them in host memory.
         """
         if self.engine_config.offload_policy:
             return self._prepared(super()._build_module())
@@ -94,7 +94,7 @@ class Engine(FSDPEngineWithLMHead):
         return self._prepared(module)
 
     def _prepared(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The loaded model with our loss, and its layers checkpointed and compiled as the settings say."""
+        """Returns the model with our loss, and its layers checkpointed and compiled as the settings say."""
         losses.install(module)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}
@@ -113,7 +113,7 @@ class Engine(FSDPEngineWithLMHead):
             module = super()._build_fsdp_module(module)
         else:
             types = {name: PrecisionType.to_dtype(t) for name, t in self.engine_config.mixed_precision.items()}
-            # verl's optimizer step and forward contexts read these two.
+            # verl's optimizer step and forward contexts read both attributes.
             self._autocast_dtype, self.scaler = types["param_dtype"], None
             sharding = {
                 "mesh": self.device_mesh,
@@ -122,6 +122,6 @@ class Engine(FSDPEngineWithLMHead):
             }
             apply_fsdp2(module, sharding, self.engine_config)
             load_weights.load(module, Path(self.model_config.local_path), get_device_id())
-        # The root's weights, a tied embedding among them, are wanted again as soon as backward begins.
+        # Backward starts with the root's weights, a tied embedding among them: resharding would gather them twice.
         module.set_reshard_after_forward(False, recurse=False)
         return module

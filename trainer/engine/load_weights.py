@@ -1,4 +1,4 @@
-"""Reads a base model's safetensors into the shards of the ranks, without a whole copy of the model on any of them."""
+"""Reads a base model's safetensors into each rank's shards; no rank holds a full copy of the model."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from common.errors import UserError
 
 
 class Reader(dcp.HuggingFaceStorageReader):
-    """Reads tensors, or slices of them, from the safetensors of a folder; reads the files' headers once."""
+    """Reads full tensors or shards from the safetensors of a folder; reads the files' headers once."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._metadata: Metadata | None = None
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Returns the name, shape and place of every tensor of the folder."""
+        """Returns the name, shape and file of every tensor of the folder."""
         if self._metadata is None:
             self._metadata = super().read_metadata()
         return self._metadata
 
     @property
     def sizes(self) -> dict[str, torch.Size]:
-        """Tensor name -> shape."""
+        """Shape of each tensor, by name."""
         return {name: tensor.size for name, tensor in self.read_metadata().state_dict_metadata.items()}
 
     def read_into(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Fills ``tensors``, whole ones or this rank's shards, and converts to their types. Not collective."""
+        """Fills ``tensors`` (full ones or this rank's shards) in place, converting to their dtypes. Not collective."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(tensors, storage_reader=self, no_dist=True)
 
 
 def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
-    """Gives a sharded transformers model on the meta device its memory on ``device``, and the weights of ``folder``.
+    """Allocates a sharded transformers model from the meta device on ``device`` and loads the weights of ``folder``.
 
-    Host memory holds the file's pages and one tensor's shard at a time. Raises UserError where the folder lacks a
+    Host memory holds the file's pages and one tensor's shard at a time. Raises UserError when the folder lacks a
     tensor of the model, or has it in another shape.
     """
     module.to_empty(device=device)
     if module.config.tie_word_embeddings:
-        # ``to_empty`` gave each of the two modules a tensor of its own.
+        # ``to_empty`` has untied the two: it allocated a tensor for each module.
         module.lm_head.weight = module.model.embed_tokens.weight
     for part in module.modules():
         if next(part.buffers(recurse=False), None) is not None:
-            module._init_weights(part)  # computes the frequencies of the rotary embedding, which no file holds
+            module._init_weights(part)  # computes the rotary frequencies, which are in no file
     tensors = dict(module.named_parameters())
     reader = Reader(folder)
     _check(tensors, reader.sizes, folder)

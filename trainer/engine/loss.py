@@ -1,7 +1,7 @@
-"""Cross entropy of a linear head without its logits: memory grows with tokens, not with tokens x vocabulary.
+"""Chunked cross entropy of a linear head: memory grows with tokens, not with tokens x vocabulary.
 
-verl's fused kernels fail on FSDP2 with an untied head. Here the head itself returns the loss, inside its own
-forward, where FSDP2 has its weights gathered whether they are tied or not.
+verl's fused kernels fail on FSDP2 with an untied head. Here the head returns the loss from its own forward, where
+FSDP2 has gathered its weights, tied or not.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 import torch
 
 CHUNK_BYTES = 2**30
-"""Size of the float32 logits that exist at a time."""
+"""Bytes of float32 logits per chunk."""
 
 
 def _chunk(
     hidden: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, scale: float, needs_gradient: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns the losses (n,) in float32, and ``scale`` times their gradient by the logits in the type of ``weight``.
+    """Returns the losses (n,) in float32, and ``scale`` x their gradient by the logits, in the dtype of ``weight``.
 
-    The float32 logits end with the call: the products of the gradient need their memory.
+    The gradient is None without ``needs_gradient``. The float32 logits are freed on return: the matrix products of
+    the gradient need the memory.
     """
     logits = (hidden @ weight.T).float()
     largest, own = logits.amax(-1, keepdim=True), logits.gather(1, label)
@@ -28,14 +29,14 @@ def _chunk(
     losses = (largest + total.log() - own).squeeze(1)
     if not needs_gradient:
         return losses, None
-    # scale (softmax - one-hot), in the logits' own memory and still in float32.
+    # scale x (softmax - one-hot), in place of the logits and still in float32.
     gradient = logits.mul_(scale / total)
     gradient.scatter_add_(1, label, gradient.new_full((1, 1), -scale).expand_as(label))
     return losses, gradient.to(weight.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Computes the gradients beside the loss, so that the logits are computed once and none is kept."""
+    """Computes the gradients in the forward, so that logits are computed once and never saved."""
 
     @staticmethod
     def forward(
@@ -58,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight.addmm_(gradient.T, hidden[part])
             else:
                 grad_weight += gradient.T @ hidden[part]
-            del gradient  # before the next chunk's logits are made
+            del gradient  # frees its memory before the next chunk's logits
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses)
         return losses.sum() * scale, losses
@@ -72,14 +73,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def linear_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: float = 1.0, chunk_bytes: int = CHUNK_BYTES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of ``hidden @ weight.T`` against ``labels``.
+    """Returns (``scale`` x sum of the losses, the losses (n,) without gradient), both float32.
 
-    hidden (n, d) and weight (vocabulary, d) of one floating type, labels (n,) int64. Returns (the sum over n times
-    ``scale``, the n losses without gradient), both float32. Softmax, scale and accumulation are float32; a bf16 scale
-    would bend all gradients alike. Backward may run once.
+    The loss is the cross entropy of ``hidden @ weight.T`` against ``labels``: hidden (n, d) and weight (vocabulary, d)
+    have the same floating dtype, labels (n,) are int64. Softmax, scale and accumulation are float32; a bf16 scale
+    would bias all gradients. Backward may run only once.
     """
     chunk = max(1, chunk_bytes // (4 * weight.shape[0]))
-    # Inside the function gradients are off, and its own flags do not know of no_grad.
+    # Inside the autograd function gradients are off, and ctx.needs_input_grad ignores no_grad.
     needs = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
     return _LinearCrossEntropy.apply(hidden, weight, labels, scale, chunk, needs)
 
@@ -87,7 +88,7 @@ def linear_cross_entropy(
 def install(model: torch.nn.Module) -> None:
     """Makes a causal language model return (``scale`` x sum of the token losses, the losses) for a packed micro-batch.
 
-    ``model(input_ids, position_ids, supervised, labels, scale, **attention)``: see ``packing.Packed``.
+    Call ``model(input_ids, position_ids, supervised, labels, scale, **attention)``; see ``packing.Packed``.
     """
 
     def head(self: Any, hidden: torch.Tensor, labels: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What of a base model is frozen in 4 bits, and how: the same for training on it and for merging into it."""
+"""NF4 quantisation of a base model: which layers and how, the same for QLoRA training and for merging."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from bitsandbytes.nn import Params4bit
 from transformers import BitsAndBytesConfig
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear maps of a layer: what is quantised and has an adapter."""
+"""Linear layers that are quantised and have a LoRA adapter."""
 
 
 def compute_type(precision: str) -> torch.dtype:
-    """``train.precision``'s type: of products, and of the weights that are neither quantised nor adapters."""
+    """Returns the dtype of ``train.precision``: of matrix products, and of weights neither quantised nor adapters."""
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 in blocks of 64 weights, the blocks' scales quantised again, for products in ``dtype``."""
+    """Returns the settings for NF4 in blocks of 64 weights with double quantisation, computing in ``dtype``."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -27,7 +27,7 @@ def quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def rounded(weight: torch.Tensor) -> torch.Tensor:
-    """``weight`` (outputs, inputs) as a product in training sees it: quantised and dequantised, in its own type."""
+    """Returns ``weight`` (outputs, inputs) as training uses it: quantised and dequantised, in its own dtype."""
     how = quantization(weight.dtype)
     quantised = Params4bit(
         weight,

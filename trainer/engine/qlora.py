@@ -1,8 +1,8 @@
-"""QLoRA (Dettmers et al. 2023): the base frozen in 4-bit NF4, adapters trained on it with 8-bit AdamW, on one GPU.
+"""QLoRA (Dettmers et al. 2023): the base frozen in 4-bit NF4, adapters trained with 8-bit AdamW, on one GPU.
 
-Another engine for the loop of full-parameter training, so that recipes, metrics, checkpoints, stops and packing are the
-same; bitsandbytes quantises and optimises, peft adapts. trl's SFTTrainer would bring a second loop, whose resume
-unpickles, whose packing keeps rows apart under flash-attn alone, and which holds all logits: a test and
+This engine runs in the loop of full-parameter training, so recipes, metrics, checkpoints, stops and packing are the
+same. bitsandbytes quantises and optimises, peft adds the adapters. trl's SFTTrainer would be a second loop: its resume
+unpickles, its packing separates rows only under flash-attn, and it materialises all logits. A test and
 ``make gpu-check`` compare with it instead.
 """
 
@@ -26,7 +26,7 @@ BACKEND = "warmstart_qlora"
 
 
 class Optimizer(AdamW8bit):
-    """bitsandbytes' AdamW, its state as torch's checkpoints take it; bitsandbytes nests it where FSDP1 looks."""
+    """bitsandbytes' AdamW with the plain state_dict that torch's checkpoints need; bitsandbytes nests it for FSDP1."""
 
     def state_dict(self) -> dict[str, Any]:
         return torch.optim.Optimizer.state_dict(self)
@@ -34,10 +34,10 @@ class Optimizer(AdamW8bit):
 
 @EngineRegistry.register(model_type="language_model", backend=BACKEND, device=["cpu", "cuda"])
 class QLoraEngine(Engine):
-    """Steps on adapters; weights of adapters and everything reduced are fp32, as in full-parameter training."""
+    """Trains the adapters only; their weights and all reductions are fp32, as in full-parameter training."""
 
     def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """See ``Engine.forward``; under bf16 the adapters' fp32 weights are rounded for each product."""
+        """See ``Engine.forward``; with bf16 the adapters' fp32 weights are cast for each matrix product."""
         bf16 = self.engine_config.mixed_precision["param_dtype"] == "bf16"
         with torch.autocast(get_device_name(), torch.bfloat16, enabled=bf16):
             return super().forward(packed, scale)
@@ -53,17 +53,17 @@ class QLoraEngine(Engine):
         )
         for part in module.modules():
             if isinstance(part, Linear4bit):
-                # On such CPUs a validation would repack the weights for a kernel that has no backward.
+                # On CPUs with AVX512-BF16 a validation would repack the weights for a kernel without a backward.
                 part.support_avx512bf16_for_cpu = False
         return self._prepared(module)
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Adapters in fp32 that begin as zero, the same ones in every attempt."""
+        """Adds fp32 adapters whose product starts at zero, with the same initial weights in every attempt."""
         torch.manual_seed(self.engine_config.seed)
         rank, alpha = self.model_config.lora_rank, self.model_config.lora_alpha
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS)), module)
         for adapter in _trained(module):
-            adapter.data = adapter.data.float()  # peft makes them in the type of products
+            adapter.data = adapter.data.float()  # peft creates them in the compute dtype
         return module
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:

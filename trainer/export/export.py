@@ -1,8 +1,8 @@
-"""Checkpoint -> Hugging Face folder: bf16 safetensors, config, tokenizer with template, both end tokens.
+"""Exports a checkpoint as a Hugging Face folder: bf16 safetensors, config, tokenizer with template, both end tokens.
 
-Runs on the CPU in a process of its own (``warmstart export RUN STEP``), beside a training run if need be: it
-reads a complete checkpoint, whose lease keeps it from being pruned meanwhile. Tensors are read and rounded, a QLoRA's
-adapters added, one by one, so that memory holds one output file and one tensor, whatever the model's size.
+Runs on the CPU in its own process (``warmstart export RUN STEP``), also during training: it reads a complete
+checkpoint, and its lease keeps that from being pruned meanwhile. Tensors are read, merged with a QLoRA's adapters and
+rounded one by one, so that memory holds one output file and one tensor at a time.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from trainer.run.folder import SCALARS, Run, is_complete
 
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
-    """Writes export/step_N from checkpoints/step_N; returns its folder. A complete one is left as it is.
+    """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left as it is.
 
-    Raises UserError when there is no such checkpoint, it is damaged, or another process is exporting it.
+    Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another process.
     """
     folder = run.export(step)
     if is_complete(folder):
@@ -40,7 +40,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
     tokenizer = tokenizers.load(Path(config.verl.model.tokenizer_path))
     with writer(run.export_lease(step)):
         if not is_complete(folder):
-            # Under the lease, which is what keeps it from being pruned.
+            # Checked again: only under the lease is it safe from pruning.
             _check_there(run, step)
             verify(run.checkpoint(step))
             _export(run, config, step, tokenizer, folder)
@@ -63,7 +63,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
         tokenizer.save_pretrained(str(partial))
         files = sorted(p for p in partial.iterdir() if p.is_file())
         for path in files:
-            # safetensors lets nobody but the owner read what it writes.
+            # safetensors makes its files readable by the owner only.
             path.chmod(partial.stat().st_mode & 0o666)
         write_json(
             partial / MANIFEST,
@@ -100,7 +100,7 @@ def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
     model.max_position_embeddings = config.model.context or model.max_position_embeddings
     model.save_pretrained(folder)
     _, temperature = sets.protocol(list(config.eval.sets), config.eval.rollouts, config.eval.temperature)
-    # top_k 0: else transformers samples from the 50 likeliest tokens, which the evaluation does not.
+    # top_k 0, because transformers' default of 50 is not how the evaluation samples.
     drawn = {"temperature": temperature, "top_p": config.eval.top_p, "top_k": 0} if temperature else {}
     GenerationConfig(
         do_sample=bool(drawn),

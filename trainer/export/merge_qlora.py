@@ -1,7 +1,7 @@
-"""A QLoRA's base and adapters as one 16-bit model, a matrix at a time, on the CPU.
+"""Merges a QLoRA's base and adapters into one 16-bit model, a matrix at a time, on the CPU.
 
-The base is quantised as it was for training and dequantised: adapters repair what quantisation lost, so what they are
-added to has to have lost it too.
+The base is quantised as it was for training, and dequantised: the adapters were trained to compensate the quantisation
+error, so they must be added to weights that have it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.export.weights import Trained
 from trainer.run.trained_from import model_folder
 
 A, B = "lora_A.default", "lora_B.default"
-"""Where peft keeps an adapter's two factors."""
+"""Names that peft gives an adapter's two factors."""
 
 
 class Merged:
@@ -30,7 +30,7 @@ class Merged:
         self._files: dict[str, Path] = {}
         self.sizes: dict[str, torch.Size] = {}
         folder = model_folder(config.model.path, config.model.revision)
-        # Some tied models have the head in their files all the same.
+        # Some tied models still have the head in their files.
         left_out = {"lm_head.weight"} if read_json(folder / "config.json").get("tie_word_embeddings") else set()
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
@@ -39,7 +39,7 @@ class Merged:
                     self.sizes[name] = torch.Size(file.get_slice(name).get_shape())
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor in bf16; the sum is fp32's."""
+        """Returns the tensor in bf16; base and adapter are added in fp32."""
         with safe_open(self._files[name], framework="pt") as file:
             base = file.get_tensor(name).to(self.compute_type)
         module = name.removesuffix(".weight")

@@ -1,6 +1,6 @@
-"""An export on the Hugging Face hub.
+"""Uploads an export to the Hugging Face hub.
 
-The token comes from the environment alone and goes nowhere but into requests to the hub.
+The token is read from the environment only and sent to nothing but the hub.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TOKEN = "HF_TOKEN"
 
 
 def check(repo: str) -> None:
-    """Raises UserError when there is no token, or ``repo`` is not an owner and a name that the hub takes."""
+    """Raises UserError when there is no token, or ``repo`` is not a valid OWNER/NAME on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -30,11 +30,11 @@ def check(repo: str) -> None:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Uploads an export, its card included, as one commit; returns the repository's address.
+    """Uploads an export with its model card as one commit; returns the repository's URL.
 
-    A repository that is not there is made, private; one that is there keeps its visibility, and files that the
-    export does not have. Raises UserError when a file of the export is damaged or as ``check`` does, StageFailed
-    when the hub cannot be reached or refuses.
+    A missing repository is created as private; an existing one keeps its visibility, and the files that the export
+    does not have. Raises UserError as ``check`` does or when a file of the export is damaged, StageFailed when the
+    hub cannot be reached or refuses.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -44,7 +44,7 @@ def push(folder: Path, repo: str) -> str:
     api = HfApi(token=os.environ[TOKEN])
     try:
         url = api.create_repo(repo, private=True, exist_ok=True)
-        # Names with a dot in front are files that somebody is writing.
+        # Names that start with a dot are files still being written.
         api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=".*", commit_message=f"Add {folder.name}")
     except (OSError, HTTPError, RuntimeError) as e:  # the last one is hf_xet's
         raise StageFailed(f"{folder} could not be pushed to {repo}: {first_line(e)}; run the command again") from e

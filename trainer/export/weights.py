@@ -1,4 +1,4 @@
-"""The model's tensors in a checkpoint, read one at a time, and written as a Hugging Face folder's weights."""
+"""Reads the model's tensors of a checkpoint one at a time and writes them as Hugging Face weights."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.load_weights import Reader
 
 SHARD_SIZE = "1GB"
-"""Of a weights file: what an export needs in memory besides the largest tensor."""
+"""Size of a weights file; an export needs this much memory besides the largest tensor."""
 
 
 class Weights(Protocol):
-    """A model's tensors by the names that transformers gives them."""
+    """A model's tensors by their transformers names."""
 
     sizes: dict[str, torch.Size]
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor in bf16."""
+        """Returns the tensor in bf16."""
 
 
 class Trained:
-    """What a checkpoint holds of the model, without the optimizer."""
+    """The model's tensors in a checkpoint, without the optimizer's."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._reader = Reader(checkpoint)
         self.sizes = {name: size for name, size in self._reader.sizes.items() if not name.startswith(OPTIMIZER)}
 
     def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        """The whole tensor, converted to ``dtype``."""
+        """Returns the full tensor, converted to ``dtype``."""
         tensor = torch.empty(self.sizes[name], dtype=dtype)
         self._reader.read_into({name: tensor})
         return tensor

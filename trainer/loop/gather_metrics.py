@@ -1,4 +1,4 @@
-"""What a step was worth: the ranks' times, losses and memory brought together into one record."""
+"""Gathers per-rank timings, losses and memory into one StepMetrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Meter:
     """Turns each rank's ``Done`` into the step's metrics, the same on every rank."""
 
     def __init__(self, engine: Any, cluster: DictConfig, total: int, first: int) -> None:
-        """``cluster`` is the recipe's section; steps go on after ``first`` up to ``total``."""
+        """``cluster`` is the recipe's section; steps ``first`` + 1 to ``total`` will be trained."""
         self.total, self.first, self.begin = total, first, time.monotonic()
         self.world = dist.get_world_size()
         bf16 = engine.engine_config.mixed_precision["param_dtype"] == "bf16"
@@ -30,9 +30,9 @@ class Meter:
     def gather(
         self, step: int, epoch: int, done: Done, val_loss: float | None, asked: bool, saved: bool
     ) -> tuple[StepMetrics, bool, bool]:
-        """(metrics of step ``step`` (1-based), whether ``asked`` and whether ``saved`` holds on any rank); collective.
+        """Returns (metrics of step ``step`` (1-based), ``asked`` on any rank, ``saved`` on any rank). Collective.
 
-        ``asked``: this rank was asked to stop; ``saved``: it knows that the save in flight has ended.
+        ``asked``: this rank was asked to stop; ``saved``: the save in flight has ended on this rank.
         """
         memory = get_torch_device().max_memory_allocated() / 1e9
         get_torch_device().reset_peak_memory_stats()
@@ -67,7 +67,7 @@ class Meter:
 
 
 def _peak(device: str, stated: float | None) -> float | None:
-    """Dense bf16 peak in FLOP/s: ``stated`` (TFLOP/s), else the table's; None, which the log says, where neither is."""
+    """Returns the dense bf16 peak in FLOP/s: ``stated`` (TFLOP/s), else the table's, else None with a log line."""
     peak = peak_flops(device) if stated is None else stated * 1e12
     if peak is None and dist.get_rank() == 0:
         print(

@@ -1,7 +1,7 @@
-"""Starts the ranks of one attempt and answers for them: signals forwarded, no orphan, one exit code.
+"""Starts the ranks of one attempt, forwards signals, leaves no orphan process and returns one exit code.
 
-torchrun is not used: it turns exit 75 into 1, leaves its ranks behind on SIGUSR1, and kills them 30 s
-after SIGTERM, in the middle of a save.
+torchrun is not used: it turns exit 75 into 1, leaves its ranks running on SIGUSR1, and kills them 30 s
+after SIGTERM, even during a save.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from trainer.run.step_metrics import StepMetrics, follow
 from trainer.run.trained_from import identity
 
 CRASH_GRACE_SECONDS = 10
-"""How long ranks may take to report after another one has crashed or hung; none can save without it."""
+"""How long the other ranks may take to exit after one has crashed or hung; they cannot save without it."""
 POLL_SECONDS = 0.2
 
 
 def train(config: DictConfig) -> int:
-    """Trains ``config``'s run from where it stands to its end; returns the exit code.
+    """Starts or resumes ``config``'s run and trains to its last step; returns the exit code.
 
     Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError when the
-    run was started with other values, another process is writing it, or it cannot go on from its checkpoints.
+    run was started with other values, another process is writing it, or it cannot resume from its checkpoints.
     """
     if not process_group.under_slurm(os.environ):
         with _attempt(config) as (run, attempt):
@@ -59,16 +59,16 @@ def train(config: DictConfig) -> int:
     if os.environ["RANK"] == "0":
         with _attempt(config) as (run, attempt):
             return loop.train(run, attempt, config, stop, "env://")
-    # Rank 0 answers for the job, so that srun does not kill the others for its code.
+    # Only rank 0 reports a stop in its exit code, so that srun does not kill the other ranks for a non-zero one.
     code = loop.train(folder.Run.of(config), None, config, stop, "env://")
     return 0 if code == STOPPED else code
 
 
 @contextmanager
 def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
-    """The run, held as its one writer, and the folder of a new attempt, which goes on from the newest checkpoint.
+    """Yields the locked run and the folder of a new attempt, which resumes from the newest checkpoint.
 
-    Checkpoints are read through and compared with their hashes here, once, before a rank loads anything.
+    Checkpoint hashes are verified here, once, before any rank loads.
     """
     _check_fits(config)
     run = folder.start(config)
@@ -89,7 +89,7 @@ def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
 
 
 def _check_fits(config: DictConfig) -> None:
-    """Raises UserError when the ranks that there are cannot train the dataset's rows."""
+    """Raises UserError when the present number of ranks cannot train the dataset's rows."""
     count = int(os.environ["WORLD_SIZE"]) if process_group.under_slurm(os.environ) else config.train.ranks
     if config.train.lora_rank and count > 1:
         raise UserError(f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun -n 1")
@@ -104,14 +104,14 @@ def _launch(run: folder.Run, attempt: Path, config: DictConfig) -> int:
         with (attempt / "log").open("a", encoding="utf-8") as log:
             for process in _spawn(run, attempt, config, log, f"file://{meeting}/ranks"):
                 processes.append(process)
-                if forwarded:  # before this rank was there
+                if forwarded:  # before this rank was in ``processes``
                     process.send_signal(forwarded[0])
         codes, stuck = _wait(processes, attempt)
     status = read_json(attempt / OUTCOME)["status"] if (attempt / OUTCOME).exists() else None
     hung = _keep_stacks(attempt, len(processes))
     if status in ("finished", "stopped"):
         return loop.exit_code(status)
-    if forwarded and not (attempt / "metrics.jsonl").exists():  # before there was anything to save
+    if forwarded and not (attempt / "metrics.jsonl").exists():  # training had not started: nothing to save
         return STOPPED
     tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
     failed = [f"rank {r} {stuck.get(r, f'exited {code}')}" for r, code in enumerate(codes) if code]
@@ -124,7 +124,7 @@ def _launch(run: folder.Run, attempt: Path, config: DictConfig) -> int:
 
 
 def _keep_stacks(attempt: Path, count: int) -> list[int]:
-    """Moves what hung ranks left into the attempt's log; returns these ranks."""
+    """Moves the stack dumps of hung ranks into the attempt's log; returns these ranks."""
     hung = []
     with (attempt / "log").open("a", encoding="utf-8") as log:
         for rank in range(count):
@@ -139,7 +139,7 @@ def _keep_stacks(attempt: Path, count: int) -> list[int]:
 def _spawn(
     run: folder.Run, attempt: Path, config: DictConfig, log: IO[str], rendezvous: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts one process a rank, each in a session of its own so that a terminal's Ctrl-C reaches only us."""
+    """Starts one process per rank, each in its own session so that a terminal's Ctrl-C reaches only the launcher."""
     count = config.train.ranks
     common = {"WORLD_SIZE": str(count)}
     if config.device == "cpu":
@@ -157,13 +157,13 @@ def _spawn(
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent is gone (prctl PR_SET_PDEATHSIG)."""
+    """Makes Linux kill this process when its parent dies (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 @contextmanager
 def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Passes every stop signal on to all ranks, for as long as they take; yields the signals passed on."""
+    """Forwards every stop signal to all ranks while the context is open; yields the signals forwarded so far."""
     forwarded: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -181,9 +181,9 @@ def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> tuple[list[int], dict[int, str]]:
-    """Waits for all ranks, showing their progress; after a crash the others are ended.
+    """Waits for all ranks and shows their progress; after a crash, kills the ranks that do not exit in time.
 
-    Returns (their exit codes, what those were doing that had to be ended, by rank).
+    Returns (exit codes, {rank: process state} for ranks that had to be killed).
     """
     crashed: float | None = None
     stuck: dict[int, str] = {}

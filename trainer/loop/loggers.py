@@ -1,4 +1,4 @@
-"""Where a step's metrics go: the attempt's JSON lines, which are the truth, the log, and what people look at."""
+"""Writes step metrics to metrics.jsonl (the source of truth), the log, TensorBoard and wandb."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.run.step_metrics import StepMetrics
 
 
 class Tracker:
-    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) go on where the run resumes."""
+    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) continue at the resumed step."""
 
     def __init__(self, config: DictConfig, root: Path, attempt: Path, first: int) -> None:
         self.lines = (attempt / "metrics.jsonl").open("a", encoding="utf-8")
@@ -33,11 +33,11 @@ class Tracker:
             self.wandb.finish()
 
     def sync(self) -> None:
-        """Flushes the JSON lines to the disk, so that none is missing up to a checkpoint."""
+        """Fsyncs metrics.jsonl, so that a checkpoint never has steps whose metrics are lost."""
         os.fsync(self.lines.fileno())
 
     def log(self, metrics: StepMetrics) -> None:
-        """Writes one step."""
+        """Writes one step to all loggers."""
         self.lines.write(metrics.json())
         self.lines.flush()
         print(metrics.line(), flush=True)

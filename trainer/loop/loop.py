@@ -2,8 +2,8 @@
 
     python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the environment)
 
-Replaces verl's own loop, which drops the rows that do not fill a step, has no stop, and resumes an epoch
-off; model, sharding and optimizer are verl's engine.
+Replaces verl's own loop, which drops the rows that do not fill a step, cannot stop early, and resumes one epoch
+off. Model, sharding and optimizer are verl's engine.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from trainer.run.folder import OUTCOME, PROVENANCE, Run
 from trainer.run.step_metrics import StepMetrics, rebuild
 
 SKIPS_IN_A_ROW = 3
-"""Steps without a finite gradient after which a run stops: the weights do not recover."""
+"""Consecutive steps without a finite gradient that end the run: the weights would not recover."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a rank has before its first step."""
+    """The state of a rank before its first step."""
 
     rank: int
     attempt: Path
@@ -48,15 +48,15 @@ class Job:
     per_epoch: int
     total: int
     first: int
-    """Steps that are trained already."""
+    """Number of steps trained before this attempt."""
     unvalidated: StepMetrics | None
-    """Step ``first``, when a stop cut its validation short."""
+    """Metrics of step ``first`` if a stop interrupted its validation."""
 
 
 def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str) -> int:
     """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit code.
 
-    Collective over the ranks. ``attempt`` is where metrics, traces and the outcome go; rank 0 must know it.
+    Collective over the ranks. ``attempt`` is the folder for metrics, traces and the outcome; only rank 0 needs it.
     Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be saved.
     """
     import torch.distributed as dist
@@ -91,10 +91,10 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
 
     settings = config.train
     process_group.check_device(config.device)
-    # Longer than the watchdog waits, which tells more than a timeout does.
+    # Longer than the watchdog waits, because its stack dump says more than a timeout does.
     timeout = timedelta(minutes=2 * max(SET_UP_MINUTES, settings.hang_minutes))
     rank = process_group.join(config.device, rendezvous, timeout)
-    # A shared file system may show ranks different checkpoints for a while.
+    # From rank 0, because a shared file system may show ranks different checkpoints for a while.
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
     watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
     rows, held_out = (TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files))
@@ -113,7 +113,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
 
 
 def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[int, bool]:
-    """Runs the steps that are left, or until a stop is asked for; returns the last one and whether all is done."""
+    """Trains the remaining steps or until a stop; returns (the last step, whether training and validation are done)."""
     from trainer.loop.gather_metrics import Meter
     from trainer.loop.loggers import Tracker
     from trainer.loop.profiler import Profiler
@@ -122,13 +122,13 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     settings, step, saver = config.train, job.first, job.saver
     stepper, meter = Stepper(job.engine, job.rows, settings), Meter(job.engine, config.cluster, job.total, step)
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
-    # What rank 0 alone needs; a shared file system may show it to the others later.
+    # Read by rank 0 only: a shared file system may show the file to the others later.
     identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}
     tracker = Tracker(config, run.root, job.attempt, step) if job.rank == 0 else None
     stopped, validated, skips = False, job.unvalidated is None, 0
 
     def asked() -> bool:
-        job.watchdog.alive()  # this is asked before each micro-batch of a validation
+        job.watchdog.alive()  # called before each micro-batch of a validation
         return stop.asked or deadline.near(saver.seconds)
 
     trace = job.attempt / f"trace-rank{job.rank}.json.gz"
@@ -169,7 +169,7 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
 
 
 def _due(step: int, every: int | None, border: bool) -> bool:
-    """Whether what is done every so many steps, or else at the end of each epoch, is due after ``step``."""
+    """Returns whether an action is due after ``step``: every ``every`` steps, or at ``border`` when that is not set."""
     return step % every == 0 if every else border
 
 
@@ -180,12 +180,12 @@ def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:
 
 
 def exit_code(status: str) -> int:
-    """The exit code of an attempt's outcome."""
+    """Returns the exit code for an attempt's outcome."""
     return {"finished": 0, "failed": FAILED, "stopped": STOPPED}[status]
 
 
 def main() -> None:
-    """Entry of one rank."""
+    """Entry point of one rank."""
     stop = StopRequest()
     run, attempt = Run(Path(sys.argv[1])), Path(sys.argv[2])
     try:

@@ -1,4 +1,4 @@
-"""Traces of chosen steps, for Perfetto or chrome://tracing."""
+"""Profiler traces of chosen steps, for Perfetto or chrome://tracing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Profiler:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around step ``number`` (1-based)."""
+        """Traces the enclosed step ``number`` (1-based) if it is among the chosen ones."""
         if self.profile is None and self.first <= number <= self.last:
             from torch.profiler import profile
 
@@ -35,7 +35,7 @@ class Profiler:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Writes the steps traced so far, also when a stop falls among them."""
+        """Writes the steps traced so far, also when training stops before the last chosen one."""
         self._write()
 
     def _write(self) -> None:

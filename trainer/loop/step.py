@@ -1,4 +1,4 @@
-"""One optimizer step and one validation pass of a rank: rows chosen, planned, read, and given to the engine."""
+"""Runs one optimizer step or validation pass of a rank: chooses, plans and reads rows and feeds the engine."""
 
 from __future__ import annotations
 
@@ -18,22 +18,27 @@ from trainer.batching.flops import Shape, training_flops
 
 @dataclass(frozen=True)
 class Done:
-    """What this rank knows of a step it has run."""
+    """Figures of a finished step on this rank."""
 
     rows: list[int]
-    """Of the global batch."""
+    """Rows of the global batch, by index."""
     loss: float
-    """This rank's share: the sum over ranks is the mean over the batch's supervised tokens."""
+    """This rank's share of the loss: the sum over ranks is the mean over the batch's supervised tokens."""
     grad_norm: float
+    """Gradient norm before clipping."""
     lr: float
     tokens: int
-    """Of the global batch."""
+    """Tokens of the global batch."""
     flops: float
-    """Of the global batch."""
+    """Training FLOPs of the global batch."""
     balance: float
+    """See ``balance.efficiency``."""
     fill: float
+    """Tokens of the step over the token budget of its micro-batches."""
     data_seconds: float
+    """Time to read this rank's rows."""
     seconds: float
+    """Time of the step on this rank, from planning to the end, data loading included."""
 
 
 class Stepper:
@@ -73,9 +78,9 @@ class Stepper:
         )
 
     def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> float | None:
-        """Mean loss over the supervised tokens of all held-out rows, whatever the number of ranks.
+        """Returns the mean loss over the supervised tokens of all held-out rows; the number of ranks does not matter.
 
-        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; then the result is None.
+        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; if so, returns None.
         """
         plan = self._plan(held_out, range(len(held_out)))
         total = 0.0

@@ -1,4 +1,4 @@
-"""Clusters as the planner sees them: GPUs, the links between them, and the share of each that is reached."""
+"""The planner's model of a cluster: GPUs, the links between them, and the share of each that is reached."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ RING_HOP_SECONDS = 3e-6
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes of like GPUs: NVLink inside a node, one network between them."""
+    """Nodes of equal GPUs: NVLink inside a node, one network between nodes."""
 
     gpu: Gpu
     nodes: int
     gpus_per_node: int
     network: float
-    """Bytes/s that a node sends, over all its adapters together."""
+    """Bytes/s that a node sends over all its network adapters."""
 
     @property
     def ranks(self) -> int:
-        """One a GPU."""
+        """Number of ranks, one per GPU."""
         return self.nodes * self.gpus_per_node
 
     def ring_seconds(self, size: float) -> float:
-        """An all-gather to, or a reduce-scatter of, ``size`` bytes over all ranks.
+        """Returns the seconds of an all-gather to, or a reduce-scatter of, ``size`` bytes over all ranks.
 
-        A ring carries (ranks - 1) / ranks of it over every link, among them each node's way out.
+        A ring sends (ranks - 1) / ranks of it over every link, each node's network link included.
         """
         if self.ranks == 1:
             return 0.0
@@ -41,7 +41,7 @@ class Cluster:
         return size * share / (slowest * LINK_SHARE) + (self.ranks - 1) * RING_HOP_SECONDS
 
     def exchange_seconds(self, size: float, ranks: int) -> float:
-        """An all-to-all of ``size`` bytes a rank among ``ranks`` neighbours; a node's ranks share its way out."""
+        """Returns the seconds of an all-to-all of ``size`` bytes per rank; a node's ranks share its network link."""
         inside = min(ranks, self.gpus_per_node)
         within = size * (inside - 1) / ranks / self.gpu.nvlink
         outside = size * (ranks - inside) / ranks * inside / self.network

@@ -1,6 +1,6 @@
-"""NVIDIA's GPUs by CUDA's names for them: the one table of memory, rates and peaks.
+"""NVIDIA GPUs by their CUDA names: the only table of memory, rates and peaks.
 
-The meters take a card's peak from here (MFU), the planner all of it, the doctor its name and memory.
+The step metrics use the peak (MFU), the planner all of it, the doctor name and memory.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from dataclasses import dataclass
 
 AMPERE, HOPPER, BLACKWELL = (0.70, 0.50), (0.60, 0.30), (0.60, 0.13)
 """Shares of the bf16 peak that (cuBLAS, flash-attention 2) reach. Published measurements of the A100 and the H100 (Dao
-2023), rounded down; none was measured by this project. H20, Ada and GeForce are taken to reach what the A100 does;
-flash-attention 2 has no kernels of its own for a B200, and is taken to be as fast there as on an H100."""
+2023), rounded down; this project measured none of them. H20, Ada and GeForce are assumed to reach the A100's shares;
+flash-attention 2 has no kernels of its own for the B200 and is assumed to be as fast there as on an H100."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU: memory in bytes, rates in bytes/s and FLOP/s, one direction of a link."""
+    """One kind of GPU: memory in bytes, rates in bytes/s (one direction of a link) and FLOP/s."""
 
     names: tuple[str, ...]
-    """CUDA's names for it, without ``NVIDIA`` before them."""
+    """Its CUDA names, without the prefix ``NVIDIA``."""
     memory: float
-    """What CUDA reports as total, a little under the nominal size."""
+    """Total memory that CUDA reports, a little under the nominal size."""
     memory_bandwidth: float
     bf16_flops: float
     """Dense peak of the tensor cores, accumulating in float32."""
     fp32_flops: float
     """Peak outside the tensor cores, for train.precision=fp32."""
     nvlink: float
-    """Between GPUs of a node: over PCIe where NVLink is missing or joins pairs alone."""
+    """Bandwidth between GPUs of a node: PCIe's where NVLink is missing or only joins pairs."""
     pcie: float
-    """To the host's memory: NVLink-C2C on Grace."""
+    """Bandwidth to the host's memory: NVLink-C2C's on Grace."""
     matmul_share: float
-    """Share of the bf16 peak that cuBLAS reaches on a decoder's matmuls at 5K tokens and more."""
+    """Share of the bf16 peak that cuBLAS reaches on a decoder's matmuls with at least 5K tokens."""
     attention_share: float
-    """Share that causal flash-attention 2 reaches, forward and backward, counting backward as twice forward
-    (the paper's figures at head_dim 128 count it 2.5 times)."""
+    """Share that causal flash-attention 2 reaches over forward and backward, with backward counted as 2 x forward
+    (the paper's figures at head_dim 128 count 2.5 x)."""
 
     def peak(self, compute: int) -> float:
-        """Dense peak in FLOP/s for a compute type of 2 bytes (bf16) or 4 (fp32)."""
+        """Returns the dense peak in FLOP/s for a compute dtype of 2 bytes (bf16) or 4 (fp32)."""
         return self.fp32_flops if compute == 4 else self.bf16_flops
 
 
@@ -51,16 +51,16 @@ def _gpu(
     pcie: float,
     shares: tuple[float, float],
 ) -> Gpu:
-    """A row of the table: names with commas between them, memory in GiB, rates in GB/s, peaks in TFLOP/s."""
+    """Returns a row of the table from comma-separated names, memory in GiB, rates in GB/s and peaks in TFLOP/s."""
     return Gpu(
         tuple(names.split(", ")), gib * 2**30, bandwidth * 1e9, bf16 * 1e12, fp32 * 1e12, nvlink * 1e9, pcie * 1e9,
         *shares,
     )  # fmt: skip
 
 
-# Rates and peaks: NVIDIA's data sheets, half of what they state with sparsity. Of the RTX cards: the white papers of
-# GA102, Ada (AD102) and Blackwell (GB202), by which a GeForce accumulates bf16 in float32 at twice its fp32 peak; those
-# of the SUPER cards and the 4090 D follow from their fp32 peaks. A100-64: Turisini et al. 2023 (Leonardo's own A100,
+# Rates and peaks are from NVIDIA's data sheets; peaks with sparsity are halved. For RTX cards they are from the white
+# papers of GA102, Ada (AD102) and Blackwell (GB202): a GeForce accumulates bf16 in float32 at twice its fp32 peak. The
+# SUPER cards' and the 4090 D's peaks follow from their fp32 peaks. A100-64: Turisini et al. 2023 (Leonardo's own A100,
 # 124 of the chip's 128 multiprocessors; peaks are in proportion to the A100's 108). Memory: what torch reports.
 GPUS = {
     "a100-40": _gpu("A100-SXM4-40GB", 39.4, 1555, 312, 19.5, 300, 25, AMPERE),
@@ -106,16 +106,16 @@ _KINDS = {name: kind for kind, gpu in GPUS.items() for name in gpu.names}
 
 
 def kind_of(device: str) -> str | None:
-    """The kind, a key of ``GPUS``, of the device that CUDA calls ``device``; None for one that is not in the table.
+    """Returns the kind (a key of ``GPUS``) of the device with the CUDA name ``device``; None if it is not in the table.
 
-    The whole name counts: a MIG slice ("... MIG 3g.20gb"), a virtual GPU and a laptop's GPU have neither the memory nor
-    the peak of the card they are named after.
+    The full name must match: a MIG slice ("... MIG 3g.20gb"), a virtual GPU and a laptop's GPU have neither the memory
+    nor the peak of the card they are named after.
     """
     return _KINDS.get(device.removeprefix("NVIDIA "))
 
 
 def covers(kind: str, planned: str) -> bool:
-    """Whether a forecast for ``planned`` holds on ``kind``: the same chip, with nothing less than planned.
+    """Returns whether a forecast for ``planned`` holds on ``kind``: the same chip, with no less memory, rate or peak.
 
     An A100-80 covers an A100-40; an H200 NVL, whose peak is lower, does not cover an H200.
     """
@@ -126,6 +126,6 @@ def covers(kind: str, planned: str) -> bool:
 
 
 def peak_flops(device: str) -> float | None:
-    """Dense bf16 peak of a device by its CUDA name in FLOP/s; None for a device that is not in the table."""
+    """Returns the dense bf16 peak in FLOP/s of a device by its CUDA name; None if it is not in the table."""
     kind = kind_of(device)
     return GPUS[kind].bf16_flops if kind else None

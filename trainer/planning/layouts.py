@@ -1,7 +1,7 @@
-"""Which of several layouts is taken: a short forecast step in which few ranks wait.
+"""Chooses among layouts: a short forecast step with little waiting between ranks.
 
-How well a layout is balanced is computed from the rows themselves; how long its step takes rests on assumed links and
-kernels. So forecasts that are close do not outweigh a difference in balance.
+A layout's balance is computed from the rows themselves; its step time depends on assumed bandwidths and kernel speeds.
+So step times that are close do not outweigh a difference in balance.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from trainer.planning.memory import Setup
 from trainer.planning.step_time import Timing, timing
 
 TOLERANCE = 1.1
-"""Forecast steps within this factor of each other are not told apart."""
+"""Forecast step times within this factor of each other count as equal."""
 BALANCED = 0.97
-"""Mean over maximum of the groups' FLOPs above which waiting is no reason for another layout."""
+"""Balance (see ``balance.efficiency``) above which waiting is no reason to choose another layout."""
 
 T = TypeVar("T", bound=Timing)
 
 
 def eligible(layouts: Sequence[T]) -> list[T]:
-    """The layouts among which the step time decides.
+    """Returns the layouts among which the step time decides.
 
-    Of those within the tolerance of the shortest step, the ones that are balanced, or where none is, the best
-    balanced one.
+    Among the layouts within the tolerance of the shortest step, these are the balanced ones or, if there are none,
+    the best balanced one.
     """
     shortest = min(layout.step.total for layout in layouts)
     near = [layout for layout in layouts if layout.step.total <= TOLERANCE * shortest]
@@ -37,10 +37,10 @@ def eligible(layouts: Sequence[T]) -> list[T]:
 
 
 def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, int]], tokens_per_gpu: int) -> int:
-    """The sequence-parallel degree for ``steps`` of rows (row -> tokens), with full checkpointing.
+    """Returns the sequence-parallel degree for ``steps`` of rows (row -> tokens), with full checkpointing.
 
-    A group of that many ranks shares micro-batches of ``tokens_per_gpu`` times as many tokens. Raises UserError
-    when a step has too few rows for every degree.
+    A group of ``degree`` ranks shares micro-batches of ``tokens_per_gpu`` x ``degree`` tokens. Raises UserError when
+    a step has too few rows for every degree.
     """
     layouts = {}
     rows = min(map(len, steps))
@@ -60,7 +60,7 @@ def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, i
 
 
 def degrees(shape: Shape, cluster: Cluster) -> list[int]:
-    """Powers of two that divide the ranks and the query heads, and divide or repeat the key-value heads."""
+    """Returns the powers of two that divide ranks and query heads, and divide or are a multiple of the KV heads."""
     powers = [2**i for i in range(cluster.ranks.bit_length())]
     kv = shape.kv_heads
     return [d for d in powers if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)]

@@ -1,8 +1,8 @@
 """Peak memory of one rank in a training step, counted tensor by tensor.
 
-What is live when: PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit a decoder layer, the tied
-embedding in the root unit, which stays gathered from forward to backward), transformers' Qwen3 (what autograd saves)
-and ``trainer.engine.loss``. The peak is the largest of a few named moments of a micro-step.
+The lifetimes of tensors follow PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit per decoder layer, the
+tied embedding in the root unit, which stays gathered from forward to backward), transformers' Qwen3 (what autograd
+saves) and ``trainer.engine.loss``. The peak is the largest of a few named moments of a micro-step.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ GIB = 2**30
 FLOAT32 = 4
 """Bytes of a float32: master weights, reduced gradients, optimizer state, norms, loss."""
 LOSS_CHUNK = GIB
-"""``loss.CHUNK_BYTES``, here without importing torch."""
+"""Equal to ``loss.CHUNK_BYTES``, but without importing torch."""
 CONTEXT = 1.5 * GIB
-"""CUDA's context, cuBLAS's workspace and NCCL's buffers, outside PyTorch's allocator."""
+"""Bytes of CUDA's context, cuBLAS's workspace and NCCL's buffers, outside PyTorch's allocator."""
 FRAGMENTATION = 0.06
-"""Of all tensors: what the caching allocator holds besides them."""
+"""Memory that the caching allocator holds besides tensors, as a share of the tensors."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a step is laid out on the ranks."""
+    """The layout of a step on the ranks."""
 
     ranks: int
     sequence_parallel: int
     tokens: int
-    """Of one micro-batch on one rank (train.max_tokens_per_gpu)."""
+    """Tokens of one micro-batch on one rank (train.max_tokens_per_gpu)."""
     checkpointing: str
     """train.checkpointing: none, selective or full."""
     offload: bool = False
     """Weights, gradients and optimizer state in host memory (verl.engine.offload_policy)."""
     compute: int = 2
-    """Bytes of the compute type: 2 for bf16, 4 for fp32."""
+    """Bytes of the compute dtype: 2 for bf16, 4 for fp32."""
     sdpa: bool = False
-    """SDPA rather than a kernel for packed rows: it repeats the key-value heads and copies its output."""
+    """Attention is SDPA, not a varlen kernel: it repeats the KV heads and copies its output."""
     multi_tensor: bool = True
-    """AdamW takes all parameters at once, as on CUDA; else one by one."""
+    """AdamW updates all parameters at once, as on CUDA; otherwise one by one."""
     fused: bool = False
-    """AdamW is one kernel, without tensors of its own (train.fused_optimizer)."""
+    """AdamW is one kernel without temporary tensors (train.fused_optimizer)."""
     loss_chunk: int = LOSS_CHUNK
-    """Bytes of the float32 logits that exist at a time."""
+    """Bytes of float32 logits per chunk of the loss."""
 
 
 Lines = dict[str, float]
-"""What holds memory -> bytes."""
+"""Name of what holds memory -> bytes."""
 
 
 def peak(shape: Shape, setup: Setup) -> Lines:
-    """The lines of the moment at which one rank holds most, in a micro-step after the first."""
+    """Returns the lines at the moment of one rank's peak, in a micro-step after the first."""
     state = 0.0 if setup.offload else FLOAT32 * shape.parameters / setup.ranks
     resident = {"weights": state, "gradients": state, "optimizer state": 2 * state}
     update = {"optimizer step": _update(shape, setup)}
@@ -60,7 +60,7 @@ def peak(shape: Shape, setup: Setup) -> Lines:
 
 
 def _update(shape: Shape, setup: Setup) -> float:
-    """The square roots of the second moments: of all parameters at once, or of the largest one."""
+    """Returns the bytes of the second moments' square roots: of all parameters at once, or of the largest one."""
     if setup.fused:
         return 0.0
     parameters = shape.parameters if setup.multi_tensor else shape.embedding_parameters
@@ -68,16 +68,16 @@ def _update(shape: Shape, setup: Setup) -> float:
 
 
 def on_gpu(lines: Lines) -> Lines:
-    """The lines with what a GPU needs besides tensors."""
+    """Returns the lines plus the memory that a GPU needs besides tensors."""
     return lines | {"CUDA and NCCL": CONTEXT, "fragmentation": FRAGMENTATION * sum(lines.values())}
 
 
 def layer_bytes(shape: Shape, setup: Setup) -> float:
-    """What autograd saves in one decoder layer for one token."""
+    """Returns the bytes per token that autograd saves in one decoder layer."""
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
     norms = (FLOAT32 + c) * normed + FLOAT32 * (2 + shape.heads + shape.kv_heads)  # float32 input, normed, scales
-    inputs = c * 2 * shape.hidden  # of the attention's and the MLP's matmuls
+    inputs = c * 2 * shape.hidden  # inputs of the attention's and the MLP's matmuls
     repeated = q if setup.sdpa else kv * max(1, setup.sequence_parallel // shape.kv_heads)
     copied = setup.sdpa or setup.sequence_parallel > 1
     attention = c * (q + 2 * repeated) + _attention_output(shape, setup) + c * q * copied
@@ -85,12 +85,12 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
 
 
 def _attention_output(shape: Shape, setup: Setup) -> float:
-    """Output and log-sum-exp of one token in one layer."""
+    """Returns the bytes per token of one layer's attention output and log-sum-exp."""
     return setup.compute * shape.heads * shape.head_dim + FLOAT32 * shape.heads
 
 
 def _saved(shape: Shape, setup: Setup) -> float:
-    """What one layer keeps from forward to backward for one token."""
+    """Returns the bytes per token that one layer keeps from forward to backward."""
     if setup.checkpointing == "none":
         return layer_bytes(shape, setup)
     kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
@@ -98,7 +98,7 @@ def _saved(shape: Shape, setup: Setup) -> float:
 
 
 def _recomputed(shape: Shape, setup: Setup) -> float:
-    """What the recomputation of one layer adds for one token; its float32 input is the checkpoint itself in fp32."""
+    """Returns the bytes per token that recomputing a layer adds; in fp32 its float32 input is the checkpoint itself."""
     if setup.checkpointing == "none":
         return 0
     kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
@@ -107,22 +107,23 @@ def _recomputed(shape: Shape, setup: Setup) -> float:
 
 
 def _positions(shape: Shape, setup: Setup) -> float:
-    """Cosines, sines, ids, positions, places and labels of one token."""
+    """Returns the bytes per token of cosines, sines, ids, position ids, supervised positions and labels."""
     return 2 * setup.compute * shape.head_dim + 4 * 8
 
 
 def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
-    """Bytes in the compute type of (a gathered layer, the gathered head, what a gather holds besides its result)."""
+    """Returns bytes in the compute dtype of (a gathered layer, the gathered head, a gather besides its result)."""
     layer = setup.compute * shape.layer_parameters
     head = setup.compute * shape.embedding_parameters
     return layer, head, 0.0 if setup.ranks == 1 else layer
 
 
 def _loss(shape: Shape, setup: Setup) -> Lines:
-    """Inside the head, with all layers' activations saved.
+    """Returns the lines inside the head, with all layers' activations saved.
 
-    A chunk's logits are made in the compute type and cast to float32; their gradient is cast back. The products of
-    that gradient come after the float32 logits have gone: the largest is a chunk's share of the head's gradient.
+    A chunk's logits are computed in the compute dtype and cast to float32; their gradient is cast back. The matrix
+    products of that gradient run after the float32 logits are freed: the largest is a chunk's share of the head's
+    gradient.
     """
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)
@@ -130,7 +131,7 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     cast = 0 if c == FLOAT32 else logits * c / FLOAT32
     weight_gradient = FLOAT32 * shape.embedding_parameters
     chunk = logits if c == FLOAT32 else cast + max(logits, head)
-    final_norm, hidden = (FLOAT32 + c) * shape.hidden, 2 * c * shape.hidden  # as output, and of supervised tokens
+    final_norm, hidden = (FLOAT32 + c) * shape.hidden, 2 * c * shape.hidden  # 2: the output and its supervised rows
     return {
         "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
         "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden + FLOAT32),
@@ -139,7 +140,7 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
 
 
 def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
-    """Inside the last layer's MLP, and inside that of the layer before it."""
+    """Returns the lines in the backward of the last layer's MLP, and of the MLP one layer before."""
     c, tokens = setup.compute, setup.tokens
     layer, head, in_flight = _units(shape, setup)
     saved = _saved(shape, setup)
@@ -161,7 +162,7 @@ def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
 
 
 def _end(shape: Shape, setup: Setup) -> Lines:
-    """The embedding's gradient, computed beside the head's where they are tied, then in its reduce-scatter."""
+    """Returns the lines of the embedding's gradient: in its computation (with the head's if tied) or reduce-scatter."""
     _, head, _ = _units(shape, setup)
     reducing = head + FLOAT32 * shape.embedding_parameters * (1 + 1 / setup.ranks)
     computing = head * (3 if shape.tied else 2) + FLOAT32 * shape.layer_parameters

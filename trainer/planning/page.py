@@ -1,4 +1,4 @@
-"""The planner's page: what is assumed, layouts side by side, the recommended one in detail."""
+"""The text of ``warmstart plan``: assumptions, layouts side by side, the recommended one in detail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.planning.planner import CHECKPOINTING, NEARLY, Forecast, Planner, r
 
 
 def page(planner: Planner) -> tuple[str, bool]:
-    """The text of ``warmstart plan`` and whether any layout fits.
+    """Returns (the text of ``warmstart plan``, whether any layout fits).
 
     Raises UserError when the cluster has more GPUs than the batch can feed.
     """
@@ -51,7 +51,10 @@ def _setting(planner: Planner) -> str:
 
 
 def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecast]:
-    """One layout for each degree and checkpointing, and one with offload: the fastest that fits, else the leanest."""
+    """Yields a layout per degree and checkpointing, and per degree one with offload.
+
+    It is ``best`` if among the choices, else the fastest that fits, else the one that needs the least memory.
+    """
     seen = {f.setup.sequence_parallel for f in layouts}
     for degree in sorted(seen):
         of_degree = [f for f in layouts if f.setup.sequence_parallel == degree]
@@ -84,7 +87,7 @@ def _table(planner: Planner, rows: Iterable[tuple[str, Forecast]]) -> str:
 
 
 def _speed(planner: Planner, seconds: float) -> tuple[float, float, float]:
-    """(hours of the run, tokens/s of a GPU, causal MFU without recomputation) at ``seconds`` a step."""
+    """Returns (hours of the run, tokens/s per GPU, causal MFU without recomputation) at ``seconds`` per step."""
     ranks = planner.cluster.ranks
     peak = planner.cluster.gpu.peak(planner.compute)
     return planner.hours(seconds), planner.tokens / seconds / ranks, planner.flops / seconds / ranks / peak

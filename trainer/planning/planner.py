@@ -1,7 +1,7 @@
-"""``warmstart plan``: what a recipe needs in memory and time on its cluster, and which layout is the best there.
+"""``warmstart plan``: forecasts a recipe's memory and time on its cluster and recommends a layout.
 
-Everything is a forecast on paper: ``memory`` counts bytes, ``steptime`` seconds, ``gpus`` states what is assumed of the
-hardware. No GPU is asked.
+Everything is calculated: ``memory`` counts bytes, ``step_time`` seconds; ``hardware`` and ``cluster`` hold the
+assumptions about GPUs and links. No GPU is used.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from trainer.planning.step_time import Timing, timing
 from trainer.planning.workload import Lengths, cluster_of, lengths_of, shape_of, total_steps
 
 OFFLOAD = "verl.engine.offload_policy"
-"""Weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are no layouts here: they bring
-everything back for the step, so that its peak stays."""
+"""Keeps weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are not considered: they
+load everything back for the step, so they do not lower its peak."""
 STEPS = 12
-"""Steps of the first epoch that are planned and timed for each layout."""
+"""Number of steps of the first epoch that are planned and timed for each layout."""
 CHECKPOINTING = ("none", "selective", "full")
 GRAIN = 512
 """Token budgets are multiples of this."""
 NEARLY = 1.02
-"""Of eligible layouts this close to the fastest the one that needs least memory is recommended."""
+"""Among eligible layouts within this factor of the fastest, the one that needs the least memory is recommended."""
 
 
 @dataclass(frozen=True)
 class Forecast(Timing):
-    """One layout's memory on a GPU in bytes, and its mean step."""
+    """One layout's memory per GPU in bytes, and its mean step."""
 
     setup: Setup
     lines: Lines
@@ -46,12 +46,12 @@ class Forecast(Timing):
 
     @property
     def needed(self) -> float:
-        """Bytes."""
+        """Bytes needed per GPU."""
         return sum(self.lines.values())
 
     @property
     def overrides(self) -> str:
-        """The recipe's keys that choose this layout."""
+        """Overrides of the recipe that choose this layout."""
         setup = self.setup
         keys = {
             "train.sequence_parallel": setup.sequence_parallel,
@@ -65,7 +65,7 @@ class Planner:
     """Forecasts for one recipe: its model, rows, batch and cluster."""
 
     def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
-        """Raises UserError for a QLoRA, and where model or rows are not known."""
+        """Raises UserError for a QLoRA, and when the model's shape or the rows are not known."""
         if config.train.lora_rank:
             raise UserError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
         self.config = config
@@ -76,7 +76,7 @@ class Planner:
         self.plans: dict[tuple[int, int], list[Plan]] = {}
 
     def _sample(self) -> list[dict[int, int]]:
-        """Rows (index -> tokens) of steps spread over the first epoch, as the sampler will draw them."""
+        """Returns the rows (index -> tokens) of steps spread over the first epoch, as the sampler will draw them."""
         train, rows = self.config.train, len(self.lengths.tokens)
         last = max(0, rows // train.batch_size - 1)
         chosen = np.unique(np.linspace(0, last, STEPS).astype(int))
@@ -85,7 +85,7 @@ class Planner:
 
     @property
     def compute(self) -> int:
-        """Bytes of the compute type."""
+        """Bytes of the compute dtype."""
         return {"bf16": 2, "fp32": 4}[self.config.train.precision]
 
     @property
@@ -94,26 +94,26 @@ class Planner:
         return total_steps(self.config, len(self.lengths.tokens))
 
     def hours(self, seconds: float) -> float:
-        """Of the run, at ``seconds`` a step."""
+        """Returns the hours of the run at ``seconds`` per step."""
         return self.total_steps * seconds / 3600
 
     @property
     def flops(self) -> float:
-        """Training FLOPs of a mean step (recomputation not counted)."""
+        """Mean training FLOPs per step, without recomputation."""
         return float(np.mean([training_flops(self.shape, list(step.values())).sum() for step in self.steps]))
 
     @property
     def tokens(self) -> float:
-        """Tokens of a mean step."""
+        """Mean tokens per step."""
         return float(np.mean([sum(step.values()) for step in self.steps]))
 
     def allows(self, degree: int) -> bool:
-        """Whether the model, the cluster and the batch allow a degree of sequence parallelism."""
+        """Returns whether the model, the cluster and the batch allow a sequence-parallel degree."""
         groups = self.cluster.ranks // degree
         return degree in degrees(self.shape, self.cluster) and groups <= self.config.train.batch_size
 
     def own(self) -> Forecast | None:
-        """The recipe as it stands; None where its degree is not allowed."""
+        """Returns the forecast of the recipe's own layout; None if its degree is not allowed."""
         train = self.config.train
         if not self.allows(train.sequence_parallel):
             return None
@@ -125,7 +125,7 @@ class Planner:
         )  # fmt: skip
 
     def layouts(self) -> Iterator[Forecast]:
-        """Every degree that is allowed, with several budgets, checkpointings, and offload."""
+        """Yields forecasts for every allowed degree, several budgets, every checkpointing, with and without offload."""
         train, longest = self.config.train, self.config.data.max_length
         for degree in filter(self.allows, degrees(self.shape, self.cluster)):
             least = -(-longest // (degree * GRAIN)) * GRAIN
@@ -134,7 +134,7 @@ class Planner:
                 yield self.forecast(self._setup(degree, budget, checkpointing, offload))
 
     def forecast(self, setup: Setup) -> Forecast:
-        """Memory and mean step of one layout. Raises UserError where a row does not fit the budget."""
+        """Returns memory and mean step of one layout. Raises UserError when a row does not fit the budget."""
         lines = memory.on_gpu(memory.peak(self.shape, setup))
         timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
         return Forecast(timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory)
@@ -155,7 +155,7 @@ class Planner:
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:
-    """The fastest eligible one that fits, or one nearly as fast that needs less memory; None when nothing fits."""
+    """Returns the fastest eligible layout that fits, or one nearly as fast with less memory; None if no layout fits."""
     fitting = [layout for layout in layouts if layout.fits]
     if not fitting:
         return None

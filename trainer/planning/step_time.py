@@ -1,9 +1,9 @@
-"""How long a training step takes on a cluster: arithmetic, memory traffic and communication of every micro-step.
+"""Forecasts the time of a training step on a cluster from FLOPs, memory traffic and communication per micro-step.
 
-On one GPU kernels run one after another, so matmuls (or the reading of their weights), attention and elementwise
-traffic add up. FSDP2 gathers the next layer and reduces the last one beside that; Ulysses' exchanges wait. All groups
-run a micro-step together, so it takes as long as its slowest group. Launching kernels and the host's work are not
-counted: they show with micro-batches of a few hundred tokens.
+On one GPU kernels run one after another, so matmuls (or reading their weights), attention and elementwise traffic add
+up. FSDP2's gather of the next layer and reduce of the previous one overlap with that; Ulysses' exchanges do not. All
+groups run a micro-step together, so it takes as long as its slowest group. Kernel launches and host work are not
+counted: they matter for micro-batches of a few hundred tokens.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from trainer.planning.memory import FLOAT32, Setup
 from trainer.planning.work import Work
 
 HOST_BANDWIDTH = 100e9
-"""Bytes/s of a node's memory in AdamW on its CPUs, shared by its ranks."""
+"""Memory bandwidth of a node, in bytes/s, for AdamW on its CPUs; its ranks share it."""
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step by what takes them."""
+    """Seconds of a step by cause."""
 
     compute: float
-    """On the slowest group: matmuls, attention, elementwise kernels, embedding, head and loss."""
+    """Time of the slowest group in matmuls, attention, elementwise kernels, embedding, head and loss."""
     waiting: float
-    """FSDP's communication beyond what compute hides."""
+    """FSDP communication that compute does not hide."""
     exchange: float
-    """Ulysses' all-to-alls."""
+    """Ulysses all-to-alls."""
     optimizer: float
 
     @property
     def total(self) -> float:
-        """The step."""
+        """Seconds of the step."""
         return self.compute + self.waiting + self.exchange + self.optimizer
 
     @classmethod
     def mean(cls, steps: Sequence[StepTime]) -> StepTime:
-        """Of several steps."""
+        """Returns the mean of several steps."""
         return cls(*(float(np.mean(values)) for values in zip(*(astuple(step) for step in steps), strict=True)))
 
 
@@ -53,13 +53,13 @@ class Timing:
 
     step: StepTime
     balance: float
-    """Mean over maximum of the groups' FLOPs in lockstep."""
+    """Groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
 
 
 def timing(
     shape: Shape, setup: Setup, cluster: Cluster, plans: Sequence[Plan], steps: Sequence[Mapping[int, int]]
 ) -> Timing:
-    """The mean over ``steps`` of rows (row -> tokens) as they are planned."""
+    """Returns the mean over ``steps`` of rows (row -> tokens), each run with its plan of ``plans``."""
     planned = list(zip(plans, steps, strict=True))
     return Timing(
         StepTime.mean([step_time(shape, setup, cluster, plan, lengths) for plan, lengths in planned]),
@@ -68,7 +68,7 @@ def timing(
 
 
 def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]) -> StepTime:
-    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are not counted."""
+    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are not included."""
     micros = [[np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan]
     tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
     pairs = np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros]) / setup.sequence_parallel
@@ -88,7 +88,7 @@ def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths:
 def _compute(
     shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds of (one layer's forward, its backward with recomputation, embedding and loss) by tokens and pairs."""
+    """Returns seconds of (a layer's forward, its backward with recomputation, embedding and loss) per micro-batch."""
     gpu = cluster.gpu
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth
@@ -106,16 +106,16 @@ def _compute(
 
 
 def _layer_communication(shape: Shape, setup: Setup, cluster: Cluster) -> tuple[float, float]:
-    """Seconds of one layer's (all-gather, reduce-scatter); with offload its shard also crosses PCIe, in float32."""
+    """Returns seconds of a layer's (all-gather, reduce-scatter); with offload its float32 shard also crosses PCIe."""
     shard = FLOAT32 * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
     gather = cluster.ring_seconds(setup.compute * shape.layer_parameters)
     return gather + shard, cluster.ring_seconds(FLOAT32 * shape.layer_parameters) + shard
 
 
 def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
-    """Communication of a micro-step with nothing beside it: the first gathers and the last reduce-scatters.
+    """Returns seconds of a micro-step's communication that is never hidden: first gathers and last reduce-scatters.
 
-    An untied head is gathered again in backward; its reduce-scatter runs beside the last layer's backward.
+    An untied head is gathered again in backward; its reduce-scatter overlaps with the last layer's backward.
     """
     gather, reduce = _layer_communication(shape, setup, cluster)
     ends = cluster.ring_seconds(setup.compute * shape.embedding_parameters) * (1 if shape.tied else 3)
@@ -123,7 +123,7 @@ def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
 
 
 def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) -> np.ndarray:
-    """Seconds of one layer's all-to-alls (queries, keys, values, output) forward, again in recomputation, backward."""
+    """Returns seconds of a layer's all-to-alls (queries, keys, values, output) in forward, recomputation, backward."""
     degree = setup.sequence_parallel
     if degree == 1:
         return 0 * tokens

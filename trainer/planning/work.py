@@ -1,8 +1,8 @@
-"""What a micro-step asks of a GPU: FLOPs of matmuls and attention, memory traffic of everything between them.
+"""Work of a micro-step on a GPU: FLOPs of matmuls and attention, memory traffic of all other kernels.
 
 Traffic is counted kernel by kernel, each reading its inputs and writing its output once, for transformers' eager Qwen3,
-its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls and attention compute for longer than
-they move bytes, so their own traffic is left out. ``tests/cuda`` holds these figures to the operators of real steps.
+its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls and attention are compute-bound, so their own
+traffic is left out. ``tests/cuda`` compares these figures with the operators of real steps.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from trainer.batching.flops import Shape
 from trainer.planning.memory import FLOAT32, Setup
 
 COMPUTED_AGAIN = {"none": (0, 0), "selective": (1, 0), "full": (1, 1)}
-"""train.checkpointing -> how often backward computes (a layer's matmuls and kernels, its attention) again."""
+"""train.checkpointing -> how often backward recomputes (a layer's matmuls and other kernels, its attention)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One pass of one rank over micro-batches: arrays of their shape."""
+    """One pass of one rank over micro-batches, as arrays with an entry per micro-batch."""
 
     matmul: np.ndarray
-    """FLOPs."""
+    """FLOPs of matmuls."""
     attention: np.ndarray
-    """FLOPs."""
+    """FLOPs of attention scores."""
     traffic: np.ndarray
-    """Bytes."""
+    """Bytes read and written by all other kernels."""
 
 
 def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
-    """One layer's forward on ``tokens`` tokens and ``pairs`` (query, key) pairs of a rank."""
+    """Returns one layer's forward on ``tokens`` tokens and ``pairs`` (query, key) pairs of a rank."""
     return Work(
         matmul=2 * shape.layer_matmul_parameters * tokens,
         attention=4 * shape.heads * shape.head_dim * pairs,
@@ -40,7 +40,7 @@ def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -
 
 
 def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
-    """One layer's backward, with what it computes again; attention's counts twice its forward, as in ``flops``."""
+    """Returns one layer's backward with recomputation; attention's counts twice its forward, as in ``flops``."""
     once, again = forward(shape, setup, tokens, pairs), recomputed(shape, setup, tokens, pairs)
     return Work(
         matmul=2 * once.matmul + again.matmul,
@@ -50,9 +50,9 @@ def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) 
 
 
 def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
-    """What one layer's backward computes again.
+    """Returns the recomputation in one layer's backward.
 
-    torch's checkpoint stops where everything saved is there: before the down projection and the last residual sum.
+    torch's checkpoint stops once it has all saved tensors: before the down projection and the last residual sum.
     """
     once = forward(shape, setup, tokens, pairs)
     layer, attention = COMPUTED_AGAIN[setup.checkpointing]
@@ -65,10 +65,10 @@ def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray
 
 
 def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
-    """The head with its loss and gradients (``trainer.engine.loss``), every token supervised.
+    """Returns the work of the head with its loss and gradients (``trainer.engine.loss``), every token supervised.
 
-    A chunk's logits are cast, searched for the largest, reduced by it, exponentiated, summed, scaled and cast back.
-    The head's gradient is zeroed, summed over the chunks in float32 (in fp32 the product itself does that), and cast.
+    Per chunk the logits are cast, their maximum found and subtracted, exponentiated, summed, scaled and cast back.
+    The head's gradient is zeroed, summed over chunks in float32 (with fp32 the matmul itself accumulates), and cast.
     """
     c, chunks = setup.compute, np.ceil(tokens * FLOAT32 * shape.vocabulary / setup.loss_chunk)
     cast, summed = (0, 0) if c == FLOAT32 else (FLOAT32 + c, 2 * FLOAT32 + c)
@@ -82,10 +82,10 @@ def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
 
 
 def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
-    """Forward and backward of what a micro-batch passes once besides the head: embedding, last norm, loss's scale.
+    """Returns forward and backward of what runs once per micro-batch: embedding, last norm, loss scale; not the head.
 
-    In backward the head's gradient is scaled, the embedding's is filled, and where they are tied both are added. The
-    embedded tokens, those that are supervised, their gradients and the zeros these are put into are copies.
+    In backward the head's gradient is scaled, the embedding's is filled, and if they are tied the two are added. The
+    embedded tokens, the supervised ones, their gradients and the zeros that these are written into are copies.
     """
     c, copies = setup.compute, 11 * setup.compute
     per_token = (_norm_forward(setup) + _norm_backward(setup) + copies) * shape.hidden
@@ -98,9 +98,10 @@ def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
 
 
 def forward_bytes(shape: Shape, setup: Setup) -> float:
-    """One layer's forward for one token: norms, rotary embedding, SwiGLU (SiLU and a product), two residual sums.
+    """Returns the bytes per token of a layer's forward: norms, rotary embedding, SwiGLU, two residual sums.
 
-    Rotary embedding multiplies by cosines, turns (negates one half and joins both), multiplies by sines, and adds.
+    Rotary embedding multiplies by cosines, rotates (negates one half and concatenates), multiplies by sines, and adds.
+    SwiGLU is SiLU and a product.
     """
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 1 + 2 + 2 + 3) * c * rotated
@@ -109,10 +110,11 @@ def forward_bytes(shape: Shape, setup: Setup) -> float:
 
 
 def backward_bytes(shape: Shape, setup: Setup) -> float:
-    """One layer's backward for one token, without what it computes again.
+    """Returns the bytes per token of a layer's backward, without recomputation.
 
-    Five sums of gradients: two at the residuals, two where queries, keys and values meet, one where gate and up do.
-    Turning back fills two halves with zeros and adds them; the gradients are laid out anew for the norms.
+    Gradients are summed five times: two at the residuals, two where queries, keys and values meet, one where gate and
+    up do. The backward of the rotation fills two halves with zeros and adds them; the gradients are made contiguous
+    for the norms.
     """
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 2 + 1 + 2 * 1.5 + 3 + 3 + 2) * c * rotated
@@ -121,31 +123,31 @@ def backward_bytes(shape: Shape, setup: Setup) -> float:
 
 
 def optimizer_bytes(setup: Setup) -> float:
-    """Clipping and AdamW for one parameter, all in float32: the norm's reading, the clip, then one kernel or several.
+    """Returns the bytes per parameter of clipping and AdamW in float32: reading for the norm, clipping, the update.
 
     The fused kernel reads weight, gradient and moments and writes all but the gradient; torch's multi-tensor AdamW
-    makes ten kernels of it, which move 20 numbers.
+    takes ten kernels, which move 20 numbers.
     """
     return FLOAT32 * (1 + 2 + (7 if setup.fused else 20))
 
 
 def _rotated(shape: Shape) -> int:
-    """Numbers of one token's queries and keys."""
+    """Returns the number of elements of one token's queries and keys."""
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
 def _norm_forward(setup: Setup) -> float:
-    """RMSNorm for one number: cast up, square, mean, scale, cast down, weigh."""
+    """Returns the bytes per element of RMSNorm: cast up, square, mean, scale, cast down, multiply by the weight."""
     c = setup.compute
     cast = 0 if c == FLOAT32 else 2 * (FLOAT32 + c)
     return (2 + 1 + 2) * FLOAT32 + 2 * c + cast
 
 
 def _norm_backward(setup: Setup) -> float:
-    """Its backward: the weight's product, its gradient and the sum of that over tokens; the two branches of the scale.
+    """Returns the bytes per element of RMSNorm's backward.
 
-    The scale's branch multiplies, sums, divides by the width, and takes the square back in three kernels; then both
-    are added.
+    Kernels for the weight: its product, its gradient and the sum of that over tokens. Then the two branches of the
+    scale: one multiplies, sums, divides by the width and differentiates the square in three kernels; both are added.
     """
     c = setup.compute
     cast = 0 if c == FLOAT32 else 2 * (FLOAT32 + c)
@@ -153,7 +155,7 @@ def _norm_backward(setup: Setup) -> float:
 
 
 def _exchanged(shape: Shape, setup: Setup) -> float:
-    """Copies around Ulysses' exchanges for one token, in one direction."""
+    """Returns the bytes per token of the copies around Ulysses' exchanges, in one direction."""
     if setup.sequence_parallel == 1:
         return 0.0
     copies = max(1, setup.sequence_parallel // shape.kv_heads)

@@ -1,4 +1,4 @@
-"""What the planner plans for: the base model's shape and the row lengths, as far as they are known before training."""
+"""The planner's inputs: the base model's shape, the row lengths and the cluster, as known before training."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _8B = Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False)
 KNOWN = {"Qwen/Qwen3-4B-Base": _4B, "Qwen/Qwen3-4B": _4B, "Qwen/Qwen3-8B-Base": _8B, "Qwen/Qwen3-8B": _8B}
 """Shapes of hub models (their config.json), so that planning needs no download."""
 VOCABULARIES = {"qwen3": 151_680, "trained": 640}
-"""Embedding rows of a model.init by model.tokenizer."""
+"""Number of embedding rows of a model.init, by model.tokenizer."""
 DEFAULTS = {"num_key_value_heads": 32, "head_dim": 128, "tie_word_embeddings": False}
-"""Of transformers' Qwen3Config, for a model.init that leaves them out."""
+"""Defaults of transformers' Qwen3Config, for a model.init without these keys."""
 
 MEDIAN_CHARACTERS, P99_CHARACTERS, CHARACTERS_A_TOKEN = 12_980, 50_593, 3
-"""The published 45,000 rows; characters of long-think math for one token of Qwen3's vocabulary."""
+"""Characters per row of the published 45,000 rows; characters of long-think math per token of Qwen3's vocabulary."""
 ASSUMED_ROWS = 45_000
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of every row, and where that is from."""
+    """Number of tokens of every row, and the source of these lengths."""
 
     tokens: np.ndarray
     source: str
 
 
 def shape_of(config: DictConfig) -> Shape:
-    """The trained model's shape: of the folder at model.path, of model.init, or of a known hub model, with the
+    """Returns the trained model's shape: of the folder at model.path, of model.init, or of a known hub model, with the
     recipe's adapters.
 
-    Raises UserError for any other model, and a config.json of another family.
+    Raises UserError for any other model, and for a config.json of another model family.
     """
     return replace(_base_shape(config), lora_rank=config.train.lora_rank or 0)
 
 
 def total_steps(config: DictConfig, rows: int) -> int:
-    """Optimizer steps of a run over a dataset of ``rows`` rows."""
+    """Returns the optimizer steps of a run over a dataset of ``rows`` rows."""
     total = config.train.epochs * sampler.steps_per_epoch(rows, config.train.batch_size)
     return min(total, config.train.max_steps or total)
 
@@ -74,9 +74,9 @@ def _base_shape(config: DictConfig) -> Shape:
 
 
 def lengths_of(config: DictConfig) -> Lengths:
-    """Row lengths of the dataset where it is built, else the stated assumption.
+    """Returns the row lengths of the dataset if it is built, else the assumed ones.
 
-    Raises UserError where neither is at hand.
+    Raises UserError as ``assumed_lengths`` does.
     """
     path = Path(config.verl.data.train_files)
     if path.exists():
@@ -85,9 +85,9 @@ def lengths_of(config: DictConfig) -> Lengths:
 
 
 def assumed_lengths(config: DictConfig) -> Lengths:
-    """Evenly spaced quantiles of the published distribution, a lognormal, without what data.max_length drops.
+    """Returns evenly spaced quantiles of the published lognormal distribution, cut off at data.max_length.
 
-    Raises UserError when that is most of it: such a recipe is not about long-think math.
+    Raises UserError when data.max_length cuts off more than half: such a recipe is not about long-think math.
     """
     normal, data = NormalDist(), config.data
     sigma = math.log(P99_CHARACTERS / MEDIAN_CHARACTERS) / normal.inv_cdf(0.99)
@@ -108,7 +108,7 @@ def assumed_lengths(config: DictConfig) -> Lengths:
 
 
 def cluster_of(config: DictConfig) -> Cluster:
-    """The recipe's cluster; memory and peak that it states itself take the place of the table's."""
+    """Returns the recipe's cluster; its own GPU memory and peak, if set, override the table's."""
     chosen, gpu = config.cluster, GPUS[config.cluster.gpu]
     if chosen.gpu_memory_gib is not None:
         gpu = replace(gpu, memory=chosen.gpu_memory_gib * GIB)

@@ -1,4 +1,4 @@
-"""verl on a CPU: the platform that verl's registry lacks."""
+"""A CPU platform for verl, whose registry has none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _peak_bytes(*_: Any) -> int:
 
 
 def _reset_peak(*_: Any) -> None:
-    """Sets the high-water mark back to what is resident now (proc(5)); kernels built without clear_refs keep it."""
+    """Resets the high-water mark to the present resident set (proc(5)); no effect in kernels without clear_refs."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -33,7 +33,7 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-# What verl asks of torch.cuda, answered for the host; memory is the process's resident set.
+# The functions that verl calls on torch.cuda, for the host; memory is the process's resident set.
 _DEVICE_MODULE = ModuleType("host")
 vars(_DEVICE_MODULE).update(
     {name: getattr(torch.cpu, name) for name in torch.cpu.__all__}
@@ -113,6 +113,6 @@ class CpuPlatform(PlatformBase):
 
 
 def use(device: str) -> None:
-    """Makes verl run on ``device``; call before anything else of verl is imported."""
+    """Makes verl run on ``device``. Call it before any other import of verl."""
     if device == "cpu":
         set_platform(CpuPlatform())

@@ -1,4 +1,4 @@
-"""When to stop so that the last save fits before Slurm ends the job."""
+"""Decides when to stop so that the last save fits before Slurm ends the job."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 GRACE_SECONDS = 30
-"""For what comes after the save: closing logs, leaving the process group."""
+"""Time for what follows the save: closing logs, leaving the process group."""
 ASSUMED_BYTES_PER_SECOND = 1e8
-"""A rank's share of the file system until a save has been timed."""
+"""Assumed write bandwidth per rank, for estimating how long a save takes."""
 
 
 def job_end(environment: Mapping[str, str]) -> float | None:
-    """When Slurm will end this process's job, in seconds since the epoch.
+    """Returns when Slurm will end this process's job, in seconds since the epoch.
 
-    None outside a job, for a job without a limit, and where Slurm cannot be asked.
+    None outside a job, for a job without a time limit, and when scontrol fails.
     """
     if "SLURM_JOB_ID" not in environment:
         return None
@@ -34,7 +34,7 @@ def job_end(environment: Mapping[str, str]) -> float | None:
 
 
 class Deadline:
-    """Whether another step may begin: ``margin`` before ``end``, which None puts off for ever."""
+    """Tells when to stop: ``margin`` seconds before ``end`` (None: never)."""
 
     def __init__(self, end: float | None) -> None:
         self.end = end
@@ -42,14 +42,14 @@ class Deadline:
         self._steps = 0
 
     def stepped(self, seconds: float) -> None:
-        """Counts a step; the first one, which may compile, only until there is another."""
+        """Records a step's duration; the first step, which may compile, is ignored once there is a second."""
         self._steps += 1
         self.slowest = max(self.slowest, seconds) if self._steps > 2 else seconds
 
     def margin(self, save_seconds: float) -> float:
-        """Seconds that must be left: 30 + 2 x the slowest step so far + 2 x the longest save so far."""
+        """Returns the seconds that must be left: 30 + 2 x the slowest step so far + 2 x ``save_seconds``."""
         return GRACE_SECONDS + 2 * self.slowest + 2 * save_seconds
 
     def near(self, save_seconds: float) -> bool:
-        """True from the moment that less than the margin is left."""
+        """Returns True once less than the margin is left."""
         return self.end is not None and time.time() > self.end - self.margin(save_seconds)

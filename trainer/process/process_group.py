@@ -1,4 +1,4 @@
-"""Who this process is among the ranks, and the process group between them."""
+"""Finds this process's rank and joins the process group."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from common.errors import UserError
 
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
-    """True inside a task that srun started."""
+    """Returns True inside a task that srun started."""
     return "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
 
 
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """torch's rendezvous variables from Slurm's: one srun task is one rank.
+    """Returns torch's rendezvous variables from Slurm's: one srun task is one rank.
 
-    The job script gives MASTER_ADDR and MASTER_PORT; without it the address is the first node's, and the port
-    follows from the job and step, so that jobs sharing a node do not meet.
+    The job script sets MASTER_ADDR and MASTER_PORT. Without them the address is the first node's, and the port is
+    computed from the job and step ids, so that jobs sharing a node do not collide.
     """
     if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
@@ -28,7 +28,7 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
         hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
         job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
-        # Below the range that Linux hands out by itself.
+        # Below Linux's ephemeral port range.
         address, port = hosts.stdout.split()[0], str(20000 + (job * 31 + step) % 12000)
     return {
         "RANK": environment["SLURM_PROCID"],
@@ -40,7 +40,7 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Raises UserError when this process's GPU is not there."""
+    """Raises UserError when ``device`` is cuda and this rank has no GPU."""
     import torch
 
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -54,7 +54,7 @@ def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10
     """Joins the process group; returns this process's rank.
 
     ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm. ``timeout``
-    is how long a collective waits for a rank.
+    is how long a collective waits for the other ranks.
     """
     import torch
     import torch.distributed as dist
@@ -72,7 +72,7 @@ def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10
 
 
 def agree(mine: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Returns rank 0's value on every rank. Collective."""
     import torch.distributed as dist
 
     shared = [mine]

@@ -1,4 +1,4 @@
-"""Stopping on purpose: a signal asks, all ranks agree at the next step border."""
+"""Stop on request: a signal sets a flag, and all ranks agree to stop after the current step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Set by any of ``SIGNALS``. Until ``arm`` is called there is nothing to save, and the process leaves at once."""
+    """Set by any of ``SIGNALS``. Before ``arm`` a signal ends the process at once: there is nothing to save."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -21,7 +21,7 @@ class StopRequest:
             signal.signal(number, self._on_signal)
 
     def arm(self) -> None:
-        """From here on a signal only sets ``asked``."""
+        """Makes signals from now on only set ``asked``."""
         self._armed = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""Ends a rank that hangs: after a time without a sign of life every thread's stack is written, then exit code 1.
+"""Ends a hung rank: after a time without progress it writes every thread's stack and exits with code 1.
 
-The clock is a C thread of faulthandler's, which needs no Python to run: it also fires in a collective that
-never returns, and with the interpreter's lock held.
+The timer is faulthandler's C thread, which needs no Python to run: it also fires when a collective never returns or
+the GIL is held.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ import faulthandler
 from pathlib import Path
 
 SET_UP_MINUTES = 30
-"""How long a rank may take, at the least, from joining the others to the end of its first step: loading, compiling."""
+"""Minimum allowance from joining the process group to the end of the first step: loading, compiling."""
 
 
 def stacks(attempt: Path, rank: int) -> Path:
-    """Where a rank that hung leaves its threads' stacks; each has its own file, since all ranks write at once."""
+    """Returns the file for a hung rank's stacks; one file per rank, because all ranks may write at once."""
     return attempt / f"stacks-rank{rank}.txt"
 
 
 class Watchdog:
-    """Armed from its making to ``close``; whoever makes progress says so."""
+    """Active from construction until ``close``. Call ``alive`` on progress."""
 
     def __init__(self, minutes: float, path: Path) -> None:
-        """``minutes`` is what any wait may take after the first step: a step, a validation micro-batch, a save."""
+        """``minutes`` is the allowance after the first step, for a step, a validation micro-batch or a save."""
         self.minutes, self.allowance = minutes, max(minutes, SET_UP_MINUTES)
         self.path, self.file = path, path.open("w", encoding="utf-8")
         self.alive()
 
     def alive(self) -> None:
-        """A sign of life."""
+        """Restarts the timer."""
         faulthandler.dump_traceback_later(60 * self.allowance, exit=True, file=self.file)
 
     def stepped(self) -> None:
-        """A sign of life after a training step; set-up is over."""
+        """Restarts the timer after a training step, with the allowance for steps."""
         self.allowance = self.minutes
         self.alive()
 
     def close(self) -> None:
+        """Stops the timer and deletes the file for stacks."""
         faulthandler.cancel_dump_traceback_later()
         self.file.close()
         self.path.unlink()

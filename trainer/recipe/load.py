@@ -1,6 +1,6 @@
 """Recipes: compose with verl's own SFT configuration, validate, freeze.
 
-The only module that imports Hydra. Everything after it reads the frozen, fully resolved values.
+The only module that imports Hydra. All other modules read the frozen, fully resolved values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
-# Mappings whose keys are the user's own.
+# Mappings whose keys the user chooses.
 FREE_FORM = (
     "model.init",
     "data.columns",
@@ -31,7 +31,7 @@ FREE_FORM = (
     "verl.optim.override_optimizer_config",
 )
 
-# Keys of verl's that may be set; the others are set from ours, are its own loop's, or would break this engine.
+# Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or would break this engine.
 OPEN = (
     "verl.engine.offload_policy",
     "verl.engine.reshard_after_forward",
@@ -41,11 +41,11 @@ OPEN = (
 )
 
 UNREAD = "verl.data.custom_cls."
-"""verl's choice of a dataset class, which this trainer does not read; older runs name one there."""
+"""verl's dataset class, which this trainer does not read; the configurations of older runs name one."""
 
 
 def recipes() -> list[str]:
-    """Names of the recipes that can be run."""
+    """Returns the names of the recipes that can be run."""
     return sorted(p.stem for p in RECIPES.glob("*.yaml") if p.stem != "base")
 
 
@@ -53,7 +53,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
 
     Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration.
-    Raises UserError for an unknown recipe or key (naming the nearest), a missing or a wrong value.
+    Raises UserError for an unknown recipe or key (naming the nearest one), and for a missing or wrong value.
     """
     if recipe not in recipes():
         raise UserError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
@@ -61,14 +61,14 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration that evaluates a bare model: base.yaml's evaluation in a run named after the model."""
+    """Returns the configuration to evaluate a bare model: base.yaml's evaluation in a run named after the model."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
     data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
     return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A frozen configuration with overrides of its mutable keys. Raises UserError for any other key."""
+    """Returns a frozen configuration with overrides of its mutable keys. Raises UserError for any other key."""
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
@@ -102,8 +102,8 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
 def read(path: Path) -> DictConfig:
     """Reads the frozen configuration of a run, also of one that older code started.
 
-    A key that the file lacks has base.yaml's default, which is the old behaviour; a key that base.yaml no longer has is
-    left out. Which keys are ``mutable`` is base.yaml's to say. Raises UserError when there is no file at ``path``.
+    A key missing in the file gets base.yaml's default, which is the old behaviour; a key that base.yaml no longer has
+    is left out. ``mutable`` is always base.yaml's. Raises UserError when there is no file at ``path``.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
@@ -116,19 +116,19 @@ def read(path: Path) -> DictConfig:
 
 
 def write(config: DictConfig, path: Path) -> None:
-    """Freezes ``config`` into a YAML file."""
+    """Writes ``config`` to a YAML file."""
     write_text(path, OmegaConf.to_yaml(config))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain dicts, lists and scalars."""
+    """Returns the configuration as plain dicts, lists and scalars."""
     return _plain(config, resolve=True)
 
 
 def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
-    """The plain values of ``config``, the configuration frozen at ``path`` with or without overrides, for hashes.
+    """Returns, for hashes, the plain values of ``config``: the one frozen at ``path`` with or without overrides.
 
-    They stay what they were when base.yaml gets another key or loses one: the file's own keys, and the overrides.
+    Only the file's own keys and the overrides are included, so adding or removing a key in base.yaml changes nothing.
     """
     own = OmegaConf.load(path)
     assert isinstance(own, DictConfig)
@@ -140,7 +140,7 @@ def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
 
 
 def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
-    """The differences a run does not survive, as ``key: old -> new``; keys under ``mutable`` are free to change."""
+    """Returns the differences that a run may not have, as ``key: old -> new``; keys under ``mutable`` may change."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     mirrors = _mirrors()
     return [
@@ -175,12 +175,12 @@ def _plain(config: Any, resolve: bool) -> dict[str, Any]:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """base.yaml's values with verl's own, not resolved."""
+    """Returns base.yaml's values merged over verl's, not resolved."""
     return _plain(_compose("base", []), resolve=False)
 
 
 def _filled(defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``own``'s values in the keys of ``defaults``, whose values stand where ``own`` has none."""
+    """Returns the keys of ``defaults`` with ``own``'s values, or with the defaults where ``own`` has no value."""
     filled = {}
     for key, default in defaults.items():
         path, value = f"{prefix}{key}", own.get(key, default)
@@ -198,7 +198,7 @@ def _is_free(key: str) -> bool:
 
 
 def _lineage(recipe: str) -> Iterator[str]:
-    """The recipe and the recipes it is built on, without base."""
+    """Yields the recipes that a recipe is built on, without base, and then the recipe."""
     if recipe == "base":
         return
     for parent in OmegaConf.load(RECIPES / f"{recipe}.yaml").defaults:
@@ -208,7 +208,7 @@ def _lineage(recipe: str) -> Iterator[str]:
 
 
 def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """(dotted key, raw value) of every leaf; lists and free-form mappings are leaves, a missing value is None."""
+    """Yields (dotted key, raw value) of every leaf: also lists and free-form mappings; a missing value is None."""
 
     def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in values.items():
@@ -222,7 +222,7 @@ def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _mirrors() -> dict[str, str]:
-    """Keys under ``verl`` that base.yaml sets from a key of ours, with that key."""
+    """Returns {key under ``verl``: our key that base.yaml sets it from}."""
     raw = OmegaConf.load(RECIPES / "base.yaml").verl
     return {
         f"verl.{path}": value[2:-1] for path, value in _leaves(raw) if isinstance(value, str) and value.startswith("${")

@@ -1,4 +1,4 @@
-"""What a recipe's values must be: types, ranges, choices, and what must fit together."""
+"""Checks a recipe's values: types, ranges, choices, and combinations."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ OPTIONAL_TYPES = {
     "data.question_types": [],
     "model.init": {},
 }
-"""Keys that may be null, with an example of what they are otherwise."""
+"""Keys that may be null, each with an example of another value."""
 TEXTS = ("name", "model.path", "data.name", "data.dir", "data.source", "run.name", "run.root", "eval.benchmarks",
          "data.synth.seeds", "data.synth.model")  # fmt: skip
 FULL_ONLY = ("train.prefetch", "train.compile", "train.fused_optimizer", "train.liger", "verl.engine.offload_policy")
-"""Switches that a QLoRA has no use for."""
+"""Switches that QLoRA training does not support."""
 LOGGERS = ("tensorboard", "wandb")
 COLUMNS = (("problem", "solution", "answer"), ("messages",))
-"""What ``data.columns`` must name, one or the other."""
+"""Column sets; ``data.columns`` must name all columns of one of them."""
 
 
 def check_values(config: DictConfig, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Checks a resolved configuration; ``values`` and ``defaults`` are its and base.yaml's leaves by dotted key.
 
-    A default's type is the type wanted. Raises UserError naming the key, what it must be and what it is.
+    A value must have its default's type. Raises UserError naming the key, what it must be and what it is.
     """
     examples = dict(defaults) | OPTIONAL_TYPES | dict.fromkeys(TEXTS, "")
     for key, example in examples.items():
@@ -138,7 +138,7 @@ def _check_together(config: DictConfig) -> None:
 
 
 def span(steps: str) -> tuple[int, int]:
-    """The first and last step of ``train.profile_steps``. Raises UserError when it is not A:B with 1 <= A <= B."""
+    """Returns (first, last) step of ``train.profile_steps``. Raises UserError when it is not A:B with 1 <= A <= B."""
     match = re.fullmatch(r"(\d+):(\d+)", steps)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"train.profile_steps must be A:B, the first and the last step to trace, not {steps!r}")

@@ -1,4 +1,4 @@
-"""Base models: a random Qwen3 built once where a recipe asks for one, else the model as it is."""
+"""Builds the random Qwen3 base model of a recipe with ``model.init``, once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_j
 from data_prep.tokenizer import tokenizers
 
 VOCABULARY_MULTIPLE = 128
-"""Embedding rows are rounded up to this, as Qwen's own are."""
+"""The number of embedding rows is rounded up to a multiple of this, as in Qwen's own models."""
 
 
 def materialise(config: DictConfig) -> None:
-    """Builds the random base model at ``model.path`` when the recipe has ``model.init``; a second call is free.
+    """Builds the random base model at ``model.path`` if the recipe has ``model.init`` and it is not built yet.
 
-    Raises UserError when the folder holds another model, or for a shape that transformers refuses.
+    Raises UserError when the folder holds another model, or transformers refuses the shape.
     """
     if config.model.init is None:
         return

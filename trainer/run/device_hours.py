@@ -1,4 +1,4 @@
-"""What a run used: device-hours by stage, from its metrics and its evaluations' manifests."""
+"""Device-hours of a run by stage, from its metrics and its evaluations' manifests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CUDA, CPU = "GPU-hours", "CPU process-hours"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage used."""
+    """Device-hours of one stage."""
 
     stage: str
     hours: float
@@ -26,11 +26,11 @@ class Cost:
 
 
 def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> list[Cost]:
-    """Device-hours by stage: training up to step ``until``, with the steps that a restart ran again, and the
-    complete evaluations in the folders ``evaluations``.
+    """Returns device-hours by stage: training up to step ``until`` (steps that a restart repeated count again), and
+    the complete evaluations in the folders ``evaluations``.
 
-    A step's time is its slowest rank's, times the ranks; an evaluation's is the wall time of the call that
-    finished it, times its engines' devices.
+    A step costs its slowest rank's time x ranks; an evaluation costs the wall time of the call that finished it x its
+    engines' devices.
     """
     found = [Cost("data", 0, CUDA, "CPU work, not timed")]
     hours: dict[str, float] = {}
@@ -51,23 +51,23 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
 
 
 def ranks_of(step: dict[str, Any]) -> int:
-    """Ranks that trained a step, from its metrics."""
+    """Returns the number of ranks that trained a step, from its metrics."""
     return round(step["tokens_per_s"] / step["tokens_per_s_per_gpu"])
 
 
 def table(costs: Iterable[Cost]) -> str:
-    """Stage, hours, note."""
+    """Returns a Markdown table of stage, hours and note."""
     lines = ["| stage | used | |", "|---|---:|---|"]
     return "\n".join([*lines, *(f"| {c.stage} | {shown(c)} | {c.note} |" for c in costs)])
 
 
 def shown(cost: Cost) -> str:
-    """Hours with their unit."""
+    """Returns the hours with their unit."""
     return f"{cost.hours:,.1f} {cost.unit}" if cost.hours >= 10 else f"{cost.hours:.3g} {cost.unit}"
 
 
 def _evaluation(folder: Path) -> list[Cost]:
-    """None for one that was made without being timed."""
+    """Returns the cost of a complete evaluation; empty if it was not timed."""
     made = read_json(folder / MANIFEST)
     if "wall_seconds" not in made:
         return []

@@ -1,4 +1,4 @@
-"""The run directory: the one module that knows where a run's files are."""
+"""The run directory: the only module that knows the paths of a run's files."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from common.files import MANIFEST, heal_jsonl
 from trainer.recipe import load as configs
 
 SCALARS = "state.json"
-"""In a checkpoint's folder: step, scheduler and every other number."""
+"""File in a checkpoint's folder: step, scheduler, optimizer scalars, identity and metrics."""
 FILE_BYTES = 256 * 2**20
-"""Of one rank's shard file: while it is written, memory holds it twice more, and Python waits for the copies."""
+"""Size of one rank's shard file; writing needs twice that in additional memory, and its copies block Python."""
 REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
-"""What the job scripts note in a run: why a job was requeued or not, and which evaluations were submitted."""
+"""Files that the job scripts append to: why a job was requeued or not, and which evaluations were submitted."""
 OUTCOME = "outcome.json"
-"""In an attempt's folder: how it ended."""
+"""File in an attempt's folder: how the attempt ended."""
 PROVENANCE = "provenance.json"
-"""In an attempt's folder: git commit, package versions, model and dataset, and the step it started after."""
+"""File in an attempt's folder: git commit, package versions, model, dataset and the step it started after."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder; every path below it has its name here."""
+    """A run's folder, with a member for every path below it."""
 
     root: Path
 
     @staticmethod
     def of(config: DictConfig) -> Run:
-        """The run that ``config`` describes."""
+        """Returns the run that ``config`` describes."""
         return Run(Path(config.run.root) / config.run.name)
 
     @staticmethod
     def find(name: str) -> Run | None:
-        """The run that ``name`` (a folder, or a name under runs/) stands for; None when there is none."""
+        """Returns the run in the folder ``name`` or runs/``name``; None if there is none."""
         for root in (Path(name), Path("runs") / name):
             if (root / "config.yaml").exists():
                 return Run(root)
@@ -49,24 +49,27 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's name, which is its folder's."""
         return self.root.name
 
     @property
     def config(self) -> Path:
+        """The configuration, frozen when the run was started."""
         return self.root / "config.yaml"
 
     @property
     def lock(self) -> Path:
+        """Lock of the process that writes the run."""
         return self.root / "run.lock"
 
     @property
     def latest(self) -> Path:
-        """Holds the name of the newest complete checkpoint."""
+        """File with the name of the newest complete checkpoint."""
         return self.root / "latest"
 
     @property
     def metrics(self) -> Path:
-        """Rebuilt from the attempts' metrics; the last attempt wins each step."""
+        """Step metrics of the run, rebuilt from its attempts' metrics; for each step the last attempt counts."""
         return self.root / "metrics.jsonl"
 
     @property
@@ -75,35 +78,39 @@ class Run:
         return sorted((p for p in (self.root / "attempts").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
     def new_attempt(self) -> Path:
-        """Creates the next attempt's folder."""
+        """Creates and returns the next attempt's folder."""
         path = self.root / "attempts" / str(len(self.attempts) + 1)
         path.mkdir(parents=True)
         return path
 
     def checkpoint(self, step: int) -> Path:
+        """Returns the folder of a complete checkpoint."""
         return self.root / "checkpoints" / f"step_{step}"
 
     def partial_checkpoint(self, step: int) -> Path:
-        """A checkpoint that is being written, or whose writing was cut off."""
+        """Returns the folder of a checkpoint that is being written, or whose writing was interrupted."""
         return self.root / "checkpoints" / f".step_{step}.partial"
 
     def deleted_checkpoint(self, step: int) -> Path:
-        """A checkpoint that is being deleted."""
+        """Returns the folder of a checkpoint that is being deleted."""
         return self.root / "checkpoints" / f".step_{step}.deleted"
 
     @property
     def partial_checkpoints(self) -> list[Path]:
+        """Folders of unfinished checkpoints."""
         return sorted((self.root / "checkpoints").glob(".step_*.partial"))
 
     @property
     def deleted_checkpoints(self) -> list[Path]:
+        """Folders of checkpoints whose deletion has not finished."""
         return sorted((self.root / "checkpoints").glob(".step_*.deleted"))
 
     def export(self, step: int) -> Path:
+        """Returns the folder of a checkpoint's Hugging Face export."""
         return self.root / "export" / f"step_{step}"
 
     def export_lease(self, step: int) -> Path:
-        """Held by whoever exports a checkpoint, or deletes it."""
+        """Returns the lock to hold while exporting or deleting a checkpoint."""
         return self.root / "export" / f".step_{step}.lock"
 
     @property
@@ -117,7 +124,7 @@ class Run:
         return _complete_steps(self.root / "export")
 
     def evaluation(self, suite: str, label: str, config_hash: str) -> Path:
-        """Folder of one evaluation; ``label`` is ``base`` or ``step_N``."""
+        """Returns the folder of one evaluation; ``label`` is ``base`` or ``step_N``."""
         return self.root / "evals" / f"{suite}@{label}-{config_hash[:8]}"
 
     @property
@@ -126,13 +133,13 @@ class Run:
         return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
 
     def notes(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of a JSONL file that grows; none where there is no file."""
+        """Returns the complete lines of a JSONL file that may be growing; empty if there is no file."""
         path = self.root / name
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def note(self, name: str, line: dict[str, Any]) -> None:
-        """Adds a line to such a file, with the time before its other fields, flushed to the disk."""
+        """Appends a line to a JSONL file, with the time as its first field, and fsyncs it."""
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / name
         heal_jsonl(path)
@@ -143,27 +150,28 @@ class Run:
 
     @property
     def awaited(self) -> set[int]:
-        """Steps whose evaluation is submitted and has not exported them yet."""
+        """Steps whose evaluation is submitted but whose export does not exist yet."""
         labels = {note["label"] for note in self.notes(SUBMISSIONS)} - {"base"}
         return set(map(int, labels)) - set(self.exports)
 
     @property
     def rl(self) -> Path:
-        """Holds the problems for RL, and a folder for each start of RL."""
+        """Folder with the problems for RL, and a subfolder per RL start."""
         return self.root / "rl"
 
     @property
     def report(self) -> Path:
+        """The run's report."""
         return self.root / "report.md"
 
 
 def is_complete(folder: Path) -> bool:
-    """True when the folder's manifest, which is written last, exists."""
+    """Returns True when the folder's manifest, which is written last, exists."""
     return (folder / MANIFEST).exists()
 
 
 def check(config: DictConfig) -> Run:
-    """The run of ``config``, which need not exist yet.
+    """Returns the run of ``config``, which need not exist yet.
 
     Raises UserError when it was started with other values of keys that may not change.
     """

@@ -1,4 +1,4 @@
-"""``warmstart prefetch``: what a recipe takes from the hub, each at one commit, where there is internet."""
+"""``warmstart prefetch``: downloads what a recipe needs from the hub, each at a fixed commit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 
 def prefetch(config: DictConfig) -> dict[str, str]:
-    """Fetches model, dataset and benchmarks; returns the commits as recipe keys and their values.
+    """Fetches model, dataset and benchmarks; returns the commits as recipe keys and values.
 
-    What is there already is left as it is. The commits are kept in ``<data.dir>/<data.name>.prefetch.json``.
-    Raises UserError when the hub does not give something.
+    Local models and data, and existing benchmark files, are skipped. The commits are written to
+    ``<data.dir>/<data.name>.prefetch.json``.
+    Raises UserError when a download fails.
     """
     pins: dict[str, str] = {}
     fetched: dict[str, Any] = {"benchmarks": _benchmarks(config)}
@@ -50,7 +51,7 @@ def _model(name: str, revision: str | None) -> str:
 
 
 def _benchmarks(config: DictConfig) -> dict[str, str]:
-    """Fetches the sets that are not there, for evaluation and decontamination; returns the commits by set."""
+    """Fetches the missing sets for evaluation and decontamination; returns the commits by set."""
     folder = Path(config.eval.benchmarks)
     names = sets.expand([*config.eval.sets, *config.data.decontaminate])
     if folder == Path(config.data.dir) / config.data.name:  # the dataset's own held-out problems

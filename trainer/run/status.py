@@ -1,4 +1,4 @@
-"""Where a run stands, from its files alone."""
+"""Status of a run, from its files only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BASE = "base"
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Attempts, progress, checkpoints, exports, evaluations and device-hours, as plain values.
+    """Returns attempts, progress, checkpoints, exports, evaluations and device-hours, as plain values.
 
-    Times are seconds; ``checkpoint_age_s`` is since the newest checkpoint was complete.
+    Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed.
     """
     steps = step_metrics.read(run)
     last = steps[-1] if steps else {}
@@ -40,13 +40,13 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the last attempt came to the last step and its checkpoint is there."""
+    """Returns True when the last attempt finished and the checkpoint of its last step exists."""
     outcome = read_json(run.attempts[-1] / OUTCOME) if run.attempts and (run.attempts[-1] / OUTCOME).exists() else {}
     return outcome.get("status") == "finished" and outcome["total"] in run.checkpoints
 
 
 def table(values: dict[str, Any]) -> str:
-    """``status`` for a terminal."""
+    """Returns the values of ``status`` as a table for a terminal."""
     step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
     progress = f"step {step:,}" + (f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else "")
     if rate:
@@ -100,7 +100,7 @@ def _evaluation(folder: Path) -> str:
 
 
 def _pending(run: Run) -> dict[str, str]:
-    """What waits: each run evaluates its base model and newest checkpoint, and whatever jobs were submitted for."""
+    """Returns the evaluations not started: of the base model, the newest checkpoint, and those of submitted jobs."""
     begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
     jobs = {_label(note["label"]): f"pending, job {note['job']}" for note in run.notes(SUBMISSIONS)}
     wanted = dict.fromkeys([BASE, *map(_label, run.checkpoints[-1:])], "pending") | jobs

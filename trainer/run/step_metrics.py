@@ -1,4 +1,4 @@
-"""The step metrics: one JSON line a step in each attempt, and the run's own view rebuilt from them."""
+"""Step metrics: one JSON line per step in each attempt, and the run's metrics.jsonl rebuilt from them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,47 @@ from trainer.run.folder import PROVENANCE, Run
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """One optimizer step."""
+    """Metrics of one optimizer step."""
 
     step: int
     total: int
+    """Optimizer steps of the run."""
     epoch: int
+    """Epoch of the step, counted from 1."""
     loss: float | None
-    """Mean over the supervised tokens of the global batch; None when it is not finite."""
+    """Mean loss over the supervised tokens of the global batch; None when it is not finite."""
     grad_norm: float | None
-    """Before clipping; None when it is not finite."""
+    """Gradient norm before clipping; None when it is not finite."""
     lr: float
     tokens: int
     """All tokens of the global batch, prompts included."""
     tokens_per_s: float
     tokens_per_s_per_gpu: float
     mfu: float | None
-    """Causal model FLOPs (``flops.training_flops``, nothing recomputed) over the ranks' bf16 peak, if known."""
+    """Causal model FLOPs (``flops.training_flops``, without recomputation) over the ranks' bf16 peak, if known."""
     seconds: float
-    """Of the slowest rank, from planning the step to its end, data included."""
+    """Step time of the slowest rank, from planning the step to its end, data loading included."""
     mean_seconds: float
+    """Step time averaged over ranks."""
     data_seconds: float
-    """Of the slowest rank: reading its rows."""
+    """Time to read rows, on the slowest rank."""
     balance: float
-    """Mean over groups of the step's FLOPs, over what the lockstep of micro-steps takes."""
+    """Groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
     fill: float
-    """Tokens over the token budget of the micro-batches that were run."""
+    """Tokens of the step over the token budget of its micro-batches."""
     peak_memory_gb: float
-    """Of the fullest rank, since the step before: training, validation and saving; the run's peak is the largest of all
-    steps. Device memory that tensors took; on CPU the process's resident set, since its start where Linux does not let
-    a process set its high-water mark back."""
+    """Peak since the previous step (training, validation, saving) on the rank with the most; the run's peak is the
+    largest of all steps. On GPU the memory allocated to tensors; on CPU the process's resident set, counted since its
+    start where Linux does not let a process reset its high-water mark."""
     eta_s: float
+    """Estimated seconds to the last step."""
     skipped: bool
-    """A gradient was not finite and the weights stayed as they were."""
+    """True when the gradient was not finite and the weights were not updated."""
     val_loss: float | None = None
-    """On the held-out rows, after this step."""
+    """Mean loss on the held-out rows after this step."""
 
     def line(self) -> str:
-        """The step as one line of a log."""
+        """Returns the step as one line of a log."""
         minutes, seconds = divmod(round(self.eta_s), 60)
         parts = [
             f"step {self.step}/{self.total}",
@@ -69,12 +73,12 @@ class StepMetrics:
         return "  ".join(parts)
 
     def json(self) -> str:
-        """The step as one line of strict JSON, newline included."""
+        """Returns the step as one line of strict JSON, newline included."""
         return json.dumps(asdict(self), allow_nan=False) + "\n"
 
 
 def finite(value: float) -> float | None:
-    """``value``, or None, which JSON has, when it is not finite."""
+    """Returns ``value``, or None when it is not finite, because JSON has no NaN or infinity."""
     return value if math.isfinite(value) else None
 
 
@@ -83,7 +87,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def follow(path: Path) -> Iterator[StepMetrics | None]:
-    """Yields the steps of a growing metrics file as they are written, None whenever there is no new one."""
+    """Yields the steps of a growing metrics file as they are written, and None whenever there is no new one."""
     position = 0
     while True:
         if path.exists():
@@ -98,14 +102,14 @@ def follow(path: Path) -> Iterator[StepMetrics | None]:
 
 
 def read(run: Run) -> list[dict[str, Any]]:
-    """The run's steps in order: of each attempt's steps, those up to the checkpoint that the next one started from.
+    """Returns the run's steps in order: each attempt's steps up to the checkpoint that the next attempt started from.
 
-    A step that an attempt writes again, because its validation was cut short, is taken as written last.
+    When an attempt writes a step again because its validation was interrupted, the last line counts.
     """
     steps: dict[int, dict[str, Any]] = {}
     for attempt in run.attempts:
         made = attempt / PROVENANCE
-        if not made.exists():  # it was ended before it began
+        if not made.exists():  # it ended before it started training
             continue
         first = read_json(made)["first_step"]
         steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(attempt)
@@ -113,7 +117,7 @@ def read(run: Run) -> list[dict[str, Any]]:
 
 
 def of_attempt(attempt: Path) -> dict[int, dict[str, Any]]:
-    """The steps that an attempt wrote, a line that was cut short left out."""
+    """Returns the steps that an attempt wrote, by number; an incomplete last line is ignored."""
     path = attempt / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return {values["step"]: values for values in (json.loads(line) for line in lines if line[-1] == "\n")}

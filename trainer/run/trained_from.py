@@ -1,4 +1,4 @@
-"""What a run was trained from, and may not change between two attempts: the dataset and the base model."""
+"""Identity of the dataset and base model of a run, which may not change between attempts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from common.errors import UserError, first_line
 from common.files import MANIFEST, sha256_file
 
 SAMPLE_BYTES = 2**20
-"""Of a weights file's end, which tells models of one shape apart without reading all of them."""
+"""Bytes hashed at the end of a weights file: enough to tell models of one shape apart without reading it all."""
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def identity(config: DictConfig) -> dict[str, str]:
-    """Name -> content, of everything that a checkpoint of ``config`` depends on besides its values.
+    """Returns {name: content hash} of everything that a checkpoint depends on besides the values of ``config``.
 
     Raises UserError when the dataset is not built, or the model is not there or has no safetensors.
     """
@@ -26,7 +26,7 @@ def identity(config: DictConfig) -> dict[str, str]:
 
 
 def dataset_identity(config: DictConfig) -> str:
-    """What names the dataset's content: the hash of its manifest. Raises UserError when it is not built."""
+    """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not built."""
     manifest = Path(config.data.dir) / config.data.name / MANIFEST
     if not manifest.exists():
         raise UserError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
@@ -34,9 +34,9 @@ def dataset_identity(config: DictConfig) -> str:
 
 
 def model_identity(path: str, revision: str | None) -> dict[str, str]:
-    """A model's config.json by its hash, its weights files by size and by the hash of header and last MiB.
+    """Returns the hash of config.json, and for each weights file its size and the hash of its header and last MiB.
 
-    A model on the hub is fetched first, or taken from the cache. Raises UserError as ``identity`` does.
+    A hub model is taken from the cache, or fetched first. Raises UserError as ``identity`` does.
     """
     folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))
@@ -49,7 +49,7 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
 
 
 def model_folder(path: str, revision: str | None) -> Path:
-    """Where a model's config.json and weights are: ``path``, or the cache of the hub, fetched first if need be.
+    """Returns the folder with config.json and weights: ``path``, or the hub's cache, fetched first if needed.
 
     Raises UserError when the hub has no such model.
     """
@@ -57,7 +57,7 @@ def model_folder(path: str, revision: str | None) -> Path:
 
 
 def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) -> None:
-    """Raises UserError naming each difference between what ``checkpoint`` was trained from and what is here."""
+    """Raises UserError naming each difference between the identity ``saved`` in ``checkpoint`` and the one ``here``."""
     names = sorted(name for name in {*saved, *here} if saved.get(name) != here.get(name))
     if names:
         lines = [f"{name}: {saved.get(name, 'absent')} -> {here.get(name, 'absent')}" for name in names]
@@ -70,7 +70,7 @@ def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) ->
 
 
 def _weights_identity(file: Path) -> str:
-    """A safetensors file begins with its header's length, eight bytes, little endian."""
+    """Returns size and hash; a safetensors file begins with its header's length in eight bytes, little endian."""
     with file.open("rb") as f:
         begin = f.read(8)
         if len(begin) < 8:

@@ -1,4 +1,4 @@
-"""The page's charts as inline SVG, whose colours are the style sheet's."""
+"""Draws the page's charts as inline SVG; the colours come from the style sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 44
 HOVERS = 200
-"""Points of a line that show their values."""
+"""Most points of a line that show their values."""
 
 Point = tuple[float, float]
 Write = Callable[[float], str]
@@ -19,19 +19,20 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Line:
-    """One series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``training`` or ``held-out``."""
+    """One data series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``training`` or ``held-out``."""
 
     name: str
     kind: str
     points: Sequence[Point]
     dots: bool = False
     steps: bool = False
-    """Points are left edges of bins, the last one the right edge of the last bin; the area below is tinted."""
+    """If true, points are the left edges of bins, and the last point is the right edge of the last bin; the area below
+    the line is filled."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Ends, title, and how its values are written."""
+    """An axis: its ends, its title, and the format of its values."""
 
     title: str
     low: float
@@ -39,15 +40,16 @@ class Axis:
     write: Write
     log: bool = False
     marks: Sequence[float] = ()
-    """Values to write, where round ones will not do."""
+    """Tick values that replace the round ones."""
 
     def share(self, value: float) -> float:
-        """Where along the axis a value is, in 0..1."""
+        """Returns a value's position along the axis: 0 at ``low``, 1 at ``high``."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low or 1)
 
     def ticks(self) -> list[float]:
-        """``marks``, or round values, at most eight, on a log axis 1, 2 and 5 times the powers of ten."""
+        """Returns ``marks``, else round values: at most seven, or on a log axis over more than one decade 1, 2 and 5
+        times the powers of ten (only the powers if those are more than eight)."""
         if self.marks:
             return list(self.marks)
         if self.log and self.high > 10 * self.low:
@@ -62,20 +64,22 @@ class Axis:
 
 
 def percent(value: float) -> str:
+    """Returns a share, in 0..1, as a percentage."""
     return f"{value * 100:.3g} %"
 
 
 def number(value: float) -> str:
+    """Returns a number as text: no decimals if it is integral or at least 100, else three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
 def thousands(value: float) -> str:
-    """A count of tokens, short."""
+    """Returns a count of tokens in short form: 16K."""
     return f"{value / 1000:g}K" if value >= 1000 else f"{value:g}"
 
 
 def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Markup:
-    """One chart; ``title`` is for those who do not see it."""
+    """Returns one chart as SVG; ``title`` is its label for screen readers."""
     plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def at(point: Point) -> tuple[str, str]:
@@ -119,7 +123,7 @@ def _line(line: Line, x: Axis, y: Axis, at: Callable[[Point], tuple[str, str]], 
 
 
 def _bars(line: Line, x: Axis, y: Axis, spots: Sequence[tuple[str, str]]) -> str:
-    """Where a pointer over a bin finds its count."""
+    """Returns a rectangle per bin that shows the bin's count under the pointer."""
     drawn = ""
     for i in range(len(spots) - 1):
         (x0, y0), (x1, _) = spots[i], spots[i + 1]

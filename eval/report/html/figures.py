@@ -1,4 +1,4 @@
-"""Which charts the page has, from the figures, the rollouts' lengths and the steps of training."""
+"""Draws the page's charts from the figures, the rollouts' lengths and the training steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import BASE, Evaluation
 
 BINS = 40
+"""Bins of the histogram of rollout lengths."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its title and the names and kinds of its lines."""
+    """A chart with its title and the (name, kind) of each line."""
 
     title: str
     keys: list[tuple[str, str]]
@@ -26,7 +27,7 @@ class Figure:
 
 
 def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """``steps`` are those of training, as far as there are any."""
+    """Returns the page's charts; ``steps`` are the metrics of the training steps, and may be empty."""
     drawn = [_budget(compared), _histogram(compared)]
     if compared.known.n > 1:
         drawn.insert(0, _pass_at_k(compared))
@@ -92,5 +93,5 @@ def _shares(title: str, lines: Sequence[Line]) -> Axis:
 
 
 def _names(evaluation: Evaluation) -> tuple[str, str]:
-    """Name and kind of an evaluation's line."""
+    """Returns the name and kind of an evaluation's line."""
     return evaluation.label + missing(TOTAL, evaluation), "base" if evaluation.label == BASE else "sft"

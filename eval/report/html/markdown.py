@@ -1,4 +1,4 @@
-"""The report's Markdown sections as HTML that a strict Content-Security-Policy lets be."""
+"""Converts the report's Markdown sections to HTML that a strict Content-Security-Policy allows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from markupsafe import Markup
 
 
 def html(text: str, label: str = "Table") -> Markup:
-    """Paragraphs, lists, tables, emphasis and code; HTML in it is text, and alignment is the class ``end``.
+    """Returns HTML for paragraphs, lists, tables, emphasis and code; HTML in ``text`` is escaped. Aligned cells get the
+    class ``end`` (right) or ``start`` instead of a style.
 
-    Tables are in a box that scrolls, which ``label`` names for those who do not see it.
+    Tables are in a box that scrolls; ``label`` is its name for screen readers.
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)

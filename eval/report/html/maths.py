@@ -1,8 +1,8 @@
-"""LaTeX in a text becomes MathML that no page has to trust: found, converted, checked.
+"""Finds LaTeX in a text, converts it to MathML and checks the result, so that the page need not trust it.
 
-The converter is native code that meets whatever a model wrote, so it runs in processes that can be killed, and
-what it emits is read as XML of which known elements and attributes pass. A formula that is too long, that the
-converter refuses or that takes its process down stays text.
+The converter is native code that reads whatever a model wrote, so it runs in a process that can be killed. Its
+output is parsed as XML, and unknown attributes are dropped. A formula that is too long, that the converter refuses,
+that crashes its process or whose output has an unknown element stays text.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from concurrent.futures import Future
 from xml.etree import ElementTree
 
 Formula = tuple[str, str]
-"""(LaTeX, the delimiter that opens it; none where a text as a whole is one)."""
+"""(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula."""
 Tree = list["str | dict[str, str] | Tree"]
-"""A MathML element: its name, its attributes where it has any, then its text or its children."""
+"""A MathML element: its name, its attributes if it has any, then its text or its children."""
 
 LONGEST = 1_000
-"""Characters of a formula."""
+"""Most characters of a formula."""
 MOST = 300_000
-"""Formulas of one page."""
+"""Most formulas of one page; the rest stay text."""
 LARGEST = 10.0
-"""Of the numbers in an attribute, most of which are em: what could move or hide other text is dropped."""
+"""Largest number in an attribute (mostly em); larger or negative ones could move or hide other text and are dropped."""
 BATCH = 500
+"""Formulas per call of the converter's process."""
 TIMEOUT = 2.0
-"""Seconds of a batch, which takes some hundredths."""
+"""Time limit of a batch in seconds; a batch normally takes some hundredths of a second."""
 FAILURES = 20
-"""Batches and single formulas that may fail before the rest of a failed batch stays text unasked."""
+"""Failures, of batches and of single formulas, after which the formulas of failed batches stay text untried."""
 MEMORY = 2 << 30
 """Bytes of address space of the converter's process."""
 DEPTH = 60
-"""Elements within one another."""
+"""Deepest nesting of elements."""
 
 # An escaped character (so that \$ is no delimiter), or dollars.
 _TOKEN = re.compile(r"\\[\s\S]|\$\$?")
 _CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 
-# Of the converter's entities those that XML does not have.
+# The converter emits these entities, which XML does not define.
 _ENTITY = re.compile("&(?:ApplyFunction|InvisibleTimes);")
 _NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 _LEAVES = {"mi", "mn", "mo", "ms", "mtext"}
@@ -60,9 +61,9 @@ _MACROS = {"mbox": r"\text{#1}", "dotsm": r"\cdots", "dotsb": r"\cdots"}
 
 
 def split(text: str) -> Iterator[str | Formula]:
-    """The text in order, plain parts and formulas between ``$``, ``$$``, ``\\(`` and ``\\[``; linear in its length.
+    """Yields the text's plain parts and its formulas (in ``$``, ``$$``, ``\\(``, ``\\[``), in order and in linear time.
 
-    A single dollar opens and closes next to what it holds and never before a digit, so that prices stay text.
+    A single dollar must touch the formula it opens or closes, and may not close one before a digit: prices stay text.
     """
     done, opened = 0, None
     for token in _TOKEN.finditer(text):
@@ -83,13 +84,16 @@ def split(text: str) -> Iterator[str | Formula]:
 
 
 def source(formula: Formula) -> str:
-    """What :func:`split` found the formula in."""
+    """Returns the formula's source text, as :func:`split` found it."""
     tex, mark = formula
     return f"{mark}{tex}{_CLOSING.get(mark, '')}"
 
 
 def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
-    """The tree of each distinct formula that is converted, whatever the others do."""
+    """Returns the tree of each distinct formula that was converted.
+
+    The formulas of a failed batch are tried again one by one, until there were ``FAILURES`` failures.
+    """
     from pebble import ProcessPool
 
     asked = list(dict.fromkeys(formulas))[:MOST]
@@ -120,7 +124,8 @@ def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
 
 
 def check(xml: str | None) -> Tree | None:
-    """The tree of one ``<math>``, without anything that is not known to be mere maths; None where it is not one."""
+    """Returns the tree of one ``<math>``, with only known, harmless attributes; None if it is not valid, has an
+    unknown element or nests too deep."""
     if xml is None or "<!" in xml or "<?" in xml or len(xml) > 50 * LONGEST:
         return None
     try:
@@ -142,7 +147,7 @@ def _limit() -> None:
 
 
 def _emit(formulas: list[Formula]) -> list[str | None]:
-    """What the converter makes of each, None where it refuses."""
+    """Returns the converter's MathML for each formula; None where it refuses."""
     from math_core import LatexError, LatexToMathML
 
     converter = LatexToMathML(xml_namespace=True, fancy_error=False, macros=_MACROS, max_expansions=20)

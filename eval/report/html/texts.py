@@ -1,4 +1,4 @@
-"""What the page holds of the rollouts: cut to what fits, its formulas converted, packed a problem at a time.
+"""Prepares the rollouts' texts for the page: cuts them to fit, converts formulas, and packs them per problem.
 
 A packed problem is the base64 of deflated JSON, which the page inflates when a reader opens one of its rollouts.
 """
@@ -17,13 +17,14 @@ from eval.report.html import maths
 from eval.report.html.maths import Formula
 
 BYTES = 24_000_000
-"""All packed problems together."""
+"""Most bytes of all packed problems together."""
 LONGEST = 20_000
-"""Characters of a rollout's thinking, and of its answer, that are kept where all of them fit."""
+"""Most characters kept of a problem, of a rollout's thinking and of its answer; fewer of the latter two if they would
+exceed ``BYTES``."""
 HEAD = 0.6
-"""How much of what is kept of a text is its beginning; the rest is its end."""
+"""Share of a cut text's kept characters that is its beginning; the rest is its end."""
 ANSWER = 400
-"""Characters of an extracted answer."""
+"""Most characters kept of a gold or extracted answer."""
 
 Piece = str | Formula | dict[str, int]
 """Plain text, a formula, or ``{"cut": n}`` in the place of n characters."""
@@ -32,14 +33,15 @@ Encode = Callable[[Iterable[Piece]], Any]
 
 @dataclass(frozen=True)
 class Sheet:
-    """One problem with its rollouts and their grades by k, None where the evaluation lacks one."""
+    """One problem with its rollouts and their grades, in the order of k; None where the evaluation lacks one."""
 
     problem: Problem
     rollouts: Sequence[tuple[Rollout, Grade] | None]
 
 
 def pack(sheets: Sequence[Sheet], room: int = BYTES) -> list[str]:
-    """The packed sheets, in order, with as much of each text as lets all of them fit into ``room`` bytes."""
+    """Returns the packed sheets, in order; cuts the rollouts' texts until all sheets fit into ``room`` bytes, or
+    nothing of those texts is left."""
     limit = LONGEST
     trees = maths.convert(f for sheet in sheets for f in _formulas(sheet, limit))
     while True:
@@ -51,7 +53,7 @@ def pack(sheets: Sequence[Sheet], room: int = BYTES) -> list[str]:
 
 
 def parts(text: str) -> tuple[str | None, str | None]:
-    """The thinking and the answer of a rollout, without the tags between them; None for one that is not there."""
+    """Returns the thinking and the answer of a rollout, without the think tags; None for a missing one."""
     thought, closed, answer = text.rpartition(THINK_CLOSE)
     if not closed and THINK_OPEN not in text:
         return None, text.strip()
@@ -60,7 +62,7 @@ def parts(text: str) -> tuple[str | None, str | None]:
 
 
 def cut(text: str, limit: int) -> Iterator[Piece]:
-    """Head and tail of a text that has more than ``limit`` characters, each with its formulas."""
+    """Yields a text's pieces; of one longer than ``limit`` characters only head and tail, with a cut between them."""
     if len(text) <= limit:
         yield from maths.split(text)
         return
@@ -71,8 +73,8 @@ def cut(text: str, limit: int) -> Iterator[Piece]:
 
 
 def answer(text: str) -> Iterator[Piece]:
-    """A gold or extracted answer, which is a formula as a whole where it holds a command or a script; a long one
-    is text alone."""
+    """Yields the pieces of a gold or extracted answer. One with a command or a script, and no leading ``$``,
+    is one formula; a long one is cut and stays text."""
     if len(text) > ANSWER:
         head = int(ANSWER * HEAD)
         yield from (text[:head], {"cut": len(text) - ANSWER}, text[len(text) - ANSWER + head :])
@@ -89,7 +91,7 @@ def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
 
 
 def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
-    """The pieces of each text: text, the number of one of the sheet's ``formulas``, or a cut."""
+    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas``, or cuts."""
     used: dict[Formula, int] = {}
 
     def encode(pieces: Iterable[Piece]) -> list[Any]:

@@ -1,7 +1,7 @@
-"""report.html: one file that shows what an evaluation measured and lets every rollout be read.
+"""Writes report.html: one file with an evaluation's results and every rollout's text.
 
-It opens from disk and asks nothing of any network. What models wrote is hostile: the page's policy lets the one
-script run whose hash it names and bars every string from being parsed as HTML, and that script adds text nodes only.
+It opens from disk and makes no network request. Models' texts are untrusted: the page's Content-Security-Policy allows
+only the one script with the given hash and forbids parsing any string as HTML, and that script adds only text nodes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from trainer.run.folder import Run
 
 REPORT = "report.html"
 LISTED = 200
-"""Grader disagreements that are listed."""
+"""Most grader disagreements that are listed per evaluation."""
 SHORT = 120
-"""Characters of an answer in that list."""
+"""Most characters of an answer in that list."""
 SECTIONS = {
     "accuracy": "Accuracy",
     "charts": "Charts",
@@ -47,10 +47,10 @@ SECTIONS = {
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.html into the run, of its newest step that was evaluated and of the base model; returns the path.
+    """Writes report.html into the run, about its latest evaluated step and the base model; returns the path.
 
-    With ``partial`` also of evaluations that have not all their rollouts yet, which the page says of each.
-    Raises UserError when nothing has been evaluated yet.
+    With ``partial``, evaluations that lack some of their rollouts count too, and the page marks them.
+    Raises UserError when the run has no such evaluation.
     """
     compared = base_vs_sft.newest(run, partial)
     evaluations = [_sheets(e) for e in compared.both]
@@ -96,7 +96,7 @@ def _sheets(evaluation: Evaluation) -> list[Sheet]:
 
 
 def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, Any]:
-    """What the page's script shows before a rollout is opened."""
+    """Returns the data that the page's script shows before a rollout is opened."""
     disagreeing = [
         (p, k, pair[1])
         for p, sheet in enumerate(sheets)
@@ -126,7 +126,7 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
 
 
 def _state(grade: Grade) -> str:
-    """Right, wrong, truncated or no box, as the letter that the page's script knows."""
+    """Returns right, wrong, truncated or no answer as the letter that the page's script reads."""
     if grade.state in ANSWERED:
         return "r" if grade.exact else "w"
     return "t" if grade.state == "truncated" else "n"
@@ -141,7 +141,7 @@ def _partial(compared: Comparison) -> list[str]:
 
 
 def _tiles(compared: Comparison) -> list[dict[str, str]]:
-    """The figures of all problems that are looked at first, the base model's beside."""
+    """Returns the key figures over all problems, each with the base model's beside it."""
     n, partial = compared.known.n, missing(TOTAL, *compared.both)
 
     def tile(label: str, write: Any) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
 
 
 def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
-    """Names and Markdown of the tables, of which the first two are the values of the charts."""
+    """Returns (name, Markdown) of the tables; pass@k, if n > 1, and the budget's have the values of charts."""
     several = [("pass@k", tables.pass_at_k(compared))] if compared.known.n > 1 else []
     return [
         *several,
@@ -170,7 +170,7 @@ def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
 
 
 def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
-    """The headline's lines, each figure apart from its interval."""
+    """Returns the headline's lines, with each figure separate from its interval."""
     titles, *lines = base_vs_sft.headline(compared, config.reference)
     split = [[name, *(cell.partition(" [") for cell in cells)] for name, *cells in lines]
     return [titles, *([name, *((a, b + c) for a, b, c in cells)] for name, *cells in split)]
@@ -192,6 +192,6 @@ def _source(name: str) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that nothing in it can end: pure ASCII without markup's own characters."""
+    """Returns JSON whose content cannot end its script element: ASCII, with ``<``, ``>`` and ``&`` escaped."""
     text = json.dumps(value, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

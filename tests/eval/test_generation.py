@@ -64,7 +64,7 @@ def test_nothing_missing_starts_nothing(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from common.records import Problem
-from eval.generation import generate
+from eval.generation.generate import generate
 generate({problems!r}, "none", Path("none"), Path({str(tmp_path)!r}), rollouts=2, temperature=0.6, top_p=0.95,
          max_tokens=8, seed=0, dtype="auto", device="cpu", engines=1, tensor_parallel=1, concurrency=1)
 heavy = {{"ray", "vllm", "transformers", "torch"}} & set(sys.modules)

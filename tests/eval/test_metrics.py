@@ -95,8 +95,9 @@ def biased(n: int, right: int, k: int) -> float:
     return 1 - (1 - right / n) ** k
 
 
-def population(counts: list[tuple[int, int]]) -> float:
-    return math.sqrt(sum(c / n * (1 - c / n) / n for n, c in counts)) / len(counts)
+def population(counts: list[metrics.Tally]) -> float:
+    variances = (t.right / t.total * (1 - t.right / t.total) / t.total for t in counts)
+    return math.sqrt(sum(variances)) / len(counts)
 
 
 def last_of_equals(row: list[Grade], gold: str) -> bool:

@@ -71,6 +71,7 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
         OmegaConf.from_dotlist(overrides),
     )
     process_group.join(config.device, "env://")
+    settings.data.custom_cls = {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"}
     trainer = sft_trainer.SFTTrainer(config=settings)
     trainer.ckpt_handler.save_checkpoint = lambda **_: None
     trainer.fit()

@@ -65,13 +65,16 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
         config.verl,
         {
             "model": {"override_config": {"attn_implementation": "sdpa"}},
-            "data": {"num_workers": 0, "val_files": None},
+            "data": {
+                "num_workers": 0,
+                "val_files": None,
+                "custom_cls": {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"},
+            },
             "trainer": {"total_epochs": 1, "test_freq": -1, "save_freq": -1, "resume_mode": "disable"},
         },
         OmegaConf.from_dotlist(overrides),
     )
     process_group.join(config.device, "env://")
-    settings.data.custom_cls = {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"}
     trainer = sft_trainer.SFTTrainer(config=settings)
     trainer.ckpt_handler.save_checkpoint = lambda **_: None
     trainer.fit()

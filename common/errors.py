@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or the name of its type if the message is empty."""
+    """Returns the first line of an error's message, or the name of its type if the message is
+    empty.
+    """
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -16,7 +18,9 @@ class StageFailed(RuntimeError):
 
 
 class UserError(Exception):
-    """A mistake that the user can fix. The message says what is wrong, where, and which command fixes it.
+    """A mistake that the user can fix. The message says what is wrong, where, and which command
+    fixes it.
 
-    Shown without a traceback, with exit code 2. Every other exception is a bug and keeps its traceback.
+    Shown without a traceback, with exit code 2. Every other exception is a bug and keeps its
+    traceback.
     """

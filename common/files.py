@@ -28,7 +28,9 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Returns the SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,7 +50,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file. Raises UserError naming the file when it is not valid JSON."""
+    """Returns the content of a JSON file. Raises UserError naming the file when it is not valid
+    JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
@@ -66,10 +70,15 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 value = json.loads(line)
-            except (ValueError, RecursionError) as e:  # ValueError also covers integers with too many digits
+            except (
+                ValueError,
+                RecursionError,
+            ) as e:  # ValueError also covers integers with too many digits
                 raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
             if not isinstance(value, dict):
-                raise UserError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
+                raise UserError(
+                    f"{path}, line {number}: expected an object, found {type(value).__name__}"
+                )
             yield value
 
 
@@ -79,7 +88,9 @@ def write_jsonl(path: Path, values: Iterable[dict[str, Any]]) -> None:
 
 
 def heal_jsonl(path: Path) -> int:
-    """Removes an incomplete last line (without a newline) from an append-only file. Returns the bytes removed."""
+    """Removes an incomplete last line (without a newline) from an append-only file. Returns the
+    bytes removed.
+    """
     if not path.exists():
         return 0
     data = path.read_bytes()
@@ -91,7 +102,8 @@ def heal_jsonl(path: Path) -> int:
 
 
 def damaged(folder: Path) -> list[str]:
-    """Returns the files in the folder's manifest that are missing or have another hash. Hashes in threads.
+    """Returns the files in the folder's manifest that are missing or have another hash. Hashes in
+    threads.
 
     Raises UserError when the manifest is not valid JSON or lists no files.
     """
@@ -111,15 +123,17 @@ def damaged(folder: Path) -> list[str]:
 def verify(folder: Path) -> None:
     """Raises UserError when a file in the folder's manifest is missing or has another hash."""
     if bad := damaged(folder):
-        raise UserError(f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again")
+        raise UserError(
+            f"{folder / bad[0]} is missing or damaged: delete {folder} and run the command again"
+        )
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to ``path`` when the block ends without an exception.
 
-    On an exception the partial folder is removed; one left by a killed process is removed by the next call.
-    Raises FileExistsError when ``path`` exists.
+    On an exception the partial folder is removed; one left by a killed process is removed by the
+    next call. Raises FileExistsError when ``path`` exists.
     """
     if path.exists():
         raise FileExistsError(path)
@@ -155,8 +169,9 @@ def _fsync_tree(root: Path) -> None:
 def writer(lock: Path, wait: bool = True) -> Iterator[None]:
     """Holds ``lock`` as the only writer of what it guards: a lease with a heartbeat, safe over NFS.
 
-    The lock of a process that died on this host is taken over at once. If the holder is on another host, waits for
-    its lease to expire, unless ``wait`` is false. Raises UserError naming the holder when it is alive.
+    The lock of a process that died on this host is taken over at once. If the holder is on another
+    host, waits for its lease to expire, unless ``wait`` is false. Raises UserError naming the
+    holder when it is alive.
     """
     from filelock import SoftFileLease, Timeout
 
@@ -178,8 +193,9 @@ def writer(lock: Path, wait: bool = True) -> Iterator[None]:
 
 
 def held(lock: Path) -> bool:
-    """Returns whether a writer seems to hold ``lock``, without trying to take it: the holder has not died on this
-    host, and its last heartbeat is younger than LEASE_SECONDS."""
+    """Returns whether a writer seems to hold ``lock``, without trying to take it: the holder has
+    not died on this host, and its last heartbeat is younger than LEASE_SECONDS.
+    """
     owner = _owner(lock)
     if owner.get("host") == os.uname().nodename and not Path(f"/proc/{owner.get('pid')}").exists():
         return False

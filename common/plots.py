@@ -11,11 +11,22 @@ COLOURS = ("#3b6fb6", "#999999", "#c8553d")
 
 
 def loss_curve(path: Path, losses: Mapping[int, float], held_out: Mapping[int, float]) -> None:
-    """Plots training and held-out loss (nats per token) by step; log scale if they span more than a factor of ten."""
+    """Plots training and held-out loss (nats per token) by step; log scale if they span more than a
+    factor of ten.
+    """
     figure, axes = _figure(1)
-    axes[0].plot(list(losses), list(losses.values()), color=COLOURS[0], linewidth=1, label="training")
+    axes[0].plot(
+        list(losses), list(losses.values()), color=COLOURS[0], linewidth=1, label="training"
+    )
     if held_out:
-        axes[0].plot(list(held_out), list(held_out.values()), "o-", color=COLOURS[2], markersize=4, label="held out")
+        axes[0].plot(
+            list(held_out),
+            list(held_out.values()),
+            "o-",
+            color=COLOURS[2],
+            markersize=4,
+            label="held out",
+        )
         axes[0].legend(frameon=False)
     values = [*losses.values(), *held_out.values()]
     if min(values) > 0 and max(values) > 10 * min(values):

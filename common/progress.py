@@ -1,4 +1,6 @@
-"""Progress of a long task: a bar on a terminal, a line per tenth in a log, both with rate and time left."""
+"""Progress of a long task: a bar on a terminal, a line per tenth in a log, both with rate and time
+left.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,33 @@ LOG_SECONDS = 5
 
 @contextlib.contextmanager
 def progress(unit: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that advances the count of ``unit``, from ``initial`` to ``total``, by its argument."""
+    """Yields a function that advances the count of ``unit``, from ``initial`` to ``total``, by its
+    argument.
+    """
     total = max(total, 1)
     terminal, begin, count = sys.stderr.isatty(), time.monotonic(), initial
     said, shown = begin, initial
-    with tqdm(total=total, initial=initial, unit=f" {unit}", unit_scale=True, disable=not terminal) as bar:
+    with tqdm(
+        total=total, initial=initial, unit=f" {unit}", unit_scale=True, disable=not terminal
+    ) as bar:
 
         def advance(by: int) -> None:
             nonlocal count, said, shown
             count += by
             bar.update(by)
             now = time.monotonic()
-            if not terminal and now - said >= LOG_SECONDS and count * 10 // total > shown * 10 // total:
+            if (
+                not terminal
+                and now - said >= LOG_SECONDS
+                and count * 10 // total > shown * 10 // total
+            ):
                 rate = (count - initial) / (now - begin)
                 left = max(0, total - count) / rate
-                print(f"{count:,} of {total:,} {unit}, {rate:,.1f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
+                print(
+                    f"{count:,} of {total:,} {unit}, {rate:,.1f}/s, {left:,.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 said, shown = now, count
 
         yield advance

@@ -31,7 +31,9 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that can change a result; absent packages are left out."""
+    """Returns the versions of Python and of the packages that can change a result; absent packages
+    are left out.
+    """
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -42,14 +44,22 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Returns the checkout's commit, plus ``+changes`` if tracked files differ; ``unknown`` outside a checkout."""
+    """Returns the checkout's commit, plus ``+changes`` if tracked files differ; ``unknown`` outside
+    a checkout.
+    """
     root = Path(__file__).resolve().parent
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return f"{commit}+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+        return (
+            f"{commit}+changes"
+            if _git(root, "status", "--porcelain", "--untracked-files=no")
+            else commit
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(root), *words], check=True, capture_output=True, text=True
+    ).stdout.strip()

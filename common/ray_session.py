@@ -1,4 +1,6 @@
-"""A Ray connection as a context manager: the cluster at RAY_ADDRESS, else a local instance on loopback."""
+"""A Ray connection as a context manager: the cluster at RAY_ADDRESS, else a local instance on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,23 @@ from collections.abc import Iterator
 from typing import Any
 
 OBJECT_STORE_BYTES = 100 << 20
-"""Size of Ray's object store. Only small objects pass through it; Ray's default is a third of the memory."""
+"""Size of Ray's object store. Only small objects pass through it; Ray's default is a third of the
+memory.
+"""
 
 
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[Any]:
-    """Yields the ray module, connected. Afterwards disconnects and ends a local instance with all its processes.
+    """Yields the ray module, connected. Afterwards disconnects and ends a local instance with all
+    its processes.
 
     A local instance offers as many CPUs as this process may use, and at least ``cpus``.
     """
     cluster = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not cluster:
-        # Keeps the node's address at 127.0.0.1. Otherwise Ray replaces it with the machine's address,
-        # even if ray.init is given 127.0.0.1, and listens on every interface.
+        # Keeps the node's address at 127.0.0.1. Otherwise Ray replaces it with the machine's
+        # address, even if ray.init is given 127.0.0.1, and listens on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
@@ -30,11 +35,14 @@ def ray_session(cpus: int) -> Iterator[Any]:
         ray.init(cluster, **quiet)
     else:
         ray.init(
-            "local", num_cpus=max(len(os.sched_getaffinity(0)), cpus), include_dashboard=False,
-            _node_ip_address="127.0.0.1", object_store_memory=OBJECT_STORE_BYTES,
+            "local",
+            num_cpus=max(len(os.sched_getaffinity(0)), cpus),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
             _system_config={"worker_niceness": 0},  # Ray's default is 15
             **quiet,
-        )  # fmt: skip
+        )
     try:
         yield ray
     finally:

@@ -78,9 +78,10 @@ class Rollout:
 class Grade:
     """The grade of one rollout.
 
-    ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``, ``truncated``; in the answer
-    style ``answer_is`` one of ``stated``, ``last_number``, ``no_number``, ``truncated``. ``exact`` (exact match) is the
-    headline result; ``verified`` is math-verify's verdict (true, false or ``UNJUDGED``).
+    ``state`` is one of ``boxed``, ``no_box``, ``unclosed_box``, ``box_in_think_only``,
+    ``truncated``; in the answer style ``answer_is`` one of ``stated``, ``last_number``,
+    ``no_number``, ``truncated``. ``exact`` (exact match) is the headline result; ``verified`` is
+    math-verify's verdict (true, false or ``UNJUDGED``).
     """
 
     key: Key
@@ -93,11 +94,15 @@ class Grade:
 ANSWERED = ("boxed", "stated", "last_number")
 """``state`` of rollouts that gave an answer."""
 UNJUDGED = "timeout"
-"""``verified`` if math-verify reached no verdict: time-out, out of memory, crash, or a gold answer that is too long."""
+"""``verified`` if math-verify reached no verdict: time-out, out of memory, crash, or a gold answer
+that is too long.
+"""
 
 
 def graders_differ(exact: bool, verified: bool | str) -> bool:
-    """Returns whether math-verify and exact match disagree; False if math-verify reached no verdict."""
+    """Returns whether math-verify and exact match disagree; False if math-verify reached no
+    verdict.
+    """
     return verified not in (exact, UNJUDGED)
 
 

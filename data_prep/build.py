@@ -1,7 +1,9 @@
-"""The data stage: source -> rows -> tokens -> manifest, as one folder that is either complete or absent.
+"""The data stage: source -> rows -> tokens -> manifest, as one folder that is either complete or
+absent.
 
-Workers map the units of the source (``rows.map_shard``); what needs every row is decided here (``output.select``):
-duplicates, benchmarks, the subset. No decision depends on the order of files, rows or workers.
+Workers map the units of the source (``rows.map_shard``); what needs every row is decided here
+(``output.select``): duplicates, benchmarks, the subset. No decision depends on the order of files,
+rows or workers.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ HERE = Workers()
 def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
     """Builds the dataset into ``folder``. Returns False if it exists already.
 
-    Raises UserError when the folder holds a dataset with other settings, a file or too many records are malformed,
-    or fewer rows are left than requested, and ValueError when the label audit finds a fault; no partial dataset is
-    left behind then.
+    Raises UserError when the folder holds a dataset with other settings, a file or too many records
+    are malformed, or fewer rows are left than requested, and ValueError when the label audit finds
+    a fault; no partial dataset is left behind then.
     """
     if _built(folder, settings):
         return False
@@ -52,7 +54,9 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
         if _built(folder, settings):  # another process may have built it in the meantime
             return False
         if folder.exists():
-            raise UserError(f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME")
+            raise UserError(
+                f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME"
+            )
         units, source = settings.source.open()
         identity = recorded(settings, source)
         sets = list(settings.decontaminate)
@@ -67,7 +71,9 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
 
 
 def _built(folder: Path, settings: Settings) -> bool:
-    """Returns whether the dataset exists. Raises UserError when it was built with other settings."""
+    """Returns whether the dataset exists. Raises UserError when it was built with other
+    settings.
+    """
     if not (folder / MANIFEST).exists():
         return False
     old = read_json(folder / MANIFEST)["settings"]
@@ -84,12 +90,16 @@ def _build(
     problems: list[Problem],
     workers: Workers,
 ) -> dict[str, Any]:
-    """Writes everything in ``target`` except the manifest. Returns the manifest's content without the settings."""
+    """Writes everything in ``target`` except the manifest. Returns the manifest's content without
+    the settings.
+    """
     parts, words = target / "parts", target / "tokenizer"
     _tokenizer(settings, units).save_pretrained(str(words))
     benchmarks.write_problems(parts / "problems.jsonl", problems)
     index = parts / "problems.jsonl"
-    work = partial(map_shard.map_unit, settings=settings.rows, tokenizer=words, index=index, parts=parts)
+    work = partial(
+        map_shard.map_unit, settings=settings.rows, tokenizer=words, index=index, parts=parts
+    )
     total = Mapped()
     with progress("source rows", sum(unit.rows for unit in units)) as advance:
         for mapped in parallel.run(work, list(enumerate(units)), workers.engine, workers.processes):
@@ -98,9 +108,14 @@ def _build(
     _check_bad(total.bad, settings.max_bad_records)
     reasons = map_shard.reasons(settings.rows)
     chosen = select.select(
-        total, reasons, problems, settings.train_rows, settings.test_rows, settings.rows.seed,
+        total,
+        reasons,
+        problems,
+        settings.train_rows,
+        settings.test_rows,
+        settings.rows.seed,
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
-    )  # fmt: skip
+    )
     write.write(target, parts, chosen)
     report.write(target, name, parts, total, chosen)
     shutil.rmtree(parts)
@@ -109,7 +124,9 @@ def _build(
         "funnel": chosen.funnel,
         "bad_records": sorted(total.bad),
         "rows": {split: len(entries) for split, entries in chosen.splits.items()},
-        "tokens": {split: sum(e.length for e in entries) for split, entries in chosen.splits.items()},
+        "tokens": {
+            split: sum(e.length for e in entries) for split, entries in chosen.splits.items()
+        },
         "row_ids": {split: [e.id for e in entries] for split, entries in chosen.splits.items()},
         "duplicates": chosen.duplicates,
         "contaminated": chosen.contaminated,
@@ -130,7 +147,9 @@ def _tokenizer(settings: Settings, units: list[Unit]) -> Any:
 
 
 def _texts(units: list[Unit], settings: RowSettings) -> Iterator[str]:
-    with progress("source rows read for the tokenizer", sum(unit.rows for unit in units)) as advance:
+    with progress(
+        "source rows read for the tokenizer", sum(unit.rows for unit in units)
+    ) as advance:
         for unit in units:
             for row in map_shard.text_rows(unit, settings, Mapped()):
                 yield row.problem
@@ -142,11 +161,17 @@ def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
     from data_prep.duplicates import tfidf
 
     return tfidf.nearest(
-        [text for table in write.gather(parts, entries) for text in table.column("problem").to_pylist()]
+        [
+            text
+            for table in write.gather(parts, entries)
+            for text in table.column("problem").to_pylist()
+        ]
     )
 
 
 def _check_bad(bad: list[str], limit: int) -> None:
     if len(bad) > limit:
         shown = "\n  ".join(sorted(bad)[:10])
-        raise UserError(f"{len(bad):,} malformed records, data.max_bad_records is {limit:,}:\n  {shown}")
+        raise UserError(
+            f"{len(bad):,} malformed records, data.max_bad_records is {limit:,}:\n  {shown}"
+        )

@@ -1,4 +1,6 @@
-"""Maps units in parallel: in this process, in worker processes, or on a Ray cluster through Ray Data."""
+"""Maps units in parallel: in this process, in worker processes, or on a Ray cluster through Ray
+Data.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: int | None) -> Iterator[R]:
+def run(
+    function: Callable[[T], R], items: Sequence[T], engine: str, processes: int | None
+) -> Iterator[R]:
     """Yields ``function(item)`` for every item, in any order.
 
-    ``engine`` is ``local`` (``processes`` workers; None: one per core) or ``ray`` (Ray Data, on the cluster at
-    RAY_ADDRESS or on this machine). Raises what the function raises, and StageFailed when a local worker is killed.
+    ``engine`` is ``local`` (``processes`` workers; None: one per core) or ``ray`` (Ray Data, on the
+    cluster at RAY_ADDRESS or on this machine). Raises what the function raises, and StageFailed
+    when a local worker is killed.
     """
     if engine == "ray":
         yield from _ray(function, items)
@@ -32,18 +37,22 @@ def run(function: Callable[[T], R], items: Sequence[T], engine: str, processes: 
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+    ) as pool:
         try:
             yield from pool.map(function, items)
         except BrokenProcessPool as e:
             raise StageFailed(
-                "a worker process was killed, perhaps for lack of memory: run the command again, with fewer workers "
-                "(data.processes=N) if it was"
+                "a worker process was killed, perhaps for lack of memory: run the command again, "
+                "with fewer workers (data.processes=N) if it was"
             ) from e
 
 
 def _start_worker(parent: int) -> None:
-    """Ends this worker soon after ``parent`` has died: workers of a killed build must not continue to write."""
+    """Ends this worker soon after ``parent`` has died: workers of a killed build must not continue
+    to write.
+    """
     # One tokenizer thread: there is already one worker per core.
     os.environ["RAYON_NUM_THREADS"] = "1"
 
@@ -68,7 +77,9 @@ def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         settings.raise_original_map_exception = True
         blocks = [{"item": i} for i in range(len(items))]
         try:
-            for row in ray.data.from_items(blocks, override_num_blocks=len(items)).map(call).iter_rows():
+            for row in (
+                ray.data.from_items(blocks, override_num_blocks=len(items)).map(call).iter_rows()
+            ):
                 yield row["result"][0]
         except RayTaskError as e:
             if isinstance(e.cause, UserError | ValueError):

@@ -26,8 +26,9 @@ THRESHOLDS = {
     "subset": stratify,
 }
 SYNTHETIC_THRESHOLDS = {"checks": check_problem, "steps": check_arithmetic, "similar": tfidf}
-"""Name in the manifest -> module with the thresholds. A renamed module keeps its old name here, because otherwise old
-datasets would not be recognised."""
+"""Name in the manifest -> module with the thresholds. A renamed module keeps its old name here,
+because otherwise old datasets would not be recognised.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,19 @@ class Settings:
 
 
 def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings as recorded in the manifest: what determines the content, not where the files are."""
+    """Returns the settings as recorded in the manifest: what determines the content, not where the
+    files are.
+    """
     modules = dict(THRESHOLDS)
     if settings.rows.filters == "synthetic":
         modules |= SYNTHETIC_THRESHOLDS
     # The source is replaced because it may hold a backend, which is not a value to record.
     values = asdict(replace(settings, source=Source("")))
-    values |= {"source": source, "template": chat.template_hash(), "thresholds": _thresholds(modules)}
+    values |= {
+        "source": source,
+        "template": chat.template_hash(),
+        "thresholds": _thresholds(modules),
+    }
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
     del values["decontaminate"]
     if settings.tokenizer != "model":
@@ -68,8 +75,8 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     """Raises UserError naming each difference between what ``folder`` was built from and ``new``.
 
-    A row setting that older code lacked counts as its default, which is how that code behaved; a setting that no longer
-    exists is ignored.
+    A row setting that older code lacked counts as its default, which is how that code behaved; a
+    setting that no longer exists is ignored.
     """
     known = {field.name: field.default for field in fields(RowSettings)}
     rows = {name: default for name, default in known.items() if default is not MISSING}
@@ -79,9 +86,10 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
     if changed:
         raise UserError(
-            f"{folder} was built with other settings:\n  " + "\n  ".join(changed)
+            f"{folder} was built with other settings:\n  "
+            + "\n  ".join(changed)
             + "\nname another dataset with data.name=NAME, or delete that folder"
-        )  # fmt: skip
+        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The evaluation stage: writes one model's rollouts, grades and metrics into a folder of its run."""
+"""The evaluation stage: writes one model's rollouts, grades and metrics into a folder of its
+run.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,16 @@ class Plan:
 def plan(config: DictConfig, run: Run, label: str) -> Plan:
     """Plans the evaluation of the base model (``base``) or of a step's export (``step_N``).
 
-    The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError when ``label`` is
-    neither, or when the export, the model, the tokenizer or a benchmark file is missing.
+    The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
+    when ``label`` is neither, or when the export, the model, the tokenizer or a benchmark file is
+    missing.
     """
     model, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
     if not (tokenizer / "tokenizer.json").exists():
-        raise UserError(f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)")
+        raise UserError(
+            f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)"
+        )
     settings = _settings(config, label, model, revision, tokenizer)
     folder = run.evaluation(suite(list(settings["benchmarks"])), label, sha256_json(settings))
     return Plan(folder, settings, model, revision, tokenizer)
@@ -56,14 +61,16 @@ def plan(config: DictConfig, run: Run, label: str) -> Plan:
 def evaluate(config: DictConfig, run: Run, label: str) -> Path:
     """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
 
-    Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as ``plan`` does, and
-    while another process writes the folder.
+    Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as
+    ``plan`` does, and while another process writes the folder.
     """
     planned = plan(config, run, label)
     folder = planned.folder
     if is_complete(folder):
         return folder
-    problems = benchmarks.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit)
+    problems = benchmarks.load(
+        Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit
+    )
     with writer(folder / "lock"):
         begin = time.monotonic()
         _freeze(folder, planned.settings)
@@ -82,20 +89,31 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
         )
         _judge(folder, problems, planned.settings)
         # These count this call only: a resumed evaluation took longer and has more rollouts.
-        used = {"device": config.device, "devices": engines * config.eval.tensor_parallel, "timed_rollouts": made}
-        _complete(folder, versions=provenance.versions(), wall_seconds=round(time.monotonic() - begin, 1), **used)
+        used = {
+            "device": config.device,
+            "devices": engines * config.eval.tensor_parallel,
+            "timed_rollouts": made,
+        }
+        _complete(
+            folder,
+            versions=provenance.versions(),
+            wall_seconds=round(time.monotonic() - begin, 1),
+            **used,
+        )
     return folder
 
 
 def regrade(folder: Path) -> Path:
     """Grades an evaluation's rollouts again and rewrites its metrics; returns the folder.
 
-    Raises UserError when the folder is no evaluation, when rollouts are missing, or while another process
-    writes the folder.
+    Raises UserError when the folder is no evaluation, when rollouts are missing, or while another
+    process writes the folder.
     """
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
-            raise UserError(f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one")
+            raise UserError(
+                f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one"
+            )
     with writer(folder / "lock"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS))
@@ -116,17 +134,25 @@ def _complete(folder: Path, **facts: Any) -> None:
 
 
 def suite(sets: list[str]) -> str:
-    """Returns a name for benchmark sets: that of the suite with exactly these sets, else the sets joined by ``+``."""
+    """Returns a name for benchmark sets: that of the suite with exactly these sets, else the sets
+    joined by ``+``.
+    """
     names = (name for name, known in benchmarks.SUITES.items() if set(known.sets) == set(sets))
     return next(names, "+".join(sets))
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:
-    """Returns the values of ``SAMPLING``; the suite gives what the recipe leaves null. Raises UserError when suites
-    differ."""
+    """Returns the values of ``SAMPLING``; the suite gives what the recipe leaves null. Raises
+    UserError when suites differ.
+    """
     values = config.eval
-    rollouts, temperature = benchmarks.protocol(list(values.sets), values.rollouts, values.temperature)
-    return {key: values[key] for key in SAMPLING} | {"rollouts": rollouts, "temperature": temperature}
+    rollouts, temperature = benchmarks.protocol(
+        list(values.sets), values.rollouts, values.temperature
+    )
+    return {key: values[key] for key in SAMPLING} | {
+        "rollouts": rollouts,
+        "temperature": temperature,
+    }
 
 
 def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
@@ -140,11 +166,16 @@ def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
     export = run.export(int(step[1]))
     if not is_complete(export):
         there = ", ".join(f"step_{n}" for n in run.exports) or "none"
-        raise UserError(f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} {step[1]}")
+        raise UserError(
+            f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} "
+            f"{step[1]}"
+        )
     return str(export), None
 
 
-def _settings(config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path) -> dict[str, Any]:
+def _settings(
+    config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path
+) -> dict[str, Any]:
     """Returns everything that changes a rollout or its grade."""
     return {
         "model": {"label": label, "identity": _identity(model, revision)},
@@ -165,7 +196,9 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
         return {MANIFEST: sha256_file(folder / MANIFEST)}
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
     if not files or files[0].name != "config.json":
-        raise UserError(f"{folder} holds no model (no config.json): set model.path to one that does")
+        raise UserError(
+            f"{folder} holds no model (no config.json): set model.path to one that does"
+        )
     return {path.name: sha256_file(path) for path in files}
 
 
@@ -174,4 +207,6 @@ def _freeze(folder: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
     elif read_json(path) != settings:
-        raise UserError(f"{folder} holds rollouts of other settings ({path}): move that folder away")
+        raise UserError(
+            f"{folder} holds rollouts of other settings ({path}): move that folder away"
+        )

@@ -1,4 +1,6 @@
-"""Runs child commands one at a time and forwards stop requests; passes the first task's exit code to the job script."""
+"""Runs child commands one at a time and forwards stop requests; passes the first task's exit code
+to the job script.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ LIBC = ctypes.CDLL(None)
 
 
 class Stoppable:
-    """Runs commands. On the first stop request the running command is asked to stop; later ones are not started."""
+    """Runs commands. On the first stop request the running command is asked to stop; later ones are
+    not started.
+    """
 
     def __init__(self) -> None:
         self.asked, self._terminated = False, False
@@ -27,10 +31,12 @@ class Stoppable:
             signal.signal(number, self._ask)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """Returns the command's exit code, as a shell reports it; 75 without running it after a stop request.
+        """Returns the command's exit code, as a shell reports it; 75 without running it after a
+        stop request.
 
-        If the request comes while it runs, death by a signal also gives 75, and so does exit code 1 unless SIGTERM was
-        received: srun sends SIGTERM to the other tasks when one crashes, so a failure then is part of that crash.
+        If the request comes while it runs, death by a signal also gives 75, and so does exit code 1
+        unless SIGTERM was received: srun sends SIGTERM to the other tasks when one crashes, so a
+        failure then is part of that crash.
         """
         if self.asked:
             return STOPPED
@@ -64,8 +70,8 @@ def is_first() -> bool:
 def code_file(run: Path, job: str) -> Path:
     """Returns the path of the file in which a job's first task writes its exit code.
 
-    srun's own exit code is the largest of all tasks, including those that it killed after the first failure, so it does
-    not tell why the work ended.
+    srun's own exit code is the largest of all tasks, including those that it killed after the first
+    failure, so it does not tell why the work ended.
     """
     return run / f".exit-{job}"
 

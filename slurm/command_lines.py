@@ -1,4 +1,6 @@
-"""A job's allocation and its command lines: sbatch, srun, the Python on the nodes; quoted for a shell."""
+"""A job's allocation and its command lines: sbatch, srun, the Python on the nodes; quoted for a
+shell.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,26 @@ class Allocation:
     @staticmethod
     def of(asked: Mapping[str, str]) -> Allocation:
         """Returns the allocation that these sbatch options request."""
-        return Allocation(*(int(asked[name]) for name in ("--nodes", "--ntasks-per-node", "--cpus-per-task")))
+        return Allocation(
+            *(int(asked[name]) for name in ("--nodes", "--ntasks-per-node", "--cpus-per-task"))
+        )
 
     def srun(self, *words: str) -> list[str]:
-        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more srun options."""
+        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more
+        srun options.
+        """
         return [
-            "srun", f"--nodes={self.nodes}", f"--ntasks-per-node={self.tasks}",
+            "srun",
+            f"--nodes={self.nodes}",
+            f"--ntasks-per-node={self.tasks}",
             # srun does not inherit this option from sbatch.
             f"--cpus-per-task={self.cpus}",
             "--export=ALL",
-            # Tasks end together. By default srun waits forever for a task whose node has lost its daemon.
+            # Tasks end together. By default srun waits forever for a task whose node has lost its
+            # daemon.
             "--wait=60",
             *words,
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ class Job:
 
 
 def planned(script: Path, options: Sequence[str], words: Sequence[str]) -> Job:
-    """Returns the job that sbatch would start from the script's #SBATCH lines and ``options``, which take precedence.
+    """Returns the job that sbatch would start from the script's #SBATCH lines and ``options``,
+    which take precedence.
 
     The submission line shows the site's SBATCH_* variables.
     """
@@ -71,7 +81,8 @@ def planned(script: Path, options: Sequence[str], words: Sequence[str]) -> Job:
 
 
 def stack() -> list[str]:
-    """Returns the command of the Python that has the ranks' and engines' packages: in the image at IMAGE, if set.
+    """Returns the command of the Python that has the ranks' and engines' packages: in the image at
+    IMAGE, if set.
 
     Slurm's commands always run outside the image, with this process's own Python.
     """

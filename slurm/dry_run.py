@@ -1,4 +1,6 @@
-"""The facts that a dry run prints after the command lines: rendezvous, time-outs, and files of a checkpoint."""
+"""The facts that a dry run prints after the command lines: rendezvous, time-outs, and files of a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from trainer.run.folder import FILE_BYTES
 
 
 def checkpoint_files(shape: Shape, ranks: int) -> int:
-    """Returns the number of files of one checkpoint: each rank's shards and RNG state, the state, the manifest."""
+    """Returns the number of files of one checkpoint: each rank's shards and RNG state, the state,
+    the manifest.
+    """
     shards = math.ceil(checkpoint_bytes(shape) / ranks / FILE_BYTES)
     return ranks * (shards + 1) + 2
 
@@ -27,9 +31,11 @@ def page(config: DictConfig, ranks: int, signal: int) -> str:
     lines = {
         "rendezvous": f"rank 0 of {ranks} on the first node listens on MASTER_PORT; "
         f"the others have {2 * set_up:g} minutes to come",
-        "timeouts": f"set-up and first step {set_up:g} minutes, then {settings.hang_minutes:g} without a sign of life; "
+        "timeouts": f"set-up and first step {set_up:g} minutes, "
+        f"then {settings.hang_minutes:g} without progress; "
         f"asked to stop {signal} s before the time limit",
-        "checkpoint": f"{files:,} files of at most {FILE_BYTES >> 20} MiB, {size:,.3g} GB; {kept} of them "
+        "checkpoint": f"{files:,} files of at most {FILE_BYTES >> 20} MiB, {size:,.3g} GB; "
+        f"{kept} of them "
         f"while one is written: {kept * files:,} files, {kept * size:,.3g} GB",
     }
     return "\n".join(f"# {name}: {text}" for name, text in lines.items())

@@ -1,4 +1,6 @@
-"""An evaluation job: export, rollouts on a Ray cluster of its nodes, grades, report; then requeues itself if needed."""
+"""An evaluation job: export, rollouts on a Ray cluster of its nodes, grades, report; then requeues
+itself if needed.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,25 @@ REPORT_POLL_SECONDS = 2
 
 
 def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
-    """Exports and evaluates one model of a run on a Ray cluster of the allocation's nodes, then writes the report.
+    """Exports and evaluates one model of a run on a Ray cluster of the allocation's nodes, then
+    writes the report.
 
-    Returns the job's exit code. Raises UserError when RUN or the model is not given, or there is no such run.
+    Returns the job's exit code. Raises UserError when RUN or the model is not given, or there is no
+    such run.
     """
     if len(words) < 2:
-        raise UserError("what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
+        raise UserError(
+            "what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]"
+        )
     name, label, *overrides = words
     run = Run.find(name)
     root = str(run.root) if run else name
     stack, port = command_lines.stack(), network.free_port()
     export = [*stack, "-m", "warmstart", "export", root, label]
     # The evaluation survives the loss of a node; only the first task's exit code counts.
-    nodes = job.allocation.srun("--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label, *overrides)
+    nodes = job.allocation.srun(
+        "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label, *overrides
+    )
     token = Path(root).resolve() / f".ray-token-{os.environ.get('SLURM_JOB_ID', 'JOB')}"
     ray = {
         "RAY_AUTH_MODE": "token",
@@ -63,11 +71,15 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
 
 
 def _report(run: Run, stack: Sequence[str]) -> int:
-    """Writes the run's report under a lock, so that the last of several evaluations includes all of them."""
+    """Writes the run's report under a lock, so that the last of several evaluations includes all of
+    them.
+    """
     while True:
         try:
             with writer(run.root / "report.lock"):
-                return subprocess.run([*stack, "-m", "warmstart", "report", str(run.root)]).returncode
+                return subprocess.run(
+                    [*stack, "-m", "warmstart", "report", str(run.root)]
+                ).returncode
         except UserError:  # another evaluation is writing the report
             time.sleep(REPORT_POLL_SECONDS)
 
@@ -75,5 +87,7 @@ def _report(run: Run, stack: Sequence[str]) -> int:
 def _write_secret(path: Path) -> None:
     """Writes a new random secret that only this user may read."""
     path.unlink(missing_ok=True)  # left by the same job before it was requeued
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as f:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
+    ) as f:
         f.write(secrets.token_hex(32))

@@ -1,10 +1,11 @@
 """The Python part of a job script: parses its arguments and runs a training or an evaluation job.
 
-    python -m slurm.job SCRIPT [OPTION ...] -- train [SITE'S OVERRIDE ...] -- RECIPE [recipe=NAME] [key=value ...]
-    python -m slurm.job SCRIPT [OPTION ...] -- eval [SITE'S OVERRIDE ...] -- RUN base|STEP [key=value ...]
+    python -m slurm.job SCRIPT [OPTION ...] -- train [SITE'S OVERRIDE ...] -- RECIPE [recipe=NAME]
+    [key=value ...] python -m slurm.job SCRIPT [OPTION ...] -- eval [SITE'S OVERRIDE ...] -- RUN
+    base|STEP [key=value ...]
 
-slurm/lib.sh calls it on the job's first node. With ``--dry-run`` among sbatch's options it is called on the login node
-and prints what would run.
+slurm/lib.sh calls it on the job's first node. With ``--dry-run`` among sbatch's options it is
+called on the login node and prints what would run.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def main() -> int:
 
 
 def _groups(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Returns the words before, between and after the first two ``--``; those after may contain more ``--``."""
+    """Returns the words before, between and after the first two ``--``; those after may contain
+    more ``--``.
+    """
     first = words.index("--")
     second = words.index("--", first + 1)
     return list(words[:first]), list(words[first + 1 : second]), list(words[second + 1 :])

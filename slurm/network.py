@@ -1,4 +1,6 @@
-"""Rendezvous of a job's processes: free ports, and the addresses by which Slurm reaches the nodes."""
+"""Rendezvous of a job's processes: free ports, and the addresses by which Slurm reaches the
+nodes.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,17 @@ def free_port() -> int:
     """
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as s:
-            # The port's owner sets it too: a port whose last connections are still closing counts as free.
+            # The port's owner sets it too: a port whose last connections are still closing counts
+            # as free.
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("", port))
             except OSError:
                 continue
         return port
-    raise RuntimeError(f"no port of {PORTS.start}-{PORTS.stop - 1} is free on {socket.gethostname()}")
+    raise RuntimeError(
+        f"no port of {PORTS.start}-{PORTS.stop - 1} is free on {socket.gethostname()}"
+    )
 
 
 def listens(address: str, port: int) -> bool:
@@ -41,11 +46,14 @@ def listens(address: str, port: int) -> bool:
 
 
 def addresses(nodes: str, here: str) -> dict[str, str]:
-    """Returns {node name: IPv4 address} for a Slurm node list that includes this host's node, ``here``.
+    """Returns {node name: IPv4 address} for a Slurm node list that includes this host's node,
+    ``here``.
 
     Raises UserError when Slurm does not know ``here`` or a node's address does not resolve.
     """
-    shown = subprocess.run(["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True
+    ).stdout
     names = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
     if here not in names:
         raise UserError(f"scontrol show node {nodes} does not say where {here} is")
@@ -53,10 +61,15 @@ def addresses(nodes: str, here: str) -> dict[str, str]:
         found = {node: socket.gethostbyname(name) for node, name in names.items()}
     except OSError as e:
         raise UserError(f"a node of {nodes} has an address that does not resolve here ({e})") from e
-    others = [a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback]
+    others = [
+        a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback
+    ]
     if others and ipaddress.ip_address(found[here]).is_loopback:
-        # Debian's /etc/hosts maps a host's own name to a loopback address, which other nodes cannot reach.
+        # Debian's /etc/hosts maps a host's own name to a loopback address, which other nodes cannot
+        # reach.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.connect((others[0], PORTS.start))  # UDP: only selects the local address, sends nothing
+            s.connect(
+                (others[0], PORTS.start)
+            )  # UDP: only selects the local address, sends nothing
             found[here] = s.getsockname()[0]
     return found

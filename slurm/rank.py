@@ -2,7 +2,8 @@
 
     srun ... python -m slurm.rank RUN RECIPE [key=value ...]
 
-Training is a child process, so that a stop request during its start-up also counts as a stop, not as a crash.
+Training is a child process, so that a stop request during its start-up also counts as a stop, not
+as a crash.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from slurm import child_process
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart train``; tasks other than the first return 0 instead of 75 (stopped).
+    """Returns the exit code of ``warmstart train``; tasks other than the first return 0 instead of
+    75 (stopped).
 
     srun would kill the remaining tasks for a non-zero exit code.
     """

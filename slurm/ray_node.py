@@ -1,10 +1,11 @@
-"""One srun task: one node of a job's Ray cluster. The first node's task runs the evaluation once the nodes have joined.
+"""One srun task: one node of a job's Ray cluster. The first node's task runs the evaluation once
+the nodes have joined.
 
     srun ... python -m slurm.ray_node RUN base|STEP [key=value ...]
 
-RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address, and
-RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports, another folder and another
-token. Only the processes that were started here are ended.
+RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address,
+and RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports,
+another folder and another token. Only the processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from common.ray_session import OBJECT_STORE_BYTES, ray_session
 from slurm import child_process, network
 
 PATIENCE_SECONDS = 300
-"""How long to wait for nodes. The first one is required; without the others the cluster is smaller."""
+"""How long to wait for nodes. The first one is required; without the others the cluster is smaller.
+"""
 END_SECONDS = 20
 """Time that Ray has to end its processes before it is killed."""
 POLL_SECONDS = 2
@@ -34,8 +36,9 @@ VARIABLES = {
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart eval`` in the first task (1 without Ray). The other tasks return 0 when the
-    first node's Ray has ended."""
+    """Returns the exit code of ``warmstart eval`` in the first task (1 without Ray). The other
+    tasks return 0 when the first node's Ray has ended.
+    """
     run, *words = sys.argv[1:]
     first, work = child_process.is_first(), child_process.Stoppable()
     if not first and not _await_head():  # ray start would give up sooner than this
@@ -57,7 +60,9 @@ def main() -> int:
 def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
     """Runs ``ray start`` on this node during the block; yields its process."""
     address, port = _head()
-    own = dict(pair.split("=") for pair in os.environ["NODE_ADDRESSES"].split())[os.environ["SLURMD_NODENAME"]]
+    own = dict(pair.split("=") for pair in os.environ["NODE_ADDRESSES"].split())[
+        os.environ["SLURMD_NODENAME"]
+    ]
     place = [f"--address={address}:{port}"]
     if first:
         client = f"--ray-client-server-port={network.free_port()}"
@@ -68,16 +73,25 @@ def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
     ) as folder:
         node = subprocess.Popen(
             [
-                sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *place,
-                f"--node-ip-address={own}", f"--temp-dir={folder}", f"--num-cpus={os.environ['SLURM_CPUS_PER_TASK']}",
-                f"--object-store-memory={OBJECT_STORE_BYTES}", f"--dashboard-agent-listen-port={network.free_port()}",
-                "--include-log-monitor=false", "--disable-usage-stats",
+                sys.executable,
+                "-m",
+                "ray.scripts.scripts",
+                "start",
+                "--block",
+                *place,
+                f"--node-ip-address={own}",
+                f"--temp-dir={folder}",
+                f"--num-cpus={os.environ['SLURM_CPUS_PER_TASK']}",
+                f"--object-store-memory={OBJECT_STORE_BYTES}",
+                f"--dashboard-agent-listen-port={network.free_port()}",
+                "--include-log-monitor=false",
+                "--disable-usage-stats",
             ],
             env=os.environ | VARIABLES,
             stdout=subprocess.DEVNULL,  # many lines on how to join the cluster
             start_new_session=True,  # a stop request must reach the evaluation only
             preexec_fn=child_process.bind_to_parent,
-        )  # fmt: skip
+        )
         try:
             yield node
         finally:
@@ -95,18 +109,26 @@ def _head() -> tuple[str, int]:
 
 
 def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
-    """Returns True once the first node's Ray listens; False if ``node`` exits first or PATIENCE_SECONDS pass."""
+    """Returns True once the first node's Ray listens; False if ``node`` exits first or
+    PATIENCE_SECONDS pass.
+    """
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and (node is None or node.poll() is None):
         if network.listens(*_head()):
             return True
         time.sleep(POLL_SECONDS)
-    print(f"warmstart: no Ray at {os.environ['RAY_ADDRESS']}, seen from {os.environ['SLURMD_NODENAME']}", flush=True)
+    print(
+        f"warmstart: no Ray at {os.environ['RAY_ADDRESS']}, seen from "
+        f"{os.environ['SLURMD_NODENAME']}",
+        flush=True,
+    )
     return False
 
 
 def _gather(count: int, work: child_process.Stoppable) -> None:
-    """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints how many it has."""
+    """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints how
+    many it has.
+    """
     end = time.monotonic() + PATIENCE_SECONDS
     with ray_session(cpus=0) as ray:
         while (there := sum(node["Alive"] for node in ray.nodes())) < count and not work.asked:

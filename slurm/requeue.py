@@ -1,8 +1,8 @@
 """Decides whether to requeue a job after its work has ended.
 
-Requeued: a stop on purpose, and a few crashes in a row with growing pauses. Not requeued: a wrong configuration, and a
-job without progress since the last requeue (one crash is forgiven, in case the node was bad). Each decision is a line
-of the run's requeues.jsonl.
+Requeued: a stop on purpose, and a few crashes in a row with growing pauses. Not requeued: a wrong
+configuration, and a job without progress since the last requeue (one crash is forgiven, in case the
+node was bad). Each decision is a line of the run's requeues.jsonl.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         return Decision(False, "the configuration or the environment is wrong, and would be again")
     stuck = before and ended.progress <= before[-1]["progress"]
     if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):
-        return Decision(False, f"{ended.kind} at {ended.progress}, where it was requeued before: no progress")
+        return Decision(
+            False, f"{ended.kind} at {ended.progress}, where it was requeued before: no progress"
+        )
     if ended.kind == "stopped":
         return Decision(True, "stopped on purpose")
     crashes = 1
@@ -67,7 +69,11 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         crashes += 1
     if crashes > CRASHES:
         return Decision(False, f"crashed {crashes} times in a row")
-    return Decision(True, f"crashed, {crashes} of at most {CRASHES} times in a row", PAUSE_SECONDS * 2 ** (crashes - 1))
+    return Decision(
+        True,
+        f"crashed, {crashes} of at most {CRASHES} times in a row",
+        PAUSE_SECONDS * 2 ** (crashes - 1),
+    )
 
 
 def kind_of(code: int) -> str:
@@ -78,19 +84,23 @@ def kind_of(code: int) -> str:
 
 
 def of_training(run: Run, code: int, since: int) -> str:
-    """Returns ``Ended.kind`` of a training run that died before writing an exit code: from its attempt's outcome if
-    there is one, else from srun's ``code``.
+    """Returns ``Ended.kind`` of a training run that died before writing an exit code: from its
+    attempt's outcome if there is one, else from srun's ``code``.
 
     ``since`` is the number of attempts at the last decision.
     """
     outcome = run.attempts[-1] / "outcome.json" if len(run.attempts) > since else None
     if outcome is not None and outcome.exists():
-        return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[read_json(outcome)["status"]]
+        return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[
+            read_json(outcome)["status"]
+        ]
     return kind_of(code)
 
 
 def rollouts(run: Run, label: str) -> int:
-    """Returns the number of rollouts of the base model (``base``) or of a step (its number) so far."""
+    """Returns the number of rollouts of the base model (``base``) or of a step (its number) so
+    far.
+    """
     name = label if label == "base" else f"step_{label}"
     files = [folder / "rollouts.jsonl" for folder in run.evaluations if f"@{name}-" in folder.name]
     return sum(path.read_bytes().count(b"\n") for path in files if path.exists())
@@ -98,58 +108,85 @@ def rollouts(run: Run, label: str) -> int:
 
 def state(job: str) -> str:
     """Returns Slurm's state of a job, e.g. RUNNING; UNKNOWN if scontrol does not show it."""
-    shown = subprocess.run(["scontrol", "show", "job", "-o", job], capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "-o", job], capture_output=True, text=True
+    ).stdout
     found = re.search(r"\bJobState=(\S+)", shown)
     return found[1] if found else "UNKNOWN"
 
 
 def requeue(job: str, pause: int) -> str | None:
-    """Puts the running job back into the queue. Returns Slurm's error message if it refuses, else None.
+    """Puts the running job back into the queue. Returns Slurm's error message if it refuses, else
+    None.
 
     Slurm then ends all processes of the job, including this one, after a few seconds.
     """
-    done = subprocess.run(["scontrol", "requeue", job], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        ["scontrol", "requeue", job], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         return done.stdout.strip()
     if pause:
-        subprocess.run(["scontrol", "update", f"JobId={job}", f"StartTime=now+{pause}"], check=False)
+        subprocess.run(
+            ["scontrol", "update", f"JobId={job}", f"StartTime=now+{pause}"], check=False
+        )
     return None
 
 
 def forget(run: Run) -> None:
-    """Deletes an exit code that the same job left before someone else requeued it; called before the work begins."""
+    """Deletes an exit code that the same job left before someone else requeued it; called before
+    the work begins.
+    """
     take_code(run.root, os.environ["SLURM_JOB_ID"])
 
 
 def conclude(run: Run, code: int, label: str = TRAIN) -> int:
     """Decides, records the decision and requeues; returns the job's exit code.
 
-    ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that the first task wrote
-    takes precedence.
+    ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that
+    the first task wrote takes precedence.
     """
     job = os.environ["SLURM_JOB_ID"]
     before = [line for line in run.notes(REQUEUES) if line["job"] == job]
     own = take_code(run.root, job)
     code = code if own is None else own
     if label == TRAIN:
-        kind = of_training(run, code, before[-1]["attempt"] if before else 0) if own is None else kind_of(own)
+        kind = (
+            of_training(run, code, before[-1]["attempt"] if before else 0)
+            if own is None
+            else kind_of(own)
+        )
         ended = Ended(kind, run.checkpoints[-1] if run.checkpoints else 0)
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
     decision = decide(ended, [line for line in before if line["requeued"]])
     if decision.again and (now := state(job)) != "RUNNING":
-        decision = Decision(False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})")
+        decision = Decision(
+            False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})"
+        )
     line = {
-        "job": job, "what": label,
-        "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1, "attempt": len(run.attempts), "code": code,
-        "ended": ended.kind, "progress": ended.progress,
-        "requeued": decision.again, "pause_s": decision.pause, "reason": decision.reason,
-    }  # fmt: skip
+        "job": job,
+        "what": label,
+        "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1,
+        "attempt": len(run.attempts),
+        "code": code,
+        "ended": ended.kind,
+        "progress": ended.progress,
+        "requeued": decision.again,
+        "pause_s": decision.pause,
+        "reason": decision.reason,
+    }
     run.note(REQUEUES, line)
     print(f"warmstart: {label}: {decision.reason}", flush=True)
     if decision.again:
-        print(f"warmstart: job {job} goes back into the queue, for {decision.pause} s at least", flush=True)
+        print(
+            f"warmstart: job {job} goes back into the queue, for {decision.pause} s at least",
+            flush=True,
+        )
         if refusal := requeue(job, decision.pause):
-            run.note(REQUEUES, line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"})
+            run.note(
+                REQUEUES,
+                line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"},
+            )
             print(f"warmstart: not requeued: {refusal}", flush=True)
     return DONE if ended.kind == "done" else code

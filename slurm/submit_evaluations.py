@@ -1,7 +1,8 @@
 """Submits the evaluations of a run: of the base model, and of each checkpoint once it is complete.
 
-Runs in the background of the training job, or on the login node as ``warmstart watch RUN``. The run's submissions.jsonl
-records each submission by label and evaluation settings, so that several watchers submit each evaluation only once.
+Runs in the background of the training job, or on the login node as ``warmstart watch RUN``. The
+run's submissions.jsonl records each submission by label and evaluation settings, so that several
+watchers submit each evaluation only once.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def watch(
-    run: Run, overrides: Sequence[str] = (), once: bool = False, poll: float = POLL_SECONDS, stop: Event | None = None
+    run: Run,
+    overrides: Sequence[str] = (),
+    once: bool = False,
+    poll: float = POLL_SECONDS,
+    stop: Event | None = None,
 ) -> bool:
-    """Submits evaluations until training has finished and none is missing; with ``once``, only those missing now.
+    """Submits evaluations until training has finished and none is missing; with ``once``, only
+    those missing now.
 
-    A failed submission is printed and retried, with growing pauses; ``poll`` is in seconds; ``stop`` ends the
-    waiting. Returns whether the last round had no failures. Raises UserError for invalid overrides, and while
-    another process watches.
+    A failed submission is printed and retried, with growing pauses; ``poll`` is in seconds;
+    ``stop`` ends the waiting. Returns whether the last round had no failures. Raises UserError for
+    invalid overrides, and while another process watches.
     """
     stop, pause = stop or Event(), poll
     with writer(run.root / "watch.lock"):
@@ -42,7 +48,9 @@ def watch(
 
 
 def submit_missing(run: Run, overrides: Sequence[str]) -> int:
-    """Submits the evaluations that have not been submitted yet. Returns the number of failed submissions."""
+    """Submits the evaluations that have not been submitted yet. Returns the number of failed
+    submissions.
+    """
     if not run.attempts:  # the base model may not exist yet
         return 0
     config = configs.amend(configs.read(run.config), overrides)
@@ -55,7 +63,9 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
         job, fault = submit(run, label, overrides)
         if job is None:
             failures += 1
-            print(f"warmstart: the evaluation of {label} could not be submitted: {fault}", flush=True)
+            print(
+                f"warmstart: the evaluation of {label} could not be submitted: {fault}", flush=True
+            )
             continue
         run.note(SUBMISSIONS, {"label": label, "settings": settings, "job": job})
         print(f"warmstart: job {job} evaluates {label}", flush=True)
@@ -65,12 +75,17 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
 def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, str]:
     """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output).
 
-    The environment has no SLURM_* variables except SLURM_CONF, as if a user submitted on the login node.
+    The environment has no SLURM_* variables except SLURM_CONF, as if a user submitted on the login
+    node.
     """
     command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label, *overrides]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"
+    }
     try:
-        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300
+        )
     except subprocess.TimeoutExpired:
         return None, "sbatch has not answered for 5 minutes"
     found = re.search(r"^(\d+)(;\S+)?$", done.stdout, re.MULTILINE)

@@ -1,4 +1,6 @@
-"""A training job: preflight checks, ranks, and evaluations submitted meanwhile; then requeues itself if needed."""
+"""A training job: preflight checks, ranks, and evaluations submitted meanwhile; then requeues
+itself if needed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
     recipe, *overrides = words
     if overrides and overrides[0].startswith("recipe="):
         recipe = overrides.pop(0).removeprefix("recipe=")
-    overrides = [*site, *(word.replace("%a", os.environ.get("SLURM_ARRAY_TASK_ID", "")) for word in overrides)]
+    overrides = [
+        *site,
+        *(word.replace("%a", os.environ.get("SLURM_ARRAY_TASK_ID", "")) for word in overrides),
+    ]
     config = configs.load(recipe, overrides)
     run = check(config)
     srun, stack = job.allocation.srun, command_lines.stack()
@@ -33,10 +38,19 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
     address = command_lines.FIRST_NODE if job.submission else socket.gethostname()
     meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(network.free_port())}
     # The first task reports for all of them; the exit codes of the others do not matter.
-    preflight = srun("--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides)
-    ranks = srun("--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides)
+    preflight = srun(
+        "--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides
+    )
+    ranks = srun(
+        "--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides
+    )
     if job.submission:
-        print(job.submission, command_lines.line(preflight, meeting), command_lines.line(ranks, meeting), sep="\n")
+        print(
+            job.submission,
+            command_lines.line(preflight, meeting),
+            command_lines.line(ranks, meeting),
+            sep="\n",
+        )
         print(dry_run.page(config, job.allocation.nodes * job.allocation.tasks, job.notice))
         return DONE
     forget(run)
@@ -56,8 +70,9 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
 
 
 def _watch(run: Run, over: Event | None = None) -> bool:
-    """Submits evaluations until ``over`` is set; without it only those that are due. Prints a UserError and returns
-    False, so that it does not fail the job."""
+    """Submits evaluations until ``over`` is set; without it only those that are due. Prints a
+    UserError and returns False, so that it does not fail the job.
+    """
     try:
         return watch(run, once=over is None, stop=over)
     except UserError as e:

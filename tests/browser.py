@@ -1,4 +1,6 @@
-"""Headless Chromium for tests of pages: Debian's, driven by Playwright, which downloads nothing of its own."""
+"""Headless Chromium for tests of pages: Debian's, driven by Playwright, which downloads nothing of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ PACKAGES = ("chromium", "fonts-dejavu-core")
 COLOURS = """selector => {
   const node = document.querySelector(selector);
   let behind = node;
-  while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+  while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)")
+    behind = behind.parentElement;
   return [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor];
 }"""
 
@@ -35,10 +38,15 @@ class Opened:
 
 @pytest.fixture(scope="module")  # Playwright's event loop runs in this thread until it is closed
 def browser() -> Iterator[Browser]:
-    """Installed where it is missing and the tests run as root; the tests are skipped where it cannot be."""
+    """Installed where it is missing and the tests run as root; the tests are skipped where it
+    cannot be.
+    """
     if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for words in (["update", "--quiet"], ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES]):
+        for words in (
+            ["update", "--quiet"],
+            ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES],
+        ):
             subprocess.run(["apt-get", *words], env=quiet, capture_output=True)
     path = shutil.which("chromium")
     if not path:
@@ -50,7 +58,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, file: Path, width: int = 1400, scheme: str = "light") -> Iterator[Opened]:
+def opened(
+    browser: Browser, file: Path, width: int = 1400, scheme: str = "light"
+) -> Iterator[Opened]:
     """Opens a file from disk, as a double click does."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"

@@ -1,4 +1,6 @@
-"""Shared fixtures: one interrupted and resumed run of the whole line, and the real benchmark files."""
+"""Shared fixtures: one interrupted and resumed run of the whole line, and the real benchmark
+files.
+"""
 
 import json
 import os
@@ -37,7 +39,9 @@ class Line:
         return self.folder / "data" / "tiny"
 
     def export(self) -> Path:
-        return max((self.run / "export").glob("step_*"), key=lambda p: int(p.name.removeprefix("step_")))
+        return max(
+            (self.run / "export").glob("step_*"), key=lambda p: int(p.name.removeprefix("step_"))
+        )
 
 
 def warmstart(*words: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -49,7 +53,9 @@ def warmstart(*words: str, folder: Path, check: bool = True) -> subprocess.Compl
         capture_output=True,
         text=True,
     )
-    assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert not check or done.returncode == 0, (
+        f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done
 
 
@@ -69,12 +75,17 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     with (folder / "stdout").open("w+") as out, (folder / "stderr").open("w+") as err:
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=err)
         metrics = folder / "runs" / "tiny" / "attempts" / "1" / "metrics.jsonl"
-        while process.poll() is None and not (metrics.exists() and len(lines(metrics)) >= STEPS_BEFORE_STOP):
+        while process.poll() is None and not (
+            metrics.exists() and len(lines(metrics)) >= STEPS_BEFORE_STOP
+        ):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         process.wait()
         stopped = subprocess.CompletedProcess(
-            command, process.returncode, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+            command,
+            process.returncode,
+            (folder / "stdout").read_text(),
+            (folder / "stderr").read_text(),
         )
     assert stopped.returncode == 75, stopped
     return Line(folder, stopped, warmstart("run", "tiny", *SHORT, folder=folder))
@@ -82,10 +93,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 @pytest.fixture(scope="session")
 def benchmarks() -> Path:
-    """Folder of the real benchmark files: WARMSTART_BENCHMARKS, else shared/data beside the checkout."""
+    """Folder of the real benchmark files: WARMSTART_BENCHMARKS, else shared/data beside the
+    checkout.
+    """
     folder = Path(os.environ.get("WARMSTART_BENCHMARKS", ROOT.parent / "shared" / "data"))
     if not (folder / "aime2025.jsonl").exists():
-        pytest.skip(f"no benchmark files in {folder}: set WARMSTART_BENCHMARKS to a folder of <set>.jsonl files")
+        pytest.skip(
+            f"no benchmark files in {folder}: set WARMSTART_BENCHMARKS to a folder of <set>.jsonl "
+            "files"
+        )
     return folder
 
 
@@ -96,7 +112,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
     def mounted(size: int) -> Path:
         disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]
+        ).returncode:
             pytest.skip("mounting a small tmpfs needs root")
         return disk
 

@@ -14,7 +14,9 @@ TOKENS = 64
 
 
 def main() -> None:
-    """Prints, for every prompt, the ids up to the model's own end and the ids when no token ends it."""
+    """Prints, for every prompt, the ids up to the model's own end and the ids when no token ends
+    it.
+    """
     prompts, model = json.load(sys.stdin), sys.argv[1]
     stdout = os.dup(1)
     os.dup2(2, 1)  # vLLM prints
@@ -23,16 +25,25 @@ def main() -> None:
     from vllm import LLM, SamplingParams
 
     arguments = vllm_actor.arguments(
-        AutoConfig.from_pretrained(model), model=model, revision=None, tokenizer=Path(model), dtype="float32",
-        device="cpu", tensor_parallel=1, concurrency=len(prompts), context=max(map(len, prompts)) + 2 * TOKENS,
-    )  # fmt: skip
+        AutoConfig.from_pretrained(model),
+        model=model,
+        revision=None,
+        tokenizer=Path(model),
+        dtype="float32",
+        device="cpu",
+        tensor_parallel=1,
+        concurrency=len(prompts),
+        context=max(map(len, prompts)) + 2 * TOKENS,
+    )
     # Here the exported generation config is what is tested: it alone says where to stop.
     llm = LLM(**arguments | {"generation_config": "auto"})
     asked = [{"prompt_token_ids": ids} for ids in prompts]
     defaults = llm.get_default_sampling_params()
     defaults.temperature, defaults.max_tokens = 0, 2 * TOKENS
     ended = llm.generate(asked, defaults, use_tqdm=False)
-    free = llm.generate(asked, SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True), use_tqdm=False)
+    free = llm.generate(
+        asked, SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True), use_tqdm=False
+    )
     outputs = [
         {
             "ended": list(e.outputs[0].token_ids),

@@ -33,7 +33,9 @@ def serving(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
 
 
 def oid(name: str, content: bytes) -> str:
-    """As the hub's cache names a file: weights and tables by SHA-256, what git holds by git's SHA-1."""
+    """As the hub's cache names a file: weights and tables by SHA-256, what git holds by git's
+    SHA-1.
+    """
     if name.endswith((".safetensors", ".parquet")):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -70,15 +72,25 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "resolve" and name in files:
             headers = {"ETag": f'"{oid(name, files[name])}"', "X-Repo-Commit": COMMIT}
             return self._send(files[name], headers)
-        entries = [{"type": "file", "path": n, "size": len(c), "oid": oid(n, c)} for n, c in files.items()]
+        entries = [
+            {"type": "file", "path": n, "size": len(c), "oid": oid(n, c)} for n, c in files.items()
+        ]
         if action in ("", "revision"):
             siblings = [{"rfilename": n} for n in files]
-            return self._answer({"id": repository.partition("/")[2], "sha": COMMIT, "siblings": siblings})
+            return self._answer(
+                {"id": repository.partition("/")[2], "sha": COMMIT, "siblings": siblings}
+            )
         if action == "tree":
             return self._answer([e for e in entries if e["path"].startswith(name)])
         if action == "paths-info":
             wanted = sent.decode()
-            return self._answer([e for e in entries if e["path"].replace("/", "%2F") in wanted or e["path"] in wanted])
+            return self._answer(
+                [
+                    e
+                    for e in entries
+                    if e["path"].replace("/", "%2F") in wanted or e["path"] in wanted
+                ]
+            )
         self.send_response(404)
         self.send_header("X-Error-Code", "EntryNotFound")
         self.send_header("Content-Length", "0")

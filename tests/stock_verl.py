@@ -1,10 +1,10 @@
 """Stock verl's SFT trainer on the rows, and in the order, of a run of ours.
 
-    python -m tests.stock_verl CONFIG OUT [KEY=VALUE ...]     (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
+    python -m tests.stock_verl CONFIG OUT [KEY=VALUE ...]    (with torchrun's variables)
 
-Its own engine, micro-batches, loss and loop, from the same frozen configuration, on its device; KEY=VALUE overrides
-verl's keys. Tokens are ours, since its template drops the thinking. Rank 0 appends a line for each step to OUT, as
-``training.record`` of the GPU check says.
+Its own engine, micro-batches, loss and loop, from the same frozen configuration, on its device;
+KEY=VALUE overrides verl's keys. Tokens are ours, since its template drops the thinking. Rank 0
+appends a line for each step to OUT, as ``training.record`` of the GPU check says.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
     class CpuEngine(FSDPEngineWithLMHead):
         """As it is: verl registers it for other devices alone."""
 
-    EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])(CpuEngine)
+    EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])(
+        CpuEngine
+    )
 
     class InOurOrder:
-        """Every rank's share, as they come, of the rows of our steps; in place of torch's DistributedSampler."""
+        """Every rank's share, as they come, of the rows of our steps; in place of torch's
+        DistributedSampler.
+        """
 
         def __init__(self, dataset: Any, num_replicas: int, rank: int, **_: Any) -> None:
             self.rows, self.count, self.rank = len(dataset), num_replicas, rank
@@ -48,7 +52,9 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
         def __iter__(self) -> Iterator[int]:
             size = config.train.batch_size // self.count
             for step in range(self.rows // config.train.batch_size):
-                rows = sampler.step_rows(step, self.rows, config.train.batch_size, config.train.seed).tolist()
+                rows = sampler.step_rows(
+                    step, self.rows, config.train.batch_size, config.train.seed
+                ).tolist()
                 yield from rows[self.rank * size : (self.rank + 1) * size]
 
     class Recorder:
@@ -70,7 +76,12 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
                 "val_files": None,
                 "custom_cls": {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"},
             },
-            "trainer": {"total_epochs": 1, "test_freq": -1, "save_freq": -1, "resume_mode": "disable"},
+            "trainer": {
+                "total_epochs": 1,
+                "test_freq": -1,
+                "save_freq": -1,
+                "resume_mode": "disable",
+            },
         },
         OmegaConf.from_dotlist(overrides),
     )

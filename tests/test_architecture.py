@@ -1,4 +1,6 @@
-"""The rules of the layout: imports point one way, heavy packages stay out of light modules, modules stay short."""
+"""The rules of the layout: imports point one way, heavy packages stay out of light modules, modules
+stay short.
+"""
 
 import ast
 import statistics
@@ -86,14 +88,20 @@ def test_a_folder_holds_few_modules_and_no_name_is_used_twice_in_a_package() -> 
         paths = [p for p in (ROOT / package).rglob("*.py") if p.name != "__init__.py"]
         rooms = Counter(p.parent for p in paths)
         assert max(rooms.values()) <= ROOM, rooms.most_common(1)
-        assert [name for name, count in Counter(p.name for p in paths).items() if count > 1] == [], package
+        assert [
+            name for name, count in Counter(p.name for p in paths).items() if count > 1
+        ] == [], package
 
 
 def rooms_imported(path: Path) -> set[Path]:
     """The folders of the project's modules that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ALLOWED:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] in ALLOWED
+        ):
             place = ROOT.joinpath(*node.module.split("."))
             found.add(place if place.is_dir() else place.parent)
     return found - {path.parent}
@@ -107,13 +115,17 @@ def test_rooms_do_not_import_each_other_in_circles() -> None:
 
 
 def test_only_one_module_imports_hydra() -> None:
-    assert [p for p in MODULES if "hydra" in imported(p)] == [ROOT / "trainer" / "recipe" / "load.py"]
+    assert [p for p in MODULES if "hydra" in imported(p)] == [
+        ROOT / "trainer" / "recipe" / "load.py"
+    ]
 
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

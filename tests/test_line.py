@@ -35,7 +35,9 @@ def test_a_stopped_run_says_so_and_the_same_command_finishes_it(line: Line) -> N
 def test_training_teaches_what_the_base_model_cannot_do(line: Line) -> None:
     assert figures(line, "base")["pass@1"] <= 0.05
     assert figures(line, line.export().name)["pass@1"] >= 0.30
-    assert figures(line, line.export().name)["hit_budget"] < 0.2 < figures(line, "base")["hit_budget"]
+    assert (
+        figures(line, line.export().name)["hit_budget"] < 0.2 < figures(line, "base")["hit_budget"]
+    )
 
 
 def test_every_rollout_is_there_once_with_a_seed_of_its_own(line: Line) -> None:
@@ -69,7 +71,12 @@ def test_the_report_shows_base_against_sft_and_where_it_came_from(line: Line) ->
 def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
     files = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
     again = subprocess.run(
-        line.stopped.args, cwd=line.folder, env=environment(), capture_output=True, text=True, check=True
+        line.stopped.args,
+        cwd=line.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "trained to the end already" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
@@ -111,7 +118,10 @@ def test_without_an_intact_checkpoint_nothing_starts(half_way: Line) -> None:
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
         shard.write_bytes(data)
-        damaged.append(f"{folder.relative_to(half_way.folder)} is passed over: {shard.name} is missing or damaged")
+        damaged.append(
+            f"{folder.relative_to(half_way.folder)} is passed over: {shard.name} is missing or "
+            "damaged"
+        )
     done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
     assert done.returncode == 2
     assert damaged and all(text in done.stderr for text in damaged)
@@ -126,12 +136,17 @@ def test_another_build_of_the_dataset_is_refused(half_way: Line) -> None:
 
 
 def ranks_of(folder: Path) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop.loop" in (p.info["cmdline"] or [])
-            and p.info["cwd"] == str(folder)]  # fmt: skip
+    return [
+        p
+        for p in psutil.process_iter(["cmdline", "cwd"])
+        if "trainer.loop.loop" in (p.info["cmdline"] or []) and p.info["cwd"] == str(folder)
+    ]
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(half_way: Line) -> None:
+def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(
+    half_way: Line,
+) -> None:
     command = [sys.executable, "-m", "warmstart", "train", "tiny", *SHORT]
     for victim, attempt in (("rank", 3), ("launcher", 4)):
         process = subprocess.Popen(
@@ -157,7 +172,13 @@ def test_a_killed_rank_ends_the_attempt_and_a_killed_launcher_leaves_no_rank(hal
 
 def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line: Line) -> None:
     export = line.export()
-    assert {p.suffix for p in export.iterdir()} == {".json", ".jinja", ".safetensors", ".md", ".png"}
+    assert {p.suffix for p in export.iterdir()} == {
+        ".json",
+        ".jinja",
+        ".safetensors",
+        ".md",
+        ".png",
+    }
     exported = tokenizers.load(export)
     ends = tokenizers.end_tokens(exported)
     assert json.loads((export / "generation_config.json").read_text())["eos_token_id"] == ends
@@ -181,23 +202,33 @@ def test_the_export_is_the_checkpoint_rounded_to_bf16(line: Line) -> None:
     assert all(torch.equal(state[name].bfloat16(), tensor) for name, tensor in exported.items())
 
 
-def test_the_example_in_the_card_runs_as_it_is(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
-    program = re.findall(r"```python\n(.*?)```", (line.export() / "README.md").read_text(), re.DOTALL)[0]
+def test_the_example_in_the_card_runs_as_it_is(
+    line: Line, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = re.findall(
+        r"```python\n(.*?)```", (line.export() / "README.md").read_text(), re.DOTALL
+    )[0]
     exec(program.replace("path/to/this/folder", str(line.export())), {})
-    assert re.search(r"<think>.*</think>.*\\boxed\{\d+\}.*<\|im_end\|>", capsys.readouterr().out, re.DOTALL)
+    assert re.search(
+        r"<think>.*</think>.*\\boxed\{\d+\}.*<\|im_end\|>", capsys.readouterr().out, re.DOTALL
+    )
 
 
 @pytest.fixture(scope="session")
 def prompts(line: Line) -> list[list[int]]:
     tokenizer = tokenizers.load(line.export())
-    return [chat.encode_prompt(tokenizer, p["problem"]) for p in lines(line.data / "heldout.jsonl")[:8]]
+    return [
+        chat.encode_prompt(tokenizer, p["problem"]) for p in lines(line.data / "heldout.jsonl")[:8]
+    ]
 
 
 @pytest.fixture(scope="session")
 def greedy(line: Line, prompts: list[list[int]]) -> list[dict[str, Any]]:
     """The one vLLM engine of the tests, serving the export in float32."""
     command = [sys.executable, str(ROOT / "tests" / "greedy.py"), str(line.export())]
-    done = subprocess.run(command, input=json.dumps(prompts), env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, input=json.dumps(prompts), env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
@@ -217,9 +248,14 @@ def test_vllm_and_transformers_agree_on_every_greedy_token(
     model = AutoModelForCausalLM.from_pretrained(line.export(), dtype=torch.float32)
     for ids, ours in zip(prompts, greedy, strict=True):
         out = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=TOKENS, do_sample=False,
-            temperature=None, top_p=None, eos_token_id=-1,
-        )  # fmt: skip
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids)),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            eos_token_id=-1,
+        )
         assert ours["free"] == out[0, len(ids) :].tolist()
         assert len(ours["free"]) == TOKENS
 
@@ -260,7 +296,12 @@ def test_ctrl_c_at_any_stage_and_the_same_command_finishes(tmp_path: Path) -> No
     for name, moment in moments.items():
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(
-                command, cwd=tmp_path, env=environment(), stdout=log, stderr=log, preexec_fn=heed_interrupts
+                command,
+                cwd=tmp_path,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                preexec_fn=heed_interrupts,
             )
             while process.poll() is None and not moment():
                 time.sleep(0.01)

@@ -1,7 +1,7 @@
 """A run that older code made goes on, and its evaluations and submissions are known.
 
-old_run.tar.gz is a run of the recipe tiny with ``WORDS``, its dataset and its evaluations, made by commit 59af62b: it
-was stopped after step 7 of 18, exported, evaluated and watched.
+old_run.tar.gz is a run of the recipe tiny with ``WORDS``, its dataset and its evaluations, made by
+commit 59af62b: it was stopped after step 7 of 18, exported, evaluated and watched.
 """
 
 import socket
@@ -25,14 +25,25 @@ from trainer.run.folder import Run, check, is_complete
 from warmstart import dataset
 
 SHAPE = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
     "num_key_value_heads": 1,
-}  # fmt: skip
+}
 WORDS = [
-    "run.name=old", "data.name=old", "data.arithmetic.problems=150", "data.test_rows=8", "train.batch_size=16",
-    "train.save_every=4", "train.ranks=1", *(f"model.init.{key}={value}" for key, value in SHAPE.items()),
-    "eval.rollouts=2", "eval.max_tokens=16", "eval.engines=1",
-]  # fmt: skip
+    "run.name=old",
+    "data.name=old",
+    "data.arithmetic.problems=150",
+    "data.test_rows=8",
+    "train.batch_size=16",
+    "train.save_every=4",
+    "train.ranks=1",
+    *(f"model.init.{key}={value}" for key, value in SHAPE.items()),
+    "eval.rollouts=2",
+    "eval.max_tokens=16",
+    "eval.engines=1",
+]
 STOPPED, STEPS, LAST_LOSS = 7, 18, 4.952
 """The loss is the one that the older code came to, going on by itself."""
 
@@ -47,11 +58,23 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def aged(run: Run) -> Run:
-    """The run as code still older would have left it: without some keys, and with others that are no more."""
+    """The run as code still older would have left it: without some keys, and with others that are
+    no more.
+    """
     for path in (run.config, run.attempts[0] / "config.yaml"):
         config = OmegaConf.load(path)
-        del config.train.warmup_steps, config.train.betas, config.data.answer_style, config.eval.tensor_parallel
-        del config.verl.engine.full_determinism, config.verl.optim.weight_decay, config.cluster, config.model.license
+        del (
+            config.train.warmup_steps,
+            config.train.betas,
+            config.data.answer_style,
+            config.eval.tensor_parallel,
+        )
+        del (
+            config.verl.engine.full_determinism,
+            config.verl.optim.weight_decay,
+            config.cluster,
+            config.model.license,
+        )
         config.mutable.remove("train.hang_minutes")
         OmegaConf.update(config, "train.gone", 7, force_add=True)
         OmegaConf.update(config, "gone", {"a": {"b": 1}}, force_add=True)
@@ -68,7 +91,11 @@ def test_what_an_old_run_lacks_is_the_default_and_what_it_has_stays(old: Run) ->
     assert "gone" not in config and "gone" not in config.train and "gone" not in config.verl
     assert (config.train.seed, config.verl.engine.seed, default.train.seed) == (43, 42, 42)
     assert config.train.betas == default.train.betas == [0.9, 0.95]
-    assert (config.train.warmup_steps, config.cluster, config.mutable) == (None, default.cluster, default.mutable)
+    assert (config.train.warmup_steps, config.cluster, config.mutable) == (
+        None,
+        default.cluster,
+        default.mutable,
+    )
     # base.yaml says ${train.weight_decay}, which this recipe sets.
     assert OmegaConf.to_container(config.verl.optim, resolve=False)["weight_decay"] == 0.01
     assert configs.immutable_changes(config, default) == ["train.seed: 43 -> 42"]
@@ -80,8 +107,9 @@ def test_only_what_the_user_changes_is_refused(old: Run) -> None:
     with pytest.raises(UserError, match="was started with other values") as error:
         check(configs.load("tiny", [*WORDS, "train.lr=1e-3", "train.warmup_steps=3"]))
     assert [line.strip() for line in str(error.value).splitlines()[1:-1]] == [
-        "train.lr: 0.002 -> 0.001", "train.warmup_steps: None -> 3",
-    ]  # fmt: skip
+        "train.lr: 0.002 -> 0.001",
+        "train.warmup_steps: None -> 3",
+    ]
     with pytest.raises(UserError, match=r"cannot change: train\.warmup_steps: None -> 3"):
         configs.amend(configs.read(run.config), ["train.warmup_steps=3"])
 
@@ -103,16 +131,28 @@ def test_an_old_dataset_is_not_built_again(old: Run) -> None:
     write_json(path, made)
     assert dataset.build(configs.load("tiny", WORDS))[2] is False
     with pytest.raises(UserError, match=r"rows\.answer_style: boxed -> answer_is"):
-        dataset.build(configs.load("tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]))
+        dataset.build(
+            configs.load(
+                "tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]
+            )
+        )
 
 
 def test_hashes_of_an_old_runs_configuration_are_what_they_were(old: Run) -> None:
-    """Those of the report and of preparations for RL, as the older code wrote them, and those of its submissions."""
+    """Those of the report and of preparations for RL, as the older code wrote them, and those of
+    its submissions.
+    """
     config, words = configs.read(old.config), ["eval.rollouts=8", "eval.temperature=1.0"]
-    hashes = [sha256_json(configs.own_values(c, old.config))[:8] for c in (config, configs.amend(config, words))]
+    hashes = [
+        sha256_json(configs.own_values(c, old.config))[:8]
+        for c in (config, configs.amend(config, words))
+    ]
     assert hashes == ["2caf1538", "8c4795ff"]
     before = old.notes(submit_evaluations.SUBMISSIONS)
-    assert submit_evaluations.submit_missing(old, []) == 0 and old.notes(submit_evaluations.SUBMISSIONS) == before
+    assert (
+        submit_evaluations.submit_missing(old, []) == 0
+        and old.notes(submit_evaluations.SUBMISSIONS) == before
+    )
     run = aged(old)
     own = OmegaConf.load(run.config)
     assert configs.own_values(configs.read(run.config), run.config) == OmegaConf.to_container(own)
@@ -152,14 +192,24 @@ def test_an_old_run_goes_on_and_each_steps_peak_memory_is_its_own(old: Run) -> N
     with socket.create_server(("", 0)) as server:
         port = str(server.getsockname()[1])
     task = {
-        "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1",
-        "SLURM_JOB_END_TIME": str(int(time.time()) + 36000), "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-        "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 36000),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, *WORDS, "train.validate_every=5"],
-        env=environment() | task, cwd=aged(old).root.parent.parent, capture_output=True, text=True,
-    )  # fmt: skip
+        env=environment() | task,
+        cwd=aged(old).root.parent.parent,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"going on from runs/old/checkpoints/step_{STOPPED}" in done.stdout
     steps = {line["step"]: line for line in lines(old.attempts[1] / "metrics.jsonl")}

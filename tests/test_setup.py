@@ -51,7 +51,9 @@ def blocks(name: str) -> dict[str, str]:
             assert match[1] not in found, f"{match[1]} is twice in {name}"
             found[match[1]] = entry
         else:
-            assert all(line.startswith("#") for line in entry.splitlines()), f"not a pin: {entry[:80]!r}"
+            assert all(line.startswith("#") for line in entry.splitlines()), (
+                f"not a pin: {entry[:80]!r}"
+            )
     return found
 
 
@@ -90,14 +92,18 @@ def test_every_requirement_has_a_hash(name: str) -> None:
     entries = blocks(name)
     assert len(entries) > 100
     assert [
-        package for package, entry in entries.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry)
+        package
+        for package, entry in entries.items()
+        if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry)
     ] == []
 
 
 @pytest.mark.parametrize("name", [*FILES, "requirements-override.txt"])
 def test_no_address_or_index(name: str) -> None:
     option = re.compile(r"^\s*(-i|-f|-e|--(?!hash=)[a-z-]+)\b")
-    address = re.compile(r"://|file:|git\+| @ |index-url|find-links|\.whl|\.tar\.gz|(^|[\s=])(\.{0,2}|~)/")
+    address = re.compile(
+        r"://|file:|git\+| @ |index-url|find-links|\.whl|\.tar\.gz|(^|[\s=])(\.{0,2}|~)/"
+    )
     lines = (ROOT / name).read_text().splitlines()
     assert [line for line in lines if option.search(line) or address.search(line)] == []
 
@@ -118,10 +124,11 @@ def test_flash_attn_metadata_is_of_the_pinned_version() -> None:
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
 @pytest.mark.parametrize("name", FILES)
 def test_resolves(name: str, python: str, tmp_path: Path) -> None:
-    """All of a file's pins go together, with nothing left out, for x86_64 Linux; nothing is installed.
+    """All of a file's pins go together, with nothing left out, for x86_64 Linux; nothing is
+    installed.
 
-    Wheels only, apart from the packages that have none. flash-attn is not built: its metadata is static
-    (pyproject.toml), so its own version and hash are what is checked.
+    Wheels only, apart from the packages that have none. flash-attn is not built: its metadata is
+    static (pyproject.toml), so its own version and hash are what is checked.
     """
     command = [find_uv(), "pip", "install", "--dry-run", "--require-hashes", "-r", name]
     command += ["--target", str(tmp_path / "target"), "--python", sys.executable]
@@ -134,10 +141,13 @@ def test_resolves(name: str, python: str, tmp_path: Path) -> None:
         (tmp_path / "override.txt").write_text(blocks(name)["torch"])
         command += ["--override", str(tmp_path / "override.txt")]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     resolved = dict(re.findall(r"^ \+ ([A-Za-z0-9._-]+)==(\S+)", done.stderr, re.MULTILINE))
-    # A pin may carry a marker that leaves it out for one of the two Pythons, but nothing may be added.
+    # A pin may carry a marker that leaves it out for one of the two Pythons, but nothing may be
+    # added.
     assert resolved.items() <= pins(name).items()
     assert KEY_PINS[name].keys() <= resolved.keys()
     assert all(fits(resolved[package], version) for package, version in KEY_PINS[name].items())

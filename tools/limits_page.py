@@ -1,4 +1,5 @@
-"""Prints docs/limits.md: lower bounds from arithmetic and memory traffic, and the forecasts for the recipes.
+"""Prints docs/limits.md: lower bounds from arithmetic and memory traffic, and the forecasts for the
+recipes.
 
     python -m tools.limits_page > docs/limits.md
 
@@ -25,7 +26,12 @@ from trainer.recipe import load as configs
 
 RECIPES = {"sft_4b": "4B, 45,000 rows x 2", "sft_8b": "8B, 90,000 rows x 2"}
 CLUSTERS = {
-    "4 x 4 a100-40": ["cluster.gpu=a100-40", "cluster.nodes=4", "cluster.gpus_per_node=4", "cluster.network_gbits=200"],
+    "4 x 4 a100-40": [
+        "cluster.gpu=a100-40",
+        "cluster.nodes=4",
+        "cluster.gpus_per_node=4",
+        "cluster.network_gbits=200",
+    ],
     "2 x 8 h100-80": [
         "cluster.gpu=h100-80",
         "cluster.nodes=2",
@@ -34,20 +40,25 @@ CLUSTERS = {
     ],
 }
 ADAMW_BYTES = 28
-"""Bytes per parameter: weight, gradient and two moments are read once, and all but the gradient written once."""
+"""Bytes per parameter: weight, gradient and two moments are read once, and all but the gradient
+written once.
+"""
 
 
 def activation_bytes(shape: Shape) -> float:
-    """Returns the least bytes that training moves per token in bf16: every matmul and attention reads and writes once.
+    """Returns the least bytes that training moves per token in bf16: every matmul and attention
+    reads and writes once.
 
-    Assumes that everything between them is fused into them, and that backward moves twice as much as forward.
+    Assumes that everything between them is fused into them, and that backward moves twice as much
+    as forward.
     """
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return 3 * 2 * shape.layers * (6 * shape.hidden + 4 * query + 4 * kv + 2 * shape.intermediate)
 
 
 def floors(planner: Planner) -> tuple[float, float]:
-    """Returns lower bounds of the run's hours: (arithmetic at the full peak, memory traffic at the full bandwidth).
+    """Returns lower bounds of the run's hours: (arithmetic at the full peak, memory traffic at the
+    full bandwidth).
 
     Weights are read in forward and in backward and their gradients written, in bf16, once per step.
     """
@@ -91,15 +102,29 @@ def page() -> str:
     here = [run for run in runs if run.cluster == "4 x 4 a100-40"]
     small = here[0]
     return TEXT.format(
-        hours=small.hours(small.best), own_hours=small.hours(small.own), own_gib=small.own.needed / GIB,
+        hours=small.hours(small.best),
+        own_hours=small.hours(small.own),
+        own_gib=small.own.needed / GIB,
         own_fits="fits" if small.own.fits else "does not fit",
-        steps=small.planner.total_steps, tokens=small.planner.tokens,
-        floors="\n".join(map(_row, runs)), memory=_memory([f for run in here for f in (run.own, run.best)]),
-        gpus="\n".join(map(_gpu, GPUS)), link=LINK_SHARE, hbm=MEMORY_SHARE, context=CONTEXT / GIB,
-        tolerance=TOLERANCE - 1, balanced=BALANCED, nearly=NEARLY - 1,
-        fragmentation=FRAGMENTATION, median=MEDIAN_CHARACTERS, p99=P99_CHARACTERS, ratio=CHARACTERS_A_TOKEN,
-        accumulated=" and ".join(f"{FLOAT32 * run.planner.shape.parameters / GIB:.0f}" for run in here),
-    )  # fmt: skip
+        steps=small.planner.total_steps,
+        tokens=small.planner.tokens,
+        floors="\n".join(map(_row, runs)),
+        memory=_memory([f for run in here for f in (run.own, run.best)]),
+        gpus="\n".join(map(_gpu, GPUS)),
+        link=LINK_SHARE,
+        hbm=MEMORY_SHARE,
+        context=CONTEXT / GIB,
+        tolerance=TOLERANCE - 1,
+        balanced=BALANCED,
+        nearly=NEARLY - 1,
+        fragmentation=FRAGMENTATION,
+        median=MEDIAN_CHARACTERS,
+        p99=P99_CHARACTERS,
+        ratio=CHARACTERS_A_TOKEN,
+        accumulated=" and ".join(
+            f"{FLOAT32 * run.planner.shape.parameters / GIB:.0f}" for run in here
+        ),
+    )
 
 
 def _row(run: Run) -> str:
@@ -116,7 +141,8 @@ def _row(run: Run) -> str:
 def _memory(forecasts: list[Forecast]) -> str:
     names = list(dict.fromkeys(line for f in forecasts for line in f.lines))
     rows = [
-        f"| {name} | " + " | ".join(f"{f.lines.get(name, 0) / GIB:.2f}" for f in forecasts) + " |" for name in names
+        f"| {name} | " + " | ".join(f"{f.lines.get(name, 0) / GIB:.2f}" for f in forecasts) + " |"
+        for name in names
     ]
     total = "| **total** | " + " | ".join(f"**{f.needed / GIB:.2f}**" for f in forecasts) + " |"
     return "\n".join([*rows, total])
@@ -125,22 +151,23 @@ def _memory(forecasts: list[Forecast]) -> str:
 def _gpu(name: str) -> str:
     gpu = GPUS[name]
     return (
-        f"| {name} | {', '.join(gpu.names)} | {gpu.memory / GIB:.1f} | {gpu.memory_bandwidth / 1e9:,.0f} "
-        f"| {gpu.nvlink / 1e9:.0f} | {gpu.peak(2) / 1e12:,.0f} | {gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
+        f"| {name} | {', '.join(gpu.names)} | {gpu.memory / GIB:.1f} | "
+        f"{gpu.memory_bandwidth / 1e9:,.0f} | {gpu.nvlink / 1e9:.0f} | {gpu.peak(2) / 1e12:,.0f} | "
+        f"{gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
     )
 
 
 TEXT = """# Limits on paper
 
-What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page was measured on a
-GPU** ([measured.md](measured.md) has what was): every figure comes from the functions behind `warmstart plan`
-(`python -m tools.limits_page` writes the page, a test compares them). Row lengths are the published ones: a
-lognormal with median {median:,} and p99 {p99:,} characters at {ratio} characters a token, without the rows that
-`data.max_length` drops.
+What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page
+was measured on a GPU** ([measured.md](measured.md) has what was): every figure comes from the
+functions behind `warmstart plan` (`python -m tools.limits_page` writes the page, a test compares
+them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,}
+characters at {ratio} characters a token, without the rows that `data.max_length` drops.
 
-**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands ({own_gib:.1f} GiB a
-GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,} steps of {tokens:,.0f} tokens. Saves and
-evaluations come on top.
+**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands
+({own_gib:.1f} GiB a GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,}
+steps of {tokens:,.0f} tokens. Saves and evaluations come on top.
 
 ## Floors and forecasts, hours of the run
 
@@ -148,16 +175,17 @@ evaluations come on top.
 |---|---|---:|---:|---:|---:|---:|---|
 {floors}
 
-- *Arithmetic floor*: the training FLOPs of the rows (6 a matmul weight and token, causal attention, no recomputation)
-  at the full bf16 peak of all GPUs. MFU is this floor over the forecast of the recommended layout.
-- *Traffic floor*: weights read twice and gradients written once a step, the inputs and outputs of every matmul and
-  attention moved once, AdamW's state once, at the full memory bandwidth. It is far below the arithmetic: a step could
-  be bound by arithmetic. Eager kernels move several times as much, for norms, rotary embedding and SwiGLU are kernels
-  of their own.
+- *Arithmetic floor*: the training FLOPs of the rows (6 per matmul weight and token, causal
+  attention, no recomputation) at the full bf16 peak of all GPUs. MFU is this floor over the
+  forecast of the recommended layout.
+- *Traffic floor*: weights read twice and gradients written once a step, the inputs and outputs of
+  every matmul and attention moved once, AdamW's state once, at the full memory bandwidth. It is far
+  below the arithmetic: a step could be bound by arithmetic. Eager kernels move several times as
+  much, for norms, rotary embedding and SwiGLU are kernels of their own.
 - *Layout*: sequence-parallel degree, tokens of a micro-batch on one GPU, checkpointing.
-- *Recommended*: forecasts within {tolerance:.0%} of the shortest step are not told apart. Of these, layouts whose ranks
-  are balanced to {balanced} (or the best balanced) compete; the fastest is taken, or of those within {nearly:.0%} of it
-  the one that needs least memory.
+- *Recommended*: forecasts within {tolerance:.0%} of the shortest step are not told apart. Of these,
+  layouts whose ranks are balanced to {balanced} (or the best balanced) compete; the fastest is
+  taken, or of those within {nearly:.0%} of it the one that needs least memory.
 
 ## Memory at the peak on 4 x 4 A100-40GB, GiB a GPU
 
@@ -165,29 +193,32 @@ evaluations come on top.
 |---|---:|---:|---:|---:|
 {memory}
 
-Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted one by one
-(`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors without values: 90 to 100 %
-of the count is live at the peak, and FLOPs and memory traffic of all operators are within 10 % of the forecast's. Real
-steps on CPU hold within 10 % of the count (`tests/trainer/test_plan.py`). CUDA and NCCL ({context} GiB) and
-fragmentation ({fragmentation:.0%}) are assumed.
-Leaving the reduce-scatter to the last micro-batch (`verl.engine.use_no_sync_for_gradient_accumulation`) would keep
-whole float32 gradients on every GPU, {accumulated} GiB: it stays off.
+Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted
+one by one (`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors
+without values: 90 to 100 % of the count is live at the peak, and FLOPs and memory traffic of all
+operators are within 10 % of the forecast's. Real steps on CPU hold within 10 % of the count
+(`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context} GiB) and fragmentation
+({fragmentation:.0%}) are assumed. Leaving the reduce-scatter to the last micro-batch
+(`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every
+GPU, {accumulated} GiB: it stays off.
 
 ## What is assumed of the hardware
 
-| `cluster.gpu` | CUDA's name: NVIDIA ... | GiB | memory GB/s | link GB/s | bf16 TFLOP/s | matmuls reach | attention |
+| `cluster.gpu` | CUDA's name | GiB | memory GB/s | link GB/s | TFLOP/s | matmuls | attention |
 |---|---|---:|---:|---:|---:|---:|---:|
 {gpus}
 
-Rates and peaks are those of NVIDIA's data sheets, without sparsity (sources: `trainer/planning/hardware.py`). The
-link is between GPUs of a node, in one direction: PCIe where NVLink is missing or joins pairs alone. For a GPU that is
-not listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and state `cluster.gpu_memory_gib` and
-`cluster.gpu_peak_tflops`.
+Rates and bf16 peaks are those of NVIDIA's data sheets, without sparsity; matmuls and
+attention reach the stated share of the peak (sources:
+`trainer/planning/hardware.py`). The link is between GPUs of a node, in one direction: PCIe where
+NVLink is missing or joins pairs alone. For a GPU that is not listed (a MIG slice, a virtual GPU, a
+laptop's), choose the nearest kind and state `cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
 
-Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory's bandwidth. The A100 nodes have
-200 Gb/s between them, the H100 nodes 3,200. Kernels are transformers' eager ones; `train.compile` and `train.liger`
-would lower the traffic. A step is, over its micro-steps, the slowest group's matmuls, attention and elementwise
-traffic, what FSDP's gathers and reduce-scatters take beyond that, and Ulysses' exchanges, which nothing hides.
+Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory's bandwidth. The
+A100 nodes have 200 Gb/s between them, the H100 nodes 3,200. Kernels are transformers' eager ones;
+`train.compile` and `train.liger` would lower the traffic. A step is, over its micro-steps, the
+slowest group's matmuls, attention and elementwise traffic, what FSDP's gathers and reduce-scatters
+take beyond that, and Ulysses' exchanges, which nothing hides.
 """
 
 

@@ -1,6 +1,7 @@
 """Removes files from a wheel: python tools/slim_wheel.py WHEEL PATTERN [KEPT ...]
 
-Removes the files that match PATTERN and are not KEPT, from the archive and from its RECORD, in place.
+Removes the files that match PATTERN and are not KEPT, from the archive and from its RECORD, in
+place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def slim(wheel: Path, pattern: str, kept: list[str]) -> list[str]:
             raise ValueError(f"{wheel.name} has no {', '.join(missing)}")
         gone = [name for name in names if fnmatch(name, pattern) and name not in kept]
         if not gone:
-            raise ValueError(f"{wheel.name} has nothing that matches {pattern} besides what is kept")
+            raise ValueError(
+                f"{wheel.name} has nothing that matches {pattern} besides what is kept"
+            )
         with zipfile.ZipFile(smaller, "w", zipfile.ZIP_DEFLATED) as new:
             for name in names:
                 if name in gone:
@@ -31,7 +34,9 @@ def slim(wheel: Path, pattern: str, kept: list[str]) -> list[str]:
                 data = old.read(name)
                 if name.endswith(".dist-info/RECORD"):
                     lines = data.decode().splitlines(keepends=True)
-                    data = "".join(line for line in lines if line.split(",")[0] not in gone).encode()
+                    data = "".join(
+                        line for line in lines if line.split(",")[0] not in gone
+                    ).encode()
                 new.writestr(old.getinfo(name), data)
     smaller.replace(wheel)
     return gone

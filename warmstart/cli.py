@@ -25,7 +25,9 @@ def _argument(*names: str, **options: Any) -> Argument:
 OVERRIDES = _argument("overrides", nargs="*", metavar="key=value")
 RECIPE = (_argument("recipe", metavar="RECIPE"), OVERRIDES)
 RUN = _argument("run", metavar="RUN")
-PARTIAL = _argument("--partial", action="store_true", help="of what there is; every line says what is missing")
+PARTIAL = _argument(
+    "--partial", action="store_true", help="of what there is; every line says what is missing"
+)
 JSON = _argument("--json", dest="as_json", action="store_true", help="for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
@@ -46,7 +48,9 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.export,
         (
             RUN,
-            _argument("step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint"),
+            _argument(
+                "step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint"
+            ),
             _argument(
                 "--push",
                 dest="repo",
@@ -65,21 +69,32 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     ),
     "grade": (commands.grade, (_argument("target", metavar="FILE|DIR"),)),
     "report": (commands.report, (RUN, PARTIAL)),
-    "compare": (commands.compare, (_argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"), PARTIAL)),
+    "compare": (
+        commands.compare,
+        (_argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"), PARTIAL),
+    ),
     "rl": (
         commands.rl,
         (
             RUN,
             _argument("label", metavar="STEP", nargs="?", help="default: the newest export"),
             OVERRIDES,
-            _argument("--pool", metavar="FILE", help="problems of your own, as JSONL of id, problem and answer"),
+            _argument(
+                "--pool",
+                metavar="FILE",
+                help="problems of your own, as JSONL of id, problem and answer",
+            ),
             _argument("--problems", metavar="N", type=int, help="size of the pool"),
         ),
     ),
     "status": (commands.status, (RUN, JSON)),
     "watch": (
         commands.watch,
-        (RUN, OVERRIDES, _argument("--once", action="store_true", help="submit what there is, without waiting")),
+        (
+            RUN,
+            OVERRIDES,
+            _argument("--once", action="store_true", help="submit what there is, without waiting"),
+        ),
     ),
     "run": (commands.line, RECIPE),
 }
@@ -88,8 +103,13 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="warmstart",
-        description="From a base model to a reasoning warm-start for RL: data, SFT, evaluation, report.",
-        epilog="RECIPE is a name in recipes/, RUN a folder or a name under runs/; overrides are key=value.",
+        description=(
+            "From a base model to a reasoning warm-start for RL: data, SFT, evaluation, report."
+        ),
+        epilog=(
+            "RECIPE is a name in recipes/, RUN a folder or a name under runs/; overrides are "
+            "key=value."
+        ),
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (function, arguments) in VERBS.items():
@@ -101,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 3 preflight, 75 stopped on purpose."""
+    """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 3 preflight, 75 stopped on
+    purpose.
+    """
     options = vars(_parser().parse_args(arguments))
     function = options.pop("function")
     del options["verb"]

@@ -1,4 +1,6 @@
-"""What each verb of the command does; its first line is its help. A stage is imported when its verb is called."""
+"""What each verb of the command does; its first line is its help. A stage is imported when its verb
+is called.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def plan(recipe: str, overrides: list[str]) -> int:
 
 
 def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
-    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what fixes them"""
+    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what
+    fixes them
+    """
     import json
 
     from trainer.doctor.doctor import examine
@@ -66,7 +70,10 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
 
     config = configs.load(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
-    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1" + (f", and pin with {pins}" if pins else ""))
+    _say(
+        f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1"
+        + (f", and pin with {pins}" if pins else "")
+    )
     return DONE
 
 
@@ -123,7 +130,9 @@ def grade(target: str) -> int:
 
     path = Path(target)
     if not path.exists():
-        raise UserError(f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text")
+        raise UserError(
+            f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text"
+        )
     grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
     print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
     return DONE
@@ -161,8 +170,12 @@ def status(run: str, as_json: bool) -> int:
     return DONE
 
 
-def rl(run: str, label: str | None, overrides: list[str], pool: str | None, problems: int | None) -> int:
-    """prepare RL with verl: problems that a checkpoint solves sometimes, GRPO configuration, script"""
+def rl(
+    run: str, label: str | None, overrides: list[str], pool: str | None, problems: int | None
+) -> int:
+    """prepare RL with verl: problems that a checkpoint solves sometimes, GRPO configuration,
+    script
+    """
     from eval.rl.prepare import prepare
 
     label, overrides = _split(label, overrides)
@@ -174,20 +187,28 @@ def rl(run: str, label: str | None, overrides: list[str], pool: str | None, prob
     step = int(label or found.exports[-1])
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     _say(made.counts)
-    again = "" if made.folder else " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    again = (
+        ""
+        if made.folder
+        else " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    )
     _say(f"next: {made.command}{again}")
     return DONE if made.folder else STOPPED
 
 
 def watch(run: str, overrides: list[str], once: bool) -> int:
-    """submit the evaluations of a run's base model and checkpoints to Slurm, until training has finished"""
+    """submit the evaluations of a run's base model and checkpoints to Slurm, until training has
+    finished
+    """
     from slurm.submit_evaluations import watch as stage
 
     return DONE if stage(_run(run)[0], overrides, once) else FAILED
 
 
 def line(recipe: str, overrides: list[str]) -> int:
-    """the whole line on this machine: data, base evaluation, training, export, evaluation, report"""
+    """the whole line on this machine: data, base evaluation, training, export, evaluation,
+    report
+    """
     from eval.card import card
     from eval.evaluate import evaluate as stage
     from eval.report.html.write import write as write_page

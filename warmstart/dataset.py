@@ -1,4 +1,6 @@
-"""A recipe's dataset: its keys as data_prep's settings, and for problems that a model writes, that model."""
+"""A recipe's dataset: its keys as data_prep's settings, and for problems that a model writes, that
+model.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,46 @@ from data_prep.synth.generation import Backend, Generation
 from data_prep.synth.local_model import Local
 from data_prep.tokenizer import tokenizers
 
-ROWS = ("clean", "verifier", "trace_choice", "max_chars", "max_length", "seed", "answer_style", "filters")
-GENERATION = ("seed_rows", "examples", "problems", "per_request", "backend", "model", "temperature", "max_tokens")
+ROWS = (
+    "clean",
+    "verifier",
+    "trace_choice",
+    "max_chars",
+    "max_length",
+    "seed",
+    "answer_style",
+    "filters",
+)
+GENERATION = (
+    "seed_rows",
+    "examples",
+    "problems",
+    "per_request",
+    "backend",
+    "model",
+    "temperature",
+    "max_tokens",
+)
 
 
 def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
-    """(the dataset's folder, rows by split, whether it was built now). Raises as ``data_prep.build.build`` does."""
+    """(the dataset's folder, rows by split, whether it was built now). Raises as
+    ``data_prep.build.build`` does.
+    """
     data = config.data
     folder = Path(data.dir) / data.name
-    generation, backend = (_generation(config), _backend(config)) if data.source == "synthetic" else (None, None)
+    generation, backend = (
+        (_generation(config), _backend(config)) if data.source == "synthetic" else (None, None)
+    )
     settings = stage.Settings(
         source=Source(
-            data.source, data.hub_config, data.revision, data.split,
-            generator=dict(data.arithmetic), generation=generation, backend=backend,
+            data.source,
+            data.hub_config,
+            data.revision,
+            data.split,
+            generator=dict(data.arithmetic),
+            generation=generation,
+            backend=backend,
         ),
         rows=RowSettings(
             columns=None if data.columns is None else dict(data.columns),
@@ -44,7 +73,7 @@ def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
         benchmarks=Path(config.eval.benchmarks),
         decontaminate=tuple(data.decontaminate),
         **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
-    )  # fmt: skip
+    )
     built = stage.build(folder, settings, stage.Workers(data.engine, data.processes))
     return folder, read_json(folder / MANIFEST)["rows"], built
 
@@ -52,7 +81,9 @@ def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
 def _generation(config: DictConfig) -> Generation:
     data, synth = config.data, config.data.synth
     folder = Path(data.dir) / f"{data.name}-generated"
-    return Generation(folder, Path(synth.seeds), seed=data.seed, **{key: synth[key] for key in GENERATION})
+    return Generation(
+        folder, Path(synth.seeds), seed=data.seed, **{key: synth[key] for key in GENERATION}
+    )
 
 
 def _backend(config: DictConfig) -> Backend:
@@ -69,10 +100,20 @@ def _backend(config: DictConfig) -> Backend:
             with whole_folder(tokenizer) as partial:
                 tokenizers.from_model(synth.model, None).save_pretrained(str(partial))
         generator(
-            problems, synth.model, tokenizer, folder, rollouts=1, temperature=synth.temperature, top_p=1.0,
-            max_tokens=synth.max_tokens, seed=config.data.seed, dtype=config.eval.dtype, device=config.device,
-            engines=config.eval.engines, tensor_parallel=config.eval.tensor_parallel,
+            problems,
+            synth.model,
+            tokenizer,
+            folder,
+            rollouts=1,
+            temperature=synth.temperature,
+            top_p=1.0,
+            max_tokens=synth.max_tokens,
+            seed=config.data.seed,
+            dtype=config.eval.dtype,
+            device=config.device,
+            engines=config.eval.engines,
+            tensor_parallel=config.eval.tensor_parallel,
             concurrency=config.eval.concurrency,
-        )  # fmt: skip
+        )
 
     return Local(generate)

@@ -17,7 +17,8 @@ def state(answer: str) -> str:
 
 
 def stated(text: str) -> str | None:
-    """Returns the number after the first "answer is" (or "answer:") of the visible part, else its last number, or None.
+    """Returns the number after the first "answer is" (or "answer:") of the visible part, else its
+    last number, or None.
 
     The rule of Qwen3-4B-GSM8K-Synth-35K's model card. Linear in the length of the text.
     """
@@ -25,10 +26,12 @@ def stated(text: str) -> str | None:
 
 
 def stated_state(text: str, finish_reason: str) -> tuple[str, str | None]:
-    """Returns how a rollout ended, and its answer or None; the counterpart of ``data_prep.answers.boxed.grade_state``.
+    """Returns how a rollout ended, and its answer or None; the counterpart of
+    ``data_prep.answers.boxed.grade_state``.
 
-    ``stated``: the number after "answer is"; ``truncated``: the budget cut it off before that; ``last_number``: it
-    stopped without stating an answer, so its last number counts; ``no_number``: it stopped without any number.
+    ``stated``: the number after "answer is"; ``truncated``: the budget cut it off before that;
+    ``last_number``: it stopped without stating an answer, so its last number counts; ``no_number``:
+    it stopped without any number.
     """
     kind, number = _found(text)
     return ("truncated", None) if finish_reason == "length" and kind != "stated" else (kind, number)

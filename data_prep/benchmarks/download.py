@@ -1,4 +1,6 @@
-"""Downloads a benchmark set from the hub, at one commit, as the ``<set>.jsonl`` that ``benchmarks.sets`` reads."""
+"""Downloads a benchmark set from the hub, at one commit, as the ``<set>.jsonl`` that
+``benchmarks.sets`` reads.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from data_prep.benchmarks import sets
 
 @dataclass(frozen=True)
 class Source:
-    """A set's dataset on the hub and the names of its columns; without ``id`` the rows are numbered."""
+    """A set's dataset on the hub and the names of its columns; without ``id`` the rows are
+    numbered.
+    """
 
     name: str
     split: str
@@ -31,12 +35,14 @@ SOURCES = {
     "math500": Source("HuggingFaceH4/MATH-500", "test", id="unique_id"),
     "gsm8k_test": Source("openai/gsm8k", "test", problem="question", id="", config="main"),
 }
-"""Hub datasets of one benchmark differ in wording, so the manifest records the commit and results the file's hash."""
+"""Hub datasets of one benchmark differ in wording, so the manifest records the commit and results
+the file's hash.
+"""
 
 
 def fetch(folder: Path, name: str) -> str:
-    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest. Returns the commit: the one that
-    the manifest already has for the set, else the newest.
+    """Writes ``<name>.jsonl`` into ``folder`` and adds it to the folder's manifest. Returns the
+    commit: the one that the manifest already has for the set, else the newest.
 
     Raises UserError when the set is unknown, cannot be downloaded, or does not fit the benchmark.
     """
@@ -47,27 +53,44 @@ def fetch(folder: Path, name: str) -> str:
 
     if name not in SOURCES:
         known = ", ".join(SOURCES)
-        raise UserError(f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}")
+        raise UserError(
+            f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}"
+        )
     source = SOURCES[name]
-    before = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"files": {}, "sources": {}}
+    before = (
+        read_json(folder / MANIFEST)
+        if (folder / MANIFEST).exists()
+        else {"files": {}, "sources": {}}
+    )
     pinned = before["sources"].get(name, {}).get("revision")
     try:
         commit = HfApi().dataset_info(source.name, revision=pinned).sha
         assert commit is not None
         rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
     except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
-        raise UserError(f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}") from e
+        raise UserError(
+            f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}"
+        ) from e
     path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as partial:
         try:
-            write_jsonl(Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)])
+            write_jsonl(
+                Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)]
+            )
         except KeyError as e:
-            raise UserError(f"benchmark {name}: {source.name} has no column {e} at commit {commit}") from e
+            raise UserError(
+                f"benchmark {name}: {source.name} has no column {e} at commit {commit}"
+            ) from e
         sets.load(Path(partial), [name], None)
         (Path(partial) / path.name).replace(path)
     before["files"][path.name] = sha256_file(path)
-    before["sources"][name] = {"hub": source.name, "config": source.config, "split": source.split, "revision": commit}
+    before["sources"][name] = {
+        "hub": source.name,
+        "config": source.config,
+        "split": source.split,
+        "revision": commit,
+    }
     write_json(folder / MANIFEST, before)
     return commit
 
@@ -78,6 +101,8 @@ def _problem(name: str, number: int, row: dict[str, Any], source: Source) -> dic
         "id": str(row[source.id]) if source.id else f"{name}-{number}",
         "problem": row[source.problem],
         # GSM8K's answer is a solution that ends with a line "#### 72".
-        "answer": answer.rpartition("####")[2].strip().replace(",", "") if "####" in answer else answer,
+        "answer": answer.rpartition("####")[2].strip().replace(",", "")
+        if "####" in answer
+        else answer,
         "source": f"hub:{source.name}",
     }

@@ -15,8 +15,17 @@ from common.errors import UserError
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import Problem
 
-EXPECTED = {"aime2025": 30, "aime2026": 30, "amc2023": 40, "aime2024": 30, "math500": 500, "gsm8k_test": 1319}
-"""Number of problems of the sets with a known size: a file with another count is not that benchmark."""
+EXPECTED = {
+    "aime2025": 30,
+    "aime2026": 30,
+    "amc2023": 40,
+    "aime2024": 30,
+    "math500": 500,
+    "gsm8k_test": 1319,
+}
+"""Number of problems of the sets with a known size: a file with another count is not that
+benchmark.
+"""
 ANSWERS = {
     **dict.fromkeys(("aime2024", "aime2025", "aime2026"), re.compile(r"\d{1,3}")),
     **dict.fromkeys(("amc2023", "gsm8k_test"), re.compile(r"-?\d+(\.\d+)?")),
@@ -43,16 +52,23 @@ SUITES = {
     "t0": Suite(("aime2025", "aime2026", "amc2023")),
     "gsm8k": Suite(("gsm8k_test",), rollouts=1, temperature=0.0),
 }
-"""Names of several sets or of a protocol. Every other name is a suite of one set with the default protocol."""
+"""Names of several sets or of a protocol. Every other name is a suite of one set with the default
+protocol.
+"""
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Returns the sets that the names of suites and sets stand for, in order and without repetition."""
+    """Returns the sets that the names of suites and sets stand for, in order and without
+    repetition.
+    """
     return list(dict.fromkeys(name for suite in names for name in _suite(suite).sets))
 
 
-def protocol(names: Sequence[str], rollouts: int | None, temperature: float | None) -> tuple[int, float]:
-    """Returns (rollouts per problem, temperature; 0 is greedy) for suites and sets. Given values override the suites'.
+def protocol(
+    names: Sequence[str], rollouts: int | None, temperature: float | None
+) -> tuple[int, float]:
+    """Returns (rollouts per problem, temperature; 0 is greedy) for suites and sets. Given values
+    override the suites'.
 
     Raises UserError when two suites differ in a value that is not given.
     """
@@ -62,38 +78,42 @@ def protocol(names: Sequence[str], rollouts: int | None, temperature: float | No
         values = {getattr(suite, key) for suite in suites} if given is None else {given}
         if len(values) > 1:
             raise UserError(
-                f"eval.sets=[{', '.join(names)}] differ in their {key} ({', '.join(map(str, sorted(values)))}): "
-                f"evaluate them one by one, or set eval.{key}"
+                f"eval.sets=[{', '.join(names)}] differ in their {key} "
+                f"({', '.join(map(str, sorted(values)))}): evaluate them one by one, or set "
+                f"eval.{key}"
             )
         chosen += values
     return int(chosen[0]), float(chosen[1])
 
 
 def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
-    """Returns the problems of each set in file order: the first ``limit`` of each set, or all if None. ``sets`` may
-    name suites.
+    """Returns the problems of each set in file order: the first ``limit`` of each set, or all if
+    None. ``sets`` may name suites.
 
-    Raises UserError naming the place and the fix for a missing file, for what ``load_file`` rejects, and for a count
-    or an answer that does not fit the benchmark.
+    Raises UserError naming the place and the fix for a missing file, for what ``load_file``
+    rejects, and for a count or an answer that does not fit the benchmark.
     """
     if not sets or len(set(sets)) < len(sets):
         raise UserError(f"eval.sets={sets} must name at least one set, and each once")
     if limit is not None and limit < 1:
         raise UserError(f"eval.limit must be positive or null, not {limit}")
-    return [problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]]
+    return [
+        problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]
+    ]
 
 
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
     """Returns the problems of one file in file order, with ``name`` as their set.
 
-    Raises UserError naming the place for an empty file, a missing, blank or non-text key, a lone surrogate, an id
-    used twice, or an answer that does not match ``answers``.
+    Raises UserError naming the place for an empty file, a missing, blank or non-text key, a lone
+    surrogate, an id used twice, or an answer that does not match ``answers``.
     """
     problems: dict[str, Problem] = {}
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
         if broken := [key for key in keys if _SURROGATE.search(value[key])]:
             raise UserError(
-                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: fix or remove that line"
+                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: fix "
+                "or remove that line"
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")
@@ -132,7 +152,9 @@ def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[s
     for number, value in zip(numbers, read_jsonl(path), strict=True):
         for key in keys:
             if key not in value:
-                raise UserError(f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}")
+                raise UserError(
+                    f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}"
+                )
             if not isinstance(value[key], str):
                 raise UserError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
         yield number, value
@@ -155,17 +177,19 @@ def _suite(name: str) -> Suite:
 def _file(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name) or name == TOTAL:
         raise UserError(
-            f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' and is not {TOTAL!r}: "
-            "rename its file"
+            f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' "
+            f"and is not {TOTAL!r}: rename its file"
         )
     path = folder / f"{name}.jsonl"
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR")
+        raise UserError(
+            f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR"
+        )
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "no .jsonl file"
         raise UserError(
-            f"{path} does not exist ({folder} has {there}): choose among those with eval.sets=[..], name another "
-            "folder with eval.benchmarks=DIR"
+            f"{path} does not exist ({folder} has {there}): choose among those with "
+            "eval.sets=[..], name another folder with eval.benchmarks=DIR"
             + (", or fetch it (warmstart prefetch RECIPE)" if name in EXPECTED else "")
         )
     return path

@@ -1,7 +1,8 @@
-"""An index that finds the benchmark items a problem could be, contain or reword; a worker looks up each row.
+"""An index that finds the benchmark items a problem could be, contain or reword; a worker looks up
+each row.
 
-The module ``decontaminate`` then judges this evidence, with every row known. The constants are the knee of a sweep
-over the real benchmark files (in its test).
+The module ``decontaminate`` then judges this evidence, with every row known. The constants are the
+knee of a sweep over the real benchmark files (in its test).
 """
 
 from __future__ import annotations
@@ -22,29 +23,39 @@ LONG_NGRAM = 13
 SHORT_NGRAM = 8
 """Words per n-gram for statements of fewer than SHORT_STATEMENT words."""
 SHORT_STATEMENT = 2 * LONG_NGRAM
-"""In a statement of fewer words than this (26), one changed word in the middle can break every 13-gram."""
+"""In a statement of fewer words than this (26), one changed word in the middle can break every
+13-gram.
+"""
 SHORTEST = SHORT_NGRAM
-"""Statements with fewer words ("Simplify √242") are found by exact match only: many problems have a similar
-window of three or four words."""
+"""Statements with fewer words ("Simplify √242") are found by exact match only: many problems have a
+similar window of three or four words.
+"""
 HALF = 0.5
-"""Least share of a statement's words that n-grams must cover, and of its words outside boilerplate that a near
-match must have."""
+"""Least share of a statement's words that n-grams must cover, and of its words outside boilerplate
+that a near match must have.
+"""
 NEAR = 0.65
-"""Least similarity of a near match: the share of the statement's words that the window has, in order. With one
-word in eight changed and the people renamed, 4,999 of 5,000 planted problems reach it. Unrelated problems reach
-0.625. Each 0.05 less doubles the rows wrongly removed; a higher value misses leaks."""
+"""Least similarity of a near match: the share of the statement's words that the window has, in
+order. With one word in eight changed and the people renamed, 4,999 of 5,000 planted problems reach
+it. Unrelated problems reach 0.625. Each 0.05 less doubles the rows wrongly removed; a higher value
+misses leaks.
+"""
 RELATED = 0.8
-"""Least similarity, in both directions, of two benchmark items that count as one problem. Above NEAR, so that
-shared boilerplate does not join different problems into one family."""
+"""Least similarity, in both directions, of two benchmark items that count as one problem. Above
+NEAR, so that shared boilerplate does not join different problems into one family.
+"""
 NUMBERS = 0.5
-"""Least share of the statement's numbers that a near match must have: the same story with other numbers is
-another problem."""
+"""Least share of the statement's numbers that a near match must have: the same story with other
+numbers is another problem.
+"""
 SHINGLE = 3
-"""Words per shingle; shared shingles choose which statements are compared. With one word in eight changed, two
-thirds of them survive."""
+"""Words per shingle; shared shingles choose which statements are compared. With one word in eight
+changed, two thirds of them survive.
+"""
 RARE = 20
-"""A shingle in more statements than this ("how many does") is ignored. Values from 10 to 200 give the same results
-but not the same time."""
+"""A shingle in more statements than this ("how many does") is ignored. Values from 10 to 200 give
+the same results but not the same time.
+"""
 SHARED_SHINGLES = 0.2
 """Least share of a statement's rare shingles that a row must have to be compared with it."""
 
@@ -82,7 +93,8 @@ class Candidate:
     """Position in ``Index.items``."""
     exact: bool
     aligned: Spans
-    """The statement's words that an exact or near match shares, in order; empty if it is neither."""
+    """The statement's words that an exact or near match shares, in order; empty if it is neither.
+    """
     grams: tuple[int, ...]
     """Shared n-grams: positions in ``Index.places``, ascending."""
 
@@ -98,9 +110,12 @@ class Index:
 
     items: tuple[Item, ...]
     families: tuple[int, ...]
-    """For each item, the first item of its family: items of one family count as the same problem."""
+    """For each item, the first item of its family: items of one family count as the same problem.
+    """
     stock: tuple[frozenset[int], ...]
-    """For each item, the positions of its boilerplate: words in runs of SHORT_NGRAM that another family has too."""
+    """For each item, the positions of its boilerplate: words in runs of SHORT_NGRAM that another
+    family has too.
+    """
     lexicon: Mapping[str, str]
     """Word -> character."""
     texts: Mapping[str, tuple[int, ...]]
@@ -116,12 +131,16 @@ class Index:
     def build(cls, problems: Sequence[Problem]) -> Index:
         """Returns the index of these problems, in their order."""
         statements = [tuple(words(problem.problem)) for problem in problems]
-        lexicon = {word: chr(code) for code, word in enumerate(sorted(set(chain(*statements))), ord(_UNKNOWN) + 1)}
+        lexicon = {
+            word: chr(code)
+            for code, word in enumerate(sorted(set(chain(*statements))), ord(_UNKNOWN) + 1)
+        }
         texts = ["".join(map(lexicon.__getitem__, statement)) for statement in statements]
         shingles = {
             shingle: having
             for shingle, places in _occurrences(texts, SHINGLE).items()
-            if len(having := tuple(sorted({i for i, _ in places if len(texts[i]) >= SHORTEST}))) <= RARE
+            if len(having := tuple(sorted({i for i, _ in places if len(texts[i]) >= SHORTEST})))
+            <= RARE
         }
         rare = Counter(chain(*shingles.values()))
         items = tuple(
@@ -130,15 +149,23 @@ class Index:
                 problem.id,
                 statement,
                 text,
-                Counter(character for word, character in zip(statement, text, strict=True) if word.isdecimal()),
+                Counter(
+                    character
+                    for word, character in zip(statement, text, strict=True)
+                    if word.isdecimal()
+                ),
                 rare[i],
             )
-            for i, (problem, statement, text) in enumerate(zip(problems, statements, texts, strict=True))
+            for i, (problem, statement, text) in enumerate(
+                zip(problems, statements, texts, strict=True)
+            )
         )
         same: dict[str, list[int]] = defaultdict(list)
         for i, text in enumerate(texts):
             same[text].append(i)
-        index = cls(items, (), (), lexicon, {text: tuple(same[text]) for text in same}, shingles, {}, ())
+        index = cls(
+            items, (), (), lexicon, {text: tuple(same[text]) for text in same}, shingles, {}, ()
+        )
         families = index._families()
 
         grams: dict[str, int] = {}
@@ -146,8 +173,8 @@ class Index:
         stock: list[set[int]] = [set() for _ in items]
         for length in (SHORT_NGRAM, LONG_NGRAM):
             for gram, found in _occurrences(texts, length).items():
-                # Any statement can show that an n-gram is boilerplate, but it is evidence only for statements
-                # whose own n-gram length it has.
+                # Any statement can show that an n-gram is boilerplate, but it is evidence only for
+                # statements whose own n-gram length it has.
                 fitting = tuple((i, start) for i, start in found if items[i].ngram == length)
                 if len({families[i] for i, _ in found}) > 1:
                     for i, start in found:
@@ -155,10 +182,17 @@ class Index:
                 elif fitting:
                     grams[gram] = len(places)
                     places.append(fitting)
-        return replace(index, families=families, stock=tuple(map(frozenset, stock)), grams=grams, places=tuple(places))
+        return replace(
+            index,
+            families=families,
+            stock=tuple(map(frozenset, stock)),
+            grams=grams,
+            places=tuple(places),
+        )
 
     def candidates(self, problem: str) -> tuple[Candidate, ...]:
-        """Returns the items that ``problem`` may match, with the evidence, in the order of items; usually none.
+        """Returns the items that ``problem`` may match, with the evidence, in the order of items;
+        usually none.
 
         Pure. Time grows with the length of the text and the number of statements that it resembles.
         """
@@ -169,7 +203,11 @@ class Index:
                 for i, _ in self.places[gram]:
                     shared[i].add(gram)
         exact = self.texts.get(text, ()) if text else ()
-        aligned = {i: s for i, s in self._alike(text, NEAR) if self._has_numbers(text, i) and self._beyond_stock(s, i)}
+        aligned = {
+            i: s
+            for i, s in self._alike(text, NEAR)
+            if self._has_numbers(text, i) and self._beyond_stock(s, i)
+        }
         aligned |= {i: ((0, len(text)),) for i in exact}
         return tuple(
             Candidate(i, i in exact, aligned.get(i, ()), tuple(sorted(shared.get(i, ()))))
@@ -177,7 +215,9 @@ class Index:
         )
 
     def _alike(self, text: str, least: float) -> Iterator[tuple[int, Spans]]:
-        """Yields (item, shared words) for statements of which a window of ``text`` has at least the share ``least``."""
+        """Yields (item, shared words) for statements of which a window of ``text`` has at least the
+        share ``least``.
+        """
         found = filter(None, map(self.shingles.get, set(_runs(text, SHINGLE))))
         common = Counter(chain.from_iterable(found))
         for i, count in common.items():
@@ -190,7 +230,9 @@ class Index:
                 assert best is not None  # no score_cutoff
                 window = text[best.dest_start : best.dest_end]
             blocks = Indel.opcodes(statement, window)
-            same = tuple((block.src_start, block.src_end) for block in blocks if block.tag == "equal")
+            same = tuple(
+                (block.src_start, block.src_end) for block in blocks if block.tag == "equal"
+            )
             if len(positions(same)) >= least * len(statement):
                 yield i, same
 
@@ -204,11 +246,15 @@ class Index:
         return len(positions(spans) & own) >= HALF * len(own)
 
     def _families(self) -> tuple[int, ...]:
-        alike = [{*self.texts[item.text], *(i for i, _ in self._alike(item.text, RELATED))} for item in self.items]
+        alike = [
+            {*self.texts[item.text], *(i for i, _ in self._alike(item.text, RELATED))}
+            for item in self.items
+        ]
         first = list(range(len(self.items)))
         for i, others in enumerate(alike):
             for other in others:
-                # In both directions: a short statement that is all boilerplate resembles a window of many others.
+                # In both directions: a short statement that is all boilerplate resembles a window
+                # of many others.
                 if i in alike[other] and first[i] != first[other]:
                     old, new = max(first[i], first[other]), min(first[i], first[other])
                     first = [new if family == old else family for family in first]

@@ -1,16 +1,18 @@
 """Decontamination: finds the training problems that are, contain or reword a benchmark problem.
 
 Two steps. A worker calls :meth:`benchmark_index.Index.candidates` for one problem at a time: which
-benchmark items it could be, and on what evidence. The parent, which has every row, then calls :func:`judge`
-to decide which rows to remove: evidence that several unrelated problems share ("where m and n are relatively
-prime positive integers. Find m+n.") is contest boilerplate and is ignored.
+benchmark items it could be, and on what evidence. The parent, which has every row, then calls
+:func:`judge` to decide which rows to remove: evidence that several unrelated problems share ("where
+m and n are relatively prime positive integers. Find m+n.") is contest boilerplate and is ignored.
 
 A row is removed for the first of these that holds for any item of the index:
 
-- ``exact``: it has exactly the item's words (:func:`data_prep.duplicates.normalise_text.words`), in order;
-- ``near``: some window of it, about as long as the statement, is similar to the statement, beyond its boilerplate;
-  and it has the statement's numbers;
-- ``ngram``: the n-grams that it shares with the item, without boilerplate, cover half of the statement.
+- ``exact``: it has exactly the item's words (:func:`data_prep.duplicates.normalise_text.words`), in
+  order;
+- ``near``: some window of it, about as long as the statement, is similar to the statement, beyond
+  its boilerplate; and it has the statement's numbers;
+- ``ngram``: the n-grams that it shares with the item, without boilerplate, cover half of the
+  statement.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from dataclasses import dataclass
 from data_prep.duplicates.benchmark_index import HALF, Candidate, Index, positions
 
 UNRELATED_CLUSTERS = 3
-"""An n-gram in this many clusters of source problems, not counting exact and near matches of the item, is
-boilerplate. One cluster is the row itself, a second can be the same leak in other words."""
+"""An n-gram in this many clusters of source problems, not counting exact and near matches of the
+item, is boilerplate. One cluster is the row itself, a second can be the same leak in other words.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,32 +38,48 @@ class Finding:
     kind: str
     """``exact``, ``near`` or ``ngram``."""
     coverage: float
-    """Share of the statement's words that the evidence covers, 0 to 1. For a near match, its similarity."""
+    """Share of the statement's words that the evidence covers, 0 to 1. For a near match, its
+    similarity.
+    """
     overlap: str
     """The covered words of the statement, with ``…`` for each gap."""
 
 
 def judge(
-    candidates_by_row: Mapping[str, tuple[Candidate, ...]], clusters: Mapping[str, str], index: Index
+    candidates_by_row: Mapping[str, tuple[Candidate, ...]],
+    clusters: Mapping[str, str],
+    index: Index,
 ) -> dict[str, Finding]:
     """Returns the rows to remove, in order of row id, each with its strongest evidence.
 
-    ``candidates_by_row`` has every row of the source with at least one candidate; ``clusters`` maps rows to their
-    cluster of near-duplicate problems (a row that is missing is its own cluster). The order of neither matters.
+    ``candidates_by_row`` has every row of the source with at least one candidate; ``clusters`` maps
+    rows to their cluster of near-duplicate problems (a row that is missing is its own cluster). The
+    order of neither matters.
     """
     boilerplate = _boilerplate(candidates_by_row, clusters, index)
     findings = {}
     for row in sorted(candidates_by_row):
-        found = [finding for c in candidates_by_row[row] if (finding := _finding(c, boilerplate, index))]
+        found = [
+            finding for c in candidates_by_row[row] if (finding := _finding(c, boilerplate, index))
+        ]
         if found:
             findings[row] = min(
-                found, key=lambda f: (("exact", "near", "ngram").index(f.kind), -f.coverage, f.set, f.id, f.overlap)
+                found,
+                key=lambda f: (
+                    ("exact", "near", "ngram").index(f.kind),
+                    -f.coverage,
+                    f.set,
+                    f.id,
+                    f.overlap,
+                ),
             )
     return findings
 
 
 def _boilerplate(
-    candidates_by_row: Mapping[str, tuple[Candidate, ...]], clusters: Mapping[str, str], index: Index
+    candidates_by_row: Mapping[str, tuple[Candidate, ...]],
+    clusters: Mapping[str, str],
+    index: Index,
 ) -> set[int]:
     """Returns the n-grams that occur in at least UNRELATED_CLUSTERS clusters of the source."""
     having: dict[int, set[str]] = defaultdict(set)

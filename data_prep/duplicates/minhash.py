@@ -1,7 +1,8 @@
 """Near-duplicate problems: clusters by MinHash LSH over words, checked pair by pair.
 
-Two problems are duplicates if their texts are equal, ignoring spacing and case, or if their words are nearly the
-same and their answers equal: a template with other numbers has another answer and is another problem.
+Two problems are duplicates if their texts are equal, ignoring spacing and case, or if their words
+are nearly the same and their answers equal: a template with other numbers has another answer and is
+another problem.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from data_prep.answers.boxed import normalise
 from data_prep.duplicates.normalise_text import words
 
 PERMUTATIONS = 64
-"""MinHash values per signature: 256 bytes per row; the Jaccard estimate's standard error at 0.8 is 0.05."""
+"""MinHash values per signature: 256 bytes per row; the Jaccard estimate's standard error at 0.8 is
+0.05.
+"""
 SCHEME: Literal["affine32"] = "affine32"
 """datasketch's 32-bit hash family."""
 SHINGLE = 3
 """Words per shingle."""
 FEWEST = 5
-"""Least shingles of a problem that can be a near-duplicate: operators are not words, so that "2 + 2" and
-"2 - 2", or two figures without a word, would be duplicates."""
+"""Least shingles of a problem that can be a near-duplicate: operators are not words, so that "2 +
+2" and "2 - 2", or two figures without a word, would be duplicates.
+"""
 BANDS = (12, 5)
-"""Bands of the LSH index and rows per band: a pair with similarity 0.8 shares a band with probability 0.99, one with
-0.5 with 0.3; such pairs are then rejected by comparing all of the signature."""
+"""Bands of the LSH index and rows per band: a pair with similarity 0.8 shares a band with
+probability 0.99, one with 0.5 with 0.3; such pairs are then rejected by comparing all of the
+signature.
+"""
 SIMILAR = 0.8
 """Least estimated Jaccard similarity of the shingles of two near-duplicates."""
 
@@ -50,18 +56,26 @@ class Fingerprint:
     """uint32, shape (PERMUTATIONS,)."""
     shingles: int
     rank: tuple[int, int, str]
-    """(tokens, characters of the solution, id). The row with the smallest rank of a cluster is kept."""
+    """(tokens, characters of the solution, id). The row with the smallest rank of a cluster is
+    kept.
+    """
 
 
-def fingerprint(name: str, problem: str, answer: str, whole: str, rank: tuple[int, int, str]) -> Fingerprint:
+def fingerprint(
+    name: str, problem: str, answer: str, whole: str, rank: tuple[int, int, str]
+) -> Fingerprint:
     """Returns the fingerprint of row ``name``; ``whole`` is the hash of the row."""
     text = sha256_json(" ".join(problem.lower().split()))[:16]
     sketch, shingles = signature(problem)
-    return Fingerprint(name, text, sha256_json(normalise(answer))[:16], whole, sketch, shingles, rank)
+    return Fingerprint(
+        name, text, sha256_json(normalise(answer))[:16], whole, sketch, shingles, rank
+    )
 
 
 def signature(problem: str) -> tuple[np.ndarray, int]:
-    """Returns the MinHash of the problem's word shingles, uint32 of shape (PERMUTATIONS,), and their number."""
+    """Returns the MinHash of the problem's word shingles, uint32 of shape (PERMUTATIONS,), and
+    their number.
+    """
     spelled = words(problem)
     shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(len(spelled) - SHINGLE + 1)}
     sketch = _empty().copy()
@@ -71,15 +85,18 @@ def signature(problem: str) -> tuple[np.ndarray, int]:
 
 @functools.cache
 def _empty() -> Any:
-    """Returns an empty sketch to copy: drawing the permutations takes longer than hashing a problem."""
+    """Returns an empty sketch to copy: drawing the permutations takes longer than hashing a
+    problem.
+    """
     from datasketch import MinHash
 
     return MinHash(num_perm=PERMUTATIONS, scheme=SCHEME)
 
 
 def clusters(rows: Sequence[Fingerprint], near: bool = True) -> dict[str, str]:
-    """Returns row id -> id of its cluster's best row, in any order of ``rows``. Without ``near``, only equal texts
-    are clustered."""
+    """Returns row id -> id of its cluster's best row, in any order of ``rows``. Without ``near``,
+    only equal texts are clustered.
+    """
     rows = sorted(rows, key=lambda r: r.rank)
     parent = list(range(len(rows)))
 

@@ -1,9 +1,11 @@
-"""Fuzzy deduplication: finds the problems whose TF-IDF vectors have a cosine of at least ALIKE, exactly and in blocks.
+"""Fuzzy deduplication: finds the problems whose TF-IDF vectors have a cosine of at least ALIKE,
+exactly and in blocks.
 
-Most pairs are never compared. A row's most common words, as long as their part of its vector has a norm below ALIKE,
-cannot give a cosine of ALIKE by themselves (Cauchy-Schwarz), so a similar row must share one of the few rare words
-left (prefix filtering: Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", 2007). A product of sparse
-matrices over the rare words finds the pairs that share one; only those are compared.
+Most pairs are never compared. A row's most common words, as long as their part of its vector has a
+norm below ALIKE, cannot give a cosine of ALIKE by themselves (Cauchy-Schwarz), so a similar row
+must share one of the few rare words left (prefix filtering: Bayardo, Ma, Srikant, "Scaling up all
+pairs similarity search", 2007). A product of sparse matrices over the rare words finds the pairs
+that share one; only those are compared.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ COMPARED_TOGETHER = 100_000
 
 
 def nearest(texts: Sequence[str]) -> list[int]:
-    """Returns, for each text, the index of its representative: itself, or an earlier kept text that is similar.
+    """Returns, for each text, the index of its representative: itself, or an earlier kept text that
+    is similar.
 
-    In the order given, a text is kept unless a text kept before it is similar; so no two kept texts are similar.
+    In the order given, a text is kept unless a text kept before it is similar; so no two kept texts
+    are similar.
     """
     if not texts:
         return []
@@ -53,8 +57,10 @@ def nearest(texts: Sequence[str]) -> list[int]:
 
 
 def _vectors(texts: Sequence[str]) -> tuple[Any, Any, np.ndarray]:
-    """Returns the unit vectors, float64 CSR of shape (texts, vocabulary); the same with only each row's rare words; and
-    the least dot product of a row's rare words with a similar vector, shape (texts,)."""
+    """Returns the unit vectors, float64 CSR of shape (texts, vocabulary); the same with only each
+    row's rare words; and the least dot product of a row's rare words with a similar vector, shape
+    (texts,).
+    """
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -62,7 +68,9 @@ def _vectors(texts: Sequence[str]) -> tuple[Any, Any, np.ndarray]:
         vectors = TfidfVectorizer(analyzer=words).fit_transform(texts)
     except ValueError:  # the texts have no words at all
         vectors = csr_matrix((len(texts), 1))
-    common = np.argsort(np.argsort(-np.bincount(vectors.indices, minlength=vectors.shape[1]), kind="stable"))
+    common = np.argsort(
+        np.argsort(-np.bincount(vectors.indices, minlength=vectors.shape[1]), kind="stable")
+    )
     suffix = np.zeros(vectors.nnz, bool)
     bounds = np.full(len(texts), ALIKE)
     for i in range(len(texts)):
@@ -78,7 +86,9 @@ def _vectors(texts: Sequence[str]) -> tuple[Any, Any, np.ndarray]:
     return vectors, suffixes, bounds
 
 
-def _alike(vectors: Any, suffixes: Any, bounds: np.ndarray, rows: np.ndarray, others: np.ndarray) -> dict[int, list]:
+def _alike(
+    vectors: Any, suffixes: Any, bounds: np.ndarray, rows: np.ndarray, others: np.ndarray
+) -> dict[int, list]:
     """Returns row -> the rows of ``others`` that are similar, ascending, without itself."""
     shared = (suffixes[rows] @ vectors[others].T).tocoo()
     near = shared.data >= bounds[rows][shared.row] - ROUNDING

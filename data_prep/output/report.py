@@ -19,13 +19,20 @@ SHOWN = 1_500
 
 
 def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -> None:
-    """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has all part files."""
+    """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has
+    all part files.
+    """
     entries = [e for rows in chosen.splits.values() for e in rows]
     histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
     histogram(target / "tokens.png", {"rows": [e.length for e in entries]}, "tokens")
     sections = [f"# Dataset {name}", "## Funnel", _table(("step", "rows"), chosen.funnel.items())]
     sections += ["## Sources", _sources(total.entries, entries)]
-    sections += ["## Lengths", _lengths(entries), "![characters](chars.png)", "![tokens](tokens.png)"]
+    sections += [
+        "## Lengths",
+        _lengths(entries),
+        "![characters](chars.png)",
+        "![tokens](tokens.png)",
+    ]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
     sections += ["## Ten rows", *_rows(target, chosen)]
@@ -38,12 +45,21 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
 def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
     """Returns reason -> samples of what was dropped for it, in the funnel's order."""
     samples = {"malformed": [_quote(text) for text in sorted(total.bad)[:SAMPLES]]}
-    samples |= {reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()}
-    stayed = {row: f", a duplicate of row {best}" for best, rows in chosen.duplicates.items() for row in rows}
+    samples |= {
+        reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()
+    }
+    stayed = {
+        row: f", a duplicate of row {best}"
+        for best, rows in chosen.duplicates.items()
+        for row in rows
+    }
     for reason, entries in chosen.dropped.items():
-        problems = (text for table in gather(parts, entries) for text in table.column("problem").to_pylist())
+        problems = (
+            text for table in gather(parts, entries) for text in table.column("problem").to_pylist()
+        )
         samples[reason] = [
-            f"row {e.id}{stayed.get(e.id, '')}: {_quote(text)}" for e, text in zip(entries, problems, strict=True)
+            f"row {e.id}{stayed.get(e.id, '')}: {_quote(text)}"
+            for e, text in zip(entries, problems, strict=True)
         ]
     order = [step.removeprefix("dropped: ") for step in chosen.funnel]
     return {reason: samples[reason] for reason in order if samples.get(reason)}
@@ -65,9 +81,14 @@ def _sources(before: Sequence[Entry], after: Sequence[Entry]) -> str:
 
 def _lengths(entries: Sequence[Entry]) -> str:
     rows = []
-    for unit, lengths in (("characters", [e.chars for e in entries]), ("tokens", [e.length for e in entries])):
+    for unit, lengths in (
+        ("characters", [e.chars for e in entries]),
+        ("tokens", [e.length for e in entries]),
+    ):
         ordered = sorted(lengths)
-        percentiles = (ordered[min(len(ordered) - 1, len(ordered) * q // 100)] for q in (10, 50, 90, 99))
+        percentiles = (
+            ordered[min(len(ordered) - 1, len(ordered) * q // 100)] for q in (10, 50, 90, 99)
+        )
         rows.append((unit, *percentiles, ordered[-1]))
     return _table(("", "10 %", "median", "90 %", "99 %", "longest"), rows)
 
@@ -77,7 +98,8 @@ def _contaminated(chosen: Chosen) -> str:
     for row, found in chosen.contaminated.items():
         overlap = _quote(found["overlap"])
         lines.append(
-            f"| {row} | {found['set']}/{found['id']} | {found['kind']} | {found['coverage']:.0%} | {overlap} |"
+            f"| {row} | {found['set']}/{found['id']} | {found['kind']} | {found['coverage']:.0%} | "
+            f"{overlap} |"
         )
     return "\n".join(lines)
 
@@ -85,7 +107,9 @@ def _contaminated(chosen: Chosen) -> str:
 def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
     import pyarrow.parquet as pq
 
-    first = next(pq.ParquetFile(target / "rows.parquet").iter_batches(batch_size=SAMPLES)).to_pylist()
+    first = next(
+        pq.ParquetFile(target / "rows.parquet").iter_batches(batch_size=SAMPLES)
+    ).to_pylist()
     lengths = {e.id: e.length for e in chosen.splits["train"][:SAMPLES]}
     for row in first:
         text = chat.render(row["problem"], row["solution"])
@@ -95,5 +119,7 @@ def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """Returns text as inline code for a table or list: one line, at most 300 characters, without ` and |."""
+    """Returns text as inline code for a table or list: one line, at most 300 characters, without `
+    and |.
+    """
     return "`" + " ".join(text.replace("`", "'").replace("|", "¦").split())[:300] + "`"

@@ -18,7 +18,9 @@ from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.synth.prompts import SEEDS
 
 Nearest = Callable[[Sequence[Entry]], list[int]]
-"""Returns, for each row in order of rank, the index of its cluster representative (itself or an earlier row)."""
+"""Returns, for each row in order of rank, the index of its cluster representative (itself or an
+earlier row).
+"""
 
 BEYOND = "beyond the rows asked for"
 
@@ -36,7 +38,9 @@ class Chosen:
     duplicates: dict[str, list[str]]
     """Kept row -> rows dropped as its duplicates, by id."""
     contaminated: dict[str, dict[str, Any]]
-    """Dropped row -> its ``decontaminate.Finding`` as a dict: the benchmark item it matches, and the overlap."""
+    """Dropped row -> its ``decontaminate.Finding`` as a dict: the benchmark item it matches, and
+    the overlap.
+    """
     dropped: dict[str, list[Entry]]
     """Reason -> at most SAMPLES of the rows dropped for it here."""
 
@@ -52,8 +56,8 @@ def select(
 ) -> Chosen:
     """Chooses the rows; ``reasons`` gives the funnel's order of single-row drops.
 
-    Near-duplicate problems are found by MinHash, or by ``nearest`` among problems of different text.
-    Raises UserError showing the funnel when fewer rows are left than requested.
+    Near-duplicate problems are found by MinHash, or by ``nearest`` among problems of different
+    text. Raises UserError showing the funnel when fewer rows are left than requested.
     """
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
@@ -85,9 +89,14 @@ def select(
     if len(clean) < max(count, test_rows + 1):
         steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
         wanted = test_rows + (train_rows or 1)
-        raise UserError(f"{len(clean):,} rows are left, data.train_rows + data.test_rows are {wanted:,}:\n{steps}")
+        raise UserError(
+            f"{len(clean):,} rows are left, data.train_rows + data.test_rows are "
+            f"{wanted:,}:\n{steps}"
+        )
     by_id = {e.id: e for e in clean}
-    order = stratify.choose([stratify.Candidate(e.id, e.source, e.length) for e in clean], count, seed)
+    order = stratify.choose(
+        [stratify.Candidate(e.id, e.source, e.length) for e in clean], count, seed
+    )
     taken = set(order)
     spare = sorted((e for e in clean if e.id not in taken), key=lambda e: seeded_key(seed, e.id))
     dropped[BEYOND] = spare
@@ -97,21 +106,34 @@ def select(
         "test": [by_id[i] for i in order[:test_rows]],
     }
     funnel |= {f"kept: {split}": len(rows) for split, rows in splits.items()}
-    assert total.records == sum(rows for step, rows in funnel.items() if step != "source records"), funnel
+    assert total.records == sum(
+        rows for step, rows in funnel.items() if step != "source records"
+    ), funnel
     taint = {row: asdict(finding) for row, finding in tainted.items()}
     for reason, rows in dropped.items():
         dropped[reason] = heapq.nsmallest(SAMPLES, rows, key=lambda e: seeded_key(seed, e.id))
-    return Chosen(splits, spare, funnel, dict(sorted(duplicates.items())), dict(sorted(taint.items())), dropped)
+    return Chosen(
+        splits,
+        spare,
+        funnel,
+        dict(sorted(duplicates.items())),
+        dict(sorted(taint.items())),
+        dropped,
+    )
 
 
 def _once(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Returns (one entry per row id, the others). The choice does not depend on the order of ``entries``."""
+    """Returns (one entry per row id, the others). The choice does not depend on the order of
+    ``entries``.
+    """
     kept: dict[str, Entry] = {}
     ordered = sorted(entries, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole))
     return _parted(ordered, lambda e: kept.setdefault(e.id, e) is e)
 
 
-def _parted(entries: Iterable[Entry], keep: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+def _parted(
+    entries: Iterable[Entry], keep: Callable[[Entry], bool]
+) -> tuple[list[Entry], list[Entry]]:
     kept: list[Entry] = []
     out: list[Entry] = []
     for e in entries:

@@ -11,7 +11,8 @@ GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
 
 
 def show(dataset: Path, index: int, split: str, colour: bool) -> str:
-    """Returns row ``index`` of a split as text: prompt grey, loss tokens green (marked by lines without ``colour``).
+    """Returns row ``index`` of a split as text: prompt grey, loss tokens green (marked by lines
+    without ``colour``).
 
     Raises UserError when the dataset is not built or has no such row.
     """
@@ -21,11 +22,14 @@ def show(dataset: Path, index: int, split: str, colour: bool) -> str:
     row = token_files.get(table, index)
     tokenizer = tokenizers.load(dataset / "tokenizer")
     ids = [int(i) for i in row.input_ids]
-    prompt, answer = tokenizer.decode(ids[: row.prompt_len]), tokenizer.decode(ids[row.prompt_len :])
+    prompt, answer = (
+        tokenizer.decode(ids[: row.prompt_len]),
+        tokenizer.decode(ids[row.prompt_len :]),
+    )
     first, last = tokenizer.convert_ids_to_tokens([ids[row.prompt_len], ids[-1]])
     head = (
-        f"row {row.id}: {row.length} tokens, {row.prompt_len} of prompt, {row.length - row.prompt_len} with loss "
-        f"(first {first!r}, last {last!r})"
+        f"row {row.id}: {row.length} tokens, {row.prompt_len} of prompt, "
+        f"{row.length - row.prompt_len} with loss (first {first!r}, last {last!r})"
     )
     if colour:
         return f"{head}\n{GREY}{prompt}{GREEN}{answer}{RESET}"

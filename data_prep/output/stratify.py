@@ -1,4 +1,6 @@
-"""Chooses a representative subset of exactly N rows: stratified by source and length, chosen by hash."""
+"""Chooses a representative subset of exactly N rows: stratified by source and length, chosen by
+hash.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ class Candidate:
 
 
 def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
-    """Returns ``count`` row ids in a seeded order; each stratum (source x length bin) has its proportional share.
+    """Returns ``count`` row ids in a seeded order; each stratum (source x length bin) has its
+    proportional share.
 
-    Shares are rounded by largest remainder; in a stratum the rows with the smallest hash of (seed, id) are taken. The
-    order of ``rows`` does not matter. Raises UserError when there are too few.
+    Shares are rounded by largest remainder; in a stratum the rows with the smallest hash of (seed,
+    id) are taken. The order of ``rows`` does not matter. Raises UserError when there are too few.
     """
     if len(rows) < count:
         raise UserError(f"{len(rows):,} rows are left and {count:,} are asked for")
@@ -38,5 +41,9 @@ def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
     by_remainder = sorted(strata, key=lambda key: (quota[key] - exact[key], key))
     for key in by_remainder[: count - sum(quota.values())]:
         quota[key] += 1
-    chosen = [i for key, ids in strata.items() for i in sorted(ids, key=lambda i: seeded_key(seed, i))[: quota[key]]]
+    chosen = [
+        i
+        for key, ids in strata.items()
+        for i in sorted(ids, key=lambda i: seeded_key(seed, i))[: quota[key]]
+    ]
     return sorted(chosen, key=lambda i: seeded_key(seed, i))

@@ -1,4 +1,6 @@
-"""Writes the dataset: rows.parquet, tokens, held-out problems, and the spare problems that can be used for RL."""
+"""Writes the dataset: rows.parquet, tokens, held-out problems, and the spare problems that can be
+used for RL.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,21 @@ from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
 
 HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
-"""JSONL of {id, problem, answer}: the test split's rows, and good rows beyond the number requested."""
+"""JSONL of {id, problem, answer}: the test split's rows, and good rows beyond the number requested.
+"""
 
 
 def write(target: Path, parts: Path, chosen: Chosen) -> None:
-    """Copies the chosen rows from the workers' part files to the dataset's files, batch by batch."""
+    """Copies the chosen rows from the workers' part files to the dataset's files, batch by
+    batch.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, encoding = token_files.schema_of((*ROW, "split")), token_files.schema_of(token_files.COLUMNS)
+    schema, encoding = (
+        token_files.schema_of((*ROW, "split")),
+        token_files.schema_of(token_files.COLUMNS),
+    )
     with (
         progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
         pq.ParquetWriter(target / "rows.parquet", schema) as rows,
@@ -32,10 +40,14 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
         for split, entries in chosen.splits.items():
             with token_files.writer(target / "tokens" / f"{split}.arrow", encoding) as encoded:
                 for table in gather(parts, entries):
-                    texts = table.select(ROW).append_column("split", pa.array([split] * table.num_rows))
+                    texts = table.select(ROW).append_column(
+                        "split", pa.array([split] * table.num_rows)
+                    )
                     jobs = (
                         threads.submit(rows.write_table, texts),
-                        threads.submit(encoded.write_table, table.select(token_files.COLUMNS).combine_chunks()),
+                        threads.submit(
+                            encoded.write_table, table.select(token_files.COLUMNS).combine_chunks()
+                        ),
                     )
                     for job in jobs:
                         job.result()
@@ -46,8 +58,9 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
 
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
-    """Yields tables of ``token_files.BATCH`` rows (the last may be smaller) in the order of ``entries``, from
-    memory-mapped part files."""
+    """Yields tables of ``token_files.BATCH`` rows (the last may be smaller) in the order of
+    ``entries``, from memory-mapped part files.
+    """
     import pyarrow as pa
 
     for start in range(0, len(entries), token_files.BATCH):

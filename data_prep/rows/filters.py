@@ -1,6 +1,7 @@
 """Row filters: named yes/no checks, applied in a fixed order and counted.
 
-Each looks at one row alone; what needs every row (duplicates, benchmarks, the subset) is decided after them.
+Each looks at one row alone; what needs every row (duplicates, benchmarks, the subset) is decided
+after them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 NO_ANSWER = re.compile(r"(?i)\s*(?:not\s*found|proof|none|n/?a)?\s*")
 """Answers that OpenR1-Math-220k has for problems without a checkable answer."""
 LOOPING = 0.10
-"""Text that zlib compresses to less than this share is repetitive; verified long-think traces keep 0.25 to 0.4."""
+"""Text that zlib compresses to less than this share is repetitive; verified long-think traces keep
+0.25 to 0.4.
+"""
 LOOP_WINDOW = 4_000
 """Characters at the end that are also checked separately, because a loop begins late."""
 FOREIGN_LETTERS = 3
-"""A trace with at least this many letters of other scripts is mixed. A single Chinese word of two characters passes."""
+"""A trace with at least this many letters of other scripts is mixed. A single Chinese word of two
+characters passes.
+"""
 
 # Scripts that English mathematics does not use; Greek is notation.
 _FOREIGN = re.compile(
@@ -32,14 +37,18 @@ _FOREIGN = re.compile(
 
 @dataclass(frozen=True)
 class Filter:
-    """A check: ``keep`` returns whether a row is kept; ``name`` is the funnel's reason if it is not."""
+    """A check: ``keep`` returns whether a row is kept; ``name`` is the funnel's reason if it is
+    not.
+    """
 
     name: str
     keep: Callable[[Row], bool]
 
 
 def standard(max_chars: int, answer_style: str) -> list[Filter]:
-    """Returns the filters of a row's text, in the order applied; ``answer_style`` is boxed or answer_is."""
+    """Returns the filters of a row's text, in the order applied; ``answer_style`` is boxed or
+    answer_is.
+    """
     return [
         Filter("no problem", lambda row: bool(row.problem)),
         Filter("no checkable answer", lambda row: not NO_ANSWER.fullmatch(row.answer)),
@@ -54,12 +63,19 @@ def standard(max_chars: int, answer_style: str) -> list[Filter]:
 
 def _answered(style: str) -> Filter:
     if style == "answer_is":
-        return Filter("answer not stated after the think block", lambda row: is_exact(stated(row.solution), row.answer))
-    return Filter("no boxed answer after the think block", lambda row: grade_state(row.solution, "stop")[0] == "boxed")
+        return Filter(
+            "answer not stated after the think block",
+            lambda row: is_exact(stated(row.solution), row.answer),
+        )
+    return Filter(
+        "no boxed answer after the think block",
+        lambda row: grade_state(row.solution, "stop")[0] == "boxed",
+    )
 
 
 def _no_control_token(row: Row) -> bool:
-    """Returns False if the text spells a control token: as that token, ``<|im_end|>`` would teach stopping there.
+    """Returns False if the text spells a control token: as that token, ``<|im_end|>`` would teach
+    stopping there.
 
     Think tags are not allowed in the problem either.
     """
@@ -70,7 +86,9 @@ def _no_control_token(row: Row) -> bool:
 
 def _one_think_block(row: Row) -> bool:
     text = row.solution
-    return text.startswith(THINK_OPEN) and text.count(THINK_OPEN) == 1 and text.count(THINK_CLOSE) == 1
+    return (
+        text.startswith(THINK_OPEN) and text.count(THINK_OPEN) == 1 and text.count(THINK_CLOSE) == 1
+    )
 
 
 def _not_looping(row: Row) -> bool:

@@ -1,4 +1,6 @@
-"""The label audit: checks that a row's tokens decode to exactly its text, and that the loss is on the answer."""
+"""The label audit: checks that a row's tokens decode to exactly its text, and that the loss is on
+the answer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Auditor:
-    """Checks encoded rows against their text. Decodes with the vocabulary's bytes, not with the (Rust) tokenizer."""
+    """Checks encoded rows against their text. Decodes with the vocabulary's bytes, not with the
+    (Rust) tokenizer.
+    """
 
     def __init__(self, tokenizer: Any, answer_style: str) -> None:
         self.answer_style = answer_style
@@ -23,7 +27,9 @@ class Auditor:
             i: added[i].encode() if i in added else bytes(map(byte.__getitem__, token))
             for token, i in tokenizer.get_vocab().items()
         }
-        self.think, self.unthink, self.end = map(tokenizer.token_to_id, (THINK_OPEN, THINK_CLOSE, END_OF_TURN))
+        self.think, self.unthink, self.end = map(
+            tokenizer.token_to_id, (THINK_OPEN, THINK_CLOSE, END_OF_TURN)
+        )
 
     def check(self, row: Row, encoded: Tokens) -> None:
         """Audits one row. Raises ValueError naming the row and what is wrong."""
@@ -49,15 +55,21 @@ class Auditor:
         return stated(text) is not None if self.answer_style == "answer_is" else "\\boxed" in text
 
     def _spell(self, ids: np.ndarray) -> str:
-        return b"".join(map(self.spelling.__getitem__, ids.tolist())).decode("utf-8", errors="replace")
+        return b"".join(map(self.spelling.__getitem__, ids.tolist())).decode(
+            "utf-8", errors="replace"
+        )
 
 
 def _bytes_by_letter() -> dict[str, int]:
-    """Returns GPT-2's alphabet, letter -> byte: printable Latin-1 bytes are themselves, the others U+0100 and up."""
+    """Returns GPT-2's alphabet, letter -> byte: printable Latin-1 bytes are themselves, the others
+    U+0100 and up.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
 
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = sorted(set(range(0x100)) - set(printable))
-    letters = {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    letters = {chr(byte): byte for byte in printable} | {
+        chr(0x100 + i): byte for i, byte in enumerate(others)
+    }
     assert letters.keys() == set(ByteLevel.alphabet())
     return letters

@@ -1,6 +1,7 @@
 """A worker's job on one unit of the source: choose traces, filter, encode, audit, write.
 
-Rows stay on disk. Only a short entry per row goes back to the parent, which makes the decisions that need every row.
+Rows stay on disk. Only a short entry per row goes back to the parent, which makes the decisions
+that need every row.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ SAMPLES = 10
 EXCERPT = 300
 """Characters of a dropped row that the report shows."""
 ENCODED_TOGETHER = 16
-"""Rows per tokenizer call. It encodes a batch in a thread of its own, where allocating memory takes half as long as
-next to all of Python's objects."""
+"""Rows per tokenizer call. It encodes a batch in a thread of its own, where allocating memory takes
+half as long as next to all of Python's objects.
+"""
 
 
 PART = (*ROW, *token_files.COLUMNS[1:])
@@ -63,7 +65,9 @@ class RowSettings:
     answer_style: str = "boxed"
     """``boxed`` or ``answer_is``."""
     filters: str = "standard"
-    """``standard``; or ``synthetic``, which adds the checks of generated problems (``data_prep.synth``)."""
+    """``standard``; or ``synthetic``, which adds the checks of generated problems
+    (``data_prep.synth``).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +97,21 @@ class Mapped:
     entries: list[Entry] = field(default_factory=list)
 
     def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
-        """Counts a dropped record and keeps it as a sample if its hash is among the smallest of its reason."""
+        """Counts a dropped record and keeps it as a sample if its hash is among the smallest of its
+        reason.
+        """
         self.drops[reason] += 1
         name = row.id if row else sha256_json(excerpt)
         kept = self.samples.setdefault(reason, [])
-        # A record may be dropped before its text is checked, and a lone surrogate cannot be written.
+        # A record may be dropped before its text is checked, and a lone surrogate cannot be
+        # written.
         kept.append((seeded_key(seed, name), excerpt[:EXCERPT].encode(errors="replace").decode()))
         self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
 
     def merge(self, other: Mapped) -> None:
-        """Adds another unit's result. The order of merging does not affect what is decided from the sum."""
+        """Adds another unit's result. The order of merging does not affect what is decided from the
+        sum.
+        """
         self.records += other.records
         self.drops += other.drops
         for reason, kept in other.samples.items():
@@ -115,7 +124,14 @@ def reasons(settings: RowSettings) -> list[str]:
     """Returns every reason for which a single row can be dropped, in the order checked."""
     single = check_problem.REASONS if settings.filters == "synthetic" else ()
     texts = [check.name for check in filters.standard(settings.max_chars, settings.answer_style)]
-    return [*RECORD_DROPS, *TRACE_DROPS, *single, *texts, _too_long(settings), _too_thoughtless(settings)]
+    return [
+        *RECORD_DROPS,
+        *TRACE_DROPS,
+        *single,
+        *texts,
+        _too_long(settings),
+        _too_thoughtless(settings),
+    ]
 
 
 def _too_long(settings: RowSettings) -> str:
@@ -127,12 +143,16 @@ def _too_thoughtless(settings: RowSettings) -> str:
 
 
 def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row]:
-    """Yields the unit's rows that pass every check of their text; the rest is counted in ``result``."""
+    """Yields the unit's rows that pass every check of their text; the rest is counted in
+    ``result``.
+    """
     assert settings.columns is not None or settings.filters == "standard"
     text_checks = filters.standard(settings.max_chars, settings.answer_style)
     columns = settings.columns or {"problem": "problem"}
     shown = columns.get("problem") or columns["messages"]
-    for record in unit.records(columns_read(settings.columns, settings.verifier, settings.question_types)):
+    for record in unit.records(
+        columns_read(settings.columns, settings.verifier, settings.question_types)
+    ):
         result.records += 1
         if isinstance(record, BadRecord):
             result.bad.append(str(record))
@@ -162,8 +182,11 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
             result.drop(failed, row, settings.seed, " … ".join(ends))
 
 
-def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path) -> Mapped:
-    """Maps one (number, unit): writes its kept rows to ``parts``; returns their entries and what was dropped.
+def map_unit(
+    numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path
+) -> Mapped:
+    """Maps one (number, unit): writes its kept rows to ``parts``; returns their entries and what
+    was dropped.
 
     Raises UserError when a file cannot be read, ValueError when the label audit finds a fault.
     """
@@ -180,7 +203,9 @@ def map_unit(numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path,
             if auditor.thought(encoded) < settings.min_think_tokens:
                 result.drop(_too_thoughtless(settings), row, settings.seed, row.solution)
                 continue
-            result.entries.append(_entry(row, encoded.length, part, len(result.entries), benchmarks))
+            result.entries.append(
+                _entry(row, encoded.length, part, len(result.entries), benchmarks)
+            )
             yield vars(row) | vars(encoded)
 
     token_files.write_table(parts / f"{part}.arrow", kept(), token_files.schema_of(PART))
@@ -196,13 +221,21 @@ def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -
     rank = (length, len(row.solution), row.id)
     fingerprint = minhash.fingerprint(row.id, row.problem, row.answer, sha256_json(vars(row)), rank)
     candidates = benchmarks.candidates(row.problem)
-    return Entry(row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates)
+    return Entry(
+        row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates
+    )
 
 
 @functools.lru_cache(maxsize=1)
-def _worker(tokenizer: Path, index: Path, answer_style: str) -> tuple[Any, label_audit.Auditor, Index]:
+def _worker(
+    tokenizer: Path, index: Path, answer_style: str
+) -> tuple[Any, label_audit.Auditor, Index]:
     """Returns the tokenizer, the auditor and the benchmark index, loaded once per process."""
     from data_prep.benchmarks import sets
 
     encoder = tokenizers.encoder(tokenizer)
-    return encoder, label_audit.Auditor(encoder, answer_style), Index.build(sets.read_problems(index))
+    return (
+        encoder,
+        label_audit.Auditor(encoder, answer_style),
+        Index.build(sets.read_problems(index)),
+    )

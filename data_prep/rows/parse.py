@@ -1,4 +1,6 @@
-"""Parses source records into rows: verified traces of the OpenR1 schema, or a user's own columns."""
+"""Parses source records into rows: verified traces of the OpenR1 schema, or a user's own
+columns.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,16 @@ from data_prep.answers.answer_is import state, stated
 from data_prep.answers.boxed import grade_state, is_exact
 from data_prep.source.shards import BadRecord, Record
 
-RECORD_DROPS = ("question type", "not one user and one assistant turn", "no answer", "no boxed answer")
+RECORD_DROPS = (
+    "question type",
+    "not one user and one assistant turn",
+    "no answer",
+    "no boxed answer",
+)
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
-"""Reasons why a record has no usable trace: the check failed by the trace that passed the most checks."""
+"""Reasons why a record has no usable trace: the check failed by the trace that passed the most
+checks.
+"""
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -28,11 +37,13 @@ class Dropped(Exception):
 
 
 def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
-    """Returns a row with one trace that is complete, verified and has the correct boxed answer, all at the same index.
+    """Returns a row with one trace that is complete, verified and has the correct boxed answer, all
+    at the same index.
 
-    The schema only promises that some trace is right, so each trace is judged by its own flags; a null flag counts
-    as not verified. Among several, ``choice`` takes the first, shortest, longest or a random one (by a hash of seed,
-    uuid and index). Raises Dropped with the reason, BadRecord for a record of another schema.
+    The schema only promises that some trace is right, so each trace is judged by its own flags; a
+    null flag counts as not verified. Among several, ``choice`` takes the first, shortest, longest
+    or a random one (by a hash of seed, uuid and index). Raises Dropped with the reason, BadRecord
+    for a record of another schema.
     """
     generations = _column(record, "generations", list)
     complete = _aligned(record, "is_reasoning_complete", len(generations))
@@ -42,7 +53,9 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
     passed, good = 0, []
     for i, text in enumerate(generations):
         if not isinstance(text, str):
-            raise BadRecord(f"{record.where}: generation {i} must be text, not {type(text).__name__}")
+            raise BadRecord(
+                f"{record.where}: generation {i} must be text, not {type(text).__name__}"
+            )
         checks = (
             lambda i=i: complete[i] is True and finish[i] in (None, "stop"),
             lambda i=i: verified[i] is True,
@@ -73,15 +86,20 @@ def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bo
     return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
 
 
-def from_columns(record: Record, columns: dict[str, str], clean: str | None, answer_style: str = "boxed") -> Row:
+def from_columns(
+    record: Record, columns: dict[str, str], clean: str | None, answer_style: str = "boxed"
+) -> Row:
     """Returns a row from a record of another schema, mapped by ``data.columns``.
 
-    A solution without a think block is put into one, followed by the answer in its style (boxed or answer_is). Raises
-    Dropped when there is no answer or not one turn each, BadRecord for a missing column or one of another type.
+    A solution without a think block is put into one, followed by the answer in its style (boxed or
+    answer_is). Raises Dropped when there is no answer or not one turn each, BadRecord for a missing
+    column or one of another type.
     """
     if "messages" in columns:
         problem, solution = _turns(record, columns["messages"])
-        found = stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
+        found = (
+            stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
+        )
         answer = _answer(record, columns["answer"]) if "answer" in columns else found
         if answer is None:
             raise Dropped("no boxed answer")
@@ -91,29 +109,45 @@ def from_columns(record: Record, columns: dict[str, str], clean: str | None, ans
     if clean == "gsm8k":
         solution = clean_gsm8k(solution)
     if THINK_OPEN not in solution:
-        ending = state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
+        ending = (
+            state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
+        )
         solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\n{ending}"
     return _row(record, 0, problem, solution, answer, columns.get("uuid"))
 
 
-def columns_read(columns: dict[str, str] | None, verifier: str, question_types: Collection[str] | None) -> set[str]:
+def columns_read(
+    columns: dict[str, str] | None, verifier: str, question_types: Collection[str] | None
+) -> set[str]:
     """Returns the columns of a record that are used for a row."""
     if columns is None:
-        used = {"problem", "generations", "answer", "is_reasoning_complete", "finish_reasons", verifier, "uuid"}
+        used = {
+            "problem",
+            "generations",
+            "answer",
+            "is_reasoning_complete",
+            "finish_reasons",
+            verifier,
+            "uuid",
+        }
     else:
         used = {*columns.values()}
     return used | {"source"} | ({"question_type"} if question_types is not None else set())
 
 
 def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
-    """Returns the problem, the solution with its annotations, and the answer of a GSM8K-style record, as input of the
-    checks in ``data_prep.synth``. Raises BadRecord for a missing column, Dropped for a null answer."""
+    """Returns the problem, the solution with its annotations, and the answer of a GSM8K-style
+    record, as input of the checks in ``data_prep.synth``. Raises BadRecord for a missing column,
+    Dropped for a null answer.
+    """
     problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
     return problem, solution.split("\n####")[0], _answer(record, columns["answer"])
 
 
 def clean_gsm8k(solution: str) -> str:
-    """Returns a solution without GSM8K's ``<<...>>`` calculator annotations and its final ``#### answer`` line."""
+    """Returns a solution without GSM8K's ``<<...>>`` calculator annotations and its final ``####
+    answer`` line.
+    """
     return re.sub(r"<<[^<>]*>>", "", solution).split("\n####")[0]
 
 
@@ -122,8 +156,16 @@ def _answers(text: str, answer: str) -> bool:
     return state == "boxed" and extracted is not None and is_exact(extracted, answer)
 
 
-def _row(record: Record, trace: int, problem: str, solution: str, answer: str, uuid_column: str | None = "uuid") -> Row:
-    """Returns the row, whose id is derived from its uuid, or from the problem's text if it has none.
+def _row(
+    record: Record,
+    trace: int,
+    problem: str,
+    solution: str,
+    answer: str,
+    uuid_column: str | None = "uuid",
+) -> Row:
+    """Returns the row, whose id is derived from its uuid, or from the problem's text if it has
+    none.
 
     Raises BadRecord when the text has a lone surrogate.
     """
@@ -144,7 +186,9 @@ def _turns(record: Record, column: str) -> tuple[str, str]:
     """
     messages = _column(record, column, list)
     if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
-        raise BadRecord(f"{record.where}: column {column!r} must hold messages with role and content")
+        raise BadRecord(
+            f"{record.where}: column {column!r} must hold messages with role and content"
+        )
     if [m["role"] for m in messages] != ["user", "assistant"]:
         raise Dropped("not one user and one assistant turn")
     user, assistant = (m["content"] for m in messages)
@@ -161,23 +205,34 @@ def _answer(record: Record, name: str) -> str:
 
 def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
     if name not in record.values:
-        raise BadRecord(f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set data.columns)")
+        raise BadRecord(
+            f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set "
+            "data.columns)"
+        )
     value = record.values[name]
     if not isinstance(value, kind):
         wanted = (kind if isinstance(kind, type) else kind[0]).__name__
-        raise BadRecord(f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}")
+        raise BadRecord(
+            f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}"
+        )
     return value
 
 
 def _aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
-    """Returns a list column with one entry per trace; all None if the column is null, or missing and not required."""
+    """Returns a list column with one entry per trace; all None if the column is null, or missing
+    and not required.
+    """
     if name not in record.values and not required:
         return [None] * length
     if name not in record.values:
-        raise BadRecord(f"{record.where}: no column {name!r} (data.verifier names the correctness column)")
+        raise BadRecord(
+            f"{record.where}: no column {name!r} (data.verifier names the correctness column)"
+        )
     value = record.values[name]
     if value is None:
         return [None] * length
     if not isinstance(value, list) or len(value) != length:
-        raise BadRecord(f"{record.where}: column {name!r} must have one entry for each of {length} generations")
+        raise BadRecord(
+            f"{record.where}: column {name!r} must have one entry for each of {length} generations"
+        )
     return value

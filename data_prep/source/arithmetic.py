@@ -1,7 +1,8 @@
-"""Generates a source in the OpenR1-Math-220k schema: sums, each with several traces, some of them bad.
+"""Generates a source in the OpenR1-Math-220k schema: sums, each with several traces, some of them
+bad.
 
-Easy enough to learn on a CPU, and with the same defects as the real source, so that trace choice and
-filters are exercised too.
+Easy enough to learn on a CPU, and with the same defects as the real source, so that trace choice
+and filters are exercised too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def records(problems: int, digits: int, seed: int) -> Iterator[dict[str, Any]]:
     low, high = 10 ** (digits - 1), 10**digits
     span = high - low
     if problems > span * span:
-        raise UserError(f"data.arithmetic.problems={problems}: only {span * span} sums of {digits} digits exist")
+        raise UserError(
+            f"data.arithmetic.problems={problems}: only {span * span} sums of {digits} digits exist"
+        )
     rng = random.Random(seed)
     for i, pair in enumerate(rng.sample(range(span * span), problems)):
         a, b = low + pair // span, low + pair % span

@@ -9,12 +9,15 @@ from common.errors import UserError, first_line
 from common.files import read_json, write_json
 
 
-def download(name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Path], str]:
-    """Returns the local files of a dataset's config and split, and the commit that ``revision`` resolves to.
+def download(
+    name: str, config: str | None, split: str, revision: str | None
+) -> tuple[list[Path], str]:
+    """Returns the local files of a dataset's config and split, and the commit that ``revision``
+    resolves to.
 
-    Cached files are not requested again, so a full commit whose files were fetched before needs no network.
-    Raises UserError when the hub is unreachable, the dataset, config or split does not exist, or the files are
-    not parquet.
+    Cached files are not requested again, so a full commit whose files were fetched before needs no
+    network. Raises UserError when the hub is unreachable, the dataset, config or split does not
+    exist, or the files are not parquet.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi, cached_assets_path, hf_hub_download
@@ -27,17 +30,21 @@ def download(name: str, config: str | None, split: str, revision: str | None) ->
         if not listing.exists():
             write_json(listing, _parquet_files(name, config, split, commit))
         names = read_json(listing)
-        return [Path(hf_hub_download(name, n, repo_type="dataset", revision=commit)) for n in names], commit
+        return [
+            Path(hf_hub_download(name, n, repo_type="dataset", revision=commit)) for n in names
+        ], commit
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
-            f"data.source={name} (config {config}, revision {revision}) cannot be read from the hub: "
-            f"{first_line(e)}; on a node without internet give local files (data.source=GLOB), "
-            "or the full commit of files fetched before (data.revision=COMMIT)"
+            f"data.source={name} (config {config}, revision {revision}) cannot be read from the "
+            f"hub: {first_line(e)}; on a node without internet give local files "
+            "(data.source=GLOB), or the full commit of files fetched before (data.revision=COMMIT)"
         ) from e
 
 
 def _parquet_files(name: str, config: str | None, split: str, commit: str) -> list[str]:
-    """Returns the split's file names in the repository. Raises ValueError when it has none or they are not parquet."""
+    """Returns the split's file names in the repository. Raises ValueError when it has none or they
+    are not parquet.
+    """
     from datasets import load_dataset_builder
 
     builder = load_dataset_builder(name, config, revision=commit)

@@ -13,7 +13,9 @@ from data_prep.source import arithmetic
 
 JSONL_UNIT_BYTES = 4 << 20
 PARQUET_UNIT_ROWS = 4_000
-"""Most rows per unit. A larger row group is split; each worker decodes it up to its own rows, which costs little."""
+"""Most rows per unit. A larger row group is split; each worker decodes it up to its own rows, which
+costs little.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Unit:
     def records(self, columns: Collection[str] = ()) -> Iterator[Record | BadRecord]:
         """Yields the unit's records; one that cannot be read is yielded as a BadRecord.
 
-        If a parquet file has all of ``columns``, only those are read. Raises UserError when it is damaged.
+        If a parquet file has all of ``columns``, only those are read. Raises UserError when it is
+        damaged.
         """
         if self.path is None:
             assert self.generator is not None
@@ -58,16 +61,22 @@ class Unit:
         else:
             yield from self._jsonl_records(self.path)
 
-    def _parquet_records(self, path: Path, columns: Collection[str]) -> Iterator[Record | BadRecord]:
+    def _parquet_records(
+        self, path: Path, columns: Collection[str]
+    ) -> Iterator[Record | BadRecord]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             # By default pyarrow holds all of a column's row group in memory at once.
             with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-                wanted = list(columns) if columns and {*columns} <= {*file.schema_arrow.names} else None
+                wanted = (
+                    list(columns) if columns and {*columns} <= {*file.schema_arrow.names} else None
+                )
                 at = sum(file.metadata.row_group(g).num_rows for g in range(self.group))
-                for batch in file.iter_batches(batch_size=256, row_groups=[self.group], columns=wanted):
+                for batch in file.iter_batches(
+                    batch_size=256, row_groups=[self.group], columns=wanted
+                ):
                     for i in range(max(0, self.start - at), min(batch.num_rows, self.stop - at)):
                         where = f"{path}, row {at + i + 1}"
                         try:
@@ -78,7 +87,9 @@ class Unit:
                     if at >= self.stop:
                         return
         except (pa.ArrowException, OSError) as e:
-            raise UserError(f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})") from e
+            raise UserError(
+                f"{path}, rows {self.start + 1} to {self.stop}: not readable parquet ({e})"
+            ) from e
 
     def _jsonl_records(self, path: Path) -> Iterator[Record | BadRecord]:
         """Yields the records of the lines that begin inside the byte range."""
@@ -98,11 +109,17 @@ class Unit:
                 except (ValueError, RecursionError) as e:
                     yield BadRecord(f"{where}: not valid JSON ({e})")
                     continue
-                yield Record(values, where) if isinstance(values, dict) else BadRecord(f"{where}: not an object")
+                yield (
+                    Record(values, where)
+                    if isinstance(values, dict)
+                    else BadRecord(f"{where}: not an object")
+                )
 
 
 def cut(path: Path) -> list[Unit]:
-    """Returns the units of a parquet or JSONL file. Raises UserError when it is empty or damaged."""
+    """Returns the units of a parquet or JSONL file. Raises UserError when it is empty or
+    damaged.
+    """
     if path.suffix == ".jsonl":
         return _jsonl_units(path)
     import pyarrow as pa

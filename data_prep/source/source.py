@@ -1,4 +1,6 @@
-"""Sources of records: a hub dataset, local parquet or JSONL files, generated sums, or problems written by a model."""
+"""Sources of records: a hub dataset, local parquet or JSONL files, generated sums, or problems
+written by a model.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ class Source:
     """Answers the generation's remaining requests."""
 
     def open(self) -> tuple[list[Unit], dict[str, Any]]:
-        """Returns the units and the identity of the records: file hashes, hub commit, or generator settings.
+        """Returns the units and the identity of the records: file hashes, hub commit, or generator
+        settings.
 
-        A synthetic source is generated first. Raises UserError when a glob matches nothing, a file is of another
-        kind, empty or damaged, or the hub is unreachable; and whatever ``Generation.complete`` raises.
+        A synthetic source is generated first. Raises UserError when a glob matches nothing, a file
+        is of another kind, empty or damaged, or the hub is unreachable; and whatever
+        ``Generation.complete`` raises.
         """
         if self.name == "arithmetic":
             assert self.generator is not None
@@ -44,9 +48,16 @@ class Source:
         if self.name == "synthetic":
             assert self.generation is not None and self.backend is not None
             path = self.generation.complete(self.backend).absolute()
-            identity = {"synthetic": self.generation.identity(), "files": [[path.name, sha256_file(path)]]}
+            identity = {
+                "synthetic": self.generation.identity(),
+                "files": [[path.name, sha256_file(path)]],
+            }
             return cut(path), identity
-        hub = {"hub": self.name, "config": self.hub_config, "split": self.split} if self.is_hub else {}
+        hub = (
+            {"hub": self.name, "config": self.hub_config, "split": self.split}
+            if self.is_hub
+            else {}
+        )
         if hub:
             from data_prep.source.hub import download
 
@@ -62,8 +73,10 @@ class Source:
         return units, hub | {"files": sorted(hashes)}
 
     def holds(self, recorded: dict[str, Any]) -> bool:
-        """Returns whether ``recorded``, an identity from an earlier ``open``, is this source's, without asking the hub
-        or a model. A recipe without a revision accepts the recorded one. False for local files and arithmetic."""
+        """Returns whether ``recorded``, an identity from an earlier ``open``, is this source's,
+        without asking the hub or a model. A recipe without a revision accepts the recorded one.
+        False for local files and arithmetic.
+        """
         if self.generation is not None:
             return recorded.get("synthetic") == self.generation.identity()
         named = {"hub": self.name, "config": self.hub_config, "split": self.split}
@@ -89,5 +102,7 @@ def _matches(pattern: str) -> list[Path]:
         raise UserError(f"data.source={pattern} matches no file")
     for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
-            raise UserError(f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob")
+            raise UserError(
+                f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob"
+            )
     return paths

@@ -1,8 +1,10 @@
-"""Anthropic's Message Batches API as a backend. Each request is paid for only once, also after a crash.
+"""Anthropic's Message Batches API as a backend. Each request is paid for only once, also after a
+crash.
 
-The API takes no idempotency key. So a batch is recorded before it is submitted (``batch_files``), and a submission is
-never repeated blindly: if a batch's id never arrived, because this process or the connection died, it is searched for
-among the account's newest batches by the ids of its requests before anything is submitted again.
+The API takes no idempotency key. So a batch is recorded before it is submitted (``batch_files``),
+and a submission is never repeated blindly: if a batch's id never arrived, because this process or
+the connection died, it is searched for among the account's newest batches by the ids of its
+requests before anything is submitted again.
 """
 
 from __future__ import annotations
@@ -33,26 +35,33 @@ ATTEMPTS = 3
 BATCH_REQUESTS = 5_000
 """Most requests per batch: about 30 MB, an eighth of the API's limit."""
 RETRIES = 8
-"""Retries of a failed call, with growing pauses up to MAX_PAUSE. A submission is only retried if it did not arrive."""
+"""Retries of a failed call, with growing pauses up to MAX_PAUSE. A submission is only retried if it
+did not arrive.
+"""
 MAX_PAUSE = 60.0
 """Longest pause between retries, in seconds."""
 
 
 class Batches:
-    """The backend that uses one of Anthropic's models. ``poll`` is the seconds between two checks of a batch,
-    ``settle`` the seconds after which a batch that was being submitted when the connection broke must be listed."""
+    """The backend that uses one of Anthropic's models. ``poll`` is the seconds between two checks
+    of a batch, ``settle`` the seconds after which a batch that was being submitted when the
+    connection broke must be listed.
+    """
 
     name = "anthropic"
 
-    def __init__(self, model: str, max_tokens: int, budget: Budget, poll: float = 60.0, settle: float = 120.0) -> None:
+    def __init__(
+        self, model: str, max_tokens: int, budget: Budget, poll: float = 60.0, settle: float = 120.0
+    ) -> None:
         self.model, self.max_tokens, self.budget = model, max_tokens, budget
         self.poll, self.settle = poll, settle
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """Returns the reply to every request, including those without an answer after ATTEMPTS submissions.
+        """Returns the reply to every request, including those without an answer after ATTEMPTS
+        submissions.
 
-        Raises UserError when there is no key, the API rejects a request or the budget is exceeded, StageFailed when
-        the API fails or cannot be reached; the same command then resumes.
+        Raises UserError when there is no key, the API rejects a request or the budget is exceeded,
+        StageFailed when the API fails or cannot be reached; the same command then resumes.
         """
         from anthropic import APIConnectionError, APIStatusError
 
@@ -63,25 +72,38 @@ class Batches:
         except APIStatusError as e:
             if 400 <= e.status_code < 500 and e.status_code != 429:
                 raise UserError(f"the Message Batches API rejects a request: {_said(e)}") from e
-            raise StageFailed(f"the Message Batches API fails ({_said(e)}): run the same command later") from e
+            raise StageFailed(
+                f"the Message Batches API fails ({_said(e)}): run the same command later"
+            ) from e
         except APIConnectionError as e:
             raise StageFailed(
-                f"the Message Batches API cannot be reached ({first_line(e)}): run the same command later"
+                f"the Message Batches API cannot be reached ({first_line(e)}): run the same "
+                "command later"
             ) from e
         return _replies(ledger, self.budget, by_id)
 
     def _answer(self, ledger: Ledger, by_id: dict[str, Request]) -> None:
-        """Submits, waits and collects until every request is answered or was submitted ATTEMPTS times."""
+        """Submits, waits and collects until every request is answered or was submitted ATTEMPTS
+        times.
+        """
         client: Anthropic | None = None
         cap = None
         with progress("requests", len(by_id)) as advance:
             done = 0
             while True:
                 tried, answered = _progress_of(ledger)
-                waiting = {r for batch in (*ledger.open, *filter(None, [ledger.unnamed])) for r in batch.requests}
+                waiting = {
+                    r
+                    for batch in (*ledger.open, *filter(None, [ledger.unnamed]))
+                    for r in batch.requests
+                }
                 advance(len(answered) - done)
                 done = len(answered)
-                missing = [r for r in by_id if r not in answered and r not in waiting and tried[r] < ATTEMPTS]
+                missing = [
+                    r
+                    for r in by_id
+                    if r not in answered and r not in waiting and tried[r] < ATTEMPTS
+                ]
                 # Failed requests are resubmitted together, once no batch is pending.
                 due = missing if not waiting else [r for r in missing if not tried[r]]
                 if not due and not waiting:
@@ -93,11 +115,16 @@ class Batches:
                     else:
                         ledger.forget(doubtful)
                 elif due:
-                    spent = _usage(ledger, self.budget)["usd"] + self.budget.estimate([by_id[r] for r in waiting])
+                    spent = _usage(ledger, self.budget)["usd"] + self.budget.estimate(
+                        [by_id[r] for r in waiting]
+                    )
                     wanted = self.budget.estimate([by_id[r] for r in due])
                     if cap is None or spent + wanted > cap:
                         cap = self.budget.cap(spent, wanted, len(due))
-                        _say(f"submitting {len(due):,} requests to {self.model}, about ${wanted:,.2f}")
+                        _say(
+                            f"submitting {len(due):,} requests to {self.model}, about "
+                            f"${wanted:,.2f}"
+                        )
                     newest = next((b.id for b in client.messages.batches.list(limit=1)), None)
                     batch = ledger.intend(due[:BATCH_REQUESTS], newest)
                     self._submit(client, ledger, batch, by_id)
@@ -109,11 +136,17 @@ class Batches:
 
         key = os.environ.get(KEY)
         if not key:
-            raise UserError(f"{KEY} is not set: put the key of the account that pays for the generation there")
+            raise UserError(
+                f"{KEY} is not set: put the key of the account that pays for the generation there"
+            )
         return Anthropic(api_key=key, max_retries=RETRIES)
 
-    def _submit(self, client: Anthropic, ledger: Ledger, batch: Batch, by_id: dict[str, Request]) -> None:
-        """Submits a recorded batch; retries only when it is certain that the batch was not created."""
+    def _submit(
+        self, client: Anthropic, ledger: Ledger, batch: Batch, by_id: dict[str, Request]
+    ) -> None:
+        """Submits a recorded batch; retries only when it is certain that the batch was not
+        created.
+        """
         from anthropic import APIConnectionError, APIStatusError, RateLimitError
 
         body: list[Any] = [
@@ -157,7 +190,9 @@ class Batches:
                 return
 
     def _find(self, client: Anthropic, ledger: Ledger, batch: Batch) -> str | None:
-        """Returns the id of a batch that may have been submitted; None when it was not. Waits up to ``settle`` s."""
+        """Returns the id of a batch that may have been submitted; None when it was not. Waits up to
+        ``settle`` s.
+        """
         known = {b.id for b in ledger.batches.values()}
         foreign: set[str] = set()
         while True:
@@ -165,7 +200,11 @@ class Batches:
             for candidate in client.messages.batches.list(limit=100):
                 if candidate.id == batch.newest:
                     break
-                if candidate.id in known | foreign or candidate.archived_at or _size(candidate) != len(batch.requests):
+                if (
+                    candidate.id in known | foreign
+                    or candidate.archived_at
+                    or _size(candidate) != len(batch.requests)
+                ):
                     continue
                 # Only its results have the ids of its requests.
                 first = json.loads(self._results(client, candidate.id).partition("\n")[0])
@@ -187,19 +226,29 @@ class Batches:
                     raise StageFailed(f"{e}: run the same command later") from e
                 time.sleep(_pause(None, attempt))
         _, answered = _progress_of(ledger)
-        errors = [r["error"].get("error", r["error"]) for _, r in ledger.results() if r["type"] == "errored"]
+        errors = [
+            r["error"].get("error", r["error"])
+            for _, r in ledger.results()
+            if r["type"] == "errored"
+        ]
         if not answered and errors:
             raise UserError(
-                f"the Message Batches API answered no request of batch {batch.id}: {errors[0].get('message')}"
+                f"the Message Batches API answered no request of batch {batch.id}: "
+                f"{errors[0].get('message')}"
             )
 
     def _results(self, client: Anthropic, id: str) -> str:
-        """Waits for the end of a batch and returns its results file. Raises StageFailed when it is gone."""
+        """Waits for the end of a batch and returns its results file. Raises StageFailed when it is
+        gone.
+        """
         while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
             time.sleep(self.poll)
         if not batch.results_url:
-            raise StageFailed(f"the results of batch {id} are not there any more: they are kept for 29 days")
-        # As text, which the client reads before returning, so that it retries an interrupted transfer.
+            raise StageFailed(
+                f"the results of batch {id} are not there any more: they are kept for 29 days"
+            )
+        # As text, which the client reads before returning, so that it retries an interrupted
+        # transfer.
         return client.get(batch.results_url, cast_to=str)
 
 
@@ -229,13 +278,21 @@ def _replies(ledger: Ledger, budget: Budget, by_id: dict[str, Request]) -> Repli
         if request not in found or found[request].state != "answered":
             found[request] = reply
     assert found.keys() == by_id.keys()
-    account = {"batches": len(ledger.batches), "results": dict(sorted(states.items())), **_usage(ledger, budget)}
+    account = {
+        "batches": len(ledger.batches),
+        "results": dict(sorted(states.items())),
+        **_usage(ledger, budget),
+    }
     return Replies(found, account)
 
 
 def _usage(ledger: Ledger, budget: Budget) -> dict[str, Any]:
     """Returns the tokens and dollars of all results."""
-    used = [result["message"]["usage"] for _, result in ledger.results() if result["type"] == "succeeded"]
+    used = [
+        result["message"]["usage"]
+        for _, result in ledger.results()
+        if result["type"] == "succeeded"
+    ]
     tokens = {key: sum(usage[key] for usage in used) for key in ("input_tokens", "output_tokens")}
     return tokens | {"usd": round(budget.price(tokens["input_tokens"], tokens["output_tokens"]), 4)}
 
@@ -246,7 +303,9 @@ def _size(batch: MessageBatch) -> int:
 
 
 def _pause(asked: str | None, attempt: int) -> float:
-    """Returns the seconds to wait: as the API asks, else doubling with each attempt; at most MAX_PAUSE."""
+    """Returns the seconds to wait: as the API asks, else doubling with each attempt; at most
+    MAX_PAUSE.
+    """
     try:
         return min(float(asked or ""), MAX_PAUSE)
     except ValueError:

@@ -1,8 +1,9 @@
 """The batches of a generation on disk: planned, submitted and collected.
 
-``batches/N.json`` is written before batch N is submitted and again with the id that the API returned; a batch without
-an id may or may not exist. ``batches/N.results.jsonl`` is the API's own results file. Every write is atomic and fsynced
-before the next call, so that a kill leaves one of these states.
+``batches/N.json`` is written before batch N is submitted and again with the id that the API
+returned; a batch without an id may or may not exist. ``batches/N.results.jsonl`` is the API's own
+results file. Every write is atomic and fsynced before the next call, so that a kill leaves one of
+these states.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Batch:
 
 
 class Ledger:
-    """The batches in ``folder``; ``token`` distinguishes their requests from all others of the account."""
+    """The batches in ``folder``; ``token`` distinguishes their requests from all others of the
+    account.
+    """
 
     def __init__(self, folder: Path, token: str) -> None:
         self.folder, self.token = folder, token
@@ -61,15 +64,21 @@ class Ledger:
         del self.batches[batch.number]
 
     def collect(self, batch: Batch, text: str) -> None:
-        """Writes a batch's results file. Raises ValueError when it does not have exactly one result per request."""
+        """Writes a batch's results file. Raises ValueError when it does not have exactly one result
+        per request.
+        """
         found = [json.loads(line)["custom_id"] for line in text.split("\n") if line.strip()]
         if sorted(found) != sorted(self.custom_id(batch, r) for r in batch.requests):
-            raise ValueError(f"batch {batch.id} has {len(found):,} results for {len(batch.requests):,} requests")
+            raise ValueError(
+                f"batch {batch.id} has {len(found):,} results for {len(batch.requests):,} requests"
+            )
         write_text(self._results(batch), text)
         fsync(self.folder)
 
     def custom_id(self, batch: Batch, request: str) -> str:
-        """Returns a request's id in a batch: at most 64 letters, digits and dashes, unique in the account."""
+        """Returns a request's id in a batch: at most 64 letters, digits and dashes, unique in the
+        account.
+        """
         return f"{self.token}-{batch.number}-{request}"
 
     def owns(self, batch: Batch, custom_id: str) -> bool:
@@ -86,7 +95,9 @@ class Ledger:
     @property
     def open(self) -> list[Batch]:
         """Submitted batches whose results have not been collected yet."""
-        return [b for b in self.batches.values() if b.id is not None and not self._results(b).exists()]
+        return [
+            b for b in self.batches.values() if b.id is not None and not self._results(b).exists()
+        ]
 
     def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields (request id, result) of all collected batches, oldest first."""

@@ -1,4 +1,6 @@
-"""Cost of generation: an estimate before the first call, a cap, and the price of the tokens used."""
+"""Cost of generation: an estimate before the first call, a cap, and the price of the tokens
+used.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from common.errors import UserError
 from data_prep.synth.prompts import Request
 
 CHARACTERS_A_TOKEN = 2.5
-"""Characters per token of these prompts and replies, digits and tags included. Low, so that the estimate is high: $59
-for the published dataset's size and prices, where $55 was paid."""
+"""Characters per token of these prompts and replies, digits and tags included. Low, so that the
+estimate is high: $59 for the published dataset's size and prices, where $55 was paid.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,20 @@ class Budget:
 
     def price(self, input_tokens: float, output_tokens: float) -> float:
         """Returns the price of these token counts in dollars."""
-        return (self.usd_per_million_input * input_tokens + self.usd_per_million_output * output_tokens) / 1e6
+        return (
+            self.usd_per_million_input * input_tokens + self.usd_per_million_output * output_tokens
+        ) / 1e6
 
     def cap(self, spent: float, estimate: float, requests: int) -> float:
-        """Returns the most dollars that may be spent in all, with ``requests`` more to submit for about ``estimate``.
+        """Returns the most dollars that may be spent in all, with ``requests`` more to submit for
+        about ``estimate``.
 
-        Raises UserError when that exceeds the cap, the user declines, or there is no terminal to ask on.
+        Raises UserError when that exceeds the cap, the user declines, or there is no terminal to
+        ask on.
         """
-        text = f"{requests:,} requests, about ${estimate:,.2f}" + (f" beside ${spent:,.2f} spent" if spent else "")
+        text = f"{requests:,} requests, about ${estimate:,.2f}" + (
+            f" beside ${spent:,.2f} spent" if spent else ""
+        )
         if self.max_usd is None:
             if not sys.stdin.isatty():
                 cents = math.ceil(100 * (spent + estimate))
@@ -49,5 +58,8 @@ class Budget:
                 raise UserError(f"{text}: declined; nothing more was submitted")
             return spent + 1.5 * estimate
         if spent + estimate > self.max_usd:
-            raise UserError(f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer problems")
+            raise UserError(
+                f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer "
+                "problems"
+            )
         return self.max_usd

@@ -1,7 +1,9 @@
-"""Math verification: recomputes every ``<<expression=result>>`` of a solution exactly and checks the chain of steps.
+"""Math verification: recomputes every ``<<expression=result>>`` of a solution exactly and checks
+the chain of steps.
 
-The annotations are GSM8K's. A solution passes when each result is right, a number written right after an annotation is
-its result, each number that a step uses has a source, and the last result is the answer.
+The annotations are GSM8K's. A solution passes when each result is right, a number written right
+after an annotation is its result, each number that a step uses has a source, and the last result is
+the answer.
 """
 
 from __future__ import annotations
@@ -35,16 +37,21 @@ _NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+")
 _SHOWN = re.compile(rf"[\s$€£]*({_NUMBER.pattern})")
 _SENTENCE = re.compile(r"\n|[.?!] ")
 _SPELLED = (
-    (range(20), "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"),
+    (
+        range(20),
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen",
+    ),
     (range(20, 100, 10), "twenty thirty forty fifty sixty seventy eighty ninety"),
     ((2, 3, 3, 3, 3), "couple third thirds thrice triple"),
     ((4, 4, 4, 4, 5, 5), "fourth fourths quarter quarters fifth fifths"),
     ((7, 7, 12, 12, 24, 24), "week weeks dozen year day days"),
     ((60, 60, 60, 60), "hour hours minute minutes"),
-)  # fmt: skip
+)
 _NAMED = {
-    word: Fraction(value) for values, named in _SPELLED for value, word in zip(values, named.split(), strict=True)
+    word: Fraction(value)
+    for values, named in _SPELLED
+    for value, word in zip(values, named.split(), strict=True)
 }
 
 _OPERATORS: dict[type, Callable[..., Any]] = {
@@ -70,15 +77,23 @@ class Step:
 
 
 def number(text: str) -> Fraction | None:
-    """Returns the exact value of a plain decimal number (thousands commas, sign and dollar sign allowed), or None."""
+    """Returns the exact value of a plain decimal number (thousands commas, sign and dollar sign
+    allowed), or None.
+    """
     plain = text.strip().removeprefix("$").replace(",", "").rstrip(".")
-    return Fraction(plain) if re.fullmatch(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})", plain) else None
+    return (
+        Fraction(plain)
+        if re.fullmatch(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})", plain)
+        else None
+    )
 
 
 def fault(problem: str, solution: str, answer: Fraction) -> str | None:
-    """Returns the first of REASONS that applies to a solution with at least one annotation, or None.
+    """Returns the first of REASONS that applies to a solution with at least one annotation, or
+    None.
 
-    Pure. Time is quadratic in the number of steps, of which there is at most one per five characters.
+    Pure. Time is quadratic in the number of steps, of which there is at most one per five
+    characters.
     """
     try:
         steps = [_step(match) for match in ANNOTATION.finditer(solution)]
@@ -103,9 +118,11 @@ def _step(match: re.Match[str]) -> Step:
 
 
 def _computed(expression: str) -> Fraction:
-    """Returns the exact value of an expression. Raises ValueError for anything except decimal numbers with + - * / //
-    and parentheses, ZeroDivisionError for a division by zero."""
-    # Numbers become subscripts of a name, so that they are never parsed as floats and 007 is a number.
+    """Returns the exact value of an expression. Raises ValueError for anything except decimal
+    numbers with + - * / // and parentheses, ZeroDivisionError for a division by zero.
+    """
+    # Numbers become subscripts of a name, so that they are never parsed as floats and 007 is a
+    # number.
     named = _NUMBER.sub(lambda m: f"n[{m[0].replace(',', '')!r}]", expression)
     try:
         return _value(ast.parse(named.strip(), mode="eval").body)
@@ -139,15 +156,22 @@ def _shown(solution: str, step: Step) -> Fraction | None:
 
 
 def _from_nowhere(problem: str, solution: str, steps: list[Step], answer: Fraction) -> bool:
-    """Returns whether a step uses a number from nowhere while an earlier step's result is never used again.
+    """Returns whether a step uses a number from nowhere while an earlier step's result is never
+    used again.
 
     Either alone is common in right solutions: a step without its annotation, a constant of nature.
     """
     known = _named(problem) | set(map(Fraction, GIVEN))
     for i, step in enumerate(steps):
         if len(step.operands) > 1:
-            sentence = max((m.end() for m in _SENTENCE.finditer(solution, 0, step.start)), default=0)
-            said = _named(ANNOTATION.sub("", solution[:sentence])) | known | {s.computed for s in steps[:i]}
+            sentence = max(
+                (m.end() for m in _SENTENCE.finditer(solution, 0, step.start)), default=0
+            )
+            said = (
+                _named(ANNOTATION.sub("", solution[:sentence]))
+                | known
+                | {s.computed for s in steps[:i]}
+            )
             odd = [x for x in step.operands if x not in said and not _is_percent(x, said)]
             if odd and any(_unused(solution, s, answer) for s in steps[:i]):
                 return True

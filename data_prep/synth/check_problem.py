@@ -1,8 +1,8 @@
-"""The filters that look at one generated problem alone: structure, answer range, solution quality, AI detection, and
-math verification; in this order, each with its reasons in the funnel.
+"""The filters that look at one generated problem alone: structure, answer range, solution quality,
+AI detection, and math verification; in this order, each with its reasons in the funnel.
 
-The bounds are set on GSM8K's own training rows: apart from those without an annotation, all but one in a thousand
-pass structure, quality and AI detection.
+The bounds are set on GSM8K's own training rows: apart from those without an annotation, all but one
+in a thousand pass structure, quality and AI detection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SAID_WITHOUT_NUMBERS = 3
 REPEATED = 3
 """Occurrences from which a line counts as repeated."""
 
-_ASKS = re.compile(r"\b(?:how|what|which|find|calculate|determine|compute|express)\b", re.IGNORECASE)
+_ASKS = re.compile(
+    r"\b(?:how|what|which|find|calculate|determine|compute|express)\b", re.IGNORECASE
+)
 _TAG = re.compile(r"</?[a-z_]+>|####", re.IGNORECASE)
 _SELF = re.compile(
     r"\bas an? (?:ai|artificial|language|assistant)\b|\b(?:ai|language) (?:model|assistant)\b"
@@ -36,14 +38,19 @@ _SELF = re.compile(
     re.IGNORECASE,
 )
 _BOILERPLATE = re.compile(
-    r"(?:^|[.!?] )(?:certainly|of course|absolutely|great question|sure)[!,]|(?:^|[.!?] )(?:wait|hmm|oops)\b[,.!…—-]"
-    r"|\bhere(?:'s| is| are) (?:a|an|the|your|another|\w+ new)[ \w-]{0,40}(?:problem|question|solution|example|answer)"
-    r"|\blet me (?:know|re\w+|try|correct|fix|verify|check|adjust)\b|\bhope (?:this|that) helps\b|\bfeel free\b"
+    r"(?:^|[.!?] )(?:certainly|of course|absolutely|great question|sure)[!,]"
+    r"|(?:^|[.!?] )(?:wait|hmm|oops)\b[,.!…—-]"
+    r"|\bhere(?:'s| is| are) (?:a|an|the|your|another|\w+ new)"
+    r"[ \w-]{0,40}(?:problem|question|solution|example|answer)"
+    r"|\blet me (?:know|re\w+|try|correct|fix|verify|check|adjust)\b"
+    r"|\bhope (?:this|that) helps\b|\bfeel free\b"
     r"|\blet's (?:break|dive|tackle|work through)\b|\b(?:grade[- ]school|word problem)\b"
     r"|\bi made an? (?:mistake|error)",
     re.IGNORECASE | re.MULTILINE,
 )
-_MARKUP = re.compile(r"\*\*|^#{1,6} |```|\\\(|\\\[|\\(?:frac|times|boxed|text)\b|^\s*[-*] ", re.MULTILINE)
+_MARKUP = re.compile(
+    r"\*\*|^#{1,6} |```|\\\(|\\\[|\\(?:frac|times|boxed|text)\b|^\s*[-*] ", re.MULTILINE
+)
 
 _STRUCTURE = (
     "structure: a part is missing",
@@ -71,7 +78,9 @@ REASONS = (
 
 
 def fault(problem: str, solution: str, answer: str) -> str | None:
-    """Returns the first of REASONS that applies to a generated problem with its annotations, or None. Pure."""
+    """Returns the first of REASONS that applies to a generated problem with its annotations, or
+    None. Pure.
+    """
     return (
         _structure(problem, solution, answer)
         or _range(answer)
@@ -106,7 +115,10 @@ def _quality(problem: str, solution: str) -> str | None:
     length, long, mute, looping = _QUALITY
     if len(words(problem)) < FEWEST_WORDS or len(problem) > LONGEST_PROBLEM:
         return length
-    if len(solution) > LONGEST_SOLUTION or len(check_arithmetic.ANNOTATION.findall(solution)) > MOST_STEPS:
+    if (
+        len(solution) > LONGEST_SOLUTION
+        or len(check_arithmetic.ANNOTATION.findall(solution)) > MOST_STEPS
+    ):
         return long
     said = [word for word in words(check_arithmetic.ANNOTATION.sub("", solution)) if word.isalpha()]
     if len(said) < SAID_WITHOUT_NUMBERS:
@@ -116,7 +128,14 @@ def _quality(problem: str, solution: str) -> str | None:
 
 
 def _ai(text: str) -> str | None:
-    return next((reason for reason, p in zip(_AI, (_SELF, _BOILERPLATE, _MARKUP), strict=True) if p.search(text)), None)
+    return next(
+        (
+            reason
+            for reason, p in zip(_AI, (_SELF, _BOILERPLATE, _MARKUP), strict=True)
+            if p.search(text)
+        ),
+        None,
+    )
 
 
 def _math(problem: str, solution: str, answer: str) -> str | None:

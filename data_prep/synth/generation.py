@@ -1,7 +1,9 @@
-"""Generation: seeds -> prompts -> replies of a model -> records.jsonl, in a folder that outlives the dataset's build.
+"""Generation: seeds -> prompts -> replies of a model -> records.jsonl, in a folder that outlives
+the dataset's build.
 
-The folder starts with generation.json and is complete when it has a manifest.json. In between it holds the backend's
-files, so that the same command resumes and nothing is generated, or paid for, twice.
+The folder starts with generation.json and is complete when it has a manifest.json. In between it
+holds the backend's files, so that the same command resumes and nothing is generated, or paid for,
+twice.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Reply:
     """The outcome of one request."""
 
     state: str
-    """``answered``; or why there is no text: ``refused``, ``errored``, ``expired``, ``canceled``."""
+    """``answered``; or why there is no text: ``refused``, ``errored``, ``expired``, ``canceled``.
+    """
     text: str = ""
     cut: bool = False
     """Whether the token budget cut it off."""
@@ -62,7 +65,8 @@ class Backend(Protocol):
     """``anthropic`` or ``local``."""
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """Returns the reply to every request. Keeps in ``folder`` what it needs to resume after a kill.
+        """Returns the reply to every request. Keeps in ``folder`` what it needs to resume after a
+        kill.
 
         ``token`` is random and fixed per folder, and identifies the folder's requests.
         """
@@ -110,7 +114,8 @@ class Generation:
     def complete(self, backend: Backend) -> Path:
         """Has ``backend`` answer the remaining requests. Returns the path of the finished RECORDS.
 
-        Raises UserError when the folder holds a generation with other settings, StageFailed when nothing was answered.
+        Raises UserError when the folder holds a generation with other settings, StageFailed when
+        nothing was answered.
         """
         assert backend.name == self.backend
         if not self.is_complete:
@@ -130,15 +135,20 @@ class Generation:
             write_json(begun, {"token": secrets.token_hex(6), "settings": self.identity()})
         saved = read_json(begun)
         _check(saved["settings"], self.identity(), self.folder)
-        requests = prompts.requests(self.chosen, self.problems, self.per_request, self.examples, self.seed)
+        requests = prompts.requests(
+            self.chosen, self.problems, self.per_request, self.examples, self.seed
+        )
         replies = backend.replies(requests, self.folder, saved["token"])
         assert replies.by_id.keys() == {request.id for request in requests}
         states = Counter(reply.state for reply in replies.by_id.values())
         if not states["answered"]:
             raise StageFailed(
-                f"{self.folder}: no request was answered ({dict(states)}): see what the backend left there"
+                f"{self.folder}: no request was answered ({dict(states)}): see what the backend "
+                "left there"
             )
-        answered = [(r.id, replies.by_id[r.id]) for r in requests if replies.by_id[r.id].state == "answered"]
+        answered = [
+            (r.id, replies.by_id[r.id]) for r in requests if replies.by_id[r.id].state == "answered"
+        ]
         records = [
             {"id": f"{name}-{k}", "source": f"synthetic/{self.model}", **asdict(item)}
             for name, reply in answered
@@ -161,10 +171,12 @@ class Generation:
 
 
 def _check(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    changed = sorted(key for key in {*old, *new} if old.get(key) != json.loads(json.dumps(new)).get(key))
+    changed = sorted(
+        key for key in {*old, *new} if old.get(key) != json.loads(json.dumps(new)).get(key)
+    )
     if changed:
         shown = "\n  ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
         raise UserError(
-            f"{folder} was generated with other settings:\n  {shown}\n"
-            "name another dataset with data.name=NAME, or delete that folder and what was paid for it"
+            f"{folder} was generated with other settings:\n  {shown}\nname another dataset with "
+            "data.name=NAME, or delete that folder and what was paid for it"
         )

@@ -1,4 +1,5 @@
-"""A local model as a backend: writes the prompts as a benchmark set, has the evaluator generate, reads the rollouts.
+"""A local model as a backend: writes the prompts as a benchmark set, has the evaluator generate,
+reads the rollouts.
 
 The generator belongs to a later stage, so the caller passes it in as a function.
 """
@@ -20,7 +21,8 @@ PROMPTS = "prompts.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 
 Generate = Callable[[Sequence[Problem], Path], None]
-"""Completes ROLLOUTS in the folder with one rollout per problem; the problem's text is the prompt."""
+"""Completes ROLLOUTS in the folder with one rollout per problem; the problem's text is the prompt.
+"""
 
 
 class Local:
@@ -32,7 +34,9 @@ class Local:
         self.generate = generate
 
     def replies(self, requests: Sequence[Request], folder: Path, token: str) -> Replies:
-        """Returns the reply to every request. Rollouts already in the folder's ROLLOUTS are not generated again."""
+        """Returns the reply to every request. Rollouts already in the folder's ROLLOUTS are not
+        generated again.
+        """
         prompts = [Problem(request.id, request.prompt, "", SET) for request in requests]
         sets.write_problems(folder / PROMPTS, prompts)
         self.generate(prompts, folder)

@@ -21,13 +21,15 @@ Below are {examples} math word problems for school children, each with its solut
 
 {shown}
 
-Write {wanted} new problems of this kind, each unlike the examples and unlike each other in story, names, numbers and \
-steps. Every problem must be complete, realistic and solvable by itself in two to eight steps of arithmetic.
+Write {wanted} new problems of this kind, each unlike the examples and unlike each other in story, \
+names, numbers and steps. Every problem must be complete, realistic and solvable by itself in two \
+to eight steps of arithmetic.
 
-In the solution write one step on each line as a plain sentence. Behind every calculation repeat it between << and >> \
-as expression=result, with plain numbers and + - * / ( ) only, and then its result: 3 * 24 = <<3*24=72>>72. Results \
-are exact, never rounded. A step uses numbers of the problem and results of earlier steps. The result of the last \
-calculation is the answer: a number from 0 to 225000, without a unit.
+In the solution write one step on each line as a plain sentence. Behind every calculation repeat \
+it between << and >> as expression=result, with plain numbers and + - * / ( ) only, and then its \
+result: 3 * 24 = <<3*24=72>>72. Results are exact, never rounded. A step uses numbers of the \
+problem and results of earlier steps. The result of the last calculation is the answer: a number \
+from 0 to 225000, without a unit.
 
 Use exactly the form of the examples, with no other words and no markup:
 <problem>...</problem>
@@ -65,24 +67,30 @@ class Item:
 
 
 def choose(path: Path, count: int, seed: int) -> list[Seed]:
-    """Returns ``count`` problems from a JSONL file of {id, problem, solution, answer}, chosen by hash among those that
-    pass the checks of generated problems.
+    """Returns ``count`` problems from a JSONL file of {id, problem, solution, answer}, chosen by
+    hash among those that pass the checks of generated problems.
 
     Raises UserError for a missing file or key, and when too few pass.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, answer")
+        raise UserError(
+            f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, "
+            "answer"
+        )
     seeds: list[Seed] = []
     values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]
     for value in sorted(values, key=lambda v: seeded_key(seed, v["id"])):
         solution = value["solution"].split("\n####")[0].strip()
         if check_problem.fault(value["problem"], solution, value["answer"]) is None:
-            seeds.append(Seed(value["id"], value["problem"].strip(), solution, value["answer"].strip()))
+            seeds.append(
+                Seed(value["id"], value["problem"].strip(), solution, value["answer"].strip())
+            )
             if len(seeds) == count:
                 return seeds
     raise UserError(
-        f"{path}: {len(seeds):,} problems can be shown as examples, data.synth.seed_rows is {count:,}: solutions "
-        "need GSM8K's <<expression=result>> annotations, the last one the answer"
+        f"{path}: {len(seeds):,} problems can be shown as examples, data.synth.seed_rows is "
+        f"{count:,}: solutions need GSM8K's <<expression=result>> annotations, the last one the "
+        "answer"
     )
 
 
@@ -91,8 +99,12 @@ def problems(seeds: Sequence[Seed]) -> list[Problem]:
     return [Problem(seed.id, seed.problem, seed.answer, SEEDS) for seed in seeds]
 
 
-def requests(seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed: int) -> list[Request]:
-    """Returns prompts that request ``wanted`` problems, ``each`` per prompt, and show ``examples`` seeds. Pure."""
+def requests(
+    seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed: int
+) -> list[Request]:
+    """Returns prompts that request ``wanted`` problems, ``each`` per prompt, and show ``examples``
+    seeds. Pure.
+    """
     found = []
     for i, start in enumerate(range(0, wanted, each)):
         shown = random.Random(seeded_key(seed, f"request {i}")).sample(list(seeds), examples)
@@ -104,15 +116,22 @@ def requests(seeds: Sequence[Seed], wanted: int, each: int, examples: int, seed:
 
 
 def _shown(seed: Seed) -> str:
-    return f"<problem>{seed.problem}</problem>\n<solution>{seed.solution}</solution>\n<answer>{seed.answer}</answer>"
+    return (
+        f"<problem>{seed.problem}</problem>\n<solution>{seed.solution}</solution>\n"
+        f"<answer>{seed.answer}</answer>"
+    )
 
 
 def items(reply: str) -> list[Item]:
-    """Returns the problems of a reply, incomplete ones too; if it has none, one item without a problem. Linear time."""
+    """Returns the problems of a reply, incomplete ones too; if it has none, one item without a
+    problem. Linear time.
+    """
     found = []
     for text in reply.split("<problem>")[1:]:
         problem, _, rest = text.partition("</problem>")
         solution = rest.partition("<solution>")[2].partition("</solution>")[0]
         answer = rest.partition("<answer>")[2]
-        found.append(Item(problem.strip(), solution.strip(), answer.partition("</answer>")[0].strip()))
+        found.append(
+            Item(problem.strip(), solution.strip(), answer.partition("</answer>")[0].strip())
+        )
     return found or [Item("", reply.strip(), "")]

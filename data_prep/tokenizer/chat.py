@@ -1,8 +1,8 @@
 """The chat template; the only place where conversations are rendered as text and tokens.
 
-Training renders a conversation as one text and encodes its prompt and answer separately; evaluation encodes
-the same prompt. Rendering messages one by one, as verl's own dataset does, would lose the think block with
-Qwen3's stock template.
+Training renders a conversation as one text and encodes its prompt and answer separately; evaluation
+encodes the same prompt. Rendering messages one by one, as verl's own dataset does, would lose the
+think block with Qwen3's stock template.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def render_prompt(problem: str) -> str:
 
 
 def render(problem: str, solution: str) -> str:
-    """Returns the full training text, from the first ``<|im_start|>`` to the assistant's ``<|im_end|>``."""
+    """Returns the full training text, from the first ``<|im_start|>`` to the assistant's
+    ``<|im_end|>``.
+    """
     turns = [*messages(problem), {"role": "assistant", "content": solution.strip()}]
     text = _render(messages=turns, add_generation_prompt=False).rstrip("\n")
     assert text.endswith(END_OF_TURN)
@@ -50,15 +52,18 @@ def render(problem: str, solution: str) -> str:
 
 
 def encode_prompt(tokenizer: Any, problem: str) -> list[int]:
-    """Returns the token ids of ``render_prompt(problem)``, the same as the prompt's in ``encode``."""
+    """Returns the token ids of ``render_prompt(problem)``, the same as the prompt's in
+    ``encode``.
+    """
     return token_ids(tokenizer, render_prompt(problem))
 
 
 def encode(tokenizer: Any, rows: Sequence[Row]) -> list[Tokens]:
     """Encodes conversations; ``tokenizer`` is transformers' or the Rust tokenizer inside it.
 
-    The first ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>`` to ``<|im_end|>``,
-    carry the loss. The two are encoded separately, so that no token spans both, as in generation.
+    The first ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>``
+    to ``<|im_end|>``, carry the loss. The two are encoded separately, so that no token spans both,
+    as in generation.
     """
     texts = []
     for row in rows:
@@ -88,7 +93,9 @@ def _compiled() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # The same settings as in transformers, so that apply_chat_template renders the same text.
-    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template())
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+        template()
+    )
 
 
 def _render(**context: Any) -> str:

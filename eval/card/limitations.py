@@ -9,14 +9,17 @@ from eval.results.base_vs_sft import NEAR_ZERO, Comparison, Evaluation
 
 FEW_PROBLEMS = 50
 ALWAYS = (
-    "One training run with one seed: the intervals cover the choice of problems, not that of the run.",
+    "One training run with one seed: the intervals cover the choice of problems, not that of the "
+    "run.",
     "Nothing but mathematics was trained or measured, in English.",
     "Its reasoning can be wrong and sound sure. Check its answers.",
 )
 
 
 def text(compared: Sequence[Comparison]) -> str:
-    """Returns a Markdown list: limitations that the figures show, then those of every such model."""
+    """Returns a Markdown list: limitations that the figures show, then those of every such
+    model.
+    """
     lines = [line for c in compared for line in (*_format(c), *(_of(c.sft) if c.sft else ()))]
     return "\n".join(f"- {line}" for line in (*lines, *ALWAYS))
 
@@ -26,8 +29,9 @@ def _format(compared: Comparison) -> Iterator[str]:
         before, after = _unanswered(compared.base), _unanswered(compared.sft)
         if before > after:
             yield (
-                f"Part of the improvement is format: {before:.1%} of the base model's rollouts gave no answer, "
-                f"{after:.1%} of this model's. The base model was not tuned on the chat format it was asked in."
+                f"Part of the improvement is format: {before:.1%} of the base model's rollouts "
+                f"gave no answer, {after:.1%} of this model's. The base model was not tuned on the "
+                "chat format it was asked in."
             )
 
 
@@ -36,8 +40,9 @@ def _of(sft: Evaluation) -> Iterator[str]:
     if hits := total["hit_budget"]:
         cut = total["states"].get("truncated", 0) / total["rollouts"]
         yield (
-            f"{hits:.1%} of its rollouts were ended by the budget of {sft.settings['max_tokens']:,} tokens (median "
-            f"rollout {total['tokens']['p50']:,}); {cut:.1%} had no answer by then and count as wrong."
+            f"{hits:.1%} of its rollouts were ended by the budget of "
+            f"{sft.settings['max_tokens']:,} tokens (median rollout {total['tokens']['p50']:,}); "
+            f"{cut:.1%} had no answer by then and count as wrong."
         )
     for name, figures in sft.figures.items():
         if name == TOTAL:
@@ -45,7 +50,8 @@ def _of(sft: Evaluation) -> Iterator[str]:
         if figures["pass@1"] <= NEAR_ZERO:
             yield f"It solves next to nothing of {name}: pass@1 is {figures['pass@1']:.2%}."
         if figures["problems"] < FEW_PROBLEMS:
-            yield f"{name} has only {figures['problems']} problems: read its figures with their intervals."
+            count = figures["problems"]
+            yield f"{name} has only {count} problems: read its figures with their intervals."
 
 
 def _unanswered(evaluation: Evaluation) -> float:

@@ -1,4 +1,6 @@
-"""The card's examples: programs that ask a model one problem with the evaluation's prompt and sampling."""
+"""The card's examples: programs that ask a model one problem with the evaluation's prompt and
+sampling.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ def quoted(text: str) -> str:
 
 
 def transformers(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """Returns a program that uses transformers. ``sampling`` has max_tokens, temperature and top_p."""
-    how = f"do_sample=True, temperature={sampling['temperature']}, top_p={sampling['top_p']}, top_k=0"
+    """Returns a program that uses transformers. ``sampling`` has max_tokens, temperature and
+    top_p.
+    """
+    how = (
+        f"do_sample=True, temperature={sampling['temperature']}, top_p={sampling['top_p']}, top_k=0"
+    )
     return f"""\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,7 +43,9 @@ print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
 
 
 def vllm(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """Returns a program that uses vLLM. ``sampling`` has rollouts, max_tokens, temperature and top_p."""
+    """Returns a program that uses vLLM. ``sampling`` has rollouts, max_tokens, temperature and
+    top_p.
+    """
     return f"""\
 from vllm import LLM, SamplingParams
 

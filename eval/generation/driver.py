@@ -1,4 +1,6 @@
-"""Runs the engines until every rollout has finished once: assigns rollouts, collects results, restarts dead engines."""
+"""Runs the engines until every rollout has finished once: assigns rollouts, collects results,
+restarts dead engines.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,15 @@ from eval.generation.scheduler import Scheduler
 BEAT_SECONDS = 5.0
 """Seconds between two requests for an engine's progress."""
 DEATHS = 3
-"""An engine is given up after this many deaths with no rollout of it finished or set aside in between."""
+"""An engine is given up after this many deaths with no rollout of it finished or set aside in
+between.
+"""
 
 
 class Driver:
-    """Runs one evaluation's engines. ``seeds`` and ``prompts`` (token ids) are those of every rollout to generate."""
+    """Runs one evaluation's engines. ``seeds`` and ``prompts`` (token ids) are those of every
+    rollout to generate.
+    """
 
     def __init__(
         self,
@@ -73,8 +79,8 @@ class Driver:
         if aside := self.scheduler.set_aside:
             raise StageFailed(
                 f"{len(aside)} rollouts are missing, each of which was on two engines that died: "
-                f"{', '.join('/'.join(map(str, key)) for key in aside)}. See {self.log('engine-*')}; the rest is kept, "
-                "and the same command tries these again"
+                f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
+                f"{self.log('engine-*')}; the rest is kept, and the same command tries these again"
             )
 
     def _start(self, name: str) -> None:
@@ -104,7 +110,9 @@ class Driver:
                 self.fleet.beat(name)
 
     def _died(self, name: str, why: str, refused: bool = False) -> None:
-        """Returns an engine's rollouts to the queue and restarts it, or gives it up; ``refused``: bad arguments."""
+        """Returns an engine's rollouts to the queue and restarts it, or gives it up; ``refused``:
+        bad arguments.
+        """
         self.fleet.stop(name)
         self.pulse.leave(name)
         self.awaited.discard(name)

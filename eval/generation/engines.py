@@ -1,4 +1,6 @@
-"""vLLM engines as Ray actors: their placement, starts and restarts, and their answers as they arrive."""
+"""vLLM engines as Ray actors: their placement, starts and restarts, and their answers as they
+arrive.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +17,37 @@ START, BEAT = "start", "beat"
 """Requests to an engine besides rollouts."""
 
 
-def placement(nodes: Sequence[int], engines: int | None, tensor_parallel: int, device: str) -> tuple[int, int]:
-    """Returns the number of engines, and the GPUs or cores per engine; ``nodes`` has the GPUs or cores of each node.
+def placement(
+    nodes: Sequence[int], engines: int | None, tensor_parallel: int, device: str
+) -> tuple[int, int]:
+    """Returns the number of engines, and the GPUs or cores per engine; ``nodes`` has the GPUs or
+    cores of each node.
 
-    An engine runs on one node. With ``engines`` null as many start as fit: on GPUs one per tensor-parallel group, on
-    CPUs one per node. Raises UserError when fewer than ``engines`` fit.
+    An engine runs on one node. With ``engines`` null as many start as fit: on GPUs one per
+    tensor-parallel group, on CPUs one per node. Raises UserError when fewer than ``engines`` fit.
     """
     kind = "GPUs" if device == "cuda" else "cores"
     if device == "cuda":
         fit, share = sum(there // tensor_parallel for there in nodes), tensor_parallel
     else:
         fit = engines or len(nodes)
-        shares = [s for s in range(1, max(nodes, default=0) + 1) if sum(n // s for n in nodes) >= fit]
+        shares = [
+            s for s in range(1, max(nodes, default=0) + 1) if sum(n // s for n in nodes) >= fit
+        ]
         share = max(shares, default=0)
     if fit < max(1, engines or 1) or not share:
         raise UserError(
-            f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel}: Ray has {kind} "
-            f"{'+'.join(map(str, nodes)) or '0'} on its nodes, too few: lower them"
+            f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel}: Ray "
+            f"has {kind} {'+'.join(map(str, nodes)) or '0'} on its nodes, too few: lower them"
             + (", or set device=cpu" if device == "cuda" else "")
         )
     return engines or fit, share
 
 
 class Fleet:
-    """Engines by name, each an actor in its own process, and the requests that they have not answered yet."""
+    """Engines by name, each an actor in its own process, and the requests that they have not
+    answered yet.
+    """
 
     def __init__(self, ray: Any, create: Callable[[str], Any]) -> None:
         """``create`` starts the actor of a name."""
@@ -56,7 +65,9 @@ class Fleet:
         self._asked[self._actors[name].generate.remote(key, prompt, seed, late)] = (name, key)
 
     def beat(self, name: str) -> None:
-        """Requests the token counts of an engine's rollouts, unless an earlier request is still open."""
+        """Requests the token counts of an engine's rollouts, unless an earlier request is still
+        open.
+        """
         if (name, BEAT) not in self._asked.values():
             self._asked[self._actors[name].beat.remote()] = (name, BEAT)
 
@@ -66,8 +77,9 @@ class Fleet:
         self._ray.kill(self._actors.pop(name))
 
     def answers(self, seconds: float) -> Iterator[tuple[str, Key | str, Any]]:
-        """Yields (engine, request, answer) for each request that is answered within ``seconds``; the answer is an
-        exception when the engine or its actor has failed."""
+        """Yields (engine, request, answer) for each request that is answered within ``seconds``;
+        the answer is an exception when the engine or its actor has failed.
+        """
         self._ray.wait(list(self._asked), timeout=seconds)
         ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
         for ref in ready:
@@ -81,14 +93,23 @@ class Fleet:
 
 
 def reason(error: Any) -> str:
-    """Returns the last line of a failure's message, shortened: the rest of Ray's are guesses at the cause."""
+    """Returns the last line of a failure's message, shortened: the rest of Ray's are guesses at the
+    cause.
+    """
     return textwrap.shorten((str(error).strip().splitlines() or [first_line(error)])[-1], 120)
 
 
 def creator(
-    ray: Any, device: str, share: int, tensor_parallel: int, log: Callable[[str], Path], *arguments: Any
+    ray: Any,
+    device: str,
+    share: int,
+    tensor_parallel: int,
+    log: Callable[[str], Path],
+    *arguments: Any,
 ) -> Callable[[str], Any]:
-    """Returns the function that starts the actor of a name; ``arguments`` are Engine's after its name and log."""
+    """Returns the function that starts the actor of a name; ``arguments`` are Engine's after its
+    name and log.
+    """
     remote = ray.remote(vllm_actor.Engine).options(
         **({"num_gpus": share} if device == "cuda" else {"num_cpus": share}),
         max_concurrency=10_000,  # the scheduler limits the requests per engine

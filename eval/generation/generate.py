@@ -1,7 +1,7 @@
 """Generates rollouts of benchmark problems with vLLM engines in Ray actors, which share one queue.
 
-Each rollout is appended to ``rollouts.jsonl`` as it finishes. Rollouts in that file are never generated again,
-so an interrupted evaluation resumes when it is run again.
+Each rollout is appended to ``rollouts.jsonl`` as it finishes. Rollouts in that file are never
+generated again, so an interrupted evaluation resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -44,18 +44,21 @@ def generate(
     revision: str | None = None,
     model_context: int | None = None,
 ) -> tuple[int, int]:
-    """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has ``rollouts`` of every problem.
+    """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has ``rollouts`` of
+    every problem.
 
-    Returns the number of engines and the number of new rollouts; (0, 0) when there was nothing to generate.
+    Returns the number of engines and the number of new rollouts; (0, 0) when there was nothing to
+    generate.
 
-    ``model`` is a folder or a hub name; ``max_tokens`` is the budget per rollout, ``concurrency`` the most requests
-    per engine at a time; ``engines`` null starts as many as fit; ``temperature`` 0 is greedy; ``device`` is cuda or
-    cpu; ``model_context``, in tokens, overrides the model's max_position_embeddings. Uses the Ray cluster at
-    RAY_ADDRESS when that is set, else starts one on this machine, on loopback only.
+    ``model`` is a folder or a hub name; ``max_tokens`` is the budget per rollout, ``concurrency``
+    the most requests per engine at a time; ``engines`` null starts as many as fit; ``temperature``
+    0 is greedy; ``device`` is cuda or cpu; ``model_context``, in tokens, overrides the model's
+    max_position_embeddings. Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one
+    on this machine, on loopback only.
 
-    Raises UserError when there is no such model, the context does not fit it, or the engines do not fit Ray's
-    nodes; StageFailed when no engine is left, or naming the rollouts that were on two engines that died. Finished
-    rollouts are kept.
+    Raises UserError when there is no such model, the context does not fit it, or the engines do not
+    fit Ray's nodes; StageFailed when no engine is left, or naming the rollouts that were on two
+    engines that died. Finished rollouts are kept.
     """
     path = folder / rollout_files.ROLLOUTS
     done = rollout_files.read(path)
@@ -76,22 +79,32 @@ def generate(
         {key: len(ids) for key, ids in prompts.items()}, max_tokens, config.max_position_embeddings
     )
     arguments = vllm_actor.arguments(
-        config, model=model, revision=revision, tokenizer=tokenizer, dtype=dtype, device=device,
-        tensor_parallel=tensor_parallel, concurrency=concurrency, context=context,
-    )  # fmt: skip
+        config,
+        model=model,
+        revision=revision,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        device=device,
+        tensor_parallel=tensor_parallel,
+        concurrency=concurrency,
+        context=context,
+    )
     specials = set(encoder.all_special_tokens)
     sampling = {
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
         "stop_token_ids": _stop_ids(encoder, model, revision),
-        # The text never includes a stop token, but always the think tags, which may be special tokens.
+        # The text never includes a stop token, but always the think tags, which may be special
+        # tokens.
         "skip_special_tokens": not specials & {THINK_OPEN, THINK_CLOSE},
         "spaces_between_special_tokens": False,
     }
     tasks = {(p.set, p.id, k): prompts[p.set, p.id] for p, k in missing}
     lengths = [(key, rollout.tokens) for key, rollout in done.items()]
-    scheduler = Scheduler({key: len(ids) for key, ids in tasks.items()}, lengths, max_tokens, concurrency)
+    scheduler = Scheduler(
+        {key: len(ids) for key, ids in tasks.items()}, lengths, max_tokens, concurrency
+    )
     seeds = {key: rollout_seed(seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -117,7 +130,9 @@ def generate(
 
 
 def rollout_seed(seed: int, key: Key) -> int:
-    """Returns a rollout's seed, in 0..2^31-1. It depends on ``seed`` and the key alone, not on engine or order."""
+    """Returns a rollout's seed, in 0..2^31-1. It depends on ``seed`` and the key alone, not on
+    engine or order.
+    """
     digest = hashlib.sha256("\0".join(map(str, (seed, *key))).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
@@ -125,25 +140,32 @@ def rollout_seed(seed: int, key: Key) -> int:
 def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limit: int) -> int:
     """Returns the context, in tokens, that the longest prompt and the budget need.
 
-    ``prompts`` is (set, id) -> tokens; ``limit`` is the model's max_position_embeddings. Raises UserError
-    when they do not fit: prompts are never truncated.
+    ``prompts`` is (set, id) -> tokens; ``limit`` is the model's max_position_embeddings. Raises
+    UserError when they do not fit: prompts are never truncated.
     """
     (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
     if longest + max_tokens > limit:
         room = limit - longest
         fix = f"set eval.max_tokens={room} or less" if room > 0 else "leave that problem out"
         raise UserError(
-            f"the longest prompt ({name} {problem}, {longest} tokens) and eval.max_tokens={max_tokens} need "
-            f"a context of {longest + max_tokens} tokens, but the model has {limit}: {fix}"
+            f"the longest prompt ({name} {problem}, {longest} tokens) and "
+            f"eval.max_tokens={max_tokens} need a context of {longest + max_tokens} tokens, but "
+            f"the model has {limit}: {fix}"
         )
     return longest + max_tokens
 
 
 def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
-    """Returns the ids of the model's own end tokens, and of the two that may end a turn or a text in training."""
+    """Returns the ids of the model's own end tokens, and of the two that may end a turn or a text
+    in training.
+    """
     from transformers import GenerationConfig
 
-    ids = {encoder.get_vocab()[token] for token in (END_OF_TURN, END_OF_TEXT) if token in encoder.get_vocab()}
+    ids = {
+        encoder.get_vocab()[token]
+        for token in (END_OF_TURN, END_OF_TEXT)
+        if token in encoder.get_vocab()
+    }
     with contextlib.suppress(OSError):  # a model without a generation config adds no end token
         eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
         ids.update([eos] if isinstance(eos, int) else eos or [])

@@ -1,7 +1,8 @@
-"""Detects hung engines: those with work that produce no token, or do not finish a rollout, for too long.
+"""Detects hung engines: those with work that produce no token, or do not finish a rollout, for too
+long.
 
-The limits come from measured times, because a token takes milliseconds on one machine and seconds on another. Times
-are seconds of one monotonic clock.
+The limits come from measured times, because a token takes milliseconds on one machine and seconds
+on another. Times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from common.records import Key
 START_SECONDS = 1800.0
 """An engine may always take this many seconds to load."""
 SILENCES = 10
-"""An engine hangs when it is silent for this many times the longest silence of any engine, loading included."""
+"""An engine hangs when it is silent for this many times the longest silence of any engine, loading
+included.
+"""
 SLOWNESS = 4
-"""A rollout hangs when it takes this many times as long as its full budget would at the mean pace of all rollouts. Time
-counts from the last end of another rollout on its engine: until then it may have waited for room in the KV cache."""
+"""A rollout hangs when it takes this many times as long as its full budget would at the mean pace
+of all rollouts. Time counts from the last end of another rollout on its engine: until then it may
+have waited for room in the KV cache.
+"""
 
 
 class Pulse:
@@ -49,7 +54,11 @@ class Pulse:
     def hear(self, engine: str, tokens: Mapping[Key, int], now: float) -> None:
         """Records the number of tokens of each rollout of an engine."""
         running = self._running[engine]
-        moved = {key: count for key, count in tokens.items() if key in running and count > running[key][1]}
+        moved = {
+            key: count
+            for key, count in tokens.items()
+            if key in running and count > running[key][1]
+        }
         if moved:
             self._alive(engine, now)
         running.update({key: (running[key][0], count) for key, count in moved.items()})
@@ -89,10 +98,15 @@ class Pulse:
         self._heard[engine] = now
 
     def _deadline(self, now: float) -> float | None:
-        """Returns the seconds that a rollout may take, at least ``SILENCES`` times the longest silence; None before the
-        first token."""
+        """Returns the seconds that a rollout may take, at least ``SILENCES`` times the longest
+        silence; None before the first token.
+        """
         seconds, tokens = self._ended
         for running in self._running.values():
             seconds += sum(now - begun for begun, _ in running.values())
             tokens += sum(count for _, count in running.values())
-        return max(SLOWNESS * self._budget * seconds / tokens, SILENCES * self._longest) if tokens else None
+        return (
+            max(SLOWNESS * self._budget * seconds / tokens, SILENCES * self._longest)
+            if tokens
+            else None
+        )

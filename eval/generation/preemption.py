@@ -1,8 +1,9 @@
 """vLLM's preemption order when the KV cache is full: among late rollouts, the longest is preempted.
 
-Stock vLLM preempts the rollout that came last, until another one ends; at the end of an evaluation that rollout runs
-alone after all others. Late rollouts take turns instead, and end together. Earlier in an evaluation turns would only
-cost time, because a resumed rollout has to be prefilled again.
+Stock vLLM preempts the rollout that came last, until another one ends; at the end of an evaluation
+that rollout runs alone after all others. Late rollouts take turns instead, and end together.
+Earlier in an evaluation turns would only cost time, because a resumed rollout has to be prefilled
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from eval.generation.vllm_actor import EARLY
 
 
 class TakingTurns(Scheduler):
-    """vLLM's scheduler (``scheduler_cls``, ``scheduling_policy=priority``); preempts the highest priority value."""
+    """vLLM's scheduler (``scheduler_cls``, ``scheduling_policy=priority``); preempts the highest
+    priority value.
+    """
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Sets each late rollout's priority to its number of tokens, then schedules one step."""

@@ -1,4 +1,6 @@
-"""The JSONL files of an evaluation's folder: rollouts, appended one by one as they finish, and grades."""
+"""The JSONL files of an evaluation's folder: rollouts, appended one by one as they finish, and
+grades.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ GRADES = "grades.jsonl"
 def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
     """Returns the rollouts by key, in file order; an empty dict when the file does not exist.
 
-    Cuts off an incomplete last line, which a killed writer left. With ``growing``, another process may be writing
-    the file, and the incomplete line is only skipped. Raises UserError naming the file when a line is not a rollout
-    or a key occurs twice.
+    Cuts off an incomplete last line, which a killed writer left. With ``growing``, another process
+    may be writing the file, and the incomplete line is only skipped. Raises UserError naming the
+    file when a line is not a rollout or a key occurs twice.
     """
     if not growing:
         heal_jsonl(path)
@@ -34,7 +36,9 @@ def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
 
 
 def append(file: TextIO, rollout: Rollout) -> None:
-    """Appends one line to an open rollout file and flushes it, so that a killed driver loses no finished rollout."""
+    """Appends one line to an open rollout file and flushes it, so that a killed driver loses no
+    finished rollout.
+    """
     file.write(json.dumps(asdict(rollout)) + "\n")
     file.flush()
 
@@ -60,5 +64,7 @@ def _records(path: Path, kind: type, growing: bool = False) -> Iterable[Any]:
             name, problem, k = value.pop("key")
             record = kind(key=(name, problem, k), **value)
         except (KeyError, TypeError, ValueError) as e:
-            raise UserError(f"{path}: not a {kind.__name__.lower()} ({e}): {str(value)[:200]}") from e
+            raise UserError(
+                f"{path}: not a {kind.__name__.lower()} ({e}): {str(value)[:200]}"
+            ) from e
         yield record

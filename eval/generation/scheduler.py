@@ -1,8 +1,10 @@
-"""Assigns rollouts to engines: one queue for all engines, and near the end the longest expected rollouts first.
+"""Assigns rollouts to engines: one queue for all engines, and near the end the longest expected
+rollouts first.
 
-While many rollouts are left, file order is best: it mixes long rollouts, which fill an engine's KV cache, with short
-ones, which fill its slots, and the order does not matter yet. Near the end the longest rollouts must start first. The
-last ones to start are late: of these the longest is preempted when a KV cache is full (``preemption``).
+While many rollouts are left, file order is best: it mixes long rollouts, which fill an engine's KV
+cache, with short ones, which fill its slots, and the order does not matter yet. Near the end the
+longest rollouts must start first. The last ones to start are late: of these the longest is
+preempted when a KV cache is full (``preemption``).
 
 Nothing here depends on Ray, vLLM or a clock, so a simulation runs the same code as the engines.
 """
@@ -17,11 +19,14 @@ from math import ceil, inf
 from common.records import Key
 
 OVERCOMMIT = 3
-"""Expected final tokens in flight per token of KV cache. Running rollouts hold fewer tokens than at their
-end, and a queue within an engine keeps its cache full; but a rollout that waits there cannot move to another engine."""
+"""Expected final tokens in flight per token of KV cache. Running rollouts hold fewer tokens than at
+their end, and a queue within an engine keeps its cache full; but a rollout that waits there cannot
+move to another engine.
+"""
 LONGEST_FIRST, LATE = 3.5, 1.6
-"""Two end-game thresholds, in unfinished rollouts per engine slot: at or below the first, the longest expected start
-first; at or below the second, rollouts that start are late."""
+"""Two end-game thresholds, in unfinished rollouts per engine slot: at or below the first, the
+longest expected start first; at or below the second, rollouts that start are late.
+"""
 SUSPECTS = 8
 """Most suspects (rollouts that were on an engine that died) that run together on one engine."""
 UNHEARD = 1024
@@ -52,18 +57,26 @@ class _Engine:
 
 
 class Scheduler:
-    """Assigns rollouts to engines that join, leave and die; each rollout is assigned until it has finished once.
+    """Assigns rollouts to engines that join, leave and die; each rollout is assigned until it has
+    finished once.
 
-    A rollout in flight on an engine that dies becomes a suspect, until it has surely passed the length that it had
-    then. At most ``SUSPECTS`` suspects run together on an engine; one that saw two deaths runs as the only suspect of
-    its engine. The only suspect on an engine that dies has seen two engines die, and is set aside.
+    A rollout in flight on an engine that dies becomes a suspect, until it has surely passed the
+    length that it had then. At most ``SUSPECTS`` suspects run together on an engine; one that saw
+    two deaths runs as the only suspect of its engine. The only suspect on an engine that dies has
+    seen two engines die, and is set aside.
     """
 
     def __init__(
-        self, prompts: Mapping[Key, int], finished: Iterable[tuple[Key, int]], budget: int, concurrency: int
+        self,
+        prompts: Mapping[Key, int],
+        finished: Iterable[tuple[Key, int]],
+        budget: int,
+        concurrency: int,
     ) -> None:
-        """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier rollouts with their
-        tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the most rollouts per engine at a time."""
+        """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier
+        rollouts with their tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the
+        most rollouts per engine at a time.
+        """
         self.set_aside: list[Key] = []
         self.awaited = 0
         """Number of engines that are about to join; their share of the rollouts is kept back."""
@@ -98,7 +111,9 @@ class Scheduler:
         self._engines[engine] = _Engine(capacity)
 
     def leave(self, engine: str) -> list[Key]:
-        """Removes an engine that died and requeues its rollouts, except for those set aside, which are returned."""
+        """Removes an engine that died and requeues its rollouts, except for those set aside, which
+        are returned.
+        """
         lost = sorted(self._engines[engine].running)
         suspects = [key for key in lost if self._is_suspect(key)]
         guilty = suspects if len(suspects) == 1 else []
@@ -125,9 +140,10 @@ class Scheduler:
         self._engines[self._running.pop(key).engine].running.remove(key)
 
     def assign(self) -> Iterator[tuple[str, Key, bool]]:
-        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the fewest expected tokens
-        to come among those with room. Rollouts of dead engines start first, then file order; near the end the first
-        rollout of every problem, then the longest expected."""
+        """Yields each (engine, rollout, whether it is late) to start now, on the engine with the
+        fewest expected tokens to come among those with room. Rollouts of dead engines start first,
+        then file order; near the end the first rollout of every problem, then the longest expected.
+        """
         if not self._engines or not (self._fresh or self._lost):
             return
         now = self._outlook()
@@ -147,13 +163,18 @@ class Scheduler:
             yield self._start(name, key, now)
 
     def _next(self, now: _Outlook) -> ProblemKey:
-        """Returns the problem whose next rollout should start: the first in file order; near the end one without any
-        rollout, then the longest expected; if all unfinished rollouts fit into the slots, the longest expected."""
+        """Returns the problem whose next rollout should start: the first in file order; near the
+        end one without any rollout, then the longest expected; if all unfinished rollouts fit into
+        the slots, the longest expected.
+        """
         if now.waves > LONGEST_FIRST:
             return next(iter(self._fresh))
         if now.waves <= 1:
             return max(self._fresh, key=now.expected.__getitem__)
-        return min(self._fresh, key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]))
+        return min(
+            self._fresh,
+            key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]),
+        )
 
     def _left(self) -> int:
         """Returns the number of unfinished rollouts."""
@@ -164,7 +185,9 @@ class Scheduler:
         waves = self._left() / (self._concurrency * (len(self._engines) + self.awaited))
         now = _Outlook(expected, {name: _Load() for name in self._engines}, waves)
         for key, running in self._running.items():
-            now.loads[running.engine].add(key, self._prompts[key], running.tokens, self._final(key, now))
+            now.loads[running.engine].add(
+                key, self._prompts[key], running.tokens, self._final(key, now)
+            )
         return now
 
     def _start(self, engine: str, key: Key, now: _Outlook) -> tuple[str, Key, bool]:
@@ -183,13 +206,21 @@ class Scheduler:
             name
             for name, engine in self._engines.items()
             if len(engine.running) < most
-            and (not engine.running or now.loads[name].held + tokens <= OVERCOMMIT * engine.capacity)
+            and (
+                not engine.running or now.loads[name].held + tokens <= OVERCOMMIT * engine.capacity
+            )
             and self._may_join(key, name)
         ]
-        return min(names, key=lambda name: (now.loads[name].coming, now.loads[name].siblings[key[:2]]), default=None)
+        return min(
+            names,
+            key=lambda name: (now.loads[name].coming, now.loads[name].siblings[key[:2]]),
+            default=None,
+        )
 
     def _may_join(self, key: Key, engine: str) -> bool:
-        """Returns whether ``key`` may run beside the suspects on an engine; always true if no engine died under it."""
+        """Returns whether ``key`` may run beside the suspects on an engine; always true if no
+        engine died under it.
+        """
         if not self._deaths[key]:
             return True
         suspects = [k for k in self._engines[engine].running if self._is_suspect(k)]
@@ -200,15 +231,19 @@ class Scheduler:
         return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
 
     def _expected(self, problem: ProblemKey) -> float:
-        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of ended rollouts, the
-        maximum-likelihood mean of exponential lengths of which some are censored (Lawless, Statistical Models and
-        Methods for Lifetime Data, 2003, section 4.1). The mean of all problems counts as one more ended rollout."""
+        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of
+        ended rollouts, the maximum-likelihood mean of exponential lengths of which some are
+        censored (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The
+        mean of all problems counts as one more ended rollout.
+        """
         mean = min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
         of = self._of[problem]
         return min(self._budget, (mean + of.tokens) / (1 + of.ended))
 
     def _final(self, key: Key, now: _Outlook) -> float:
-        """Returns the expected final tokens: those so far plus a new rollout's, since lengths are exponential."""
+        """Returns the expected final tokens: those so far plus a new rollout's, since lengths are
+        exponential.
+        """
         return min(self._budget, self._running[key].tokens + now.expected[key[:2]])
 
     def _count(self, key: Key, tokens: int, ended: bool = False) -> None:
@@ -219,7 +254,9 @@ class Scheduler:
 
 @dataclass
 class _Load:
-    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come, rollouts per problem."""
+    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come,
+    rollouts per problem.
+    """
 
     held: float = 0.0
     coming: float = 0.0

@@ -13,14 +13,16 @@ from common.records import Key
 KV_CACHE_LIMIT = 4 << 30
 """Most bytes of KV cache per engine on a CPU."""
 PREFILL_TOKENS = 4096
-"""Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length."""
+"""Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length.
+"""
 NF4 = "nf4"
 """The dtype of weights that bitsandbytes quantizes to 4 bits while they are loaded, on a GPU."""
 STRIDE = 32
 """A running rollout's token count is updated every this many tokens."""
 EARLY = 1 << 30
-"""vLLM's priority of a rollout that is not late; a late one's is its token count. The highest value is preempted
-first when the KV cache is full."""
+"""vLLM's priority of a rollout that is not late; a late one's is its token count. The highest value
+is preempted first when the KV cache is full.
+"""
 SPARE = 0.02
 """Share of the KV cache that must stay free when a waiting or preempted rollout is admitted."""
 
@@ -28,7 +30,9 @@ SPARE = 0.02
 class Engine:
     """One vLLM engine. Its output, and that of vLLM's processes, goes to ``log``."""
 
-    def __init__(self, name: str, log: Path, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, log: Path, arguments: dict[str, Any], sampling: dict[str, Any]
+    ) -> None:
         self.name = name
         self.arguments = arguments
         self.sampling = sampling
@@ -52,11 +56,12 @@ class Engine:
         return self.tokens
 
     async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
-        """Returns one rollout of a prompt's token ids: Rollout's text, tokens, finish_reason, engine and seconds.
+        """Returns one rollout of a prompt's token ids: Rollout's text, tokens, finish_reason,
+        engine and seconds.
 
-        When the KV cache is full, rollouts that are not ``late`` are preempted first, the most recent one before the
-        others; then the ``late`` one with the most tokens (:mod:`eval.generation.preemption`). They resume where they
-        stopped.
+        When the KV cache is full, rollouts that are not ``late`` are preempted first, the most
+        recent one before the others; then the ``late`` one with the most tokens
+        (:mod:`eval.generation.preemption`). They resume where they stopped.
 
         Raises RuntimeError when vLLM fails.
         """
@@ -65,12 +70,16 @@ class Engine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         begin = time.monotonic()
-        params = SamplingParams(seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling)
+        params = SamplingParams(
+            seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling
+        )
         request = "/".join(map(str, key))
         priority = 0 if late else EARLY
         self.tokens[key] = 0
         try:
-            async for result in self.llm.generate({"prompt_token_ids": prompt}, params, request, priority=priority):
+            async for result in self.llm.generate(
+                {"prompt_token_ids": prompt}, params, request, priority=priority
+            ):
                 output = result.outputs[0]
                 self.tokens[key] = len(output.token_ids)
         except (EngineDeadError, EngineGenerateError) as e:
@@ -98,8 +107,11 @@ def arguments(
     concurrency: int,
     context: int,
 ) -> dict[str, Any]:
-    """Returns vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` is in tokens; ``dtype`` is
-    one of vLLM's, or ``nf4`` for weights that are quantized to 4 bits while they are loaded."""
+    """Returns vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` is in
+    tokens; ``dtype`` is one of vLLM's, or ``nf4`` for weights that are quantized to 4 bits while
+    they are loaded.
+    """
+    scheduler = "TakingTurns" if device == "cpu" else "AsyncTakingTurns"
     values = {
         "model": model,
         "revision": revision,
@@ -111,13 +123,14 @@ def arguments(
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
         "max_num_seqs": concurrency,
         "scheduling_policy": "priority",
-        "scheduler_cls": f"eval.generation.preemption.{'TakingTurns' if device == 'cpu' else 'AsyncTakingTurns'}",
+        "scheduler_cls": f"eval.generation.preemption.{scheduler}",
         "async_scheduling": device != "cpu",
         "watermark": SPARE,
         "tensor_parallel_size": tensor_parallel,
         # Set explicitly: inside a Ray actor vLLM might choose Ray for its own workers.
         "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
-        # Ignores the model's generation config: sampling parameters and stop tokens come with each request.
+        # Ignores the model's generation config: sampling parameters and stop tokens come with each
+        # request.
         "generation_config": "vllm",
         "disable_log_stats": True,
         "stream_interval": STRIDE,
@@ -128,7 +141,8 @@ def arguments(
         values |= {
             "enforce_eager": True,
             "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency),
-            # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator cannot do.
+            # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator
+            # cannot do.
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(context, PREFILL_TOKENS),
         }
@@ -136,7 +150,9 @@ def arguments(
 
 
 def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:
-    """Returns the environment variables of an engine's processes; ``cores`` is how many it may use on a CPU."""
+    """Returns the environment variables of an engine's processes; ``cores`` is how many it may use
+    on a CPU.
+    """
     values = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1"}
     if device == "cpu":
         values |= {
@@ -147,13 +163,16 @@ def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]
             "TORCHDYNAMO_DISABLE": "1",
         }
         if tensor_parallel == 1:
-            # Otherwise vLLM on a CPU turns "uni" into "mp": one more process that imports vLLM (15 s).
+            # Otherwise vLLM on a CPU turns "uni" into "mp": one more process that imports vLLM (15
+            # s).
             values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return values
 
 
 def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
-    """Returns the bytes of an fp32 KV cache: ``concurrency`` sequences of ``context`` tokens, up to KV_CACHE_LIMIT."""
+    """Returns the bytes of an fp32 KV cache: ``concurrency`` sequences of ``context`` tokens, up to
+    KV_CACHE_LIMIT.
+    """
     block = 128  # tokens; vLLM's block size on a CPU
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
@@ -164,9 +183,9 @@ def _kv_bytes(config: Any, context: int, concurrency: int) -> int:
 def _guard() -> subprocess.Popen[bytes]:
     """Starts a shell that kills vLLM's processes when this process ends, however it ends.
 
-    vLLM leaves its engine process running when its parent is killed. So this process leads a process group, and
-    a shell outside of the group waits until the pipe from this process closes, then kills the group. Returns the
-    shell's process.
+    vLLM leaves its engine process running when its parent is killed. So this process leads a
+    process group, and a shell outside of the group waits until the pipe from this process closes,
+    then kills the group. Returns the shell's process.
     """
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)

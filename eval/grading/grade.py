@@ -1,7 +1,9 @@
-"""Grades rollouts: by exact match, the headline, and by math-verify, in processes that can be killed.
+"""Grades rollouts: by exact match, the headline, and by math-verify, in processes that can be
+killed.
 
-math-verify passes a model's text to SymPy, which may never return, use all memory, or crash. So each judgement
-runs in a worker with a time and a memory limit; a worker that exceeds one is replaced.
+math-verify passes a model's text to SymPy, which may never return, use all memory, or crash. So
+each judgement runs in a worker with a time and a memory limit; a worker that exceeds one is
+replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from data_prep.benchmarks.sets import text_fields
 from eval.generation import rollout_files
 
 CPU_SECONDS = 1.5
-"""CPU time limit per judgement: a busy machine does not change it, so grading again gives the same grades."""
+"""CPU time limit per judgement: a busy machine does not change it, so grading again gives the same
+grades.
+"""
 WALL_SECONDS = 20
 """Wall time limit per judgement, for one that waits rather than computes."""
 MEMORY = 2 << 30
@@ -52,8 +56,11 @@ class Disagreement:
     verified: bool
 
 
-def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed") -> list[Grade]:
-    """Returns one grade per rollout, in the rollouts' order; ``style`` is the answer style (``data.answer_style``).
+def grade(
+    rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed"
+) -> list[Grade]:
+    """Returns one grade per rollout, in the rollouts' order; ``style`` is the answer style
+    (``data.answer_style``).
 
     Raises UserError for a rollout of an unknown problem.
     """
@@ -61,13 +68,17 @@ def grade(rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str =
     rollouts = list(rollouts)
     for rollout in rollouts:
         if rollout.key[:2] not in golds:
-            raise UserError(f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew")
+            raise UserError(
+                f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew"
+            )
     judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style)
     return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
 
 
 def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[Disagreement]:
-    """Returns the disagreements of the graders, in the grades' order. Unjudged rollouts are not included."""
+    """Returns the disagreements of the graders, in the grades' order. Unjudged rollouts are not
+    included.
+    """
     golds = _golds(problems)
     return [
         Disagreement(g.key, g.extracted, golds[g.key[:2]], g.exact, bool(g.verified))
@@ -77,7 +88,9 @@ def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[
 
 
 def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed") -> Path:
-    """Grades ``folder``'s rollouts; writes disagreements.jsonl and grades.jsonl, and returns the latter's path."""
+    """Grades ``folder``'s rollouts; writes disagreements.jsonl and grades.jsonl, and returns the
+    latter's path.
+    """
     problems = list(problems)
     grades = grade(rollout_files.read(folder / rollout_files.ROLLOUTS).values(), problems, style)
     _write(folder / DISAGREEMENTS, map(asdict, disagreements(grades, problems)))
@@ -89,10 +102,10 @@ def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed"
 def grade_file(path: Path) -> Path:
     """Grades a file of ``{"id", "gold", "text"}`` lines, ``finish_reason`` optional (``stop``).
 
-    Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact", "verified"}`` per line,
-    and returns its path; ``<stem>.disagreements.jsonl`` has the lines on which the graders differ, each with its
-    ``gold``. Raises UserError, and writes nothing, when the file is missing or empty, or naming file and line when a
-    line is broken.
+    Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact",
+    "verified"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on
+    which the graders differ, each with its ``gold``. Raises UserError, and writes nothing, when the
+    file is missing or empty, or naming file and line when a line is broken.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
@@ -100,14 +113,17 @@ def grade_file(path: Path) -> Path:
     for number, value in text_fields(path, ("id", "gold", "text")):
         finish = value.get("finish_reason", "stop")
         if finish not in ("stop", "length"):
-            raise UserError(f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}")
+            raise UserError(
+                f"{path}, line {number}: finish_reason must be stop or length, not {finish!r}"
+            )
         names.append(value["id"])
         texts.append((value["text"], finish, value["gold"]))
     if not names:
         raise UserError(f"{path} is empty: give a file of {{id, gold, text}} lines")
     fields = ("id", "state", "extracted", "exact", "verified")
     lines = [
-        dict(zip(fields, (name, *values), strict=True)) for name, values in zip(names, _judgements(texts), strict=True)
+        dict(zip(fields, (name, *values), strict=True))
+        for name, values in zip(names, _judgements(texts), strict=True)
     ]
     differ = [
         line | {"gold": gold}
@@ -137,13 +153,15 @@ def summary(grades: Path) -> str:
 def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     """Returns math-verify's opinion of each distinct (text, gold): true, false, or ``UNJUDGED``.
 
-    A gold answer longer than ``WINDOW`` is ``UNJUDGED``, a blank text is false; math-verify sees neither. An error that
-    math-verify catches is false; a crash or an exceeded limit is ``UNJUDGED``. Starts processes, so a script has to
-    call it under ``if __name__ == "__main__"``.
+    A gold answer longer than ``WINDOW`` is ``UNJUDGED``, a blank text is false; math-verify sees
+    neither. An error that math-verify catches is false; a crash or an exceeded limit is
+    ``UNJUDGED``. Starts processes, so a script has to call it under ``if __name__ == "__main__"``.
     """
     from pebble import ProcessPool
 
-    opinions: dict[Pair, bool | str] = {pair: UNJUDGED if len(pair[1]) > WINDOW else False for pair in pairs}
+    opinions: dict[Pair, bool | str] = {
+        pair: UNJUDGED if len(pair[1]) > WINDOW else False for pair in pairs
+    }
     asked = [pair for pair, opinion in opinions.items() if opinion is False and pair[0].strip()]
     if not asked:
         return opinions
@@ -180,9 +198,10 @@ def _judgements(
 
 
 def _asked(text: str, state: str, extracted: str | None) -> str:
-    """Returns the text for math-verify: only the box that counts, because math-verify would read several as one list;
-    nothing if that box exceeds ``WINDOW``, because part of it would be another answer. Without a box that counts, the
-    last ``WINDOW`` characters of the visible part, or those around its last box if that is earlier.
+    """Returns the text for math-verify: only the box that counts, because math-verify would read
+    several as one list; nothing if that box exceeds ``WINDOW``, because part of it would be another
+    answer. Without a box that counts, the last ``WINDOW`` characters of the visible part, or those
+    around its last box if that is earlier.
 
     Returns nothing when the think block never closes: there is no answer to judge.
     """
@@ -200,20 +219,23 @@ def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _limit() -> None:
-    import math_verify  # if the server has not loaded it, its import does not count as the first text's time
+    # Loaded before the clock starts: the import does not count as the first text's time.
+    import math_verify
 
     assert math_verify
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would wait until a long power ends
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # a Python handler would wait until a long power ends
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def _judge(text: str, gold: str) -> bool:
     import math_verify
 
-    # The timer's signal ends the process, even within a long power. math-verify's own timeouts are off, because SymPy
-    # may catch them and they count full seconds only.
+    # The timer's signal ends the process, even within a long power. math-verify's own timeouts are
+    # off, because SymPy may catch them and they count full seconds only.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         wanted = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)

@@ -1,7 +1,9 @@
-"""Confidence intervals for a benchmark's mean, or for a difference of two, over problems of the same kind.
+"""Confidence intervals for a benchmark's mean, or for a difference of two, over problems of the
+same kind.
 
-The sample is the problems: one value per problem, drawn within sets of fixed size (strata). How far another run on
-the same problems may differ is another question (``rerun_error`` in :mod:`eval.grading.metrics`).
+The sample is the problems: one value per problem, drawn within sets of fixed size (strata). How far
+another run on the same problems may differ is another question (``rerun_error`` in
+:mod:`eval.grading.metrics`).
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 WILSON, STUDENT, GAFFKE = "Wilson's score interval", "Student's t", "Gaffke's bound"
 FEW_RIGHT = 3.0
-"""With fewer right answers than this many problems' worth, or fewer wrong ones, a mean is near 0 or 1."""
+"""With fewer right answers than this many problems' worth, or fewer wrong ones, a mean is near 0 or
+1.
+"""
 FEW_CHANGES = 6
-"""Fewer deviating problems than this show nothing at ``LEVEL``: five coins fall alike by chance in 6 % of tosses."""
+"""Fewer deviating problems than this show nothing at ``LEVEL``: five coins fall alike by chance in
+6 % of tosses.
+"""
 DRAWS = 10_000
 """Monte Carlo draws of Gaffke's bound."""
 
@@ -34,7 +40,9 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean difference of paired values, its interval, and the two-sided p-value of no difference, by one method."""
+    """A mean difference of paired values, its interval, and the two-sided p-value of no difference,
+    by one method.
+    """
 
     mean: float
     lower: float
@@ -51,15 +59,19 @@ class Difference(NamedTuple):
 def interval(sets: Sets) -> Interval:
     """Returns the interval for the mean over all problems of ``sets``, whose values are in 0..1.
 
-    This is Wilson's score interval for a proportion, with the number of problems that would give the observed
-    variance, and Student's t instead of the normal quantile (Dean and Pagano, Evaluating Confidence Interval Methods
-    for Binomial Proportions in Clustered Surveys, 2015); the variance is a stratified sample's. Near 0 and 1
-    (``FEW_RIGHT``), where the values may have almost no variance, both ends are :func:`_gaffke`'s.
+    This is Wilson's score interval for a proportion, with the number of problems that would give
+    the observed variance, and Student's t instead of the normal quantile (Dean and Pagano,
+    Evaluating Confidence Interval Methods for Binomial Proportions in Clustered Surveys, 2015); the
+    variance is a stratified sample's. Near 0 and 1 (``FEW_RIGHT``), where the values may have
+    almost no variance, both ends are :func:`_gaffke`'s.
 
-    In simulation it covers 94 to 97 % for means of 20 to 80 % and 30 problems or more, and 93 % or more below that.
-    Coverage is 91 % for a total of few problems in sets near 0 and near 1 (2 % of 30 and 90 % of 40, greedy).
+    In simulation it covers 94 to 97 % for means of 20 to 80 % and 30 problems or more, and 93 % or
+    more below that. Coverage is 91 % for a total of few problems in sets near 0 and near 1 (2 % of
+    30 and 90 % of 40, greedy).
     """
-    from scipy.special import stdtrit  # takes half a second, so callers that need no interval do not import it
+    from scipy.special import (
+        stdtrit,
+    )  # takes half a second, so callers that need no interval do not import it
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean, right = values.mean(), values.sum()
@@ -68,18 +80,22 @@ def interval(sets: Sets) -> Interval:
         lows, highs = _gaffke(values, 0.0, 1.0)
         return Interval(*_tails(lows, highs), GAFFKE)
     q = stdtrit(freedom, (1 + LEVEL) / 2) ** 2
-    share = q * variance / (mean * (1 - mean))  # q over the number of problems that would give this variance
+    share = (
+        q * variance / (mean * (1 - mean))
+    )  # q over the number of problems that would give this variance
     middle = (mean + share / 2) / (1 + share)
     half = np.sqrt(q * variance + share**2 / 4) / (1 + share)
     return Interval(max(0.0, float(middle - half)), min(1.0, float(middle + half)), WILSON)
 
 
 def difference(sets: Sets) -> Difference:
-    """Returns the mean of paired differences in -1..1, each within one problem, with its interval and p.
+    """Returns the mean of paired differences in -1..1, each within one problem, with its interval
+    and p.
 
-    This is the paired t-test with a stratified sample's variance (as in Miller, Adding Error Bars to Evals, 2024,
-    section 4.2, with normal quantiles). The t-test does not apply where fewer than ``FEW_CHANGES`` problems deviate
-    from the most frequent difference, or no value differs within its set; there it uses :func:`_gaffke`'s bound.
+    This is the paired t-test with a stratified sample's variance (as in Miller, Adding Error Bars
+    to Evals, 2024, section 4.2, with normal quantiles). The t-test does not apply where fewer than
+    ``FEW_CHANGES`` problems deviate from the most frequent difference, or no value differs within
+    its set; there it uses :func:`_gaffke`'s bound.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -98,10 +114,12 @@ def difference(sets: Sets) -> Difference:
 
 
 def _variance(sets: Sets) -> tuple[float, float]:
-    """Returns the variance of the mean over all problems, drawn within each set, and its degrees of freedom.
+    """Returns the variance of the mean over all problems, drawn within each set, and its degrees of
+    freedom.
 
-    The variance is the sum of (n_h / n)^2 s_h^2 / n_h (Cochran, Sampling Techniques, 1977, section 5.4), the degrees
-    of freedom are Satterthwaite's. If a set has only one problem, all problems count as one set.
+    The variance is the sum of (n_h / n)^2 s_h^2 / n_h (Cochran, Sampling Techniques, 1977, section
+    5.4), the degrees of freedom are Satterthwaite's. If a set has only one problem, all problems
+    count as one set.
     """
     parts = [np.asarray(s, float) for s in sets]
     if min(map(len, parts)) < 2:
@@ -115,18 +133,22 @@ def _variance(sets: Sets) -> tuple[float, float]:
     return variance, variance**2 / spread if spread else 1.0
 
 
-def _gaffke(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns draws of the mean of ``values`` in ``low``..``high``: quantiles of the first give its lower bound, of the
-    second its upper bound. Each has shape (``DRAWS``,).
+def _gaffke(
+    values: NDArray[np.float64], low: float, high: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns draws of the mean of ``values`` in ``low``..``high``: quantiles of the first give its
+    lower bound, of the second its upper bound. Each has shape (``DRAWS``,).
 
-    Gaffke's bound (Three Test Statistics for a Nonparametric One-Sided Hypothesis on the Mean of a Nonnegative
-    Variable, 2005; Learned-Miller and Thomas, A New Confidence Interval for the Mean of a Bounded Random Variable,
-    2019) is a Bayesian bootstrap with one more value, at the bound. It needs no variance, and equals Clopper and
-    Pearson's exact interval where every value is ``low`` or ``high``.
+    Gaffke's bound (Three Test Statistics for a Nonparametric One-Sided Hypothesis on the Mean of a
+    Nonnegative Variable, 2005; Learned-Miller and Thomas, A New Confidence Interval for the Mean of
+    a Bounded Random Variable, 2019) is a Bayesian bootstrap with one more value, at the bound. It
+    needs no variance, and equals Clopper and Pearson's exact interval where every value is ``low``
+    or ``high``.
     """
     random = np.random.default_rng(0)
     distinct, counts = np.unique(values, return_counts=True)
-    # Equal values share the sum of their weights; the bound's weight is Beta(1, n), at evenly spaced quantiles.
+    # Equal values share the sum of their weights; the bound's weight is Beta(1, n), at evenly
+    # spaced quantiles.
     weights = random.gamma(counts, size=(DRAWS, len(counts)))
     means = weights @ distinct / weights.sum(1)
     share = 1 - ((np.arange(DRAWS) + 0.5) / DRAWS) ** (1 / len(values))

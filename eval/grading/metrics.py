@@ -1,4 +1,6 @@
-"""Computes figures from grades: accuracy, length and outcome per benchmark set and over all sets."""
+"""Computes figures from grades: accuracy, length and outcome per benchmark set and over all
+sets.
+"""
 
 from __future__ import annotations
 
@@ -45,31 +47,33 @@ def summarise(
     budget: int,
     partial: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Returns figures per set, and under ``total`` over all problems, from ``n`` rollouts per problem of at most
-    ``budget`` tokens.
+    """Returns figures per set, and under ``total`` over all problems, from ``n`` rollouts per
+    problem of at most ``budget`` tokens.
 
     Shares are in 0..1, lengths in tokens:
 
-    - ``pass@1`` (mean over problems of the mean over rollouts), ``any@n`` (at least one right), ``perfect@n``
-      (all right), ``maj@n`` (the most frequent extracted answer, by canonical spelling, is right; the first one seen
-      wins a tie; rollouts without an answer have no vote); under ``macro``, in total only, their means over sets;
+    - ``pass@1`` (mean over problems of the mean over rollouts), ``any@n`` (at least one right),
+      ``perfect@n`` (all right), ``maj@n`` (the most frequent extracted answer, by canonical
+      spelling, is right; the first one seen wins a tie; rollouts without an answer have no vote);
+      under ``macro``, in total only, their means over sets;
     - ``pass@k``: for k = 1..n, the mean over problems of :func:`pass_at_k`;
-    - ``rerun_error``: standard error of pass@1 over rollouts, the problems fixed: how far another run on the same
-      problems may differ; null if any problem has only one rollout;
-    - ``hit_budget``: share of rollouts that the budget ended, with or without an answer; ``accuracy_finished`` and
-      ``accuracy_truncated``: accuracy of rollouts that stopped, and of those the budget ended; null if there are none;
-    - ``by_budget``: [tokens, pass@1 if longer rollouts were wrong], ascending up to ``budget``; includes 16,384 if
-      ``budget`` allows;
+    - ``rerun_error``: standard error of pass@1 over rollouts, the problems fixed: how far another
+      run on the same problems may differ; null if any problem has only one rollout;
+    - ``hit_budget``: share of rollouts that the budget ended, with or without an answer;
+      ``accuracy_finished`` and ``accuracy_truncated``: accuracy of rollouts that stopped, and of
+      those the budget ended; null if there are none;
+    - ``by_budget``: [tokens, pass@1 if longer rollouts were wrong], ascending up to ``budget``;
+      includes 16,384 if ``budget`` allows;
     - ``tokens``: nearest-rank percentiles of a rollout's length, the maximum, and the mean;
-    - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with the same text as an
-      earlier one of their problem;
+    - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with
+      the same text as an earlier one of their problem;
     - ``states``: number of rollouts by grade state;
-    - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact match;
-      ``verified_timeouts``: number that it did not judge.
+    - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact
+      match; ``verified_timeouts``: number that it did not judge.
 
-    Raises UserError when there is no graded rollout, and while a rollout or a grade is missing, unless ``partial``:
-    then every entry has their number as ``missing``, and means are over existing rollouts (pass@k: over problems with
-    at least k rollouts).
+    Raises UserError when there is no graded rollout, and while a rollout or a grade is missing,
+    unless ``partial``: then every entry has their number as ``missing``, and means are over
+    existing rollouts (pass@k: over problems with at least k rollouts).
     """
     there = {key: grade for key, grade in grades.items() if key in rollouts}
     missing = [key for p in problems for k in range(n) if (key := (p.set, p.id, k)) not in there]
@@ -104,20 +108,25 @@ def summarise(
 def per_problem(
     problems: Sequence[Problem], grades: Mapping[Key, Grade], n: int
 ) -> dict[str, dict[tuple[str, str], float]]:
-    """Returns each accuracy by name, as values by (set, problem id); their mean is the accuracy of ``summarise``.
+    """Returns each accuracy by name, as values by (set, problem id); their mean is the accuracy of
+    ``summarise``.
 
     A problem without a grade has no value.
     """
     rows = zip(problems, _rows(problems, grades, n), strict=True)
     scores = {(p.set, p.id): _scores(row, p.answer) for p, row in rows if row}
-    return {name: {key: score[i] for key, score in scores.items()} for i, name in enumerate(accuracies(n))}
+    return {
+        name: {key: score[i] for key, score in scores.items()}
+        for i, name in enumerate(accuracies(n))
+    }
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Returns the chance that at least one of ``k`` rollouts, drawn from ``n`` with ``right`` right ones, is right.
+    """Returns the chance that at least one of ``k`` rollouts, drawn from ``n`` with ``right`` right
+    ones, is right.
 
-    It is 1 - C(n - right, k) / C(n, k), without replacement: the unbiased estimate of pass@k (Chen et al., Evaluating
-    Large Language Models Trained on Code, 2021, equation 1).
+    It is 1 - C(n - right, k) / C(n, k), without replacement: the unbiased estimate of pass@k (Chen
+    et al., Evaluating Large Language Models Trained on Code, 2021, equation 1).
     """
     return 1 - comb(n - right, k) / comb(n, k)
 
@@ -140,11 +149,11 @@ def tallies(grades: Iterable[Grade]) -> dict[tuple[str, str], Tally]:
 
 
 def rerun_error(counts: Collection[Tally]) -> float | None:
-    """Returns the standard error of pass@1 over rollouts, from each problem's tally; None if any problem has only one
-    rollout.
+    """Returns the standard error of pass@1 over rollouts, from each problem's tally; None if any
+    problem has only one rollout.
 
-    A problem's share of right rollouts p has the unbiased variance p (1 - p) / (n - 1); the variance of the mean is
-    their sum over the squared number of problems.
+    A problem's share of right rollouts p has the unbiased variance p (1 - p) / (n - 1); the
+    variance of the mean is their sum over the squared number of problems.
     """
     if any(tally.total == 1 for tally in counts):
         return None
@@ -162,7 +171,9 @@ def write_metrics(folder: Path, problems: Sequence[Problem], n: int, budget: int
 
 
 def _rows(problems: Iterable[Problem], grades: Mapping[Key, Grade], n: int) -> list[list[Grade]]:
-    return [[grades[key] for k in range(n) if (key := (p.set, p.id, k)) in grades] for p in problems]
+    return [
+        [grades[key] for k in range(n) if (key := (p.set, p.id, k)) in grades] for p in problems
+    ]
 
 
 def _scores(row: Sequence[Grade], gold: str) -> tuple[float, float, float, float]:
@@ -171,7 +182,11 @@ def _scores(row: Sequence[Grade], gold: str) -> tuple[float, float, float, float
 
 
 def _figures(
-    problems: Sequence[Problem], rows: Sequence[Sequence[Grade]], rollouts: Mapping[Key, Rollout], n: int, budget: int
+    problems: Sequence[Problem],
+    rows: Sequence[Sequence[Grade]],
+    rollouts: Mapping[Key, Rollout],
+    n: int,
+    budget: int,
 ) -> dict[str, Any]:
     every = [grade for row in rows for grade in row]
     made = [rollouts[grade.key] for grade in every]
@@ -180,17 +195,31 @@ def _figures(
     counts = list(tallies(every).values())
     grades = {grade.key: grade for grade in every}
     # (tokens, contribution to pass@1) of each right rollout.
-    right = [(rollouts[g.key].tokens, 1 / len(row) / len(counts)) for row in rows for g in row if g.exact]
+    right = [
+        (rollouts[g.key].tokens, 1 / len(row) / len(counts)) for row in rows for g in row if g.exact
+    ]
     return {
         "problems": len(counts),
         "rollouts": len(every),
-        **{name: fmean(values.values()) for name, values in per_problem(problems, grades, n).items()},
-        "pass@k": [_mean([pass_at_k(t.total, t.right, k) for t in counts if t.total >= k]) for k in range(1, n + 1)],
+        **{
+            name: fmean(values.values())
+            for name, values in per_problem(problems, grades, n).items()
+        },
+        "pass@k": [
+            _mean([pass_at_k(t.total, t.right, k) for t in counts if t.total >= k])
+            for k in range(1, n + 1)
+        ],
         "rerun_error": rerun_error(counts),
         "hit_budget": fmean(cut),
-        "accuracy_finished": _mean([g.exact for g, is_cut in zip(every, cut, strict=True) if not is_cut]),
-        "accuracy_truncated": _mean([g.exact for g, is_cut in zip(every, cut, strict=True) if is_cut]),
-        "by_budget": [[b, sum(share for tokens, share in right if tokens <= b)] for b in _budgets(budget)],
+        "accuracy_finished": _mean(
+            [g.exact for g, is_cut in zip(every, cut, strict=True) if not is_cut]
+        ),
+        "accuracy_truncated": _mean(
+            [g.exact for g, is_cut in zip(every, cut, strict=True) if is_cut]
+        ),
+        "by_budget": [
+            [b, sum(share for tokens, share in right if tokens <= b)] for b in _budgets(budget)
+        ],
         "tokens": {
             **{f"p{percent}": _percentile(lengths, percent) for percent in PERCENTILES},
             "max": lengths[-1],
@@ -214,7 +243,9 @@ def _majority(grades: Iterable[Grade], gold: str) -> bool:
 
 
 def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """Returns the nearest rank: the smallest value that at least ``percent`` % of the values do not exceed."""
+    """Returns the nearest rank: the smallest value that at least ``percent`` % of the values do not
+    exceed.
+    """
     return ordered[-(-percent * len(ordered) // 100) - 1]
 
 

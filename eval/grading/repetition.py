@@ -8,14 +8,17 @@ from common.records import Key, Rollout
 
 COPIES = 4
 SPAN = 200
-"""A loop is at least ``COPIES`` copies of one unit, which together have at least ``SPAN`` characters."""
+"""A loop is at least ``COPIES`` copies of one unit, which together have at least ``SPAN``
+characters.
+"""
 LONGEST_UNIT = 2_000
 """Longest unit of a loop, in characters."""
 _PROBE = 32
 
 
 def is_repeating(text: str) -> bool:
-    """Returns whether the text ends in a loop: copies of one unit up to its last character, the last copy perhaps cut.
+    """Returns whether the text ends in a loop: copies of one unit up to its last character, the
+    last copy perhaps cut.
 
     Time is linear in ``LONGEST_UNIT`` on text that does not loop, whatever the text's length.
     """
@@ -36,7 +39,9 @@ def is_repeating(text: str) -> bool:
 
 
 def identical(rollouts: Iterable[Rollout]) -> set[Key]:
-    """Returns the keys of rollouts with the same text as one of the same problem with a smaller ``k``."""
+    """Returns the keys of rollouts with the same text as one of the same problem with a smaller
+    ``k``.
+    """
     seen: set[tuple[str, str, str]] = set()
     found = set()
     for rollout in sorted(rollouts, key=lambda r: r.key):

@@ -1,4 +1,5 @@
-"""Writes the run's report: base against SFT, the rollouts' lengths and outcomes, training, cost and provenance.
+"""Writes the run's report: base against SFT, the rollouts' lengths and outcomes, training, cost and
+provenance.
 
 Reads only files, so it can be written again at any time, on any machine.
 """
@@ -20,23 +21,29 @@ from trainer.run import device_hours
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run, is_complete
 
-_BUDGET = "pass@1 if rollouts longer than a budget (tokens) counted as wrong, from the rollouts that there are."
+_BUDGET = (
+    "pass@1 if rollouts longer than a smaller budget (tokens) counted as wrong. Computed from the "
+    "existing rollouts."
+)
 _AVERAGES = (
-    "Of all problems (micro) and as a mean of the sets (macro). The rerun error is the standard error of pass@1 over "
-    "rollouts: how far another run on these very problems may come out, the model and its training the same."
+    "Means over all problems (micro) and over the sets (macro). The rerun error is the standard "
+    "error of pass@1 over rollouts: it shows how much a second evaluation of the same model on the "
+    "same problems would vary."
 )
 _OUTCOMES = (
-    "Shares of rollouts: with a complete answer or without, ended by the budget; right ones among those that "
-    "ended themselves and among those that the budget cut; ending in a loop. Identical ones say word for word what "
-    "an earlier one of their problem says (a count)."
+    "Shares of rollouts: with a complete answer, without one, cut by the budget; accuracy of the "
+    "rollouts that stopped by themselves and of those that the budget cut; rollouts that end in a "
+    "loop. Identical: the number of rollouts that repeat an earlier one of their problem word for "
+    "word."
 )
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.md, tokens.png and, if the run was trained, loss.png into the run; returns the report's path.
+    """Writes report.md, tokens.png and, if the run was trained, loss.png into the run; returns the
+    report's path.
 
-    With ``partial``, evaluations that lack some of their rollouts count too, and each of their lines states it.
-    Raises UserError when the run has no such evaluation.
+    With ``partial``, evaluations that lack some of their rollouts count too, and each of their
+    lines states it. Raises UserError when the run has no such evaluation.
     """
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)
@@ -45,13 +52,19 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections = [f"# {run.name}", headline, _reading(compared, config)]
     if compared.known.n > 1:
         sections += ["## pass@k", tables.pass_at_k(compared)]
-    sections += ["## Accuracy against the budget", _BUDGET, tables.by_budget(compared, config.reference)]
+    sections += [
+        "## Accuracy against the budget",
+        _BUDGET,
+        tables.by_budget(compared, config.reference),
+    ]
     sections += ["## Averages and rerun error", _AVERAGES, tables.averages(compared)]
     sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
     lengths = {}
     if manifest.exists():
         table = token_files.read(manifest.parent / "tokens" / "train.arrow")
-        pairs = zip(table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True)
+        pairs = zip(
+            table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True
+        )
         lengths["training answers"] = [length - prompt for length, prompt in pairs]
     for e in compared.both:
         lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
@@ -66,7 +79,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             sections.append(table)
     sections += [
         "## Cost",
-        device_hours.table(device_hours.costs(run, [e.folder for e in compared.both if is_complete(e.folder)])),
+        device_hours.table(
+            device_hours.costs(run, [e.folder for e in compared.both if is_complete(e.folder)])
+        ),
     ]
     for other in base_vs_sft.others(run, compared, partial):
         sections += [

@@ -1,7 +1,9 @@
-"""Assesses whether a checkpoint is ready for RL, from the rewards that GRPO would see in its evaluation.
+"""Assesses whether a checkpoint is ready for RL, from the rewards that GRPO would see in its
+evaluation.
 
-GRPO's advantage is a rollout's reward minus its group's mean (Shao et al., DeepSeekMath, 2024, section 4.1): a
-group whose rollouts are all right or all wrong gives no gradient, whatever it costs to sample.
+GRPO's advantage is a rollout's reward minus its group's mean (Shao et al., DeepSeekMath, 2024,
+section 4.1): a group whose rollouts are all right or all wrong gives no gradient, whatever it costs
+to sample.
 """
 
 from __future__ import annotations
@@ -28,16 +30,20 @@ HEADROOM = 0.05
 
 
 def readiness(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns what RL would see on the evaluation's problems. Shares are in 0..1, lengths in tokens:
+    """Returns what RL would see on the evaluation's problems. Shares are in 0..1, lengths in
+    tokens:
 
-    - ``n``: rollouts per problem; ``all_wrong``, ``mixed``, ``all_right``: shares of problems with no right rollout,
-      with both right and wrong ones, with right ones only;
-    - ``group``: rollouts per group, min(``GROUP``, ``n``); ``informative``: expected share of such groups with both
-      right and wrong rollouts (:func:`informative`), null if no problem has enough rollouts for a group of two or more;
-    - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain per doubling of k, null for one rollout;
-    - ``answered``: share with an answer among the rollouts that were not truncated before one, null if all were;
-      ``stopped``: share of rollouts that the budget did not end;
-    - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``: :func:`enough`.
+    - ``n``: rollouts per problem; ``all_wrong``, ``mixed``, ``all_right``: shares of problems with
+      no right rollout, with both right and wrong ones, with right ones only;
+    - ``group``: rollouts per group, min(``GROUP``, ``n``); ``informative``: expected share of such
+      groups with both right and wrong rollouts (:func:`informative`), null if no problem has enough
+      rollouts for a group of two or more;
+    - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain per doubling of k, null for one
+      rollout;
+    - ``answered``: share with an answer among the rollouts that were not truncated before one, null
+      if all were; ``stopped``: share of rollouts that the budget did not end;
+    - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``:
+      :func:`enough`.
 
     For a partial evaluation, only existing rollouts count.
     """
@@ -66,34 +72,44 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def informative(n: int, right: int, group: int) -> float:
-    """Returns the chance that ``group`` rollouts, drawn from ``n`` with ``right`` right ones, are not all alike.
+    """Returns the chance that ``group`` rollouts, drawn from ``n`` with ``right`` right ones, are
+    not all alike.
 
-    It is 1 - C(right, g) / C(n, g) - C(n - right, g) / C(n, g), without replacement: the unbiased estimate of
-    1 - p^g - (1 - p)^g if a rollout is right with probability p. Each subtracted term is one minus pass@k's estimate
-    (Chen et al., 2021; see :func:`eval.grading.metrics.pass_at_k`), for wrong and for right rollouts.
+    It is 1 - C(right, g) / C(n, g) - C(n - right, g) / C(n, g), without replacement: the unbiased
+    estimate of 1 - p^g - (1 - p)^g if a rollout is right with probability p. Each subtracted term
+    is one minus pass@k's estimate (Chen et al., 2021; see :func:`eval.grading.metrics.pass_at_k`),
+    for wrong and for right rollouts.
     """
     return pass_at_k(n, right, group) + pass_at_k(n, n - right, group) - 1
 
 
 def enough(figures: dict[str, Any]) -> int:
-    """Returns the smallest budget of ``by_budget`` that retains ``KEPT`` of the accuracy; the full budget if no rollout
-    is right."""
+    """Returns the smallest budget of ``by_budget`` that retains ``KEPT`` of the accuracy; the full
+    budget if no rollout is right.
+    """
     budget, accuracy = figures["by_budget"][-1]
-    return min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy) if accuracy else budget
+    return (
+        min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy)
+        if accuracy
+        else budget
+    )
 
 
 def section(compared: Comparison) -> str:
-    """Returns the report's section, Markdown without its heading: a table of base and SFT, and advice for RL from SFT
-    (or from the base model alone)."""
+    """Returns the report's section, Markdown without its heading: a table of base and SFT, and
+    advice for RL from SFT (or from the base model alone).
+    """
     columns = [readiness(e) for e in compared.both]
     rows = [list(cells) for cells in zip(_titles(columns[0]), *map(_cells, columns), strict=True)]
     known = compared.known
     caution = (
-        f"These are benchmark problems at temperature {known.settings['temperature']}; `warmstart rl` measures the "
-        "problems that RL would train on, sampled as RL samples."
+        f"These are benchmark problems at temperature {known.settings['temperature']}; `warmstart "
+        "rl` measures the problems that RL would train on, sampled as RL samples."
     )
     titles = ["", *(f"{e.label}{missing(TOTAL, e)}" for e in compared.both)]
-    reading = "\n".join(f"- {line}{missing(TOTAL, known)}" for line in (*_reading(columns[-1]), caution))
+    reading = "\n".join(
+        f"- {line}{missing(TOTAL, known)}" for line in (*_reading(columns[-1]), caution)
+    )
     return f"{table([titles, *rows])}\n\nStarting RL from {known.label}:\n\n{reading}"
 
 
@@ -101,15 +117,15 @@ def _titles(r: dict[str, Any]) -> list[str]:
     n = r["n"]
     return [
         f"problems never solved (0/{n})",
-        "problems solved now and then",
+        "problems solved sometimes",
         f"problems always solved ({n}/{n})",
-        f"groups of {r['group']} that teach",
+        f"groups of {r['group']} with right and wrong rollouts",
         f"pass@1 → pass@{len(r['pass@k'])}",
         "gain from twice the rollouts",
-        "answers in their form, of rollouts within the budget",
-        "rollouts that end themselves",
+        "rollouts within the budget that state an answer",
+        "rollouts that stop by themselves",
         "tokens: median, 99 %, budget",
-        f"budget that leaves {KEPT:.0%} of the accuracy",
+        f"budget that keeps {KEPT:.0%} of the accuracy",
     ]
 
 
@@ -134,33 +150,52 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
     if not faults:
         yield "Nothing has to be fixed first."
     if r["informative"] is None:
-        yield f"There are too few rollouts a problem to speak of groups: evaluate with eval.rollouts={GROUP} or more."
+        yield (
+            "There are too few rollouts per problem for statistics of groups: evaluate with "
+            f"eval.rollouts={GROUP} or more."
+        )
     else:
         yield (
-            f"Of groups of {r['group']} rollouts {r['informative']:.0%} would have right and wrong ones, which is all "
-            "that GRPO learns from; the rest is sampled for nothing, so choose problems solved now and then."
+            f"{r['informative']:.0%} of groups of {r['group']} rollouts would have both right and "
+            "wrong ones. GRPO learns only from these, so choose problems that the model solves "
+            "sometimes."
         )
         gain = r["pass@k"][-1] - r["pass@k"][0]
-        found = f"Sampling {len(r['pass@k'])} times instead of once solves {gain * 100:.0f} points more problems"
-        # Yue et al., Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs, 2025.
+        found = (
+            f"Sampling {len(r['pass@k'])} times instead of once solves {gain * 100:.0f} points "
+            "more of the problems"
+        )
+        # Yue et al., Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs,
+        # 2025.
         if gain >= HEADROOM:
-            yield f"{found}: RL on verifiable rewards mostly makes what is found now and then what is found first."
+            yield (
+                f"{found}: RL mostly turns problems solved sometimes into problems solved on the "
+                "first try."
+            )
         else:
             yield f"{found}: there is little for RL to sharpen here."
     yield (
-        f"Give RL {r['enough']:,} tokens a rollout: that leaves {KEPT:.0%} of the accuracy at {r['budget']:,}; "
-        f"the median rollout has {r['tokens']['p50']:,}."
+        f"Give RL {r['enough']:,} tokens per rollout: that keeps {KEPT:.0%} of the accuracy at "
+        f"{r['budget']:,}. The median rollout has {r['tokens']['p50']:,}."
     )
 
 
 def _faults(r: dict[str, Any]) -> Iterator[str]:
     if r["answered"] is None or r["answered"] < ANSWER_RATE:
-        rate = "no rollout" if r["answered"] is None else f"only {r['answered']:.0%} of the rollouts within the budget"
-        yield f"{rate} came to an answer in its form; without it no reward, however good the reasoning. Train longer."
+        rate = (
+            "no rollout"
+            if r["answered"] is None
+            else f"only {r['answered']:.0%} of the rollouts within the budget"
+        )
+        yield (
+            f"{rate} stated an answer in the required form. Without one there is no reward, "
+            "however good the reasoning. Train longer."
+        )
     if r["stopped"] < STOPPED:
         yield (
-            f"{1 - r['stopped']:.0%} of the rollouts run into the budget of {r['budget']:,} tokens: RL pays for them "
-            "in full and mostly gets no reward. Raise the budget if accuracy still grows with it, else train longer."
+            f"{1 - r['stopped']:.0%} of the rollouts hit the budget of {r['budget']:,} tokens. "
+            "They cost RL the most and mostly get no reward. Raise the budget if accuracy still "
+            "grows with it; otherwise train longer."
         )
     if r["informative"] is not None and r["informative"] < SCARCE:
         hard = r["all_wrong"] >= r["all_right"]

@@ -18,46 +18,67 @@ from trainer.run.folder import PROVENANCE, Run
 
 
 def training(steps: Sequence[dict[str, Any]]) -> str:
-    """Returns a one-sentence summary of training; ``steps`` are the metrics of its steps, in order."""
+    """Returns a one-sentence summary of training; ``steps`` are the metrics of its steps, in
+    order.
+    """
     last, count = steps[-1], sum(s["tokens"] for s in steps)
     rate = count / sum(s["seconds"] for s in steps)
     balance = sum(s["balance"] for s in steps) / len(steps)
     text = (
-        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s, balance {balance:.1%}; "
-        f"loss {_loss(steps[0]['loss'])} at the first step, {_loss(last['loss'])} at the last"
+        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s, "
+        f"balance {balance:.1%}; loss {_loss(steps[0]['loss'])} at the first step, "
+        f"{_loss(last['loss'])} at the last"
     )
     if held_out := [s for s in steps if s["val_loss"] is not None]:
-        text += f"; {held_out[-1]['val_loss']:.4f} on the held-out rows after step {held_out[-1]['step']:,}"
+        loss, step = held_out[-1]["val_loss"], held_out[-1]["step"]
+        text += f"; {loss:.4f} on the held-out rows after step {step:,}"
     if skipped := sum(s["skipped"] for s in steps):
         text += f"; {skipped} steps skipped for gradients that were not finite"
     return text + "."
 
 
-def milestones(steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None) -> str | None:
-    """Returns a table of published training losses, ``{step: loss}``, beside this run's; None if there are none."""
+def milestones(
+    steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None
+) -> str | None:
+    """Returns a table of published training losses, ``{step: loss}``, beside this run's; None if
+    there are none.
+    """
     if not published:
         return None
     ours = {s["step"]: s["loss"] for s in steps}
     lines = ["| step | published loss | this run |", "|---:|---:|---:|"]
     for step, theirs in published.items():
-        lines.append(f"| {step:,} | {theirs:.3f} | {_loss(ours[step]) if step in ours else 'not reached'} |")
+        lines.append(
+            f"| {step:,} | {theirs:.3f} | {_loss(ours[step]) if step in ours else 'not reached'} |"
+        )
     return "\n".join(lines)
 
 
 def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Draws the training loss of ``steps``, where it was finite, and the loss on the held-out rows."""
-    losses, held_out = ({s["step"]: s[key] for s in steps if s[key] is not None} for key in ("loss", "val_loss"))
+    """Draws the training loss of ``steps``, where it was finite, and the loss on the held-out
+    rows.
+    """
+    losses, held_out = (
+        {s["step"]: s[key] for s in steps if s[key] is not None} for key in ("loss", "val_loss")
+    )
     loss_curve(path, losses, held_out)
 
 
 def origin(run: Run) -> dict[str, Any]:
-    """Returns git commit and package versions of the newest attempt that recorded them, else of this process."""
-    made = next((read_json(a / PROVENANCE) for a in reversed(run.attempts) if (a / PROVENANCE).exists()), None)
+    """Returns git commit and package versions of the newest attempt that recorded them, else of
+    this process.
+    """
+    made = next(
+        (read_json(a / PROVENANCE) for a in reversed(run.attempts) if (a / PROVENANCE).exists()),
+        None,
+    )
     return made or {"git": provenance.git_commit(), "versions": provenance.versions()}
 
 
 def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:
-    """Returns a table of commit, hashes and versions; ``dataset`` is the hash of the dataset's manifest."""
+    """Returns a table of commit, hashes and versions; ``dataset`` is the hash of the dataset's
+    manifest.
+    """
     made = origin(run)
     facts = {
         "git commit": made["git"],
@@ -65,7 +86,11 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
         "dataset manifest": dataset,
         "attempts": str(len(run.attempts)),
         **{f"evaluation of {e.label}": e.folder.name for e in evaluations},
-        **{f"{name}.jsonl": value for e in evaluations for name, value in e.settings["benchmarks"].items()},
+        **{
+            f"{name}.jsonl": value
+            for e in evaluations
+            for name, value in e.settings["benchmarks"].items()
+        },
         **made["versions"],
     }
     return fields({key: f"`{value}`" for key, value in facts.items()})
@@ -73,16 +98,23 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
 
 def fields(facts: dict[str, str]) -> str:
     """Returns a Markdown table of names and values."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
+    )
 
 
 def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
-    """Returns a table of the training settings; ``base`` names the base model, ``last`` is the metrics of a step."""
+    """Returns a table of the training settings; ``base`` names the base model, ``last`` is the
+    metrics of a step.
+    """
     train = config.train
     method, optimizer = "full-parameter SFT, verl FSDP2", "AdamW"
     precision = f"{train.precision} compute, fp32 master weights and optimizer; exported as bf16"
     if train.lora_rank:
-        method = f"QLoRA: base frozen in 4-bit NF4, adapters of rank {train.lora_rank}, alpha {train.lora_alpha}"
+        method = (
+            "QLoRA: base frozen in 4-bit NF4, "
+            f"adapters of rank {train.lora_rank}, alpha {train.lora_alpha}"
+        )
         optimizer = "8-bit AdamW"
         precision = f"{train.precision} compute, fp32 adapters; merged and exported as bf16"
     warmup = f"{train.warmup_steps} steps of" if train.warmup_steps else f"{train.warmup_ratio:.0%}"
@@ -90,14 +122,17 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
         {
             "method": f"{method}; loss on every token of the answer, its end of turn included",
             "base model": base,
-            "epochs": f"{train.epochs}" + (f", ended at step {train.max_steps:,}" if train.max_steps else ""),
+            "epochs": f"{train.epochs}"
+            + (f", ended at step {train.max_steps:,}" if train.max_steps else ""),
             "rows a step": f"{train.batch_size}",
             "longest row": f"{config.data.max_length:,} tokens; never cut, packed without padding",
             "optimizer": f"{optimizer}, betas {train.betas[0]} and {train.betas[1]}, weight decay "
             f"{train.weight_decay}, gradient norm at most {train.clip_grad}",
-            "learning rate": f"{train.lr:g}; {warmup} warmup, cosine to {train.min_lr_ratio:.0%} of it",
+            "learning rate": f"{train.lr:g}; {warmup} warmup, "
+            f"cosine to {train.min_lr_ratio:.0%} of it",
             "precision": precision,
-            "ranks": f"{ranks_of(last)} ({config.device}), sequence parallel {train.sequence_parallel}",
+            "ranks": f"{ranks_of(last)} ({config.device}), "
+            f"sequence parallel {train.sequence_parallel}",
             "seed": f"{train.seed}",
         }
     )
@@ -118,12 +153,22 @@ def source(dataset: dict[str, Any]) -> str:
 
 def data(dataset: dict[str, Any]) -> str:
     """Returns the size, funnel and decontamination of a dataset; ``dataset`` is its manifest."""
-    rows, funnel = dataset["rows"], {step: count for step, count in dataset["funnel"].items() if count}
+    rows, funnel = (
+        dataset["rows"],
+        {step: count for step, count in dataset["funnel"].items() if count},
+    )
     return "\n\n".join(
         [
-            f"{rows['train']:,} training rows ({dataset['tokens']['train']:,} tokens) from {source(dataset)}; "
-            f"{rows['test']:,} more were held out. Where every source record went:",
-            "\n".join(["| | rows |", "|---|---:|", *(f"| {step} | {count:,} |" for step, count in funnel.items())]),
+            f"{rows['train']:,} training rows ({dataset['tokens']['train']:,} tokens) from "
+            f"{source(dataset)}; {rows['test']:,} more were held out. Where every source record "
+            "went:",
+            "\n".join(
+                [
+                    "| | rows |",
+                    "|---|---:|",
+                    *(f"| {step} | {count:,} |" for step, count in funnel.items()),
+                ]
+            ),
             _decontamination(dataset),
         ]
     )
@@ -137,8 +182,8 @@ def _decontamination(dataset: dict[str, Any]) -> str:
         hits[found["set"]] += 1
     counts = ", ".join(f"{name} {count:,}" for name, count in hits.items())
     return (
-        "Rows whose problem is a benchmark's, rewords it, or repeats half of its statement were dropped: "
-        f"{counts}. What the base model saw in pretraining is not known."
+        "Rows whose problem is a benchmark's, rewords it, or repeats half of its statement were "
+        f"dropped: {counts}. What the base model saw in pretraining is not known."
     )
 
 

@@ -1,4 +1,6 @@
-"""The report's tables besides the headline: pass@k, budgets, averages, outcomes and grader disagreements."""
+"""The report's tables besides the headline: pass@k, budgets, averages, outcomes and grader
+disagreements.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,20 @@ from typing import Any
 
 from common.records import Grade, graders_differ
 from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
-from eval.results.base_vs_sft import Comparison, Evaluation, missing, published_figures, shown, table
+from eval.results.base_vs_sft import (
+    Comparison,
+    Evaluation,
+    missing,
+    published_figures,
+    shown,
+    table,
+)
 
 LISTED = 10
 """Most grader disagreements that are listed per evaluation."""
 LONG = 256
-"""If the median rollout has at least this many tokens, two identical rollouts are no coincidence."""
+"""If the median rollout has at least this many tokens, two identical rollouts are no coincidence.
+"""
 
 
 def pass_at_k(compared: Comparison) -> str:
@@ -26,15 +36,18 @@ def pass_at_k(compared: Comparison) -> str:
 
 
 def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
-    """Returns pass@1 if longer rollouts counted as wrong, for every second budget up to the full one, and for
-    ``PUBLISHED_CAP``, with published figures beside."""
+    """Returns pass@1 if longer rollouts counted as wrong, for every second budget up to the full
+    one, and for ``PUBLISHED_CAP``, with published figures beside.
+    """
     budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
     columns = sorted({*budgets[::-2], *({PUBLISHED_CAP} & {*budgets})})
     lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in columns)]], []
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
         lines.append([_name(e, name), *(_percent(curve[b]) for b in columns)])
-        theirs = published_figures(reference, e, name, "pass@1").get("base" if e == compared.base else "sft")
+        theirs = published_figures(reference, e, name, "pass@1").get(
+            "base" if e == compared.base else "sft"
+        )
         given.append("" if theirs is None else f"{theirs:.2f}")
     if any(given) and reference:
         cap = f" ({reference['max_tokens']:,})" if "max_tokens" in reference else ""
@@ -44,13 +57,17 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
 
 
 def averages(compared: Comparison) -> str:
-    """Returns each accuracy as a mean over problems (micro) and over sets (macro), with the rerun error of pass@1."""
+    """Returns each accuracy as a mean over problems (micro) and over sets (macro), with the rerun
+    error of pass@1.
+    """
     names = accuracies(compared.known.n)
     lines = [["%", *names, "rerun error of pass@1"]]
     for e, name, figures in _lines(compared):
         error = figures["rerun_error"]
         cells = [_percent(figures[metric]) for metric in names]
-        lines.append([_name(e, name), *cells, "unknown" if error is None else f"± {error * 100:.2f}"])
+        lines.append(
+            [_name(e, name), *cells, "unknown" if error is None else f"± {error * 100:.2f}"]
+        )
         if name == TOTAL and len(figures_of_sets(e)) > 1:
             macro = [_percent(figures["macro"][metric]) for metric in names]
             lines.append([f"{e.label}, mean of sets{missing(name, e)}", *macro, ""])
@@ -58,7 +75,9 @@ def averages(compared: Comparison) -> str:
 
 
 def outcomes(compared: Comparison) -> str:
-    """Returns how rollouts ended, and the accuracy of those that stopped and of those that the budget ended."""
+    """Returns how rollouts ended, and the accuracy of those that stopped and of those that the
+    budget ended.
+    """
     titles = [
         "%",
         "answered",
@@ -73,7 +92,10 @@ def outcomes(compared: Comparison) -> str:
     for e, name, figures in _lines(compared):
         made, gave = figures["rollouts"], answered(figures)
         shares = [gave / made, (made - gave) / made]
-        shares += [figures[k] for k in ("hit_budget", "accuracy_finished", "accuracy_truncated", "repeating")]
+        shares += [
+            figures[k]
+            for k in ("hit_budget", "accuracy_finished", "accuracy_truncated", "repeating")
+        ]
         cells = [*map(_percent, shares), f"{figures['identical']:,}"]
         lines.append([_name(e, name), *cells])
     return table(lines)
@@ -82,28 +104,40 @@ def outcomes(compared: Comparison) -> str:
 def alarms(compared: Comparison) -> list[str]:
     """Returns warnings that point to a fault of the evaluation rather than of the model."""
     return [
-        f"**{e.figures[TOTAL]['identical']:,} rollouts of {e.label} say word for word what another of their problem "
-        f"says, though they are long and sampled: their seeds are not seeds of their own.**{missing(TOTAL, e)}"
+        f"**{e.figures[TOTAL]['identical']:,} rollouts of {e.label} say word for word what another "
+        "of their problem says, though they are long and sampled: their seeds are not seeds of "
+        f"their own.**{missing(TOTAL, e)}"
         for e in compared.both
-        if e.figures[TOTAL]["identical"] and e.figures[TOTAL]["tokens"]["p50"] >= LONG and e.settings["temperature"] > 0
+        if e.figures[TOTAL]["identical"]
+        and e.figures[TOTAL]["tokens"]["p50"] >= LONG
+        and e.settings["temperature"] > 0
     ]
 
 
 def disagreements(compared: Comparison) -> str:
-    """Returns how often math-verify reached the opposite of exact match, with the first such rollouts by key."""
+    """Returns how often math-verify reached the opposite of exact match, with the first such
+    rollouts by key.
+    """
     parts = []
     for e in compared.both:
         golds = {(p.set, p.id): p.answer for p in e.problems}
         found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
         lost = e.figures[TOTAL]["verified_timeouts"]
         parts.append(
-            f"{e.label}: {len(found):,} of {len(e.grades):,} rollouts, {sum(not g.exact for g in found):,} of them "
-            f"right by math-verify only; {lost:,} it did not judge in time.{missing(TOTAL, e)}"
+            f"{e.label}: {len(found):,} of {len(e.grades):,} rollouts, "
+            f"{sum(not g.exact for g in found):,} of them right by math-verify only; {lost:,} it "
+            f"did not judge in time.{missing(TOTAL, e)}"
         )
         if found:
-            lines = [["rollout (set, problem, k)", "exact match", "math-verify", "extracted", "gold"]]
+            lines = [
+                ["rollout (set, problem, k)", "exact match", "math-verify", "extracted", "gold"]
+            ]
             lines += [_disagreement(g, golds[g.key[:2]]) for g in found[:LISTED]]
-            lines += [[f"and {len(found) - LISTED:,} more", "", "", "", ""]] if len(found) > LISTED else []
+            lines += (
+                [[f"and {len(found) - LISTED:,} more", "", "", "", ""]]
+                if len(found) > LISTED
+                else []
+            )
             parts.append(table(lines))
     return "\n\n".join(parts)
 
@@ -114,7 +148,9 @@ def figures_of_sets(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 
 
 def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, Any]]]:
-    """Yields the evaluation, set and figures of each line; a single set is not repeated as a total."""
+    """Yields the evaluation, set and figures of each line; a single set is not repeated as a
+    total.
+    """
     for e in compared.both:
         sets = figures_of_sets(e)
         yield from ((e, name, figures) for name, figures in sets.items())
@@ -138,7 +174,9 @@ def _disagreement(grade: Grade, gold: str) -> list[str]:
 
 
 def _code(text: str, longest: int = 60) -> str:
-    """Returns a model's text as code that cannot leave its table cell; unprintable characters become U+FFFD."""
+    """Returns a model's text as code that cannot leave its table cell; unprintable characters
+    become U+FFFD.
+    """
     flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     flat = flat[: longest - 1] + "…" if len(flat) > longest else flat
     return "`" + flat.replace("`", "'").replace("|", "\\|") + "`" if flat else "(empty)"

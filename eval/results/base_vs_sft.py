@@ -1,4 +1,6 @@
-"""Compares a run's SFT evaluations with the base model's: the only source of the figures in report, page and card."""
+"""Compares a run's SFT evaluations with the base model's: the only source of the figures in report,
+page and card.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,20 @@ ANSWERS = {
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 LEGEND = (
-    "pass@1 is the share of right rollouts, a mean over problems; any, perfect and maj are the shares of problems "
-    "with one right rollout, with right ones only, and whose most frequent answer is right. In brackets "
-    f"{LEVEL:.0%} intervals over problems like these: {WILSON} with the variance that the problems show, {STUDENT} for "
-    f"an improvement, which compares problem by problem; {EXACT} {GAFFKE}, which asks for no variance, where too few "
-    "problems are right, wrong or changed to show one."
+    "pass@1 is the share of right rollouts, averaged over problems. any, perfect and maj are the "
+    "shares of problems with at least one right rollout, with only right ones, and whose most "
+    f"frequent answer is right. Brackets hold {LEVEL:.0%} intervals over problems like these: "
+    f"{WILSON} with the variance between problems; {STUDENT} for an improvement, paired by "
+    f"problem; {EXACT} {GAFFKE}, used when too few problems are right, wrong or changed to "
+    "estimate a variance."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations of the base model and of one step under the same settings; at least one is not None."""
+    """Evaluations of the base model and of one step under the same settings; at least one is not
+    None.
+    """
 
     base: Evaluation | None
     sft: Evaluation | None
@@ -58,7 +63,8 @@ class Comparison:
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
-    """Returns the latest evaluated step against the base model; with ``partial``, incomplete evaluations count too.
+    """Returns the latest evaluated step against the base model; with ``partial``, incomplete
+    evaluations count too.
 
     Raises UserError when the run has no such evaluation.
     """
@@ -66,44 +72,61 @@ def newest(run: Run, partial: bool = False) -> Comparison:
     if not groups:
         begun = ", ".join(folder.name for folder in run.evaluations)
         look = f" (begun: {begun}; --partial shows what is there)" if begun and not partial else ""
-        raise UserError(f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}")
+        raise UserError(
+            f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}"
+        )
     group = max(groups, key=lambda group: (max(group), group[max(group)].age))
     step = max(group)
     return Comparison(group.get(-1), group[step] if step >= 0 else None)
 
 
 def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
-    """Returns every evaluation of a step against the base model; the base model's if there are none.
+    """Returns every evaluation of a step against the base model; the base model's if there are
+    none.
 
-    The order is that of each settings group's latest step, by the age of its evaluation, newest first.
+    The order is that of each settings group's latest step, by the age of its evaluation, newest
+    first.
     """
-    groups = sorted(evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True)
-    found = [Comparison(group.get(-1), group.get(step)) for group in groups if step in group or -1 in group]
+    groups = sorted(
+        evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True
+    )
+    found = [
+        Comparison(group.get(-1), group.get(step))
+        for group in groups
+        if step in group or -1 in group
+    ]
     return [c for c in found if c.sft] or found
 
 
 def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
-    """Returns evaluations of the same step under other settings than those of ``compared``, as ``of_step`` orders."""
+    """Returns evaluations of the same step under other settings than those of ``compared``, as
+    ``of_step`` orders.
+    """
     step = compared.known.step
     if step < 0:
-        found = [Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group]
+        found = [
+            Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group
+        ]
     else:
         found = of_step(run, step, partial)
     return [c for c in found if c.known.folder != compared.known.folder]
 
 
 def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> list[list[str]]:
-    """Returns titles, then one line per set with pass@1 of base and SFT and the improvement; then the other accuracies
-    over all problems.
+    """Returns titles, then one line per set with pass@1 of base and SFT and the improvement; then
+    the other accuracies over all problems.
 
-    Adds columns for published figures of the same problems, and for our pass@1 at their budget if ours is larger.
+    Adds columns for published figures of the same problems, and for our pass@1 at their budget if
+    ours is larger.
     """
     known = comparison.known
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
     rows += [(TOTAL, metric) for metric in accuracies(known.n)[1:] if known.n > 1]
     given = [published_figures(reference, known, name, metric) for name, metric in rows]
     cap = (reference or {}).get("max_tokens", known.settings["max_tokens"])
-    at_cap = [_at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows]
+    at_cap = [
+        _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
+    ]
     sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
     lines = [["pass@1", BASE, sft, "improvement"]]
     beside = any(given) and cap < known.settings["max_tokens"] and any(at_cap)
@@ -133,7 +156,9 @@ def shown(name: str) -> str:
 
 
 def missing(name: str, *these: Evaluation) -> str:
-    """Returns a note on how many rollouts of a set (or of all) partial evaluations lack; empty if none is partial."""
+    """Returns a note on how many rollouts of a set (or of all) partial evaluations lack; empty if
+    none is partial.
+    """
     partial = [e for e in these if e.is_partial]
     wanted = sum(e.n for e in partial for p in e.problems if name in (TOTAL, p.set))
     there = sum(name in (TOTAL, key[0]) for e in partial for key in e.grades)
@@ -146,8 +171,9 @@ def protocol(evaluation: Evaluation) -> str:
     made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
     weights = ", weights in 4 bits (NF4)" if sampling["dtype"] == NF4 else ""
     return (
-        f"{made}{weights}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
-        f"{sampling['max_tokens']:,} tokens; exact match of {ANSWERS[sampling['answer_style']]} after `</think>`"
+        f"{made}{weights}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at "
+        f"most {sampling['max_tokens']:,} tokens; exact match of "
+        f"{ANSWERS[sampling['answer_style']]} after `</think>`"
     )
 
 
@@ -159,7 +185,9 @@ def published(reference: Mapping[str, Any]) -> str:
 def published_figures(
     reference: Mapping[str, Any] | None, evaluation: Evaluation, name: str, metric: str
 ) -> Mapping[str, float]:
-    """Returns the published ``base`` and ``sft`` figures of the same problems, in percent; empty if there are none."""
+    """Returns the published ``base`` and ``sft`` figures of the same problems, in percent; empty if
+    there are none.
+    """
     if not reference or evaluation.settings["limit"] is not None:
         return {}
     sets = reference.get("pass@1", {}).keys() - {TOTAL}
@@ -169,8 +197,9 @@ def published_figures(
 
 
 def lengths(named: Mapping[str, Evaluation]) -> str:
-    """Returns a Markdown table of tokens and device time per rollout, with means also as multiples of the first
-    evaluation's, and of how many rollouts the budget ended."""
+    """Returns a Markdown table of tokens and device time per rollout, with means also as multiples
+    of the first evaluation's, and of how many rollouts the budget ended.
+    """
     percents = [f"p{percent}" for percent in PERCENTILES]
     titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
     titles.append("device time a rollout, start-up included")
@@ -179,7 +208,8 @@ def lengths(named: Mapping[str, Evaluation]) -> str:
     for name, e in named.items():
         figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
         hits = round(figures["hit_budget"] * figures["rollouts"])
-        cut = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%}) at {e.settings['max_tokens']:,}"
+        share = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%})"
+        cut = f"{share} at {e.settings['max_tokens']:,}"
         mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
         mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
         rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])
@@ -191,7 +221,9 @@ def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
     if own is None:
         return "unknown"
     return f"{own[1]:.3g} s {own[0].upper()}" + (
-        _times(own[1], reference[1], evaluation is first) if reference and reference[0] == own[0] else ""
+        _times(own[1], reference[1], evaluation is first)
+        if reference and reference[0] == own[0]
+        else ""
     )
 
 
@@ -208,7 +240,9 @@ def estimate(sets: Sequence[Sequence[float]]) -> str:
 
 
 def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:
-    """Returns ``estimate``; with one rollout per problem it has the counts: 1,121 / 1,319 = 84.99 %."""
+    """Returns ``estimate``; with one rollout per problem it has the counts: 1,121 / 1,319 = 84.99
+    %.
+    """
     counts = f"{sum(map(sum, sets)):,.0f} / {sum(map(len, sets)):,} = " if evaluation.n == 1 else ""
     return counts + estimate(sets)
 

@@ -14,28 +14,33 @@ from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import BASE, Evaluation, Values
 
 LEGEND = (
-    f"In brackets {LEVEL:.0%} intervals over problems like these. A difference is a mean over problems of B minus A "
-    f"({STUDENT}; {EXACT} {GAFFKE}, where too few problems changed for it), called noise where its interval holds 0: "
-    "for two models alike that is wrong once in twenty such lines. The rerun error is the standard error over "
-    "rollouts, the problems fixed."
+    f"Brackets hold {LEVEL:.0%} intervals over problems like these. A difference is the mean over "
+    f"problems of B minus A ({STUDENT}; {EXACT} {GAFFKE}, used when too few problems changed). It "
+    "is called noise if its interval holds 0; for two equal models this is wrong in one of twenty "
+    "lines. The rerun error is the standard error over rollouts with the problems fixed."
 )
 PUBLISHED = (
-    "A published figure has an error of its own, of which a bound is known where its number of rollouts is: that of "
-    "problems all alike. On these very problems two runs of one model differ by rerun errors alone, so that a figure "
-    "inside our interval need not be reproduced."
+    "Published figures have sampling error too. If their number of rollouts is known, an upper "
+    "bound of it is shown (all problems equally hard). On the same problems, two evaluations of "
+    "one model differ only by rerun errors: a figure inside our interval is not yet reproduced."
 )
 
 
 def compare(targets: Sequence[str], partial: bool = False) -> str:
-    """Returns Markdown: every model's accuracies and lengths, each against the first and against its published figures.
+    """Returns Markdown: every model's accuracies and lengths, each against the first and against
+    its published figures.
 
-    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder. Accuracies are over the
-    problems that all evaluations share, lengths over all rollouts. Raises UserError when there are fewer than two
-    targets, when a target is none of these or has no complete evaluation (``partial`` accepts an incomplete one, which
-    each line then states), and when the evaluations differ in their sampling settings or share no problem.
+    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder.
+    Accuracies are over the problems that all evaluations share, lengths over all rollouts. Raises
+    UserError when there are fewer than two targets, when a target is none of these or has no
+    complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
+    when the evaluations differ in their sampling settings or share no problem.
     """
     if len(targets) < 2:
-        raise UserError("compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN OTHER")
+        raise UserError(
+            "compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN "
+            "OTHER"
+        )
     subjects = [find(target, partial) for target in targets]
     if len({s.name for s in subjects}) < len(subjects):
         subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
@@ -45,11 +50,19 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     keys = set.intersection(*({*s.evaluation.values["pass@1"]} for s in subjects))
     if not keys:
         raise UserError("they have no problem in common that each has a rollout of")
-    parts = [table(list(_models(subjects, keys))), "\n".join(f"- {line}" for line in _notes(subjects, keys))]
-    parts += ["## Lengths of all their rollouts", base_vs_sft.lengths({s.name: s.evaluation for s in subjects})]
+    parts = [
+        table(list(_models(subjects, keys))),
+        "\n".join(f"- {line}" for line in _notes(subjects, keys)),
+    ]
+    parts += [
+        "## Lengths of all their rollouts",
+        base_vs_sft.lengths({s.name: s.evaluation for s in subjects}),
+    ]
     for other in others:
         parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]
-    published = {subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1}
+    published = {
+        subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1
+    }
     for name, lines in published.items():
         parts += [f"## {name} against published figures", table(lines)]
     if published:
@@ -59,13 +72,17 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
 
 
 def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[list[str]]:
-    """Yields titles, then one line per model: pass@1 per set and over all, its rerun error, and the other accuracies if
-    all models have the same n."""
+    """Yields titles, then one line per model: pass@1 per set and over all, its rerun error, and the
+    other accuracies if all models have the same n.
+    """
     names = _names(keys)
     others = _others(*(s.evaluation for s in subjects))
     yield ["pass@1", *map(shown, names), "rerun error", *others]
     for s in subjects:
-        cells = [counted(by_set(_only(s.evaluation.values["pass@1"], keys), name), s.evaluation) for name in names]
+        cells = [
+            counted(by_set(_only(s.evaluation.values["pass@1"], keys), name), s.evaluation)
+            for name in names
+        ]
         error = _rerun(s.evaluation, keys, TOTAL)
         cells.append("unknown" if error is None else f"± {error * 100:.2f}")
         cells += [estimate(by_set(_only(s.evaluation.values[metric], keys))) for metric in others]
@@ -98,9 +115,22 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
         found = difference(pairs)
         verdict = ("B is better" if found.mean > 0 else "B is worse") if found.is_told else "noise"
         errors = [_rerun(e, keys, name) for e in (a, b)] if metric == "pass@1" else [None]
-        rerun = "" if None in errors else f"± {sqrt(sum(e * e for e in errors if e is not None)) * 100:.2f}"
+        rerun = (
+            ""
+            if None in errors
+            else f"± {sqrt(sum(e * e for e in errors if e is not None)) * 100:.2f}"
+        )
         title = (shown(name) if metric == "pass@1" else f"{metric}, all") + missing(name, a, b)
-        lines.append([title, f"{sum(map(len, pairs)):,}", base_vs_sft.gain(pairs), _p(found.p), rerun, verdict])
+        lines.append(
+            [
+                title,
+                f"{sum(map(len, pairs)):,}",
+                base_vs_sft.gain(pairs),
+                _p(found.p),
+                rerun,
+                verdict,
+            ]
+        )
     pairs = _pairs(a, b, keys, every, "pass@1")
     found = difference(pairs)
     what = f"cannot be told from {first.name}"
@@ -111,31 +141,47 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
 
 
 def _published(subject: Subject) -> list[list[str]]:
-    """Returns titles, then rows of our figures at the published budget beside the published ones of these problems."""
+    """Returns titles, then rows of our figures at the published budget beside the published ones of
+    these problems.
+    """
     e, reference = subject.evaluation, subject.reference or {}
     budget = min(reference.get("max_tokens", e.settings["max_tokens"]), e.settings["max_tokens"])
     values = e.values if budget == e.settings["max_tokens"] else e.values_within(budget)
     lines = [[f"at {budget:,} tokens", "ours", "published", "its rerun error", "our interval"]]
     for name in (*e.settings["benchmarks"], TOTAL):
         for metric in accuracies(e.n):
-            theirs = base_vs_sft.published_figures(reference, e, name, metric).get(BASE if e.label == BASE else "sft")
+            theirs = base_vs_sft.published_figures(reference, e, name, metric).get(
+                BASE if e.label == BASE else "sft"
+            )
             sets = by_set(values[metric], name)
             if theirs is not None and sets:
                 ours, share = interval(sets), theirs / 100
                 verdict = "inside" if ours.lower <= share <= ours.upper else "outside"
                 title = f"{metric}, {shown(name)}{missing(name, e)}"
-                most = _most(share, sum(map(len, sets)), reference.get("rollouts")) if metric == "pass@1" else "unknown"
+                most = (
+                    _most(share, sum(map(len, sets)), reference.get("rollouts"))
+                    if metric == "pass@1"
+                    else "unknown"
+                )
                 lines.append([title, estimate(sets), f"{theirs:.2f} %", most, verdict])
     return lines
 
 
 def _most(share: float, problems: int, rollouts: int | None) -> str:
-    """Returns an upper bound of a pass@1's rerun error, in points: that of problems that are all equally hard."""
-    return "unknown" if rollouts is None else f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
+    """Returns an upper bound of a pass@1's rerun error, in points: that of problems that are all
+    equally hard.
+    """
+    return (
+        "unknown"
+        if rollouts is None
+        else f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
+    )
 
 
 def _others(*these: Evaluation) -> tuple[str, ...]:
-    """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ or n is 1."""
+    """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ
+    or n is 1.
+    """
     (n, *unlike) = {e.n for e in these}
     return () if unlike or n == 1 else accuracies(n)[1:]
 
@@ -149,7 +195,9 @@ def _only(values: Values, keys: set[tuple[str, str]]) -> Values:
     return {key: value for key, value in values.items() if key in keys}
 
 
-def _pairs(a: Evaluation, b: Evaluation, keys: set[tuple[str, str]], name: str, metric: str) -> list[list[float]]:
+def _pairs(
+    a: Evaluation, b: Evaluation, keys: set[tuple[str, str]], name: str, metric: str
+) -> list[list[float]]:
     return by_set(change(_only(a.values[metric], keys), _only(b.values[metric], keys)), name)
 
 
@@ -159,4 +207,6 @@ def _p(value: float) -> str:
 
 def _rerun(evaluation: Evaluation, keys: set[tuple[str, str]], name: str) -> float | None:
     counts = tallies(evaluation.grades.values())
-    return rerun_error([count for key, count in counts.items() if key in keys and name in (TOTAL, key[0])])
+    return rerun_error(
+        [count for key, count in counts.items() if key in keys and name in (TOTAL, key[0])]
+    )

@@ -1,4 +1,6 @@
-"""Resolves the targets of ``warmstart compare`` and checks that their evaluations used the same sampling settings."""
+"""Resolves the targets of ``warmstart compare`` and checks that their evaluations used the same
+sampling settings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete
 
 OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
-"""Settings that two evaluations may differ in: the comparison is about them, or handles the difference."""
+"""Settings that two evaluations may differ in: the comparison is about them, or handles the
+difference.
+"""
 WORDS = {
     "max_tokens": "the budget (eval.max_tokens)",
     "template": "the chat template, which is the code's",
@@ -34,14 +38,18 @@ class Subject:
 
 
 def find(target: str, partial: bool) -> Subject:
-    """Returns a run's newest evaluation, the newest of RUN@base or RUN@STEP, or the one in a folder.
+    """Returns a run's newest evaluation, the newest of RUN@base or RUN@STEP, or the one in a
+    folder.
 
-    Raises UserError when ``target`` is none of these, or when its evaluation is not complete, unless ``partial``.
+    Raises UserError when ``target`` is none of these, or when its evaluation is not complete,
+    unless ``partial``.
     """
     folder = Path(target)
     if (folder / SETTINGS).exists():
         if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
-            raise UserError(f"{folder} is no complete evaluation: run it to its end, or compare with --partial")
+            raise UserError(
+                f"{folder} is no complete evaluation: run it to its end, or compare with --partial"
+            )
         run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
     else:
         named = Run.find(target)
@@ -55,7 +63,9 @@ def find(target: str, partial: bool) -> Subject:
 
 
 def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
-    """Returns the run's newest evaluation of ``label``, or of its newest step if ``label`` is empty."""
+    """Returns the run's newest evaluation of ``label``, or of its newest step if ``label`` is
+    empty.
+    """
     if not label:
         return base_vs_sft.newest(run, partial).known
     number = label.removeprefix("step_")
@@ -64,21 +74,33 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
     step = -1 if label == BASE else int(number)
     found = [c.sft for c in base_vs_sft.of_step(run, step, partial) if c.sft]
     if not found:
-        raise UserError(f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}")
+        raise UserError(
+            f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}"
+        )
     return found[0]
 
 
 def check(first: Subject, other: Subject) -> None:
-    """Raises UserError, naming the differences, unless both used the same sampling settings and benchmark files."""
+    """Raises UserError, naming the differences, unless both used the same sampling settings and
+    benchmark files.
+    """
     a, b = first.evaluation.settings, other.evaluation.settings
     unlike = [key for key in {**a, **b} if key not in OWN and a.get(key) != b.get(key)]
-    told = [WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}") for key in unlike]
+    told = [
+        WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}")
+        for key in unlike
+    ]
     sets = a["benchmarks"].keys() & b["benchmarks"].keys()
-    told += [f"{name} is another file" for name in sorted(sets) if a["benchmarks"][name] != b["benchmarks"][name]]
+    told += [
+        f"{name} is another file"
+        for name in sorted(sets)
+        if a["benchmarks"][name] != b["benchmarks"][name]
+    ]
     if not sets:
         told = [f"no set in common: {', '.join(a['benchmarks'])} and {', '.join(b['benchmarks'])}"]
     if told:
         raise UserError(
-            f"{first.name} and {other.name} cannot be compared, they differ in more than the model: {'; '.join(told)}. "
-            "Evaluate one of them again as the other was (warmstart eval RUN STEP eval.KEY=VALUE)"
+            f"{first.name} and {other.name} cannot be compared, they differ in more than the "
+            f"model: {'; '.join(told)}. Evaluate one of them again as the other was (warmstart "
+            "eval RUN STEP eval.KEY=VALUE)"
         )

@@ -28,7 +28,9 @@ Values = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation. A partial one lacks some of its rollouts; its figures count them as ``missing``."""
+    """One evaluation. A partial one lacks some of its rollouts; its figures count them as
+    ``missing``.
+    """
 
     folder: Path
     label: str
@@ -46,7 +48,9 @@ class Evaluation:
 
     @property
     def age(self) -> float:
-        """Unix time at which it was last completed or graded; if it is partial, at which it began."""
+        """Unix time at which it was last completed or graded; if it is partial, at which it
+        began.
+        """
         path = self.folder / (SETTINGS if self.is_partial else MANIFEST)
         return path.stat().st_mtime
 
@@ -57,10 +61,16 @@ class Evaluation:
 
     @cached_property
     def device_seconds(self) -> tuple[str, float] | None:
-        """(device, mean device seconds per rollout, engine start-up included); None if it was not timed."""
+        """(device, mean device seconds per rollout, engine start-up included); None if it was not
+        timed.
+        """
         made = {} if self.is_partial else read_json(self.folder / MANIFEST)
         rollouts = made.get("timed_rollouts")
-        return (made["device"], made["wall_seconds"] * made["devices"] / rollouts) if rollouts else None
+        return (
+            (made["device"], made["wall_seconds"] * made["devices"] / rollouts)
+            if rollouts
+            else None
+        )
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -69,15 +79,21 @@ class Evaluation:
 
     @cached_property
     def rollouts(self) -> dict[Key, Rollout]:
-        """Rollouts by key. Raises UserError when the evaluation is complete and its rollouts are not."""
+        """Rollouts by key. Raises UserError when the evaluation is complete and its rollouts are
+        not.
+        """
         rollouts = rollout_files.read(self.folder / rollout_files.ROLLOUTS, growing=self.is_partial)
-        remedy = f"delete {self.folder / MANIFEST} and run the same warmstart eval again, which makes what is missing"
+        remedy = (
+            f"delete {self.folder / MANIFEST} and run the same warmstart eval again: it generates "
+            "what is missing"
+        )
         self._check_whole(rollouts, rollout_files.ROLLOUTS, remedy)
         return rollouts
 
     @cached_property
     def grades(self) -> dict[Key, Grade]:
-        """Grades by key, from disk; for a partial evaluation they are computed here and not written.
+        """Grades by key, from disk; for a partial evaluation they are computed here and not
+        written.
 
         Raises UserError when the evaluation is complete and its grades are not.
         """
@@ -90,7 +106,8 @@ class Evaluation:
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Figures by set (:func:`eval.grading.metrics.summarise`), from metrics.json or, if partial, computed here.
+        """Figures by set (:func:`eval.grading.metrics.summarise`), from metrics.json or, if
+        partial, computed here.
 
         Raises UserError when the evaluation is complete and has no metrics.json.
         """
@@ -99,7 +116,9 @@ class Evaluation:
                 raise UserError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
             return read_json(self.folder / METRICS)
         budget = self.settings["max_tokens"]
-        return metrics.summarise(self.problems, self.rollouts, self.grades, self.n, budget, partial=True)
+        return metrics.summarise(
+            self.problems, self.rollouts, self.grades, self.n, budget, partial=True
+        )
 
     @property
     def _regrade(self) -> str:
@@ -119,16 +138,20 @@ class Evaluation:
     def values_within(self, budget: int) -> Mapping[str, Values]:
         """Returns ``values`` as if rollouts longer than ``budget`` tokens had no answer."""
         within = {
-            key: grade if self.rollouts[key].tokens <= budget else replace(grade, extracted=None, exact=False)
+            key: grade
+            if self.rollouts[key].tokens <= budget
+            else replace(grade, extracted=None, exact=False)
             for key, grade in self.grades.items()
         }
         return metrics.per_problem(self.problems, within, self.n)
 
 
 def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
-    """Returns evaluations by step (-1 is the base model), one dict per group of equal settings but for the model.
+    """Returns evaluations by step (-1 is the base model), one dict per group of equal settings but
+    for the model.
 
-    Evaluations of RL's pool are left out. If a group has two of one step, which was exported twice, the newer is taken.
+    Evaluations of RL's pool are left out. If a group has two of one step, which was exported twice,
+    the newer is taken.
     """
     found: dict[str, dict[int, Evaluation]] = {}
     for folder in run.evaluations:
@@ -138,7 +161,9 @@ def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
                 continue
             same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
             group = found.setdefault(same, {})
-            group[evaluation.step] = max(evaluation, group.get(evaluation.step, evaluation), key=lambda e: e.age)
+            group[evaluation.step] = max(
+                evaluation, group.get(evaluation.step, evaluation), key=lambda e: e.age
+            )
     return list(found.values())
 
 

@@ -1,4 +1,6 @@
-"""verl's GRPO configuration for RL from an export, with a reason for each number, and the script that runs it."""
+"""verl's GRPO configuration for RL from an export, with a reason for each number, and the script
+that runs it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,15 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 
-CONFIG, SCRIPT, TRAIN, VALIDATION = "grpo.yaml", "run_grpo.sh", "train.parquet", "validation.parquet"
+CONFIG, SCRIPT, TRAIN, VALIDATION = (
+    "grpo.yaml",
+    "run_grpo.sh",
+    "train.parquet",
+    "validation.parquet",
+)
 BATCH, STEPS, EVERY = 128, 100, 20
-"""Most problems per step; steps of RL; steps between two validations, and between two checkpoints."""
+"""Most problems per step; steps of RL; steps between two validations, and between two checkpoints.
+"""
 
 TEMPLATE = """\
 # GRPO with verl from {name}: what differs from verl's own ppo_trainer.
@@ -26,12 +34,13 @@ hydra: {{searchpath: ["pkg://verl.trainer.config"]}}
 data:
   train_files: {train}
   val_files: {validation}
-  # The longest prompt has so many tokens: none is cut.
+  # The longest prompt, in tokens: none is cut.
   max_prompt_length: {prompt}
-  # Leaves 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout gets no reward: raise it
-  # when response_length/clip_ratio grows.
+  # Keeps 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout gets
+  # no reward: raise the value when response_length/clip_ratio grows.
   max_response_length: {response}
-  # {batch} x {group} rollouts a step, the same number for each of {gpus} GPUs; {problems} problems are there.
+  # {batch} x {group} rollouts per step, the same number on each of {gpus} GPUs. The pool has
+  # {problems} problems.
   train_batch_size: {batch}
   seed: {seed}
 
@@ -39,27 +48,31 @@ actor_rollout_ref:
   model: {{path: {model}}}
   actor:
     strategy: fsdp2
-    # One update a batch: each rollout is from the policy that it trains.
+    # One update per batch: each rollout comes from the policy that it trains.
     ppo_mini_batch_size: {batch}
-    # Tokens of a micro-batch, as in SFT, or what a whole rollout needs.
+    # Tokens per micro-batch: as in SFT, or more if a full rollout needs it.
     use_dynamic_bsz: true
     ppo_max_token_len_per_gpu: {tokens}
     ulysses_sequence_parallel_size: {sequence_parallel}
-    # A rule gives the reward: nothing to overfit that a KL penalty would guard, and no reference model in memory
-    # (DAPO, Yu et al., 2025).
+    # A rule gives the reward, so no KL penalty is needed against reward hacking, and no reference
+    # model in memory (DAPO, Yu et al., 2025).
     use_kl_loss: false
-    # DeepSeekMath's GRPO and DAPO have this rate; ten steps of warmup are for Adam's averages.
+    # The rate of DeepSeekMath's GRPO and of DAPO; ten warmup steps fill Adam's averages.
     optim: {{lr: 1.0e-6, lr_warmup_steps: 10}}
   rollout:
     name: vllm
-    # Sampled as the rollouts that chose the problems.
+    # The sampling of the rollouts that chose the problems.
     n: {group}
     temperature: {temperature}
     top_p: {top_p}
     max_model_len: {context}
     tensor_model_parallel_size: {tensor_parallel}
     # The evaluation's sampling, on the held-out rows of SFT.
-    val_kwargs: {{do_sample: {val_sample}, temperature: {val_temperature}, top_p: {val_top_p}, n: 1}}
+    val_kwargs:
+      do_sample: {val_sample}
+      temperature: {val_temperature}
+      top_p: {val_top_p}
+      n: 1
 
 algorithm: {{adv_estimator: grpo}}
 critic: {{enable: false}}
@@ -68,7 +81,7 @@ reward:
   custom_reward_function: {{path: "pkg://eval.rl.reward", name: compute_score}}
 
 trainer:
-  # Enough to see whether the reward rises; raise both to go on from there.
+  # Enough to see whether the reward rises; raise both to continue.
   total_training_steps: {steps}
   total_epochs: {epochs}
   test_freq: {every}
@@ -84,13 +97,14 @@ trainer:
 
 SCRIPT_TEMPLATE = """\
 #!/usr/bin/env bash
-# GRPO from {name}; more words are overrides (trainer.nnodes=1). Run again, it goes on from its last checkpoint.
-# On several nodes Ray has to run on them before: set RAY_ADDRESS.
+# GRPO from {name}. Arguments are verl overrides (trainer.nnodes=1). Rerun it to resume from the
+# last checkpoint. For several nodes, start Ray on them first and set RAY_ADDRESS.
 set -euo pipefail
 folder={folder}
 attempt=$folder/attempts/$(date +%Y%m%dT%H%M%S)
 export VERL_FILE_LOGGER_PATH=$attempt/metrics.jsonl
-exec {python} -m verl.trainer.main_ppo --config-path "$folder" --config-name {config} "hydra.run.dir='$attempt'" "$@"
+exec {python} -m verl.trainer.main_ppo --config-path "$folder" --config-name {config} \\
+  "hydra.run.dir='$attempt'" "$@"
 """
 
 
@@ -108,11 +122,14 @@ class Start:
     response: int
     """Budget of a rollout, in tokens."""
     sampling: dict[str, Any]
-    """``rollouts``, ``temperature``, ``top_p`` and ``max_tokens`` of the evaluation that chose the problems."""
+    """``rollouts``, ``temperature``, ``top_p`` and ``max_tokens`` of the evaluation that chose the
+    problems.
+    """
 
 
 def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any]) -> str:
-    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` has ``temperature`` and ``top_p``.
+    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` has ``temperature``
+    and ``top_p``.
 
     Raises UserError when the number of problems, or ``BATCH``, is smaller than the number of GPUs.
     """
@@ -121,8 +138,8 @@ def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any])
     batch = min(BATCH, start.problems) // gpus * gpus
     if not batch:
         raise UserError(
-            f"{start.problems} problems with right and wrong rollouts are fewer than {gpus} GPUs: offer more problems "
-            "(--problems), others (--pool), or lower cluster.nodes"
+            f"{start.problems} problems with right and wrong rollouts are fewer than {gpus} GPUs: "
+            "offer more problems (--problems), others (--pool), or lower cluster.nodes"
         )
     context = start.prompt + start.response
     paths = {"train": TRAIN, "validation": VALIDATION, "checkpoints": "checkpoints"}

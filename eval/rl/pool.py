@@ -1,4 +1,5 @@
-"""The pool of problems that RL may train on: no duplicates, decontaminated, the overlap with SFT rows marked.
+"""The pool of problems that RL may train on: no duplicates, decontaminated, the overlap with SFT
+rows marked.
 
 The pool is a benchmark file, so an evaluation of it shows which problems give RL a signal.
 """
@@ -35,7 +36,9 @@ from trainer.run.folder import Run, is_complete
 from trainer.run.trained_from import dataset_identity
 
 PROBLEMS = 2_000
-"""Problems in the pool by default: with 8 rollouts each, ten times the rollouts of the suite ``t0``."""
+"""Problems in the pool by default: with 8 rollouts each, ten times the rollouts of the suite
+``t0``.
+"""
 SFT = "sft"
 """Set name of the dataset's training rows, when the pool's problems are compared with them."""
 
@@ -46,17 +49,18 @@ def folder_of(run: Run) -> Path:
 
 
 def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
-    """Writes ``rl_pool.jsonl`` once, with one {id, problem, answer, in_sft} per line; returns the pool's folder.
+    """Writes ``rl_pool.jsonl`` once, with one {id, problem, answer, in_sft} per line; returns the
+    pool's folder.
 
-    The problems come from ``file``, JSONL of {id, problem, answer}; without a file, from the rows that the dataset
-    did not select, or from its training rows if it selected all. Problems of a benchmark (of ``data.decontaminate``,
-    of ``eval.sets``, or of an evaluation of the run) and of held-out rows are dropped by the rules that decontaminated
-    the dataset. One of each group of near-duplicates is kept, and ``count`` (default ``PROBLEMS``) of the rest are
-    chosen by hash.
+    The problems come from ``file``, JSONL of {id, problem, answer}; without a file, from the rows
+    that the dataset did not select, or from its training rows if it selected all. Problems of a
+    benchmark (of ``data.decontaminate``, of ``eval.sets``, or of an evaluation of the run) and of
+    held-out rows are dropped by the rules that decontaminated the dataset. One of each group of
+    near-duplicates is kept, and ``count`` (default ``PROBLEMS``) of the rest are chosen by hash.
 
-    Raises UserError when ``count`` is below 1, when the dataset, its held-out rows, ``file`` or a benchmark is missing,
-    when ``benchmarks.load_file`` cannot read ``file``, when no problem is left, and when the run's pool was built from
-    another ``file`` or with another ``count``.
+    Raises UserError when ``count`` is below 1, when the dataset, its held-out rows, ``file`` or a
+    benchmark is missing, when ``benchmarks.load_file`` cannot read ``file``, when no problem is
+    left, and when the run's pool was built from another ``file`` or with another ``count``.
     """
     folder = folder_of(run)
     if count is not None and count < 1:
@@ -71,20 +75,27 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     for key, asked in {"file": sha256_file(file) if file else None, "problems": count}.items():
         if asked not in (None, made[key]):
             raise UserError(
-                f"{folder} was made with {key} {made[key]}, not {asked}: leave that out, or move the folder away"
+                f"{folder} was made with {key} {made[key]}, not {asked}: leave that out, or move "
+                "the folder away"
             )
     return folder
 
 
-def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: int) -> dict[str, Any]:
+def _fill(
+    folder: Path, run: Run, config: DictConfig, file: Path | None, count: int
+) -> dict[str, Any]:
     """Writes the pool's file into ``folder``; returns the pool's manifest."""
     identity, dataset = dataset_identity(config), Path(config.data.dir) / config.data.name
     if not (dataset / HELD_OUT).stat().st_size:
-        raise UserError(f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive")
+        raise UserError(
+            f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive"
+        )
     trained, spare = _rows(dataset), dataset / SPARE
     if file is None and spare.exists() and spare.stat().st_size:
         file = spare
-    offered = [Problem(p.id, p.problem, p.answer, RL_POOL) for p in (_read(file) if file else trained)]
+    offered = [
+        Problem(p.id, p.problem, p.answer, RL_POOL) for p in (_read(file) if file else trained)
+    ]
     sets = benchmarks.expand([*config.data.decontaminate, *config.eval.sets])
     known = benchmarks.load(Path(config.eval.benchmarks), sets, None)
     barred = list(dict.fromkeys([*known, *_read(dataset / HELD_OUT), *_evaluated(run)]))
@@ -98,7 +109,9 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
     distinct = list({clusters[_name(p)]: p for p in reversed(clean)}.values())
     chosen = sorted(distinct, key=lambda p: seeded_key(config.data.seed, p.id))[:count]
     if not chosen:
-        raise UserError(f"of {len(offered):,} problems none is left: all are in a benchmark or held out")
+        raise UserError(
+            f"of {len(offered):,} problems none is left: all are in a benchmark or held out"
+        )
     learnt = {clusters[_name(p)] for p in trained}
     lines = [_line(p) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen]
     path = folder / f"{RL_POOL}.jsonl"
@@ -116,7 +129,9 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
             "kept": len(chosen),
         },
         "in_sft": sum(line["in_sft"] for line in lines),
-        "contaminated": {name.removeprefix(f"{RL_POOL}/"): asdict(finding) for name, finding in findings.items()},
+        "contaminated": {
+            name.removeprefix(f"{RL_POOL}/"): asdict(finding) for name, finding in findings.items()
+        },
         "files": {path.name: sha256_file(path)},
         "versions": provenance.versions(),
         "git": provenance.git_commit(),
@@ -124,14 +139,24 @@ def _fill(folder: Path, run: Run, config: DictConfig, file: Path | None, count: 
 
 
 def _read(file: Path) -> list[Problem]:
-    """Returns the problems of a JSONL file; the file's stem, which may be any name, is their set."""
+    """Returns the problems of a JSONL file; the file's stem, which may be any name, is their
+    set.
+    """
     return benchmarks.load_file(file, file.stem)
 
 
 def _evaluated(run: Run) -> list[Problem]:
-    """Returns the problems of every evaluation that the run has begun, except for those of its pool."""
+    """Returns the problems of every evaluation that the run has begun, except for those of its
+    pool.
+    """
     files = (folder / PROBLEM_FILE for folder in run.evaluations)
-    return [p for file in files if file.exists() for p in benchmarks.read_problems(file) if p.set != RL_POOL]
+    return [
+        p
+        for file in files
+        if file.exists()
+        for p in benchmarks.read_problems(file)
+        if p.set != RL_POOL
+    ]
 
 
 def _rows(dataset: Path) -> list[Problem]:
@@ -139,7 +164,9 @@ def _rows(dataset: Path) -> list[Problem]:
     import pyarrow.parquet as pq
 
     table = pq.read_table(
-        dataset / "rows.parquet", columns=["id", "problem", "answer"], filters=[("split", "=", "train")]
+        dataset / "rows.parquet",
+        columns=["id", "problem", "answer"],
+        filters=[("split", "=", "train")],
     )
     return [Problem(set=SFT, **row) for row in table.to_pylist()]
 
@@ -155,4 +182,6 @@ def _name(problem: Problem) -> str:
 def _fingerprint(problem: Problem) -> minhash.Fingerprint:
     name = _name(problem)
     rank = (len(problem.problem), 0, name)
-    return minhash.fingerprint(name, problem.problem, problem.answer, sha256_json(vars(problem)), rank)
+    return minhash.fingerprint(
+        name, problem.problem, problem.answer, sha256_json(vars(problem)), rank
+    )

@@ -1,7 +1,9 @@
-"""Prepares RL from a checkpoint: selects the problems it solves in some rollouts but not all, and configures verl.
+"""Prepares RL from a checkpoint: selects the problems it solves in some rollouts but not all, and
+configures verl.
 
-This takes two calls with an evaluation between them. The first call writes the run's pool; the evaluation samples
-it on the GPUs as RL will sample; the second call keeps the problems with both right and wrong rollouts.
+This takes two calls with an evaluation between them. The first call writes the run's pool; the
+evaluation samples it on the GPUs as RL will sample; the second call keeps the problems with both
+right and wrong rollouts.
 """
 
 from __future__ import annotations
@@ -65,34 +67,51 @@ def prepare(
     file: Path | None = None,
     count: int | None = None,
 ) -> Prepared:
-    """Prepares RL from the export of ``step`` as far as possible; files from the same inputs are kept.
+    """Prepares RL from the export of ``step`` as far as possible; files from the same inputs are
+    kept.
 
-    ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and budget are those of
-    the pool's evaluation: by default ``GROUP`` rollouts at temperature 1 and top-p 1, for which verl's policy gradient
-    is exact, and the run's budget. ``overrides`` of mutable keys change them (``eval.rollouts=16``), and describe the
-    cluster that RL will run on (``cluster.nodes=1``).
+    ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and
+    budget are those of the pool's evaluation: by default ``GROUP`` rollouts at temperature 1 and
+    top-p 1, for which verl's policy gradient is exact, and the run's budget. ``overrides`` of
+    mutable keys change them (``eval.rollouts=16``), and describe the cluster that RL will run on
+    (``cluster.nodes=1``).
 
-    Raises UserError when the run's answers are not boxed, when the export or its dataset is missing, when an override
-    is in ``OWN``, when there are fewer than 2 rollouts or the temperature is 0, as ``pool.build`` does, and when too
-    few problems have both right and wrong rollouts.
+    Raises UserError when the run's answers are not boxed, when the export or its dataset is
+    missing, when an override is in ``OWN``, when there are fewer than 2 rollouts or the temperature
+    is 0, as ``pool.build`` does, and when too few problems have both right and wrong rollouts.
     """
     if config.data.answer_style != "boxed":
-        raise UserError(f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads boxes")
+        raise UserError(
+            f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads "
+            "boxes"
+        )
     _check_same_dataset(run, config, step)
     folder = pool.folder_of(run)
     _check_not_own(overrides, run, step)
-    sampling = ["eval.limit=null", f"eval.rollouts={GROUP}", "eval.temperature=1.0", "eval.top_p=1.0"]
+    sampling = [
+        "eval.limit=null",
+        f"eval.rollouts={GROUP}",
+        "eval.temperature=1.0",
+        "eval.top_p=1.0",
+    ]
     given = [*sampling, *overrides, f"eval.benchmarks={folder}", f"eval.sets=[{RL_POOL}]"]
     words = list({word.partition("=")[0]: word for word in given}.values())
     probe = configs.amend(config, words)
     if probe.eval.rollouts < 2 or not probe.eval.temperature:
-        raise UserError("RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature above 0")
+        raise UserError(
+            "RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature "
+            "above 0"
+        )
     pool.build(run, config, file, count)
     planned = evaluate.plan(probe, run, f"step_{step}")
     made = read_json(folder / MANIFEST)
-    known = f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
+    known = (
+        f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
+    )
     if not is_complete(planned.folder):
-        return Prepared(None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known)
+        return Prepared(
+            None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known
+        )
     origin = _origin(run, step, probe, planned)
     target = run.rl / f"step_{step}-{sha256_json(origin)[:8]}"
     with writer(run.rl / "lock"):
@@ -102,8 +121,8 @@ def prepare(
                 write_json(partial / MANIFEST, origin | filled)
     counts = read_json(target / MANIFEST)
     text = (
-        f"{counts['mixed']:,} have right and wrong rollouts, {counts['in_sft']:,} of these also SFT rows; "
-        f"left out are {counts['never']:,} never and {counts['always']:,} always solved"
+        f"{counts['mixed']:,} have right and wrong rollouts, {counts['in_sft']:,} of these also "
+        f"SFT rows; left out are {counts['never']:,} never and {counts['always']:,} always solved"
     )
     return Prepared(target, shlex.join(["bash", str(target / grpo.SCRIPT)]), f"{known}\n{text}")
 
@@ -112,18 +131,25 @@ def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
     export = run.export(step)
     if not is_complete(export):
         there = ", ".join(map(str, run.exports)) or "none"
-        raise UserError(f"{run.root} has no export of step {step} (there: {there}): warmstart export {run.root} STEP")
+        raise UserError(
+            f"{run.root} has no export of step {step} (there: {there}): warmstart export "
+            f"{run.root} STEP"
+        )
     if read_json(export / MANIFEST)["dataset"] != dataset_identity(config):
-        raise UserError(f"step {step} was trained on another build of {config.data.name}: restore that, or train anew")
+        raise UserError(
+            f"step {step} was trained on another build of {config.data.name}: restore that, or "
+            "train anew"
+        )
 
 
 def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
     given = {override.partition("=")[0] for override in overrides}
     if own := [key for key in OWN if key in given]:
         raise UserError(
-            f"{own[0]} cannot be set here: what is sampled is the run's pool ({pool.folder_of(run)}), which leaves out "
-            "every benchmark of the recipe and of the run's evaluations; choose its problems with --pool FILE, and "
-            f"evaluate benchmarks with warmstart eval {run.root} {step} {own[0]}=.."
+            f"{own[0]} cannot be set here: what is sampled is the run's pool "
+            f"({pool.folder_of(run)}), which leaves out every benchmark of the recipe and of the "
+            "run's evaluations; choose its problems with --pool FILE, and evaluate benchmarks with "
+            f"warmstart eval {run.root} {step} {own[0]}=.."
         )
 
 
@@ -140,9 +166,17 @@ def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> d
 
 
 def _fill(
-    folder: Path, target: Path, run: Run, step: int, config: DictConfig, probe: DictConfig, planned: evaluate.Plan
+    folder: Path,
+    target: Path,
+    run: Run,
+    step: int,
+    config: DictConfig,
+    probe: DictConfig,
+    planned: evaluate.Plan,
 ) -> dict[str, Any]:
-    """Writes all files but the manifest into ``folder``, which becomes ``target``; returns the manifest's own part."""
+    """Writes all files but the manifest into ``folder``, which becomes ``target``; returns the
+    manifest's own part.
+    """
     source = Path(probe.eval.benchmarks)
     in_sft = {line["id"]: line["in_sft"] for line in read_jsonl(source / f"{RL_POOL}.jsonl")}
     evaluation = evaluations.read(planned.folder)
@@ -152,8 +186,14 @@ def _fill(
         tally = counts[problem.set, problem.id]
         if 0 < tally.right < tally.total:
             mixed.append(problem)
-            facts[problem.id] = {"right": tally.right, "rollouts": tally.total, "in_sft": in_sft[problem.id]}
-    held_out = sets.load_file(Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem)
+            facts[problem.id] = {
+                "right": tally.right,
+                "rollouts": tally.total,
+                "in_sft": in_sft[problem.id],
+            }
+    held_out = sets.load_file(
+        Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem
+    )
     prompt = _longest(run.export(step), [*mixed, *held_out])
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(
@@ -181,13 +221,22 @@ def _fill(
 
 
 def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
-    """Returns the tokens that suffice for these problems of a complete evaluation; others may need far fewer."""
+    """Returns the tokens that suffice for these problems of a complete evaluation; others may need
+    far fewer.
+    """
     wanted = {(p.set, p.id) for p in problems}
     rollouts = evaluation.rollouts
-    right = [rollouts[key].tokens for key, grade in evaluation.grades.items() if grade.exact and key[:2] in wanted]
-    # Each problem has the same number of rollouts, so the number of right ones is proportional to the accuracy.
+    right = [
+        rollouts[key].tokens
+        for key, grade in evaluation.grades.items()
+        if grade.exact and key[:2] in wanted
+    ]
+    # Each problem has the same number of rollouts, so the number of right ones is proportional to
+    # the accuracy.
     steps = (budget for budget, _ in evaluation.figures[TOTAL]["by_budget"])
-    return enough({"by_budget": [[budget, sum(tokens <= budget for tokens in right)] for budget in steps]})
+    return enough(
+        {"by_budget": [[budget, sum(tokens <= budget for tokens in right)] for budget in steps]}
+    )
 
 
 def _longest(model: Path, problems: Sequence[Problem]) -> int:

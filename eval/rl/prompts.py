@@ -1,4 +1,6 @@
-"""Writes problems for verl's RL dataset: parquet with the chat, the gold answer, and the problem's source."""
+"""Writes problems for verl's RL dataset: parquet with the chat, the gold answer, and the problem's
+source.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from data_prep.tokenizer import chat
 def write(path: Path, problems: Sequence[Problem], facts: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes one row per problem, in order.
 
-    ``prompt`` is the conversation up to the answer, as in SFT; ``data_source`` is the problem's set, by which verl
-    groups its metrics; ``extra_info`` has the problem's index, its id, and ``facts[id]``, with the same keys for all.
+    ``prompt`` is the conversation up to the answer, as in SFT; ``data_source`` is the problem's
+    set, by which verl groups its metrics; ``extra_info`` has the problem's index, its id, and
+    ``facts[id]``, with the same keys for all.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,16 +1,18 @@
-"""How long ranks wait for the slowest: the planner against verl's deal, on steps of lognormal row lengths.
+"""How long ranks wait for the slowest: the planner against verl's deal, on steps of lognormal row
+lengths.
 
     python -m tests.bench.bench_balance [DRAWS]      (default 100)
 
-A case is clip/batch/ranks/sp: lengths of median 6K and sigma 0.8 clipped at 16K or 32K tokens, rows of a step,
-GPUs, sequence-parallel degree. A micro-batch holds clip x sp tokens. The figure is the groups' mean FLOPs over
-those of the slowest group of every micro-step, for Qwen3-4B. Both peers run verl's code: its SFT trainer (random
-rows for each rank) and the balancing of its Ray trainer. Cases with more groups than rows are left out: verl cannot
-run them.
+A case is clip/batch/ranks/sp: lengths of median 6K and sigma 0.8 clipped at 16K or 32K tokens, rows
+of a step, GPUs, sequence-parallel degree. A micro-batch holds clip x sp tokens. The figure is the
+groups' mean FLOPs over those of the slowest group of every micro-step, for Qwen3-4B. Both peers run
+verl's code: its SFT trainer (random rows for each rank) and the balancing of its Ray trainer. Cases
+with more groups than rows are left out: verl cannot run them.
 
-`plan` is the degree that the planner takes on nodes of four A100-40GB with a 200 Gb/s adapter for each GPU. Groups
-cannot be larger than the model has heads, and no plan is shorter than its longest row: where that allows less than
-the limit, the most that it allows stands beside the figure, and the limit is 99 % of that.
+`plan` is the degree that the planner takes on nodes of four A100-40GB with a 200 Gb/s adapter for
+each GPU. Groups cannot be larger than the model has heads, and no plan is shorter than its longest
+row: where that allows less than the limit, the most that it allows stands beside the figure, and
+the limit is 99 % of that.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
 CLIPS = {"16K": 16_384, "32K": 32_768}
 BATCHES = (16, 64, 128, 256)
 RANKS = (16, 64, 256, 1024)
-GPUS_PER_NODE, NETWORK, FORECAST = 4, 4 * 25e9, 12  # bytes/s of a node; draws that the planner sees, as in its own
+GPUS_PER_NODE, NETWORK, FORECAST = (
+    4,
+    4 * 25e9,
+    12,
+)  # bytes/s of a node; draws that the planner sees, as in its own
 STOCK, RAY = "verl SFT trainer", "verl Ray trainer"
 
 
@@ -44,11 +50,12 @@ def draw(clip: int, batch: int, seed: int) -> dict[int, int]:
 
 
 def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget: int) -> Plan:
-    """verl's ``rearrange_micro_batches`` on every group of rows, as many virtual ranks in this process.
+    """verl's ``rearrange_micro_batches`` on every group of rows, as many virtual ranks in this
+    process.
 
-    Real ranks agree on the lowest number of micro-batches, from the largest minimum up, at which all are within
-    the budget. A rank alone returns the lowest from ``min_num_micro_batch`` up at which it is: asking all for the
-    largest answer until it stands is the same number.
+    Real ranks agree on the lowest number of micro-batches, from the largest minimum up, at which
+    all are within the budget. A rank alone returns the lowest from ``min_num_micro_batch`` up at
+    which it is: asking all for the largest answer until it stands is the same number.
     """
     import torch
     from verl.utils.seqlen_balancing import rearrange_micro_batches
@@ -71,20 +78,29 @@ def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget:
 
 
 def stock(lengths: dict[int, int], groups: int, budget: int) -> Plan:
-    """verl's SFT trainer: torch's DistributedSampler gives every rank its share, each packs its own."""
+    """verl's SFT trainer: torch's DistributedSampler gives every rank its share, each packs its
+    own.
+    """
     from torch.utils.data import DistributedSampler
 
-    samplers = [DistributedSampler(range(len(lengths)), groups, rank, drop_last=True) for rank in range(groups)]
+    samplers = [
+        DistributedSampler(range(len(lengths)), groups, rank, drop_last=True)
+        for rank in range(groups)
+    ]
     return verl_micro_batches(lengths, [list(sampler) for sampler in samplers], budget)
 
 
 def ray(lengths: dict[int, int], groups: int, budget: int) -> Plan:
-    """verl's Ray trainer (``_balance_batch``): ranks get equally many rows of like workload, each packs its own."""
+    """verl's Ray trainer (``_balance_batch``): ranks get equally many rows of like workload, each
+    packs its own.
+    """
     import torch
     from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
     workload = calculate_workload(torch.tensor(list(lengths.values()))).tolist()
-    return verl_micro_batches(lengths, get_seqlen_balanced_partitions(workload, groups, equal_size=True), budget)
+    return verl_micro_batches(
+        lengths, get_seqlen_balanced_partitions(workload, groups, equal_size=True), budget
+    )
 
 
 def ours(lengths: dict[int, int], groups: int, budget: int) -> Plan:
@@ -113,11 +129,21 @@ def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
         }
         best[degree] = figures["ours"]
         for peer in (STOCK, RAY):
-            limit = 0.87 if (clip, batch, ranks, degree, peer) == ("16K", 64, 16, 1, STOCK) else None
+            limit = (
+                0.87 if (clip, batch, ranks, degree, peer) == ("16K", 64, 16, 1, STOCK) else None
+            )
             if (ranks, degree, peer) == (16, 1, RAY):
                 limit = figures[RAY]
             results.append(
-                Result(f"{case}/sp{degree}", "balance", "mean/max", figures["ours"], figures[peer], peer, limit)
+                Result(
+                    f"{case}/sp{degree}",
+                    "balance",
+                    "mean/max",
+                    figures["ours"],
+                    figures[peer],
+                    peer,
+                    limit,
+                )
             )
     if best:
         chosen = choose_degree(QWEN3_4B, cluster, steps[:FORECAST], CLIPS[clip])
@@ -125,7 +151,16 @@ def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
         limit = 0.92 if batch == 16 else 0.97
         reason = (most, f"the longest row's most at sp{max(best)}") if most < limit else ()
         limit = min(limit, 0.99 * most)
-        results.append(Result(f"{case}/plan", f"balance at sp{chosen}", "mean/max", best[chosen], *reason, limit=limit))
+        results.append(
+            Result(
+                f"{case}/plan",
+                f"balance at sp{chosen}",
+                "mean/max",
+                best[chosen],
+                *reason,
+                limit=limit,
+            )
+        )
     return results
 
 

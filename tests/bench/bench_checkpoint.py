@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_checkpoint
 
-Two gloo ranks of one thread each train a random Qwen3 of 50 million parameters on the CPU, 600 MB of state. The
-pause is the call plus what falls before the next optimizer step, on the slower rank; the blocking save is the
-same code waited for: shards written, flushed, hashed and committed. Steps go on while the shards are written.
+Two gloo ranks of one thread each train a random Qwen3 of 50 million parameters on the CPU, 600 MB
+of state. The pause is the call plus what falls before the next optimizer step, on the slower rank;
+the blocking save is the same code waited for: shards written, flushed, hashed and committed. Steps
+go on while the shards are written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from common.files import read_json, write_json
 from data_prep.tokenizer import tokenizers
 from tests.bench.table import Result, publish
-from tests.trainer.ranks import SUPERVISED, forked, rows
+from tests.trainer.engine.ranks import SUPERVISED, forked, rows
 from trainer.process import process_group
 from trainer.recipe import load as configs
 from trainer.run import base_model
@@ -32,9 +33,13 @@ RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
 SHARE = 0.25
 """Of a blocking save that the pause may take."""
 MODEL = {
-    "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 4, "head_dim": 64,
-    "num_attention_heads": 16, "num_key_value_heads": 8,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 4,
+    "head_dim": 64,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+}
 
 
 def slowest(seconds: float) -> float:
@@ -47,7 +52,9 @@ def slowest(seconds: float) -> float:
 
 
 def measure(rank: int, root: Path) -> None:
-    """Saves in turn in the background and blocking, and times steps; rank 0 leaves ROOT/times.json."""
+    """Saves in turn in the background and blocking, and times steps; rank 0 leaves
+    ROOT/times.json.
+    """
     import torch.distributed as dist
 
     from trainer.checkpoint.retention import Retention
@@ -59,7 +66,9 @@ def measure(rank: int, root: Path) -> None:
     process_group.join("cpu", f"file://{root}/meeting")
     engine = build_engine(configs.read(root / "config.yaml"), total_steps=1000)
     watchdog = Watchdog(10, stacks(root, rank))
-    saver = Saver(Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo"))
+    saver = Saver(
+        Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo")
+    )
     made = rows()
 
     def step() -> float:
@@ -68,7 +77,13 @@ def measure(rank: int, root: Path) -> None:
             engine.train_step([made[rank::RANKS]], SUPERVISED)
         return slowest(time.monotonic() - begin)
 
-    times: dict[str, list[float]] = {"pause": [], "blocking": [], "during": [], "alone": [], "save": []}
+    times: dict[str, list[float]] = {
+        "pause": [],
+        "blocking": [],
+        "during": [],
+        "alone": [],
+        "save": [],
+    }
     step()
     for i in range(WARM + TIMES):
         alone = [step() for _ in range(QUIET)]
@@ -87,7 +102,13 @@ def measure(rank: int, root: Path) -> None:
         saver.settle()
         blocking = slowest(time.monotonic() - begin)
         if i >= WARM:
-            found = {"pause": [pause], "blocking": [blocking], "during": during, "alone": alone, "save": [save]}
+            found = {
+                "pause": [pause],
+                "blocking": [blocking],
+                "during": during,
+                "alone": alone,
+                "save": [save],
+            }
             times = {name: values + found[name] for name, values in times.items()}
     if rank == 0:
         write_json(root / "times.json", times)
@@ -112,7 +133,10 @@ def main() -> None:
         prepare(root)
         if any(codes := forked(RANKS, measure, root)):
             sys.exit(f"a rank failed: {codes}")
-        times = {name: statistics.median(values) for name, values in read_json(root / "times.json").items()}
+        times = {
+            name: statistics.median(values)
+            for name, values in read_json(root / "times.json").items()
+        }
         (newest,) = (root / "run" / "checkpoints").glob("step_*")
         megabytes = sum(p.stat().st_size for p in newest.iterdir()) / 1e6
     case = f"{megabytes:.0f}MB/ranks{RANKS}"
@@ -120,7 +144,15 @@ def main() -> None:
     publish(
         "checkpoint",
         [
-            Result(case, "pause of a save", "s", times["pause"], blocking, "blocking save", limit=SHARE * blocking),
+            Result(
+                case,
+                "pause of a save",
+                "s",
+                times["pause"],
+                blocking,
+                "blocking save",
+                limit=SHARE * blocking,
+            ),
             Result(case, "step while writing", "s", times["during"], times["alone"], "step alone"),
             Result(case, "call to commit", "s", times["save"]),
         ],

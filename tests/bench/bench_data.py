@@ -1,12 +1,14 @@
-"""The data stage against merely tokenizing what it keeps, and against the straightforward datasets.map.
+"""The data stage against merely tokenizing what it keeps, and against the straightforward
+datasets.map.
 
-    python -m tests.bench.bench_data [ROWS]            (default 20,000; also a half and a quarter of it, ours alone)
-    python -m tests.bench.bench_data ROWS --alone      ROWS only, ours alone
+    python -m tests.bench.bench_data [ROWS]          default 20,000; half and a quarter, ours alone
+    python -m tests.bench.bench_data ROWS --alone    ROWS only, ours alone
 
-Every case is a fresh process, its start included, with as many workers as there are cores. Processor time is
-summed over them; beside other work it says more than the time on the wall. Memory is the highest sum, over the
-process and its workers, of the proportional set size (PSS): a page that several share counts once. The source
-has a fixed share of duplicates and of benchmark problems to find (``long_think``).
+Every case is a fresh process, its start included, with as many workers as there are cores.
+Processor time is summed over them; beside other work it says more than the time on the wall. Memory
+is the highest sum, over the process and its workers, of the proportional set size (PSS): a page
+that several share counts once. The source has a fixed share of duplicates and of benchmark problems
+to find (``long_think``).
 """
 
 from __future__ import annotations
@@ -86,18 +88,32 @@ def ours(root: Path) -> None:
     settings = Settings(
         source=Source(str(root / "source.jsonl")),
         rows=RowSettings(
-            columns=None, clean=None, verifier="correctness_math_verify", trace_choice="first",
-            question_types=("math-word-problem", "MCQ"), max_chars=60_000, max_length=MAX_LENGTH,
-            min_think_tokens=100, seed=1,
+            columns=None,
+            clean=None,
+            verifier="correctness_math_verify",
+            trace_choice="first",
+            question_types=("math-word-problem", "MCQ"),
+            max_chars=60_000,
+            max_length=MAX_LENGTH,
+            min_think_tokens=100,
+            seed=1,
         ),
-        tokenizer="model", model=str(root / "model"), model_revision=None, benchmarks=root / "benchmarks",
-        decontaminate=tuple(EXPECTED), train_rows=None, test_rows=200, max_bad_records=0,
-    )  # fmt: skip
+        tokenizer="model",
+        model=str(root / "model"),
+        model_revision=None,
+        benchmarks=root / "benchmarks",
+        decontaminate=tuple(EXPECTED),
+        train_rows=None,
+        test_rows=200,
+        max_bad_records=0,
+    )
     build(root / "data", settings, Workers())
 
 
 def tokenizing(root: Path) -> None:
-    """The kept text through the same tokenizer, which uses all cores by itself, and nothing else."""
+    """The kept text through the same tokenizer, which uses all cores by itself, and nothing
+    else.
+    """
     import pyarrow.parquet as pq
 
     tokenizer = Tokenizer.from_file(str(root / "data" / "tokenizer" / "tokenizer.json"))
@@ -123,20 +139,31 @@ def straightforward(root: Path) -> None:
         return {"solution": text, "input_ids": encoded.input_ids, "length": encoded.length}
 
     dataset = load_dataset(
-        "json", data_files=str(root / "source.jsonl"), split="train", cache_dir=str(root / "peer" / "cache")
+        "json",
+        data_files=str(root / "source.jsonl"),
+        split="train",
+        cache_dir=str(root / "peer" / "cache"),
     )
-    dataset = dataset.map(work, num_proc=CORES).filter(lambda r: r["length"] <= MAX_LENGTH, num_proc=CORES)
+    dataset = dataset.map(work, num_proc=CORES).filter(
+        lambda r: r["length"] <= MAX_LENGTH, num_proc=CORES
+    )
     dataset.save_to_disk(str(root / "peer" / "saved"))
 
 
 def measure(count: int, root: Path, alone: bool) -> list[Result]:
-    """Builds a dataset from ``count`` records below ``root``; with the peers on the same records."""
+    """Builds a dataset from ``count`` records below ``root``; with the peers on the same
+    records.
+    """
     case = f"{count:,} rows"
     write_source(root / "source.jsonl", count)
     write_benchmarks(root / "benchmarks")
     tokenizers.genuine_qwen3().save_pretrained(str(root / "model"))
     here = measured(ours, root)
-    print(case, {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v}, flush=True)
+    print(
+        case,
+        {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v},
+        flush=True,
+    )
     results = [
         Result(case, "peak memory", "GB", here.memory, limit=3.0),
         Result(case, "total time", "s", here.seconds),
@@ -146,7 +173,15 @@ def measure(count: int, root: Path, alone: bool) -> list[Result]:
     if not alone:
         floor, name = measured(tokenizing, root), "tokenizing the kept text"
         results += [
-            Result(case, "total time", "s", here.seconds, floor.seconds, name, limit=floor.seconds * 1.5),
+            Result(
+                case,
+                "total time",
+                "s",
+                here.seconds,
+                floor.seconds,
+                name,
+                limit=floor.seconds * 1.5,
+            ),
             Result(case, "processor time", "s", here.processor, floor.processor, name),
         ]
         peer, name = measured(straightforward, root), "datasets.map"
@@ -167,7 +202,9 @@ def main() -> None:
     results = []
     for share in (1,) if options.alone else (4, 2, 1):
         with tempfile.TemporaryDirectory() as folder:
-            results += measure(options.rows // share, Path(folder), alone=options.alone or share > 1)
+            results += measure(
+                options.rows // share, Path(folder), alone=options.alone or share > 1
+            )
     publish("bench-data-alone" if options.alone else "bench-data", results)
 
 

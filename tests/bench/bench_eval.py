@@ -1,12 +1,14 @@
-"""Makespan of an evaluation: the real scheduler against static splits and against who knows every length.
+"""Makespan of an evaluation: the real scheduler against static splits and against who knows every
+length.
 
-    python -m tests.bench.bench_eval            replayed on 1 to 64 fake engines of three kinds, and on two real ones
+    python -m tests.bench.bench_eval    replays on 1 to 64 fake engines, and on 2 real ones
 
-100 problems x 16 rollouts with a median of 11.6K tokens and 37 % at the budget of 16,384; log-lengths of two rollouts
-of a problem correlate by 0.75 (an assumption: most of the spread is the problem's). Figures are means over traces.
-`limit` is the clairvoyant longest-first schedule; beside it is one that knows no more than each problem's mean length,
-and the bound that no schedule can beat. The fake engines are described in decode.py. On two real vLLM engines on this
-machine a trace scaled down is replayed in both ways: each rollout is made to end at its length.
+100 problems x 16 rollouts with a median of 11.6K tokens and 37 % at the budget of 16,384;
+log-lengths of two rollouts of a problem correlate by 0.75 (an assumption: most of the spread is the
+problem's). Figures are means over traces. `limit` is the clairvoyant longest-first schedule; beside
+it is one that knows no more than each problem's mean length, and the bound that no schedule can
+beat. The fake engines are described in decode.py. On two real vLLM engines on this machine a trace
+scaled down is replayed in both ways: each rollout is made to end at its length.
 """
 
 from __future__ import annotations
@@ -72,7 +74,10 @@ def makespans(gpu: Gpu, count: int, seed: int) -> dict[str, float]:
     lengths = trace(100, 16, CORRELATION, seed)
     splits = PEERS | {"clairvoyant": longest_first}
     seconds = {name: static(split(lengths, count), lengths, gpu) for name, split in splits.items()}
-    return seconds | {"ours": replay(lengths, count, gpu), "lower bound": lower_bound(lengths, count, gpu)}
+    return seconds | {
+        "ours": replay(lengths, count, gpu),
+        "lower bound": lower_bound(lengths, count, gpu),
+    }
 
 
 def simulated(gpu: Gpu, pool: Executor) -> tuple[list[Result], list[str]]:
@@ -83,12 +88,16 @@ def simulated(gpu: Gpu, pool: Executor) -> tuple[list[Result], list[str]]:
         traces = list(pool.map(partial(makespans, gpu, count), range(TRACES)))
         mean = {name: fmean(seconds[name] for seconds in traces) for name in traces[0]}
         for name in (*PEERS, "lower bound"):
-            results.append(Result(case, "makespan", "s", mean["ours"], mean[name], name, mean["clairvoyant"]))
+            results.append(
+                Result(case, "makespan", "s", mean["ours"], mean[name], name, mean["clairvoyant"])
+            )
         for name, most in (("clairvoyant", MOST), *((name, 1.0) for name in STATIC)):
             ratio = mean["ours"] / mean[name]
             if ratio > most and not isclose(ratio, most):
                 error = stdev(seconds["ours"] / seconds[name] for seconds in traces) / sqrt(TRACES)
-                missed.append(f"{case} {ratio:.3f} of {name}, limit {most}, standard error {error:.3f}")
+                missed.append(
+                    f"{case} {ratio:.3f} of {name}, limit {most}, standard error {error:.3f}"
+                )
     return results, missed
 
 
@@ -130,7 +139,9 @@ class Static(Timed):
     def choose(self) -> Iterator[tuple[str, Key, bool]]:
         if self._fresh:
             names = sorted(self._engines)
-            self.parts = dict(zip(names, map(deque, by_problem(dict.fromkeys(self._prompts, 1), 2)), strict=True))
+            self.parts = dict(
+                zip(names, map(deque, by_problem(dict.fromkeys(self._prompts, 1), 2)), strict=True)
+            )
             self._fresh.clear()
             self._lost = [key for part in self.parts.values() for key in part]
         now = self._outlook()
@@ -148,12 +159,22 @@ def real() -> Result:
     seconds: dict[type[Timed], float] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for command in (["-m", "warmstart", "data", "tiny", "data.arithmetic.problems=400"], ["-c", PREPARE]):
+        for command in (
+            ["-m", "warmstart", "data", "tiny", "data.arithmetic.problems=400"],
+            ["-c", PREPARE],
+        ):
             subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True)
-        for kind in (Timed, Static, Static, Timed):  # the faster of two: what else the machine does comes and goes
+        for kind in (
+            Timed,
+            Static,
+            Static,
+            Timed,
+        ):  # the faster of two: what else the machine does comes and goes
             scheduler = kind(dict.fromkeys(lengths, 8), [], REAL["budget"], REAL["concurrency"])
             seconds[kind] = min(seconds.get(kind, inf), _run(folder, scheduler, lengths))
-    return Result("2 real engines", "makespan", "s", seconds[Timed], seconds[Static], "static by problem")
+    return Result(
+        "2 real engines", "makespan", "s", seconds[Timed], seconds[Static], "static by problem"
+    )
 
 
 def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
@@ -161,17 +182,38 @@ def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
 
     model = folder / "runs" / "tiny" / "base"
     arguments = vllm_actor.arguments(
-        AutoConfig.from_pretrained(model), model=str(model), revision=None, tokenizer=folder / "data/tiny/tokenizer",
-        dtype="auto", device="cpu", tensor_parallel=1, concurrency=REAL["concurrency"], context=REAL["budget"] + 8,
-    )  # fmt: skip
+        AutoConfig.from_pretrained(model),
+        model=str(model),
+        revision=None,
+        tokenizer=folder / "data/tiny/tokenizer",
+        dtype="auto",
+        device="cpu",
+        tensor_parallel=1,
+        concurrency=REAL["concurrency"],
+        context=REAL["budget"] + 8,
+    )
     cores = max(1, len(os.sched_getaffinity(0)) // 2)
     with ray_session(cpus=2) as ray:
         remote = ray.remote(Traced).options(
-            num_cpus=cores, max_concurrency=10_000, runtime_env={"env_vars": vllm_actor.environment("cpu", cores, 1)}
+            num_cpus=cores,
+            max_concurrency=10_000,
+            runtime_env={"env_vars": vllm_actor.environment("cpu", cores, 1)},
         )
-        fleet = Fleet(ray, lambda name: remote.remote(name, folder / f"{name}.log", arguments, {}, lengths=lengths))
+        fleet = Fleet(
+            ray,
+            lambda name: remote.remote(
+                name, folder / f"{name}.log", arguments, {}, lengths=lengths
+            ),
+        )
         prompts, seeds = {key: [5] * 8 for key in lengths}, dict.fromkeys(lengths, 0)
-        driver = Driver(fleet, scheduler, Pulse(REAL["budget"]), prompts, seeds, lambda name: folder / f"{name}.log")
+        driver = Driver(
+            fleet,
+            scheduler,
+            Pulse(REAL["budget"]),
+            prompts,
+            seeds,
+            lambda name: folder / f"{name}.log",
+        )
         made = {rollout.key: rollout.tokens for rollout in driver.run(["engine-0", "engine-1"])}
         assert made == lengths
         return time.monotonic() - scheduler.begun

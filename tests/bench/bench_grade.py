@@ -1,17 +1,19 @@
-"""Seconds of grading: ordinary rollouts, hostile ones, and how our own extraction grows with the text.
+"""Seconds of grading: ordinary rollouts, hostile ones, and how our own extraction grows with the
+text.
 
     python -m tests.bench.bench_grade [ROLLOUTS]      (default 1600)
 
-Ordinary: rollouts of 60,000 characters, 3,000 of them after ``</think>``, from text to verdicts, with the start of
-the worker processes. The peer is math-verify called plainly, as evaluation harnesses do: whole texts, one after
-the other, in this process, with its own time limits; every tenth rollout, and its seconds times ten. `right` counts
-verdicts on texts where graders go wrong (boxes in the thinking only, several boxes, echoes of the prompt, ...).
+Ordinary: rollouts of 60,000 characters, 3,000 of them after ``</think>``, from text to verdicts,
+with the start of the worker processes. The peer is math-verify called plainly, as evaluation
+harnesses do: whole texts, one after the other, in this process, with its own time limits; every
+tenth rollout, and its seconds times ten. `right` counts verdicts on texts where graders go wrong
+(boxes in the thinking only, several boxes, echoes of the prompt, ...).
 
-Hostile: each text alone. The limit is two seconds and what an ordinary text takes alone, which is the start of a
-worker. The peer has a process to itself and is killed after ten seconds.
+Hostile: each text alone. The limit is two seconds and what an ordinary text takes alone, which is
+the start of a worker. The peer has a process to itself and is killed after ten seconds.
 
-Growth: the time of a text twice as long over the time of the text, each from its line of JSON as a ledger has it; 2
-where it is linear and 4 where quadratic.
+Growth: the time of a text twice as long over the time of the text, each from its line of JSON as a
+ledger has it; 2 where it is linear and 4 where quadratic.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from common.records import Problem, Rollout
 from data_prep.answers.boxed import grade_state, is_exact
 from eval.grading import grade
 from tests.bench.table import Result, publish
-from tests.eval.test_answers import bombs
-from tests.eval.test_grading import HOSTILE, TRICKY
+from tests.data_prep.answers.test_boxed import bombs
+from tests.eval.grading.test_grade import HOSTILE, TRICKY
 
 LENGTH, SHOWN, PER_PROBLEM = 60_000, 3_000, 16
 SECONDS = 20
@@ -104,7 +106,9 @@ def measure_ordinary(count: int) -> list[Result]:
     ours = time.perf_counter() - begin
     assert all(g.exact == g.verified == (g.extracted == g.key[1]) for g in grades)
     peer = SAMPLE * seconds(lambda: [plain(r.text, r.key[1]) for r in rollouts[::SAMPLE]])
-    right = sum(is_exact(grade_state(text, "stop")[1], gold) == truth for text, gold, truth in TRICKY)
+    right = sum(
+        is_exact(grade_state(text, "stop")[1], gold) == truth for text, gold, truth in TRICKY
+    )
     theirs = sum(plain(text, gold) == truth for text, gold, truth in TRICKY)
     return [
         Result(case, "time", "s", ours, peer, PEER, SECONDS if count == 1600 else None),
@@ -117,7 +121,9 @@ def measure_hostile() -> list[Result]:
     results = [Result("one ordinary text", "time", "s", alone)]
     for name, text in HOSTILE.items():
         rollout = Rollout(("s", "7", 0), 0, text, 1, "stop", "e", 0.0)
-        ours = seconds(lambda rollout=rollout: grade.grade([rollout], [Problem("7", "?", "7", "s")]))
+        ours = seconds(
+            lambda rollout=rollout: grade.grade([rollout], [Problem("7", "?", "7", "s")])
+        )
         results.append(Result(name, "time", "s", ours, plain_seconds(text), PEER, 2 + alone))
     return results
 
@@ -126,11 +132,18 @@ def measure_growth(size: int = 1_000_000) -> list[Result]:
     best = []
     for length in (size, 2 * size):
         lines = {name: json.dumps(text) for name, (text, _) in bombs(length).items()}
-        best.append({
-            name: min(seconds(lambda line=line: grade_state(json.loads(line), "stop")) for _ in range(7))
-            for name, line in lines.items()
-        })  # fmt: skip
-    return [Result(name, "growth", "x", best[1][name] / best[0][name], limit=GROWTH) for name in best[0]]
+        best.append(
+            {
+                name: min(
+                    seconds(lambda line=line: grade_state(json.loads(line), "stop"))
+                    for _ in range(7)
+                )
+                for name, line in lines.items()
+            }
+        )
+    return [
+        Result(name, "growth", "x", best[1][name] / best[0][name], limit=GROWTH) for name in best[0]
+    ]
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_loss
 
-Peak bytes of live tensors over one forward and backward, above the inputs. The weight's gradient, which both hold,
-is left out, so that what remains is what tokens cost. Ours holds one chunk of logits whatever the vocabulary. The
-time is the faster of two runs, after the one whose memory is followed.
+Peak bytes of live tensors over one forward and backward, above the inputs. The weight's gradient,
+which both hold, is left out, so that what remains is what tokens cost. Ours holds one chunk of
+logits whatever the vocabulary. The time is the faster of two runs, after the one whose memory is
+followed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from tests.bench.table import Result, publish
-from tests.trainer.footprint import LiveBytes
+from tests.trainer.planning.footprint import LiveBytes
 from trainer.engine.loss import linear_cross_entropy
 
 HIDDEN = 256

@@ -2,9 +2,9 @@
 
     python -m tests.bench.bench_plan
 
-Memory: peak live tensor bytes of rank 0 in megabytes. The resident set, shown with them, also holds Python, verl and
-torch. Time: a step as a multiple of the first case's with as many ranks, for the planner knows GPUs and no CPU; the
-multiples should agree within a quarter.
+Memory: peak live tensor bytes of rank 0 in megabytes. The resident set, shown with them, also holds
+Python, verl and torch. Time: a step as a multiple of the first case's with as many ranks, for the
+planner knows GPUs and no CPU; the multiples should agree within a quarter.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ from pathlib import Path
 
 from tests.bench import pace
 from tests.bench.table import Result, publish
-from tests.trainer.footprint import compare
+from tests.trainer.planning.footprint import compare
 
 MULTIPLE = "x first"
 WITHIN = 0.25
-"""Tolerance of the forecast multiples: the host's own work and one thread's caches are not in the forecast."""
+"""Tolerance of the forecast multiples: the host's own work and one thread's caches are not in the
+forecast.
+"""
 
 
 def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for f in compare(Path(folder) / "memory"):
-            results.append(Result(f.case.name, "forecast", "MB", f.forecast / 1e6, f.peak / 1e6, "measured"))
+            results.append(
+                Result(f.case.name, "forecast", "MB", f.forecast / 1e6, f.peak / 1e6, "measured")
+            )
             results.append(Result(f.case.name, "rss", "MB", f.rss / 1e6))
         for case, forecast, measured in pace.compare(Path(folder) / "time"):
-            results.append(Result(case.name, "step forecast", MULTIPLE, forecast, measured, "measured"))
+            results.append(
+                Result(case.name, "step forecast", MULTIPLE, forecast, measured, "measured")
+            )
     publish("bench-plan", results)
     for r in results:
         if r.unit == MULTIPLE and r.ratio is not None and abs(r.ratio - 1) > WITHIN:

@@ -1,11 +1,13 @@
-"""Balance in the flesh: step time of our trainer against stock verl's, on the same rows in the same order.
+"""Balance in the flesh: step time of our trainer against stock verl's, on the same rows in the same
+order.
 
     python -m tests.bench.bench_steps
 
-Two gloo ranks of one thread each on the CPU, fp32, a small random Qwen3 and lognormal row lengths an eighth of
-those of ``bench_balance`` (median 750, sigma 0.8, clipped at 2K, which is also a micro-batch). Stock verl gives
-each rank half of a step's rows as they come and waits for the slower one; it also attends through a mask over
-the whole micro-batch, since its packed attention needs flash-attn. Times are whole steps, data included.
+Two gloo ranks of one thread each on the CPU, fp32, a small random Qwen3 and lognormal row lengths
+an eighth of those of ``bench_balance`` (median 750, sigma 0.8, clipped at 2K, which is also a
+micro-batch). Stock verl gives each rank half of a step's rows as they come and waits for the slower
+one; it also attends through a mask over the whole micro-batch, since its packed attention needs
+flash-attn. Times are whole steps, data included.
 """
 
 from __future__ import annotations
@@ -32,24 +34,43 @@ LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
 BATCH, STEPS, WARM = 16, 12, 2
 RANKS = 2
 MODEL = {
-    "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "head_dim": 64,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "head_dim": 64,
     "max_position_embeddings": LONGEST,
-}  # fmt: skip
+}
 
 
 def prepare(root: Path) -> Any:
     """A frozen configuration whose dataset, of random tokens, lies below ``root``."""
-    config = configs.load("tiny", [
-        f"run.root={root}/runs", f"data.dir={root}/data", f"data.max_length={LONGEST}", "train.epochs=1",
-        f"train.batch_size={BATCH}", f"train.max_steps={STEPS}", f"train.max_tokens_per_gpu={LONGEST}",
-        f"train.ranks={RANKS}", *(f"model.init.{key}={value}" for key, value in MODEL.items()),
-    ])  # fmt: skip
+    config = configs.load(
+        "tiny",
+        [
+            f"run.root={root}/runs",
+            f"data.dir={root}/data",
+            f"data.max_length={LONGEST}",
+            "train.epochs=1",
+            f"train.batch_size={BATCH}",
+            f"train.max_steps={STEPS}",
+            f"train.max_tokens_per_gpu={LONGEST}",
+            f"train.ranks={RANKS}",
+            *(f"model.init.{key}={value}" for key, value in MODEL.items()),
+        ],
+    )
     folder, random = root / "data" / "tiny", np.random.default_rng(1)
     words = tokenizers.trained(["some text"])
     words.save_pretrained(str(folder / "tokenizer"))
-    lengths = np.clip(random.lognormal(np.log(MEDIAN), SIGMA, BATCH * STEPS), 16, LONGEST).astype(int).tolist()
+    lengths = (
+        np.clip(random.lognormal(np.log(MEDIAN), SIGMA, BATCH * STEPS), 16, LONGEST)
+        .astype(int)
+        .tolist()
+    )
     for split, kept in (("train", lengths), ("test", lengths[:2])):
-        rows = (Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n) for i, n in enumerate(kept))
+        rows = (
+            Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n)
+            for i, n in enumerate(kept)
+        )
         token_files.write(folder / "tokens" / f"{split}.arrow", rows)
     write_json(folder / "manifest.json", {})
     return config
@@ -59,11 +80,18 @@ def stock(config: Any, root: Path) -> list[float]:
     """Seconds of each of stock verl's steps after the first."""
     configs.write(config, root / "config.yaml")
     out = root / "stock.jsonl"
-    common = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "OMP_NUM_THREADS": "1"}
+    common = {
+        "WORLD_SIZE": str(RANKS),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29517",
+        "OMP_NUM_THREADS": "1",
+    }
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.stock_verl", str(root / "config.yaml"), str(out)],
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+            env=os.environ
+            | common
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
         )
         for rank in range(RANKS)
     ]
@@ -76,7 +104,9 @@ def stock(config: Any, root: Path) -> list[float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:RANKS])  # one thread a rank, ours too
+        os.sched_setaffinity(
+            0, sorted(os.sched_getaffinity(0))[:RANKS]
+        )  # one thread a rank, ours too
         config = prepare(root)
         if code := launcher.train(config):
             sys.exit(f"training failed: exit {code}")

@@ -1,12 +1,13 @@
-"""The eight filters of generated problems, as the data stage runs them, and its fuzzy deduplication against the plain
-blocked cosine of scikit-learn.
+"""The eight filters of generated problems, as the data stage runs them, and its fuzzy deduplication
+against the plain blocked cosine of scikit-learn.
 
     python -m tests.bench.bench_synth BENCHMARKS [ROWS]        (default 83,000)
 
-BENCHMARKS is a folder with gsm8k_train.jsonl and gsm8k_test.jsonl. The records are GSM8K's training rows and mixtures
-of them: half of one problem's sentences and half of another's, with other numbers and names, so that they share
-wording as one model's problems do, and with faults in one of ten. Every case is a process of its own; the memory is
-the highest sum of proportional set sizes over it and its workers (``bench_data``).
+BENCHMARKS is a folder with gsm8k_train.jsonl and gsm8k_test.jsonl. The records are GSM8K's training
+rows and mixtures of them: half of one problem's sentences and half of another's, with other numbers
+and names, so that they share wording as one model's problems do, and with faults in one of ten.
+Every case is a process of its own; the memory is the highest sum of proportional set sizes over it
+and its workers (``bench_data``).
 """
 
 from __future__ import annotations
@@ -34,9 +35,23 @@ from tests.bench.table import Result, publish
 SECONDS, GIGABYTES = 300.0, 3.0
 PEER_ROWS = 20_000
 NAMES = [
-    "Amara", "Boris", "Chen", "Dalia", "Emeka", "Fatima", "Goran", "Hana",
-    "Imani", "Jorge", "Kiri", "Leila", "Mateo", "Nadia", "Oren", "Priya",
-]  # fmt: skip
+    "Amara",
+    "Boris",
+    "Chen",
+    "Dalia",
+    "Emeka",
+    "Fatima",
+    "Goran",
+    "Hana",
+    "Imani",
+    "Jorge",
+    "Kiri",
+    "Leila",
+    "Mateo",
+    "Nadia",
+    "Oren",
+    "Priya",
+]
 FAULTS = (
     lambda solution: solution.replace("<<", "(").replace(">>", ")"),
     lambda solution: re.sub(r"=(\d+)>>", lambda m: f"={int(m[1]) + 1}>>", solution, count=1),
@@ -70,8 +85,16 @@ def write_replies(benchmarks: Path, folder: Path, count: int) -> None:
             solution = row["solution"].split("\n####")[0]
             if rng.random() < 0.1:
                 solution = rng.choice(FAULTS)(solution)
-            text = f"<problem>{problem}</problem>\n<solution>{solution}</solution>\n<answer>{row['answer']}</answer>"
-            yield {"key": ["synth", f"{i:06d}", 0], "text": text, "tokens": 300, "finish_reason": "stop"}
+            text = (
+                f"<problem>{problem}</problem>\n<solution>{solution}</solution>\n"
+                f"<answer>{row['answer']}</answer>"
+            )
+            yield {
+                "key": ["synth", f"{i:06d}", 0],
+                "text": text,
+                "tokens": 300,
+                "finish_reason": "stop",
+            }
 
     write_jsonl(folder / "rollouts.jsonl", rollouts())
 
@@ -79,18 +102,43 @@ def write_replies(benchmarks: Path, folder: Path, count: int) -> None:
 def ours(root: Path, benchmarks: Path, count: int) -> None:
     """The data stage, from replies to a dataset."""
     generation = Generation(
-        folder=root / "generated", seeds=benchmarks / "gsm8k_train.jsonl", seed_rows=200, examples=5, problems=count,
-        per_request=1, backend="local", model="bench", temperature=1.0, max_tokens=512, seed=1,
-    )  # fmt: skip
+        folder=root / "generated",
+        seeds=benchmarks / "gsm8k_train.jsonl",
+        seed_rows=200,
+        examples=5,
+        problems=count,
+        per_request=1,
+        backend="local",
+        model="bench",
+        temperature=1.0,
+        max_tokens=512,
+        seed=1,
+    )
     rows = RowSettings(
-        columns=COLUMNS, clean="gsm8k", verifier="", trace_choice="first", question_types=None, max_chars=8_000,
-        max_length=4_096, min_think_tokens=1, seed=1, answer_style="answer_is", filters="synthetic",
-    )  # fmt: skip
+        columns=COLUMNS,
+        clean="gsm8k",
+        verifier="",
+        trace_choice="first",
+        question_types=None,
+        max_chars=8_000,
+        max_length=4_096,
+        min_think_tokens=1,
+        seed=1,
+        answer_style="answer_is",
+        filters="synthetic",
+    )
     settings = Settings(
-        source=Source("synthetic", generation=generation, backend=Local(lambda *_: None)), rows=rows,
-        tokenizer="qwen3", model="", model_revision=None, benchmarks=benchmarks, decontaminate=("gsm8k_test",),
-        train_rows=None, test_rows=200, max_bad_records=0,
-    )  # fmt: skip
+        source=Source("synthetic", generation=generation, backend=Local(lambda *_: None)),
+        rows=rows,
+        tokenizer="qwen3",
+        model="",
+        model_revision=None,
+        benchmarks=benchmarks,
+        decontaminate=("gsm8k_test",),
+        train_rows=None,
+        test_rows=200,
+        max_bad_records=0,
+    )
     build(root / "data", settings, Workers())
 
 
@@ -101,7 +149,9 @@ def prefix_filtered(root: Path, benchmarks: Path) -> None:
 
 
 def blocked_cosine(root: Path, benchmarks: Path) -> None:
-    """What one would write first: each block's cosines with all rows, and the same choice of what stays."""
+    """What one would write first: each block's cosines with all rows, and the same choice of what
+    stays.
+    """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import linear_kernel
@@ -129,10 +179,15 @@ def main() -> None:
         (root / "generated").mkdir()
         write_replies(benchmarks, root / "generated", options.rows)
         whole = measured(partial(ours, benchmarks=benchmarks, count=options.rows), root)
-        print({k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v}, flush=True)
+        print(
+            {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v},
+            flush=True,
+        )
         mine = measured(partial(prefix_filtered, benchmarks=benchmarks), root)
         peer = measured(partial(blocked_cosine, benchmarks=benchmarks), root)
-        assert read_json(root / "ours.json") == read_json(root / "peer.json"), "other verdicts than the peer's"
+        assert read_json(root / "ours.json") == read_json(root / "peer.json"), (
+            "other verdicts than the peer's"
+        )
     some, name = f"{PEER_ROWS:,} problems", "blocked cosine, scikit-learn"
     publish(
         "bench-synth",

@@ -1,9 +1,9 @@
 """Fake engines that decode at a modelled rate, and the schedules that a makespan is compared with.
 
-A step gives every running sequence a token, and its time is that of reading the weights, of each sequence's sampling,
-and of reading the keys and values of all tokens in the cache. When the cache is full, the last sequence that came
-waits until there is room, as with stock vLLM, and is then read in again; late ones wait by the rule of
-:mod:`eval.generation.preemption`.
+A step gives every running sequence a token, and its time is that of reading the weights, of each
+sequence's sampling, and of reading the keys and values of all tokens in the cache. When the cache
+is full, the last sequence that came waits until there is room, as with stock vLLM, and is then read
+in again; late ones wait by the rule of :mod:`eval.generation.preemption`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Lengths = dict[Key, int]
 
 @dataclass(frozen=True)
 class Gpu:
-    """One engine of a 4B model (8 GB of weights, 147,456 bytes of keys and values a token), in seconds and tokens."""
+    """One engine of a 4B model (8 GB of weights, 147,456 bytes of keys and values a token), in
+    seconds and tokens.
+    """
 
     name: str
     step: float
@@ -51,30 +53,42 @@ GPUS = (
     Gpu("H100-80GB", step=6e-3, sequence=5e-5, read=5.5e-8, prefill=5e-5, cache=400_000),
     Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000),
 )
-"""Reading is at 80 % of the data sheets' memory bandwidth; the rest is assumed. The first one's steps take as long
-for short rollouts as for long ones."""
+"""Reading is at 80 % of the data sheets' memory bandwidth; the rest is assumed. The first one's
+steps take as long for short rollouts as for long ones.
+"""
 
 
 def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
-    """Lognormal lengths with the median and the share at the budget that are given above; ``correlation`` is that of
-    log-lengths of two rollouts of one problem."""
+    """Lognormal lengths with the median and the share at the budget that are given above;
+    ``correlation`` is that of log-lengths of two rollouts of one problem.
+    """
     sigma = math.log(BUDGET / MEDIAN) / NormalDist().inv_cdf(1 - AT_BUDGET)
     random = np.random.default_rng(seed)
     common, own = random.standard_normal((problems, 1)), random.standard_normal((problems, n))
-    logs = math.log(MEDIAN) + sigma * (math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own)
+    logs = math.log(MEDIAN) + sigma * (
+        math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own
+    )
     lengths = np.minimum(np.exp(logs).round(), BUDGET).astype(int)
     return {("s", str(p), k): int(lengths[p, k]) for p in range(problems) for k in range(n)}
 
 
 class FakeEngine:
-    """An engine at ``now`` seconds that has made ``steps`` steps; tokens are counted as real numbers."""
+    """An engine at ``now`` seconds that has made ``steps`` steps; tokens are counted as real
+    numbers.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
         self.now = self.steps = self.held = self.stall = 0.0
-        self.running: dict[Key, tuple[float, float]] = {}  # steps at its first token and at its last
-        self.waiting: list[tuple[tuple[float, int], Key, float, float]] = []  # rank, length, tokens made
-        self.came: dict[Key, tuple[bool, int]] = {}  # whether it was late, and its place in the order of coming
+        self.running: dict[
+            Key, tuple[float, float]
+        ] = {}  # steps at its first token and at its last
+        self.waiting: list[
+            tuple[tuple[float, int], Key, float, float]
+        ] = []  # rank, length, tokens made
+        self.came: dict[
+            Key, tuple[bool, int]
+        ] = {}  # whether it was late, and its place in the order of coming
         self.ends: list[tuple[float, Key]] = []
 
     def submit(self, key: Key, length: float, late: bool = False) -> None:
@@ -97,7 +111,9 @@ class FakeEngine:
         return self.now + self.stall + self._seconds(max(0.0, until))
 
     def advance(self, now: float) -> list[tuple[Key, float]]:
-        """Decodes until ``now``, not beyond ``next``; returns the rollouts that ended, with their lengths."""
+        """Decodes until ``now``, not beyond ``next``; returns the rollouts that ended, with their
+        lengths.
+        """
         seconds = now - self.now - self.stall
         self.now, self.stall = now, max(0.0, -seconds)
         if self.running and seconds > 0:
@@ -172,7 +188,9 @@ def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
 
 
 def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
-    """Seconds until the scheduler has had all rollouts made by fake engines, none of which seems to hang."""
+    """Seconds until the scheduler has had all rollouts made by fake engines, none of which seems to
+    hang.
+    """
     budget = max(lengths.values())
     pulse = Pulse(budget)
     fakes = {f"engine-{i}": FakeEngine(gpu) for i in range(engines)}
@@ -222,7 +240,9 @@ def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
 
 
 def by_problem(lengths: Lengths, engines: int) -> list[list[Key]]:
-    """Whole problems dealt out to engines, as verl's chunks of a batch and lighteval's documents are."""
+    """Whole problems dealt out to engines, as verl's chunks of a batch and lighteval's documents
+    are.
+    """
     problems = {problem: i for i, problem in enumerate(dict.fromkeys(key[:2] for key in lengths))}
     return [[key for key in lengths if problems[key[:2]] % engines == i] for i in range(engines)]
 
@@ -234,8 +254,9 @@ def by_sample(lengths: Lengths, engines: int) -> list[list[Key]]:
 
 
 def longest_first(lengths: Lengths, engines: int) -> list[list[Key]]:
-    """Who knows all lengths: the longest goes to the engine with the fewest tokens, and so on (LPT; Graham, Bounds on
-    multiprocessing timing anomalies, 1969)."""
+    """Who knows all lengths: the longest goes to the engine with the fewest tokens, and so on (LPT;
+    Graham, Bounds on multiprocessing timing anomalies, 1969).
+    """
     parts: list[list[Key]] = [[] for _ in range(engines)]
     loads = [(0, i) for i in range(engines)]
     for key in sorted(lengths, key=lambda key: -lengths[key]):
@@ -246,7 +267,9 @@ def longest_first(lengths: Lengths, engines: int) -> list[list[Key]]:
 
 
 def told_means(lengths: Lengths, engines: int) -> list[list[Key]]:
-    """Who knows each problem's mean length: as ``longest_first``, with that in a rollout's place."""
+    """Who knows each problem's mean length: as ``longest_first``, with that in a rollout's
+    place.
+    """
     of: dict[tuple[str, str], list[int]] = {}
     for key, tokens in lengths.items():
         of.setdefault(key[:2], []).append(tokens)
@@ -254,11 +277,17 @@ def told_means(lengths: Lengths, engines: int) -> list[list[Key]]:
 
 
 def lower_bound(lengths: Lengths, engines: int, gpu: Gpu) -> float:
-    """No schedule takes less: the longest rollout alone, or all work spread evenly over batches as large as the
-    cache (by the tokens that rollouts hold on average) and the concurrency allow."""
+    """No schedule takes less: the longest rollout alone, or all work spread evenly over batches as
+    large as the cache (by the tokens that rollouts hold on average) and the concurrency allow.
+    """
     tokens = np.array(list(lengths.values()), float)
     held = tokens * (PROMPT + tokens / 2)  # summed over a rollout's steps
     steps = max(held.sum() / gpu.cache, tokens.sum() / CONCURRENCY)
-    work = gpu.step * steps + gpu.sequence * tokens.sum() + gpu.read * held.sum() + gpu.prefill * PROMPT * len(tokens)
+    work = (
+        gpu.step * steps
+        + gpu.sequence * tokens.sum()
+        + gpu.read * held.sum()
+        + gpu.prefill * PROMPT * len(tokens)
+    )
     alone = tokens * (gpu.step + gpu.sequence) + gpu.read * held
     return float(max(work / engines, alone.max()))

@@ -1,7 +1,8 @@
-"""A generated source in the OpenR1 schema at realistic length, and benchmark files of the real ones' sizes.
+"""A generated source in the OpenR1 schema at realistic length, and benchmark files of the real
+ones' sizes.
 
-Traces have a lognormal length with a median of 13,000 characters. Of a hundred records, two repeat an
-earlier problem in other words and one rewords a benchmark item.
+Traces have a lognormal length with a median of 13,000 characters. Of a hundred records, two repeat
+an earlier problem in other words and one rewords a benchmark item.
 """
 
 import functools
@@ -42,13 +43,18 @@ def write_benchmarks(folder: Path) -> None:
     """A file for each set whose size is known, of as many generated problems."""
     folder.mkdir()
     for name in EXPECTED:
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items(name)))
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps(item) + "\n" for item in items(name))
+        )
 
 
 def items(name: str) -> list[dict[str, str]]:
     """The problems of one benchmark."""
     rng = random.Random(name)
-    return [{"id": str(i), "problem": problem_of(rng), "answer": answer_of(rng)} for i in range(EXPECTED[name])]
+    return [
+        {"id": str(i), "problem": problem_of(rng), "answer": answer_of(rng)}
+        for i in range(EXPECTED[name])
+    ]
 
 
 def problem_of(rng: random.Random) -> str:
@@ -61,7 +67,11 @@ def problem_of(rng: random.Random) -> str:
         elif kind < 0.5:
             words.append("".join(rng.choices(SYLLABLES, k=2)))
         else:
-            words.append(rng.choice([*NAMES, *THINGS, *PLACES, "the", "of", "and", "is", "how", "many", "each"]))
+            words.append(
+                rng.choice(
+                    [*NAMES, *THINGS, *PLACES, "the", "of", "and", "is", "how", "many", "each"]
+                )
+            )
     return f"{' '.join(words)}. Find the value of $m + n$."
 
 

@@ -2,8 +2,9 @@
 
     python -m tests.bench.pace CASES      (RANK, WORLD_SIZE)
 
-is one rank, as in ``tests.trainer.footprint``. The CPU's rates are those of three kernels, the best that the ranks
-of all cases with as many saw; what the forecast says is how much longer than the first of them another takes.
+is one rank, as in ``tests.trainer.planning.footprint``. The CPU's rates are those of three kernels,
+the best that the ranks of all cases with as many saw; what the forecast says is how much longer
+than the first of them another takes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests.trainer import footprint
-from tests.trainer.footprint import Case
+from tests.trainer.planning import footprint
+from tests.trainer.planning.footprint import Case
 from trainer.planning.cluster import MEMORY_SHARE, Cluster
 from trainer.planning.hardware import Gpu
 from trainer.planning.step_time import step_time
@@ -27,10 +28,13 @@ from trainer.planning.step_time import step_time
 MODEL = tuple(
     f"model.init.{key}"
     for key in (
-        "hidden_size=256", "intermediate_size=1024", "num_hidden_layers=4", "head_dim=64",
+        "hidden_size=256",
+        "intermediate_size=1024",
+        "num_hidden_layers=4",
+        "head_dim=64",
         "max_position_embeddings=2048",
     )
-)  # fmt: skip
+)
 NONE, FULL = ((f"train.checkpointing={kind}", *MODEL) for kind in ("none", "full"))
 CASES = (
     Case("16 rows of 128", 1, (128,) * 16, NONE),
@@ -47,25 +51,38 @@ LINK = 1e9
 
 
 def compare(folder: Path) -> Iterator[tuple[Case, float, float]]:
-    """(case, its step as a multiple of the first case's with as many ranks: forecast, and measured)."""
+    """(case, its step as a multiple of the first case's with as many ranks: forecast, and
+    measured).
+    """
     runs = list(footprint.run("tests.bench.pace", folder, CASES))
     first: dict[int, tuple[float, float]] = {}
     for case, shape, setup, measured in runs:
         cpu = _cpu([other for of, _, _, other in runs if of.ranks == case.ranks])
         rows = list(range(len(case.lengths)))
         plan = [[rows, rows]] * (case.ranks // setup.sequence_parallel)
-        step = step_time(shape, setup, Cluster(cpu, 1, case.ranks, LINK), plan, dict(enumerate(case.lengths)))
+        step = step_time(
+            shape, setup, Cluster(cpu, 1, case.ranks, LINK), plan, dict(enumerate(case.lengths))
+        )
         forecast, seconds = first.setdefault(case.ranks, (step.total, measured["seconds"]))
         yield case, step.total / forecast, measured["seconds"] / seconds
 
 
 def _cpu(measured: Sequence[Mapping[str, float]]) -> Gpu:
-    rates = {name: max(rates[name] for rates in measured) for name in ("matmul", "attention", "bandwidth")}
+    rates = {
+        name: max(rates[name] for rates in measured)
+        for name in ("matmul", "attention", "bandwidth")
+    }
     return Gpu(
-        (), memory=0, memory_bandwidth=rates["bandwidth"] / MEMORY_SHARE, nvlink=LINK, pcie=LINK,
-        bf16_flops=rates["matmul"], fp32_flops=rates["matmul"], matmul_share=1,
+        (),
+        memory=0,
+        memory_bandwidth=rates["bandwidth"] / MEMORY_SHARE,
+        nvlink=LINK,
+        pcie=LINK,
+        bf16_flops=rates["matmul"],
+        fp32_flops=rates["matmul"],
+        matmul_share=1,
         attention_share=rates["attention"] / rates["matmul"],
-    )  # fmt: skip
+    )
 
 
 def fastest(run: Callable[[], Any], times: int) -> float:
@@ -79,9 +96,15 @@ def fastest(run: Callable[[], Any], times: int) -> float:
 
 
 def measure(folder: Path, lengths: list[int]) -> dict[str, float]:
-    """Seconds of a step; FLOP/s of matmuls and of causal attention, bytes/s of elementwise kernels."""
+    """Seconds of a step; FLOP/s of matmuls and of causal attention, bytes/s of elementwise
+    kernels.
+    """
     step = footprint.stepper(folder, lengths)
-    x, weight, beyond_caches = torch.randn(ROWS, WIDTH), torch.randn(WIDTH, 4 * WIDTH), torch.randn(2**25)
+    x, weight, beyond_caches = (
+        torch.randn(ROWS, WIDTH),
+        torch.randn(WIDTH, 4 * WIDTH),
+        torch.randn(2**25),
+    )
     q, k, v = (torch.randn(1, HEADS, ROWS, DIM, requires_grad=True) for _ in range(3))
     attention = 3 * 4 * HEADS * DIM * ROWS * (ROWS + 1) / 2
 

@@ -32,7 +32,11 @@ def publish(name: str, results: list[Result]) -> None:
     """Prints the results and writes them to ``.bench/<name>.json``."""
     print(f"\n{name}")
     for r in results:
-        against = f"  {r.ratio:.2f} x {r.peer_name} ({r.peer:.4g} {r.unit})" if r.ratio is not None else ""
+        against = (
+            f"  {r.ratio:.2f} x {r.peer_name} ({r.peer:.4g} {r.unit})"
+            if r.ratio is not None
+            else ""
+        )
         limit = f"  limit {r.limit:.4g}" if r.limit is not None else ""
         ours = "none" if r.ours is None else f"{r.ours:.4g}"
         print(f"  {r.case:<22} {r.metric:<18} {ours} {r.unit}{against}{limit}")

@@ -1,4 +1,6 @@
-"""Which training steps run on paper: the model's size, its layers, and the recipe's keys that differ."""
+"""Which training steps run on paper: the model's size, its layers, and the recipe's keys that
+differ.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +61,16 @@ class Case:
     def overrides(self) -> tuple[str, ...]:
         """The recipe's keys."""
         return (
-            f"train.sequence_parallel={self.degree}", f"train.checkpointing={self.checkpointing}",
-            "train.attention=varlen", *self.extra,
-        )  # fmt: skip
+            f"train.sequence_parallel={self.degree}",
+            f"train.checkpointing={self.checkpointing}",
+            "train.attention=varlen",
+            *self.extra,
+        )
 
 
 def documents(budget: int) -> tuple[tuple[int, ...], ...]:
-    """Tokens of each document in the micro-batches of a step with ``budget`` tokens of a group in each.
+    """Tokens of each document in the micro-batches of a step with ``budget`` tokens of a group in
+    each.
 
     A group may run out of rows before the others: its last micro-batch is empty.
     """
@@ -84,7 +89,12 @@ QUICK = (
     Case("8b", 2, 16, "selective"),
 )
 """Every degree, checkpointing and option of both sizes, in few cases."""
-WIDE = tuple(Case(size, 2, degree, kind) for size in ("4b", "8b") for degree in DEGREES for kind in CHECKPOINTING)
+WIDE = tuple(
+    Case(size, 2, degree, kind)
+    for size in ("4b", "8b")
+    for degree in DEGREES
+    for kind in CHECKPOINTING
+)
 """Every combination of degree and checkpointing."""
 WHOLE = tuple(Case(size, 36, 2, "selective") for size in ("4b", "8b"))
 """The recipes as they stand."""

@@ -1,4 +1,6 @@
-"""Runs the cases once for all tests: those of `make test-cuda`, and on demand those that take longer."""
+"""Runs the cases once for all tests: those of `make test-cuda`, and on demand those that take
+longer.
+"""
 
 from __future__ import annotations
 

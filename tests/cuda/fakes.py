@@ -1,4 +1,6 @@
-"""Lets the engine run on fake tensors: what needs values is computed for real, everything on the device is fake."""
+"""Lets the engine run on fake tensors: what needs values is computed for real, everything on the
+device is fake.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +71,11 @@ def real(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install(mode: Fakes) -> None:
-    """Makes this process's engines load weights into fake tensors of ``mode``, and copy packed rows to such.
+    """Makes this process's engines load weights into fake tensors of ``mode``, and copy packed rows
+    to such.
 
-    Where a shard lies in a tensor is computed with a tensor of ranks, and rows are packed by the values of their masks:
-    both for real.
+    Where a shard lies in a tensor is computed with a tensor of ranks, and rows are packed by the
+    values of their masks: both for real.
     """
     load, read, pack = load_weights.load, load_weights.Reader._process_read_request, engines.pack
 
@@ -86,7 +89,9 @@ def install(mode: Fakes) -> None:
     def pack_and_copy(rows: Any, device: int, parts: int, part: int) -> Packed:
         packed = real(pack)(rows, "cpu", parts, part)
         tensors = {name: x for name, x in vars(packed).items() if isinstance(x, torch.Tensor)}
-        return dataclasses.replace(packed, **{n: x.to(device, non_blocking=True) for n, x in tensors.items()})
+        return dataclasses.replace(
+            packed, **{n: x.to(device, non_blocking=True) for n, x in tensors.items()}
+        )
 
     load_weights.load, load_weights.Reader._process_read_request, engines.pack = (
         load_into_fakes,

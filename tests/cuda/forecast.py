@@ -52,7 +52,10 @@ def compare(result: dict[str, Any]) -> Iterator[Row]:
     rows = [np.array(lengths, dtype=np.float64) for lengths in documents(TOKENS * case.degree)]
     tokens = np.array([max(lengths.sum(), case.degree) for lengths in rows]) / case.degree
     pairs = np.array([(lengths * (lengths + 1)).sum() / 2 for lengths in rows]) / case.degree
-    forward, backward = work.forward(shape, setup, tokens, pairs), work.backward(shape, setup, tokens, pairs)
+    forward, backward = (
+        work.forward(shape, setup, tokens, pairs),
+        work.backward(shape, setup, tokens, pairs),
+    )
     loss, ends = work.loss(shape, setup, tokens), work.ends(shape, setup, tokens)
     matmul = shape.layers * (forward.matmul + backward.matmul).sum()
     attention = shape.layers * (forward.attention + backward.attention).sum()
@@ -61,14 +64,26 @@ def compare(result: dict[str, Any]) -> Iterator[Row]:
     recomputed = shape.layers * (again.matmul + again.attention).sum()
     traffic = shape.layers * (forward.traffic + backward.traffic).sum()
 
-    yield Row("live bytes at the peak", "GiB", result["peak"] / memory.GIB, _needed(case) / memory.GIB)
+    yield Row(
+        "live bytes at the peak", "GiB", result["peak"] / memory.GIB, _needed(case) / memory.GIB
+    )
     yield Row("layers' matmuls", "TFLOP", flops["matmul"] / 1e12, matmul / 1e12)
     yield Row("attention", "TFLOP", flops["attention"] / 1e12, attention / 1e12)
     yield Row("head", "TFLOP", flops["head"] / 1e12, loss.matmul.sum() / 1e12)
-    yield Row("training and recomputation", "TFLOP", sum(flops.values()) / 1e12, (training + recomputed) / 1e12)
+    yield Row(
+        "training and recomputation",
+        "TFLOP",
+        sum(flops.values()) / 1e12,
+        (training + recomputed) / 1e12,
+    )
     yield Row("elementwise", "GB", moved["elementwise"] / 1e9, (traffic + ends.traffic.sum()) / 1e9)
     yield Row("loss", "GB", moved["loss"] / 1e9, loss.traffic.sum() / 1e9)
-    yield Row("optimizer", "GB", moved["optimizer"] / 1e9, work.optimizer_bytes(setup) * shape.parameters / RANKS / 1e9)
+    yield Row(
+        "optimizer",
+        "GB",
+        moved["optimizer"] / 1e9,
+        work.optimizer_bytes(setup) * shape.parameters / RANKS / 1e9,
+    )
 
 
 def _needed(case: Case) -> float:

@@ -1,9 +1,10 @@
-"""Counts what a step asks of a GPU: FLOPs and memory traffic of every operator, and every read by the host.
+"""Counts what a step asks of a GPU: FLOPs and memory traffic of every operator, and every read by
+the host.
 
-A kernel reads its inputs and writes its outputs once. Views are free, and a place that is written in part (gather,
-scatter, an embedding) counts in part. Attention's FLOPs depend on the documents, which fake tensors do not know: they
-are counted by the (query, key) pairs of the micro-batch at hand, backward as twice forward, which is how
-``trainer.batching.flops`` counts.
+A kernel reads its inputs and writes its outputs once. Views are free, and a place that is written
+in part (gather, scatter, an embedding) counts in part. Attention's FLOPs depend on the documents,
+which fake tensors do not know: they are counted by the (query, key) pairs of the micro-batch at
+hand, backward as twice forward, which is how ``trainer.batching.flops`` counts.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Operators(TorchDispatchMode):
         self.pairs = 0.0
         self.phase = ""
 
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if DTensor in types:
             return NotImplemented  # comes again with the shards
@@ -76,7 +79,9 @@ class Operators(TorchDispatchMode):
         attention = "varlen_attn" in name
         if attention:
             query = args[1] if "backward" in name else args[0]
-            flops = (2 if "backward" in name else 1) * 4 * query.shape[1] * query.shape[2] * self.pairs
+            flops = (
+                (2 if "backward" in name else 1) * 4 * query.shape[1] * query.shape[2] * self.pairs
+            )
         total = self.totals[self._kind(name, attention, flops), name]
         total.calls += 1
         total.flops += flops
@@ -124,8 +129,13 @@ def traffic(operator: Any, args: Any, kwargs: Any, result: Any) -> int:
     read = written = 0
     seen: set[int] = set()
     positional = zip(arguments, args, strict=False)
-    for argument, value in [*positional, *((a, kwargs[a.name]) for a in arguments if a.name in kwargs)]:
-        once = {id(t): t for t in _tensors(value) if id(t) not in seen}  # addcmul takes the gradient twice
+    for argument, value in [
+        *positional,
+        *((a, kwargs[a.name]) for a in arguments if a.name in kwargs),
+    ]:
+        once = {
+            id(t): t for t in _tensors(value) if id(t) not in seen
+        }  # addcmul takes the gradient twice
         seen |= once.keys()
         size = sum(map(_size, once.values()))
         changed = argument.alias_info is not None and argument.alias_info.is_write
@@ -167,7 +177,9 @@ def _without_kernel(operator: Any, args: Any, kwargs: Any, result: Any) -> bool:
     if operator._schema.is_mutable:
         return False
     storages = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
-    return all(t.untyped_storage()._cdata in storages for t in _tensors(result)) and bool(_tensors(result))
+    return all(t.untyped_storage()._cdata in storages for t in _tensors(result)) and bool(
+        _tensors(result)
+    )
 
 
 def _one(dtype: torch.dtype) -> Any:

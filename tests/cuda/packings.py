@@ -1,4 +1,5 @@
-"""Losses and gradients of the engine on many packings of rows, and the graphs that torch compiled for them.
+"""Losses and gradients of the engine on many packings of rows, and the graphs that torch compiled
+for them.
 
     python -m tests.cuda.packings FOLDER ...      (each holds config.yaml; leaves result.pt there)
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.trainer.ranks import forked
+from tests.trainer.engine.ranks import forked
 
 PACKINGS = 20
 
@@ -21,11 +22,15 @@ PACKINGS = 20
 def lengths() -> list[list[int]]:
     """Tokens of the rows of every packing, from one row to seven."""
     generator = torch.Generator().manual_seed(7)
-    return [torch.randint(5, 60, (1 + n % 7,), generator=generator).tolist() for n in range(PACKINGS)]
+    return [
+        torch.randint(5, 60, (1 + n % 7,), generator=generator).tolist() for n in range(PACKINGS)
+    ]
 
 
 def measure(number: int, folders: list[Path]) -> None:
-    """Leaves the losses of every token, the gradients, and the number of graphs after each packing."""
+    """Leaves the losses of every token, the gradients, and the number of graphs after each
+    packing.
+    """
     import torch.distributed as dist
     from torch._dynamo.utils import counters
 

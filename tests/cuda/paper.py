@@ -1,7 +1,9 @@
-"""A CUDA device of paper, in this process: its library, a process group whose other ranks do nothing, a base model.
+"""A CUDA device of paper, in this process: its library, a process group whose other ranks do
+nothing, a base model.
 
-The library (``paper/runtime.c``) answers for CUDA's runtime and driver, so that torch.cuda and autograd run as they
-are; fake tensors (torch's FakeTensorMode) have shapes, types and devices, and no values.
+The library (``paper/runtime.c``) answers for CUDA's runtime and driver, so that torch.cuda and
+autograd run as they are; fake tensors (torch's FakeTensorMode) have shapes, types and devices, and
+no values.
 """
 
 from __future__ import annotations
@@ -27,10 +29,15 @@ COMPILER = shutil.which("gcc")
 def build(folder: Path) -> Path:
     """Compiles the library and returns its path. The headers are those of torch's CUDA wheels."""
     library = folder / "paper.so"
-    headers = [_folder("nvidia.cu13") / "include", _folder("triton") / "backends" / "nvidia" / "include"]
+    headers = [
+        _folder("nvidia.cu13") / "include",
+        _folder("triton") / "backends" / "nvidia" / "include",
+    ]
     include = [word for place in headers for word in ("-I", str(place))]
     name = ["-Wl,-soname,libcuda.so.1"]  # torch opens the driver by this name
-    subprocess.run(["gcc", "-shared", "-fPIC", *name, *include, str(SOURCE), "-o", str(library)], check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", *name, *include, str(SOURCE), "-o", str(library)], check=True
+    )
     return library
 
 
@@ -43,13 +50,19 @@ def _folder(package: str) -> Path:
 def environment(library: Path) -> dict[str, str]:
     """Variables of a process that sees the device, as rank 0."""
     return {
-        "LD_PRELOAD": str(library), "CUDA_VISIBLE_DEVICES": "0", "VERL_PLATFORM": "nvidia", "HF_HUB_OFFLINE": "1",
-        "RANK": "0", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        "LD_PRELOAD": str(library),
+        "CUDA_VISIBLE_DEVICES": "0",
+        "VERL_PLATFORM": "nvidia",
+        "HF_HUB_OFFLINE": "1",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def run(library: Path, folder: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Runs ``cases`` below ``folder`` and returns what each of them did (``tests.cuda.run.measure``).
+    """Runs ``cases`` below ``folder`` and returns what each of them did
+    (``tests.cuda.run.measure``).
 
     Raises RuntimeError with the end of a case's output where it failed.
     """
@@ -60,13 +73,17 @@ def run(library: Path, folder: Path, cases: Sequence[Case]) -> list[dict[str, An
     for i, case in enumerate(cases):
         result = folder / f"{i}.json"
         if not result.exists():
-            raise RuntimeError(f"{case.name} failed:\n{result.with_suffix('.log').read_text()[-4000:]}")
+            raise RuntimeError(
+                f"{case.name} failed:\n{result.with_suffix('.log').read_text()[-4000:]}"
+            )
         done.append(json.loads(result.read_text()))
     return done
 
 
 def join(ranks: int) -> None:
-    """Joins a process group of ``ranks`` ranks, of which this one alone exists; collectives return at once."""
+    """Joins a process group of ``ranks`` ranks, of which this one alone exists; collectives return
+    at once.
+    """
     import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -74,7 +91,9 @@ def join(ranks: int) -> None:
 
 
 def write_model(folder: Path, config: dict[str, Any]) -> None:
-    """Leaves a Qwen3 of zeros in ``folder``: a config.json and a sparse safetensors file in bf16."""
+    """Leaves a Qwen3 of zeros in ``folder``: a config.json and a sparse safetensors file in
+    bf16.
+    """
     import torch
     from transformers import AutoModelForCausalLM, Qwen3Config
 

@@ -2,7 +2,8 @@
 
     python -m tests.cuda.run FOLDER      (with the variables of ``paper.environment``)
 
-runs the cases of FOLDER/cases.json, each in a process forked from here, and leaves FOLDER/N.json for each.
+runs the cases of FOLDER/cases.json, each in a process forked from here, and leaves FOLDER/N.json
+for each.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from data_prep.tokenizer import tokenizers
 from tests.cuda import fakes, paper, qlora
 from tests.cuda.cases import Case, documents
 from tests.cuda.operators import Operators
-from tests.trainer.footprint import LiveBytes
+from tests.trainer.planning.footprint import LiveBytes
 from trainer.batching.packing import Packed
 from trainer.engine import loss as losses
 from trainer.engine.build import build_engine
@@ -53,8 +54,16 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     with mode, engine.train_mode(), LiveBytes("cuda") as live, counted:
         engine.train_step(micro_batches, 12345)
         gradients = _kinds(p.grad for p in engine.module.parameters() if p.requires_grad)
-    trained, frozen = ([p for p in engine.module.parameters() if p.requires_grad is wanted] for wanted in (True, False))
-    state = [x for of in engine.optimizer.state.values() for x in of.values() if isinstance(x, torch.Tensor)]
+    trained, frozen = (
+        [p for p in engine.module.parameters() if p.requires_grad is wanted]
+        for wanted in (True, False)
+    )
+    state = [
+        x
+        for of in engine.optimizer.state.values()
+        for x in of.values()
+        if isinstance(x, torch.Tensor)
+    ]
     result = {
         "case": asdict(case),
         "loaded": fakes.loaded,
@@ -75,7 +84,9 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def _tell_phases(engine: Any, counted: Operators) -> None:
-    """Lets ``counted`` know what ``engine`` is at: the loss, the optimizer, how many pairs of tokens attend."""
+    """Lets ``counted`` know what ``engine`` is at: the loss, the optimizer, how many pairs of
+    tokens attend.
+    """
     forward = engine.forward
 
     def forward_on(packed: Packed, scale: float = 1.0) -> Any:
@@ -93,16 +104,27 @@ def _kinds(tensors: Any) -> list[list[str]]:
 
 def _configured(case: Case, folder: Path) -> Any:
     places = [f"run.root={folder}/runs", f"data.dir={folder}/data", f"model.path={folder}/model"]
-    config = configs.load(f"{case.recipe}_{case.size}", ["data.source=none", *places, *case.overrides])
+    config = configs.load(
+        f"{case.recipe}_{case.size}", ["data.source=none", *places, *case.overrides]
+    )
     words = tokenizers.trained(["some text"])
     for place in (config.verl.model.tokenizer_path, config.model.path):
         words.save_pretrained(str(place))
     shape = case.shape
-    paper.write_model(Path(config.model.path), {
-        "num_hidden_layers": shape.layers, "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
-        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim,
-        "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied, "max_position_embeddings": 40960,
-    })  # fmt: skip
+    paper.write_model(
+        Path(config.model.path),
+        {
+            "num_hidden_layers": shape.layers,
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.intermediate,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "vocab_size": shape.vocabulary,
+            "tie_word_embeddings": shape.tied,
+            "max_position_embeddings": 40960,
+        },
+    )
     return config
 
 
@@ -112,7 +134,9 @@ def _row(length: int) -> dict[str, torch.Tensor]:
 
 
 def _into(file: Path, case: Case) -> None:
-    torch.cuda._is_in_bad_fork = lambda: False  # a device of paper has no state that a fork could spoil
+    torch.cuda._is_in_bad_fork = lambda: (
+        False
+    )  # a device of paper has no state that a fork could spoil
     folder = file.with_suffix("")
     folder.mkdir()
     with file.with_suffix(".log").open("w") as log:

@@ -21,12 +21,18 @@ def main(chosen: str) -> None:
     cases = SETS[chosen]
     with tempfile.TemporaryDirectory() as folder:
         library = paper.build(Path(folder))
-        for number, (case, step) in enumerate(zip(cases, paper.run(library, Path(folder), cases), strict=True)):
+        for number, (case, step) in enumerate(
+            zip(cases, paper.run(library, Path(folder), cases), strict=True)
+        ):
             rows = list(compare(step))
             if number == 0:
                 print("| case | " + " | ".join(f"{row.what}, {row.unit}" for row in rows) + " |")
                 print("|---|" + "---:|" * len(rows))
-            print(f"| {case.name} | " + " | ".join(f"{row.counted:.2f} ({row.ratio:.3f})" for row in rows) + " |")
+            print(
+                f"| {case.name} | "
+                + " | ".join(f"{row.counted:.2f} ({row.ratio:.3f})" for row in rows)
+                + " |"
+            )
 
 
 if __name__ == "__main__":

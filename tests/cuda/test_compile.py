@@ -1,4 +1,6 @@
-"""Compiled layers, on a CPU: nothing compiles on fake tensors, and Inductor compiles the same graphs for both."""
+"""Compiled layers, on a CPU: nothing compiles on fake tensors, and Inductor compiles the same
+graphs for both.
+"""
 
 import os
 import shutil
@@ -10,26 +12,41 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.trainer.test_engine import GRADIENT, LOSS, built, difference
+from tests.trainer.engine.test_engine import GRADIENT, LOSS, built, difference
 
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 LAYERS = 10
-"""More than the eight variants that torch compiles of a function before it gives up (torch._dynamo.config)."""
+"""More than the eight variants that torch compiles of a function before it gives up
+(torch._dynamo.config).
+"""
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the layers computed, eager and compiled."""
     if COMPILER is None:
-        pytest.skip("COMPILED LAYERS ARE NOT CHECKED HERE: torch.compile on a CPU needs a C++ compiler, install g++")
+        pytest.skip(
+            "COMPILED LAYERS ARE NOT CHECKED HERE: torch.compile on a CPU needs a C++ compiler, "
+            "install g++"
+        )
     root = tmp_path_factory.mktemp("packings")
     folders = {name: root / name for name in ("eager", "compiled")}
     for name, folder in folders.items():
         wanted = str(name == "compiled").lower()
         built(folder, f"model.init.num_hidden_layers={LAYERS}", f"train.compile={wanted}")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda.packings", *map(str, folders.values())]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.cuda.packings",
+        *map(str, folders.values()),
+    ]
     subprocess.run(command, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"}, cwd=ROOT, check=True)
-    return {name: torch.load(folder / "result.pt", weights_only=True) for name, folder in folders.items()}
+    return {
+        name: torch.load(folder / "result.pt", weights_only=True)
+        for name, folder in folders.items()
+    }
 
 
 def test_layers_are_compiled_once_for_all_layers_and_packings(results: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""A training step on CUDA tensors, without a GPU: where its tensors lie, what the host waits for, what it takes.
+"""A training step on CUDA tensors, without a GPU: where its tensors lie, what the host waits for,
+what it takes.
 
-The real engine, model, loading, attention, loss and optimizer of the recipes on fake tensors, as rank 0 of 16. What no
-paper shows: the values, the kernels, NCCL, and compiled layers.
+The real engine, model, loading, attention, loss and optimizer of the recipes on fake tensors, as
+rank 0 of 16. What no paper shows: the values, the kernels, NCCL, and compiled layers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from tests.cuda.cases import QUICK, RANKS, WHOLE, WIDE, Case
 from tests.cuda.forecast import compare
 
 LEAST_LIVE = 0.9
-"""Live bytes at the peak over the planner's count, at least; at most they are all that is counted."""
+"""Live bytes at the peak over the planner's count, at least; at most they are all that is counted.
+"""
 WITHIN = 0.1
 """Relative difference from the planner's FLOPs and memory traffic."""
 BF16 = 2
@@ -25,11 +27,15 @@ READS = {
     "FSDPEngine.optimizer_step: torch.bool": 1,
     "FSDPEngine.optimizer_step: torch.float32": 1,
 }
-"""The loss, whether the gradient's norm is finite, and the norm: all that the host waits for in a step."""
+"""The loss, whether the gradient's norm is finite, and the norm: all that the host waits for in a
+step.
+"""
 
 SLOW = [case for case in (*WIDE, *WHOLE) if case not in QUICK]
 every_case = pytest.mark.parametrize(
-    "case", [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)], ids=lambda case: case.name
+    "case",
+    [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)],
+    ids=lambda case: case.name,
 )
 
 
@@ -68,5 +74,9 @@ def test_validation_reads_one_value_per_micro_batch(step: dict[str, Any]) -> Non
 
 
 def test_every_option_is_in_a_quick_case() -> None:
-    assert {(case.degree, case.size) for case in QUICK} == {(case.degree, case.size) for case in WIDE}
-    assert {(case.checkpointing, case.size) for case in QUICK} == {(case.checkpointing, case.size) for case in WIDE}
+    assert {(case.degree, case.size) for case in QUICK} == {
+        (case.degree, case.size) for case in WIDE
+    }
+    assert {(case.checkpointing, case.size) for case in QUICK} == {
+        (case.checkpointing, case.size) for case in WIDE
+    }

@@ -20,14 +20,28 @@ from data_prep.source.source import Source
 from data_prep.tokenizer import token_files
 
 ROWS = RowSettings(
-    columns=None, clean=None, verifier="correctness_math_verify", trace_choice="first", question_types=None,
-    max_chars=60_000, max_length=256, min_think_tokens=1, seed=7,
-)  # fmt: skip
+    columns=None,
+    clean=None,
+    verifier="correctness_math_verify",
+    trace_choice="first",
+    question_types=None,
+    max_chars=60_000,
+    max_length=256,
+    min_think_tokens=1,
+    seed=7,
+)
 SETTINGS = Settings(
-    source=Source("arithmetic", generator={"problems": 300, "digits": 2, "seed": 1}), rows=ROWS, tokenizer="trained",
-    model="", model_revision=None, benchmarks=Path("none"), decontaminate=(), train_rows=None, test_rows=20,
+    source=Source("arithmetic", generator={"problems": 300, "digits": 2, "seed": 1}),
+    rows=ROWS,
+    tokenizer="trained",
+    model="",
+    model_revision=None,
+    benchmarks=Path("none"),
+    decontaminate=(),
+    train_rows=None,
+    test_rows=20,
     max_bad_records=0,
-)  # fmt: skip
+)
 GSM8K = {"problem": "problem", "solution": "solution", "answer": "answer", "uuid": "id"}
 
 
@@ -68,11 +82,15 @@ def test_survivors_are_exactly_the_records_with_a_good_trace(built: Path) -> Non
 
 def test_test_problems_are_not_in_the_training_set(built: Path) -> None:
     split = {s: {r["problem"] for r in rows(built) if r["split"] == s} for s in ("train", "test")}
-    heldout = {json.loads(line)["problem"] for line in (built / "heldout.jsonl").read_text().splitlines()}
+    heldout = {
+        json.loads(line)["problem"] for line in (built / "heldout.jsonl").read_text().splitlines()
+    }
     assert heldout == split["test"] and not split["test"] & split["train"]
 
 
-def test_a_second_build_does_nothing_and_other_settings_are_refused(built: Path, monkeypatch: Any) -> None:
+def test_a_second_build_does_nothing_and_other_settings_are_refused(
+    built: Path, monkeypatch: Any
+) -> None:
     before = sha256_file(built / "manifest.json")
     assert not build(built, SETTINGS)
     with pytest.raises(UserError, match=r"other settings:\n  rows\.seed: 7 -> 8\n"):
@@ -97,19 +115,37 @@ def test_too_few_rows_is_an_error_that_shows_the_funnel_and_leaves_nothing(tmp_p
 
 
 def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Path) -> None:
-    source, good = tmp_path / "rows.jsonl", {"problem": "p {i}", "solution": "s", "answer": "1", "id": "u{i}"}
+    source, good = (
+        tmp_path / "rows.jsonl",
+        {"problem": "p {i}", "solution": "s", "answer": "1", "id": "u{i}"},
+    )
     lines = [json.dumps({k: v.format(i=i) for k, v in good.items()}) for i in range(30)]
-    lines[3], lines[7], lines[9] = '{"problem": ', '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}', '"text"'
+    lines[3], lines[7], lines[9] = (
+        '{"problem": ',
+        '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}',
+        '"text"',
+    )
     lines[13] = lines[13].replace('"1"', "null").replace("p 13", "dropped before \\ud800 is seen")
     lines[11] = lines[11].replace("p 11", "lone \\ud800 surrogate")
     source.write_bytes("\n".join(lines).encode() + b'\n{"problem": "\xff"}\n')
     settings = replace(
-        SETTINGS, source=Source(str(source)), rows=replace(ROWS, columns=GSM8K), test_rows=2, max_bad_records=4
+        SETTINGS,
+        source=Source(str(source)),
+        rows=replace(ROWS, columns=GSM8K),
+        test_rows=2,
+        max_bad_records=4,
     )
-    with pytest.raises(UserError, match=r"5 malformed records, data\.max_bad_records is 4") as error:
+    with pytest.raises(
+        UserError, match=r"5 malformed records, data\.max_bad_records is 4"
+    ) as error:
         build(tmp_path / "d", settings)
-    for place in ("row 4: not valid JSON", "row 8: column 'answer' must be str, not int", "row 10: not an object",
-                  "row 12: a lone surrogate", "row 31: not valid JSON"):  # fmt: skip
+    for place in (
+        "row 4: not valid JSON",
+        "row 8: column 'answer' must be str, not int",
+        "row 10: not an object",
+        "row 12: a lone surrogate",
+        "row 31: not valid JSON",
+    ):
         assert place in str(error.value)
     assert not (tmp_path / "d").exists()
     build(tmp_path / "d", replace(settings, max_bad_records=5))
@@ -119,7 +155,9 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", [1, 37, 1000])
-def test_a_jsonl_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_jsonl_file_cut_anywhere_has_the_same_records(
+    size: int, tmp_path: Path, monkeypatch: Any
+) -> None:
     lines = [json.dumps({"i": i, "text": "x" * (i * 7 % 90)}) for i in range(40)]
     path = tmp_path / "rows.jsonl"
     path.write_bytes("\r\n".join([*lines[:20], "", *lines[20:]]).encode())
@@ -127,17 +165,27 @@ def test_a_jsonl_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Pat
     cut = shards.cut(path)
     found = [r for unit in cut for r in unit.records()]
     assert [r.values["i"] for r in found] == list(range(40))
-    assert [r.where.rpartition(" ")[2] for r in found] == [str(i + 1 + (i >= 20)) for i in range(40)]
+    assert [r.where.rpartition(" ")[2] for r in found] == [
+        str(i + 1 + (i >= 20)) for i in range(40)
+    ]
     assert len(cut) == -(-path.stat().st_size // size)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_parquet_file_cut_anywhere_has_the_same_records(size: int, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_parquet_file_cut_anywhere_has_the_same_records(
+    size: int, tmp_path: Path, monkeypatch: Any
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = tmp_path / "rows.parquet"
-    table = pa.table({"i": range(600), "texts": [["x" * (i % 9), "y"] for i in range(600)], "unused": ["z"] * 600})
+    table = pa.table(
+        {
+            "i": range(600),
+            "texts": [["x" * (i % 9), "y"] for i in range(600)],
+            "unused": ["z"] * 600,
+        }
+    )
     pq.write_table(table, path, row_group_size=400)
     monkeypatch.setattr(shards, "PARQUET_UNIT_ROWS", size)
     cut = shards.cut(path)
@@ -149,7 +197,9 @@ def test_a_parquet_file_cut_anywhere_has_the_same_records(size: int, tmp_path: P
     assert next(iter(cut[0].records({"i", "absent"}))).values.keys() == {"i", "texts", "unused"}
 
 
-def test_paths_are_absolute_for_workers_that_run_elsewhere(tmp_path: Path, monkeypatch: Any) -> None:
+def test_paths_are_absolute_for_workers_that_run_elsewhere(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
     monkeypatch.chdir(tmp_path)
     assert [unit.path for unit in Source("*.jsonl").open()[0]] == [tmp_path / "rows.jsonl"]
@@ -187,7 +237,9 @@ def test_a_finished_dataset_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch
     import pyarrow.parquet as pq
 
     path, commit, asked = tmp_path / "rows.parquet", "a" * 40, []
-    pq.write_table(pa.Table.from_pylist(list(arithmetic.records(problems=60, digits=2, seed=1))), path)
+    pq.write_table(
+        pa.Table.from_pylist(list(arithmetic.records(problems=60, digits=2, seed=1))), path
+    )
 
     def download(*source: Any) -> tuple[list[Path], str]:
         asked.append(source)
@@ -197,7 +249,9 @@ def test_a_finished_dataset_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch
     settings = replace(SETTINGS, source=Source("some/dataset", "default"))
     assert build(tmp_path / "d", settings) and len(asked) == 1
     assert not build(tmp_path / "d", settings)
-    assert not build(tmp_path / "d", replace(settings, source=Source("some/dataset", "default", commit)))
+    assert not build(
+        tmp_path / "d", replace(settings, source=Source("some/dataset", "default", commit))
+    )
     assert len(asked) == 1
     for other in (Source("some/dataset", "all"), Source("other/dataset", "default")):
         with pytest.raises(UserError, match="built with other settings"):
@@ -233,9 +287,11 @@ def test_gsm8k_encodes_in_the_genuine_vocabulary(benchmarks: Path, tmp_path: Pat
     with (benchmarks / "gsm8k_train.jsonl").open() as lines:
         (tmp_path / "train.jsonl").write_text("".join(islice(lines, 1_000)))
     settings = replace(
-        SETTINGS, source=Source(str(tmp_path / "train.jsonl")), tokenizer="qwen3",
+        SETTINGS,
+        source=Source(str(tmp_path / "train.jsonl")),
+        tokenizer="qwen3",
         rows=replace(ROWS, clean="gsm8k", columns=GSM8K, max_length=1024),
-    )  # fmt: skip
+    )
     build(tmp_path / "gsm8k", settings)
     manifest = json.loads((tmp_path / "gsm8k" / "manifest.json").read_text())
     assert manifest["funnel"]["source records"] == 1_000

@@ -1,4 +1,6 @@
-"""A build that is killed, or fails, leaves no dataset, no workers, and what was there before as it was."""
+"""A build that is killed, or fails, leaves no dataset, no workers, and what was there before as it
+was.
+"""
 
 import shutil
 import subprocess
@@ -27,31 +29,39 @@ def test_a_killed_build_leaves_no_dataset_and_the_next_one_makes_it(
 ) -> None:
     source = write(tmp_path / "source", records, 3)
     code = (
-        "import os, sys; from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep.output import report; from data_prep.source.source import Source\n"
-        "from data_prep.build import build, Workers\n"
-        "from tests.data_prep.planted import SETTINGS\n"
+        "import os, sys; from pathlib import Path; from dataclasses import replace\nfrom "
+        "data_prep.output import report; from data_prep.source.source import Source\nfrom "
+        "data_prep.build import build, Workers\nfrom tests.data_prep.planted import SETTINGS\n"
         "report.write = lambda *a: os.kill(os.getpid(), 9)\n"
-        f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), Workers(processes=1))"
+        f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), "
+        "Workers(processes=1))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == -9
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL).returncode
+        == -9
+    )
     assert not (tmp_path / "data").exists() and (tmp_path / ".data.partial").exists()
     assert build(tmp_path / "data", replace(SETTINGS, source=Source(source)), Workers(processes=1))
     assert sha256_file(tmp_path / "data" / "rows.parquet") == sha256_file(built / "rows.parquet")
     assert not (tmp_path / ".data.partial").exists()
 
 
-def mapping(tmp_path: Path, count: int) -> tuple[subprocess.Popen[str], list[psutil.Process], Settings]:
-    """A build with two workers that has begun to map ``count`` records, its child processes, and its settings."""
+def mapping(
+    tmp_path: Path, count: int
+) -> tuple[subprocess.Popen[str], list[psutil.Process], Settings]:
+    """A build with two workers that has begun to map ``count`` records, its child processes, and
+    its settings.
+    """
     source = write(tmp_path / "source", [clean(i, words=150) for i in range(count)], 4)
     code = (
-        "from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep.source.source import Source; from data_prep.build import build, Workers\n"
-        "from tests.data_prep.planted import SETTINGS\n"
-        "if __name__ == '__main__':\n"
-        f"  build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), Workers(processes=2))"
+        "from pathlib import Path; from dataclasses import replace\nfrom data_prep.source.source "
+        "import Source; from data_prep.build import build, Workers\nfrom tests.data_prep.planted "
+        f"import SETTINGS\nif __name__ == '__main__':\n  build(Path({str(tmp_path / 'data')!r}), "
+        f"replace(SETTINGS, source=Source({source!r})), Workers(processes=2))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     parts = tmp_path / ".data.partial" / "parts"
     while not list(parts.glob("*.arrow")):
         assert process.poll() is None
@@ -59,7 +69,9 @@ def mapping(tmp_path: Path, count: int) -> tuple[subprocess.Popen[str], list[psu
     return process, psutil.Process(process.pid).children(), replace(SETTINGS, source=Source(source))
 
 
-def test_a_build_killed_while_it_maps_leaves_no_worker_and_the_next_one_makes_it(tmp_path: Path) -> None:
+def test_a_build_killed_while_it_maps_leaves_no_worker_and_the_next_one_makes_it(
+    tmp_path: Path,
+) -> None:
     process, children, settings = mapping(tmp_path, 1_200)
     assert len(children) >= 2
     process.kill()
@@ -98,7 +110,11 @@ def test_a_full_disk_leaves_the_old_dataset_as_it_was_and_no_new_one(
     with pytest.raises(OSError, match="No space left"):
         build(disk / "new", replace(settings, test_rows=6), Workers(processes=1))
     assert [p.name for p in disk.iterdir()] == ["old"]
-    assert {p.relative_to(disk / "old"): p.read_bytes() for p in (disk / "old").rglob("*") if p.is_file()} == content
+    assert {
+        p.relative_to(disk / "old"): p.read_bytes()
+        for p in (disk / "old").rglob("*")
+        if p.is_file()
+    } == content
     assert not build(disk / "old", settings), "it is still the dataset of these settings"
     assert len(rows(disk / "old")) == len(rows(tmp_path / "old"))
 
@@ -116,7 +132,9 @@ def test_a_damaged_file_fails_the_build_by_name_on_either_engine(
     data[100:10_000] = bytes(9_900)
     path.write_bytes(data)
     # A tokenizer that is there already, so that the workers are the first to read the rows.
-    settings = replace(SETTINGS, source=Source(str(path)), tokenizer="model", model=str(built / "tokenizer"))
+    settings = replace(
+        SETTINGS, source=Source(str(path)), tokenizer="model", model=str(built / "tokenizer")
+    )
     with pytest.raises(UserError, match=r"rows\.parquet, rows 1 to 100: not readable parquet"):
         build(tmp_path / "data", settings, Workers(engine, processes=2))
     assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"]
@@ -126,14 +144,13 @@ def test_a_label_fault_fails_the_build(records: list[dict[str, Any]], tmp_path: 
     """A template that loses the think block, as Qwen3's own does on single messages."""
     source = write(tmp_path / "source", records[:30], 1)
     code = (
-        "from pathlib import Path; from dataclasses import replace\n"
-        "from data_prep.tokenizer import chat; from data_prep.source.source import Source\n"
-        "from data_prep.build import build, Workers\n"
-        "from tests.data_prep.planted import SETTINGS\n"
-        "encode = chat.encode\n"
-        "cut = lambda row: replace(row, solution=row.solution.split('</think>')[-1])\n"
-        "chat.encode = lambda t, rows: encode(t, [cut(row) for row in rows])\n"
-        f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), Workers(processes=1))"
+        "from pathlib import Path; from dataclasses import replace\nfrom data_prep.tokenizer "
+        "import chat; from data_prep.source.source import Source\nfrom data_prep.build import "
+        "build, Workers\nfrom tests.data_prep.planted import SETTINGS\nencode = chat.encode\ncut = "
+        "lambda row: replace(row, solution=row.solution.split('</think>')[-1])\nchat.encode = "
+        "lambda t, rows: encode(t, [cut(row) for row in rows])\n"
+        f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), "
+        "Workers(processes=1))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

@@ -1,4 +1,6 @@
-"""A source with a planted defect of every kind comes out with exactly the expected survivors, each drop named."""
+"""A source with a planted defect of every kind comes out with exactly the expected survivors, each
+drop named.
+"""
 
 import json
 import random
@@ -14,7 +16,16 @@ from data_prep.benchmarks import sets as suites
 from data_prep.build import build
 from data_prep.output.stratify import Candidate, choose
 from data_prep.source.source import Source
-from tests.data_prep.planted import CLEAN, SETS, SETTINGS, contaminated, planted, rows, survivors, write
+from tests.data_prep.planted import (
+    CLEAN,
+    SETS,
+    SETTINGS,
+    contaminated,
+    planted,
+    rows,
+    survivors,
+    write,
+)
 
 
 def test_exactly_the_expected_rows_survive(built: Path) -> None:
@@ -25,7 +36,9 @@ def test_exactly_the_expected_rows_survive(built: Path) -> None:
 
 def test_the_funnel_names_the_reason_for_every_drop(built: Path) -> None:
     funnel = json.loads((built / "manifest.json").read_text())["funnel"]
-    dropped = {k.removeprefix("dropped: "): v for k, v in funnel.items() if k.startswith("dropped: ") and v}
+    dropped = {
+        k.removeprefix("dropped: "): v for k, v in funnel.items() if k.startswith("dropped: ") and v
+    }
     assert dropped == Counter(reason for reason, _ in planted())
     assert funnel["source records"] == sum(v for k, v in funnel.items() if k != "source records")
 
@@ -35,9 +48,13 @@ def test_the_report_shows_drops_of_every_filter_and_pictures(built: Path) -> Non
     for reason, count in Counter(reason for reason, _ in planted()).items():
         samples = report.partition(f"## Dropped: {reason} ({count})\n\n")[2].partition("\n\n")[0]
         assert samples.count("- ") >= min(count, 10), reason
-        assert all(line.startswith("- ") and len(line) > 10 for line in samples.splitlines()), reason
+        assert all(line.startswith("- ") and len(line) > 10 for line in samples.splitlines()), (
+            reason
+        )
     assert report.count("\nRow ") == 10 and "| olympiads |" in report
-    assert all((built / name).read_bytes().startswith(b"\x89PNG") for name in ("chars.png", "tokens.png"))
+    assert all(
+        (built / name).read_bytes().startswith(b"\x89PNG") for name in ("chars.png", "tokens.png")
+    )
 
 
 def test_duplicates_are_listed_with_the_row_that_stayed(built: Path) -> None:
@@ -63,7 +80,10 @@ def test_planted_benchmark_problems_are_caught_and_nothing_else(
 
 def test_the_subset_is_exact_stratified_and_order_free() -> None:
     rng = random.Random(2)
-    pool = [Candidate(f"r{i}", rng.choice("aaab"), int(rng.lognormvariate(8.5, 0.8))) for i in range(3_000)]
+    pool = [
+        Candidate(f"r{i}", rng.choice("aaab"), int(rng.lognormvariate(8.5, 0.8)))
+        for i in range(3_000)
+    ]
     chosen = choose(pool, 1_000, seed=20260515)
     assert len(set(chosen)) == 1_000
     assert choose(rng.sample(pool, len(pool)), 1_000, seed=20260515) == chosen

@@ -19,9 +19,17 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Run
 
 SETTINGS_OF_ALL: dict[str, Any] = {
-    "template": "t", "tokenizer": "k", "limit": None, "rollouts": 4, "temperature": 0.6, "top_p": 0.95,
-    "max_tokens": 32_768, "seed": 0, "dtype": "auto", "answer_style": "boxed",
-}  # fmt: skip
+    "template": "t",
+    "tokenizer": "k",
+    "limit": None,
+    "rollouts": 4,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "max_tokens": 32_768,
+    "seed": 0,
+    "dtype": "auto",
+    "answer_style": "boxed",
+}
 Answer = Callable[[Problem, int], str | None]
 """What a rollout of a problem answers; None is one that the budget cut."""
 
@@ -39,17 +47,28 @@ def _config() -> DictConfig:
 
 
 def evaluation(
-    run: Run, label: str, sets: Mapping[str, int], answer: Answer, *, complete: bool = True,
+    run: Run,
+    label: str,
+    sets: Mapping[str, int],
+    answer: Answer,
+    *,
+    complete: bool = True,
     tokens: Callable[[str, int], int] = lambda problem, k: 1_000 + 10 * k,
-    timed: Mapping[str, Any] | None = None, **settings: Any,
-) -> Path:  # fmt: skip
-    """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count from 0, and ``timed``
-    what its manifest says of devices and time."""
+    timed: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count
+    from 0, and ``timed`` what its manifest says of devices and time.
+    """
     chosen = SETTINGS_OF_ALL | {"benchmarks": {name: f"hash of {name}" for name in sets}} | settings
     hashed = f"{abs(hash(str(sorted((k, str(v)) for k, v in chosen.items())))):x}"
     folder = run.evaluation("+".join(sets), label, hashed)
     folder.mkdir(parents=True)
-    problems = [Problem(f"{name}/{i}", "?", str(i), name) for name, count in sets.items() for i in range(count)]
+    problems = [
+        Problem(f"{name}/{i}", "?", str(i), name)
+        for name, count in sets.items()
+        for i in range(count)
+    ]
     write_json(folder / SETTINGS, {"model": {"label": label, "identity": {}}, **chosen})
     benchmarks.write_problems(folder / PROBLEMS, problems)
     grades = []
@@ -57,11 +76,19 @@ def evaluation(
         for p in problems:
             for k in range(chosen["rollouts"]):
                 said = answer(p, k)
-                text, finish = ("<think>", "length") if said is None else (f"<think></think>\\boxed{{{said}}}", "stop")
+                text, finish = (
+                    ("<think>", "length")
+                    if said is None
+                    else (f"<think></think>\\boxed{{{said}}}", "stop")
+                )
                 length = chosen["max_tokens"] if said is None else tokens(p.id, k)
-                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, length, finish, "engine-0", 1.0))
+                rollout_files.append(
+                    f, Rollout((p.set, p.id, k), 0, text, length, finish, "engine-0", 1.0)
+                )
                 state = "truncated" if said is None else "boxed"
-                grades.append(Grade((p.set, p.id, k), state, said, said == p.answer, said == p.answer))
+                grades.append(
+                    Grade((p.set, p.id, k), state, said, said == p.answer, said == p.answer)
+                )
     if complete:
         rollout_files.write_grades(folder / rollout_files.GRADES, grades)
         write_metrics(folder, problems, chosen["rollouts"], chosen["max_tokens"])

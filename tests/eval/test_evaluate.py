@@ -32,12 +32,21 @@ def config(tmp_path: Path) -> DictConfig:
             "verl": {"model": {"tokenizer_path": str(tmp_path / "data/toy/tokenizer")}},
             "data": {"name": "toy", "dir": str(tmp_path / "data"), "answer_style": "boxed"},
             "eval": {
-                "benchmarks": str(tmp_path / "bench"), "sets": ["add"], "limit": None, "rollouts": 2,
-                "temperature": 0.6, "top_p": 0.95, "max_tokens": 8, "seed": 0, "dtype": "auto", "engines": 1,
-                "tensor_parallel": 1, "concurrency": 4,
+                "benchmarks": str(tmp_path / "bench"),
+                "sets": ["add"],
+                "limit": None,
+                "rollouts": 2,
+                "temperature": 0.6,
+                "top_p": 0.95,
+                "max_tokens": 8,
+                "seed": 0,
+                "dtype": "auto",
+                "engines": 1,
+                "tensor_parallel": 1,
+                "concurrency": 4,
             },
         }
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -46,20 +55,26 @@ def run(tmp_path: Path) -> Run:
 
 
 def fill(config: DictConfig, run: Run, label: str) -> Path:
-    """Puts a right rollout for every problem into the planned folder, as an earlier call would have left them."""
+    """Puts a right rollout for every problem into the planned folder, as an earlier call would have
+    left them.
+    """
     planned = stage.plan(config, run, label)
     planned.folder.mkdir(parents=True, exist_ok=True)
     with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
         for p in sets.load(Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit):
             for k in range(config.eval.rollouts):
                 text = f"<think></think>\\boxed{{{p.answer}}}"
-                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1))
+                rollout_files.append(
+                    f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1)
+                )
     return planned.folder
 
 
 def test_finished_rollouts_are_graded_without_an_engine(config: DictConfig, run: Run) -> None:
     folder = fill(config, run, "base")
-    assert re.fullmatch(r"add@base-[0-9a-f]{8}", folder.name) and folder.parent == run.root / "evals"
+    assert (
+        re.fullmatch(r"add@base-[0-9a-f]{8}", folder.name) and folder.parent == run.root / "evals"
+    )
     assert evaluate(config, run, "base") == folder
     manifest = read_json(folder / "manifest.json")
     names = ("settings.json", "problems.jsonl", "rollouts.jsonl", "grades.jsonl", "metrics.json")
@@ -80,7 +95,9 @@ def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> Non
     assert stage.regrade(folder) == folder
     assert read_json(folder / "manifest.json")["versions"] == made["versions"]
     assert read_json(folder / "metrics.json")["total"]["pass@1"] == pytest.approx(2 / 3)
-    assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(folder / "grades.jsonl")
+    assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(
+        folder / "grades.jsonl"
+    )
     with pytest.raises(UserError, match="no complete evaluation"):
         stage.regrade(run.root)
 
@@ -96,7 +113,15 @@ def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> 
         other = config.copy()
         other.eval[key] = 2
         assert stage.plan(other, run, "base").folder == folder
-    changes = {"temperature": 0, "top_p": 1, "max_tokens": 9, "seed": 1, "dtype": "float32", "rollouts": 3, "limit": 2}
+    changes = {
+        "temperature": 0,
+        "top_p": 1,
+        "max_tokens": 9,
+        "seed": 1,
+        "dtype": "float32",
+        "rollouts": 3,
+        "limit": 2,
+    }
     folders = {folder}
     for key, value in changes.items():
         other = config.copy()
@@ -111,7 +136,9 @@ def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> 
 
 
 def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
-    with pytest.raises(UserError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"):
+    with pytest.raises(
+        UserError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"
+    ):
         evaluate(config, run, "step_5")
     run.export(5).mkdir(parents=True)
     (run.export(5) / "manifest.json").write_text("{}")

@@ -1,4 +1,6 @@
-"""Runs `warmstart train` as a user does, injured or not, and compares what two runs did, bit for bit."""
+"""Runs `warmstart train` as a user does, injured or not, and compares what two runs did, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,18 @@ from trainer.run.step_metrics import of_attempt
 EPOCH, SAVE_EVERY, VALIDATE_EVERY = 12, 4, 6
 TOTAL = 2 * EPOCH
 RECIPE = [
-    "data.arithmetic.problems=122", "data.test_rows=24", "train.batch_size=8", "train.max_tokens_per_gpu=256",
-    f"train.save_every={SAVE_EVERY}", "train.keep_last=99", f"train.validate_every={VALIDATE_EVERY}",
+    "data.arithmetic.problems=122",
+    "data.test_rows=24",
+    "train.batch_size=8",
+    "train.max_tokens_per_gpu=256",
+    f"train.save_every={SAVE_EVERY}",
+    "train.keep_last=99",
+    f"train.validate_every={VALIDATE_EVERY}",
     "model.init.attention_dropout=0.1",
-]  # fmt: skip
-"""Two epochs of 12 steps, the last of them smaller; dropout, so that every loss depends on the generators."""
+]
+"""Two epochs of 12 steps, the last of them smaller; dropout, so that every loss depends on the
+generators.
+"""
 EXACT = ("total", "epoch", "loss", "grad_norm", "lr", "tokens", "balance", "fill", "skipped")
 """What of a step's metrics is no time, speed or memory."""
 KILLED = -9
@@ -36,7 +45,9 @@ LONGEST = 600
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of a recipe in a folder of its own, beside its dataset; ``root`` is where the run itself is."""
+    """A run of a recipe in a folder of its own, beside its dataset; ``root`` is where the run
+    itself is.
+    """
 
     folder: Path
     root: str = "runs"
@@ -47,21 +58,43 @@ class Trial:
         return Run(self.folder / self.root / self.recipe)
 
     def command(self, verb: str, *overrides: str) -> list[str]:
-        return [sys.executable, "-m", "warmstart", verb, self.recipe, *RECIPE, f"run.root={self.root}", *overrides]
+        return [
+            sys.executable,
+            "-m",
+            "warmstart",
+            verb,
+            self.recipe,
+            *RECIPE,
+            f"run.root={self.root}",
+            *overrides,
+        ]
 
     def build(self) -> None:
         """Makes the dataset."""
-        subprocess.run(self.command("data"), cwd=self.folder, env=environment(), check=True, timeout=LONGEST)
+        subprocess.run(
+            self.command("data"), cwd=self.folder, env=environment(), check=True, timeout=LONGEST
+        )
 
-    def attempt(self, code: int, injury: str | None = None, *overrides: str, **arguments: Any) -> str:
-        """Runs the command, which must end with ``code`` and leave no rank; returns what it printed."""
-        variables = environment() | {"PYTHONPATH": f"{ROOT / 'tests' / 'faults' / 'hook'}{os.pathsep}{ROOT}"}
+    def attempt(
+        self, code: int, injury: str | None = None, *overrides: str, **arguments: Any
+    ) -> str:
+        """Runs the command, which must end with ``code`` and leave no rank; returns what it
+        printed.
+        """
+        variables = environment() | {
+            "PYTHONPATH": f"{ROOT / 'tests' / 'faults' / 'hook'}{os.pathsep}{ROOT}"
+        }
         if injury is not None:
             variables["INJURY"] = json.dumps([injury, arguments])
         done = subprocess.run(
-            self.command("train", *overrides), cwd=self.folder, env=variables, timeout=LONGEST,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            self.command("train", *overrides),
+            cwd=self.folder,
+            env=variables,
+            timeout=LONGEST,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == code, f"{injury}: exit {done.returncode}\n{done.stdout}"
         _, alive = psutil.wait_procs(self.ranks(), timeout=10)
         assert alive == [], f"{injury}: ranks left behind"
@@ -69,7 +102,11 @@ class Trial:
 
     def ranks(self) -> list[psutil.Process]:
         """The run's ranks that are alive."""
-        loops = (p for p in psutil.process_iter(["cmdline", "cwd"]) if "trainer.loop.loop" in (p.info["cmdline"] or []))
+        loops = (
+            p
+            for p in psutil.process_iter(["cmdline", "cwd"])
+            if "trainer.loop.loop" in (p.info["cmdline"] or [])
+        )
         return [p for p in loops if p.info["cwd"] == str(self.folder)]
 
     @property
@@ -88,26 +125,37 @@ class Trial:
 
 
 def differences(reference: Run, run: Run) -> list[str]:
-    """What ``run``, which has come to its end, did otherwise than ``reference``, which did it in one attempt.
+    """What ``run``, which has come to its end, did otherwise than ``reference``, which did it in
+    one attempt.
 
-    Every step of every attempt counts, also those that were lost and run again, and every checkpoint that both
-    have; so a trial of many injuries tests each of them.
+    Every step of every attempt counts, also those that were lost and run again, and every
+    checkpoint that both have; so a trial of many injuries tests each of them.
     """
     found = []
     (only,) = reference.attempts
     steps, rows = of_attempt(only), _rows(only)
     for attempt in run.attempts:
         for step, values in of_attempt(attempt).items():
-            found += [_unlike(f"{attempt.name}: step {step}: {k}", steps[step][k], values[k]) for k in EXACT]
+            found += [
+                _unlike(f"{attempt.name}: step {step}: {k}", steps[step][k], values[k])
+                for k in EXACT
+            ]
         for (step, rank), ids in _rows(attempt).items():
-            found.append(_unlike(f"{attempt.name}: step {step}: rows of rank {rank}", rows[step, rank], ids))
-    losses, wanted = ({s["step"]: s["val_loss"] for s in lines(r.metrics)} for r in (run, reference))
+            found.append(
+                _unlike(f"{attempt.name}: step {step}: rows of rank {rank}", rows[step, rank], ids)
+            )
+    losses, wanted = (
+        {s["step"]: s["val_loss"] for s in lines(r.metrics)} for r in (run, reference)
+    )
     found.append(_unlike("validation losses", wanted, losses))
     found.append(_unlike("last checkpoint", reference.checkpoints[-1], run.checkpoints[-1]))
     for step in sorted({*run.checkpoints} & {*reference.checkpoints}):
         folders = reference.checkpoint(step), run.checkpoint(step)
         assert damaged(folders[1]) == []
-        found += [_unlike(f"{folders[1].name}: {name}", *values) for name, values in _contents(*folders).items()]
+        found += [
+            _unlike(f"{folders[1].name}: {name}", *values)
+            for name, values in _contents(*folders).items()
+        ]
     return [text for text in found if text]
 
 
@@ -118,19 +166,30 @@ def _unlike(what: str, wanted: Any, found: Any) -> str:
 
 def _rows(attempt: Path) -> dict[tuple[int, int], list[str]]:
     """(step, rank) -> ids of the rows that it read, of the steps that it ended."""
-    return {(line["step"], line["rank"]): line["ids"] for path in attempt.glob("rows-*") for line in lines(path)}
+    return {
+        (line["step"], line["rank"]): line["ids"]
+        for path in attempt.glob("rows-*")
+        for line in lines(path)
+    }
 
 
 def _contents(*checkpoints: Path) -> dict[str, list[Any]]:
-    """What each holds by name: of every tensor a hash, of the generators and the rest the values."""
+    """What each holds by name: of every tensor a hash, of the generators and the rest the
+    values.
+    """
     folders = [_content(checkpoint) for checkpoint in checkpoints]
-    return {name: [folder.get(name) for folder in folders] for name in sorted({*folders[0], *folders[1]})}
+    return {
+        name: [folder.get(name) for folder in folders]
+        for name in sorted({*folders[0], *folders[1]})
+    }
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:
     """Tensors are read from their files, in whose headers the names have no order."""
     state = read_json(checkpoint / SCALARS)
-    content: dict[str, Any] = {SCALARS: state | {"metrics": {k: state["metrics"][k] for k in (*EXACT, "val_loss")}}}
+    content: dict[str, Any] = {
+        SCALARS: state | {"metrics": {k: state["metrics"][k] for k in (*EXACT, "val_loss")}}
+    }
     for file in checkpoint.glob("rank-*.json"):
         content[file.name] = sha256_file(file)
     for file in checkpoint.glob("*.safetensors"):

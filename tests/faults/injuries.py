@@ -1,7 +1,8 @@
-"""What happens inside the ranks of a trial: each records the rows it trains, and may be told to come to harm.
+"""What happens inside the ranks of a trial: each records the rows it trains, and may be told to
+come to harm.
 
-INJURY in the environment is JSON: the name of a function below and its arguments. Steps are counted from 0 where a
-step is run and by their number, from 1, where it is saved, as in the trainer.
+INJURY in the environment is JSON: the name of a function below and its arguments. Steps are counted
+from 0 where a step is run and by their number, from 1, where it is saved, as in the trainer.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def install() -> None:
 
 
 def before(owner: Any, name: str, act: Callable[..., None]) -> None:
-    """From here on ``act`` is called with the arguments of each call of ``owner.name``, just before it."""
+    """From here on ``act`` is called with the arguments of each call of ``owner.name``, just before
+    it.
+    """
     real = getattr(owner, name)
 
     @functools.wraps(real)
@@ -79,7 +82,9 @@ def _kill_all() -> None:
 
 
 def kill_rank(run: Run, rank: int, step: int, share: float) -> None:
-    """SIGKILL of one rank in ``step`` or, if it is past, in the first one, when ``share`` of its time is over."""
+    """SIGKILL of one rank in ``step`` or, if it is past, in the first one, when ``share`` of its
+    time is over.
+    """
     began: list[float] = []
 
     def act(stepper: Stepper, at: int) -> None:
@@ -137,7 +142,11 @@ def kill_all_once_saved(run: Run, step: int) -> None:
 
 def signal_in_a_step(run: Run, step: int) -> None:
     """SIGUSR1 to the command."""
-    before(Stepper, "train", lambda stepper, at: _signal_command(signal.SIGUSR1) if at == step else None)
+    before(
+        Stepper,
+        "train",
+        lambda stepper, at: _signal_command(signal.SIGUSR1) if at == step else None,
+    )
 
 
 def signal_in_a_validation(run: Run) -> None:
@@ -157,7 +166,9 @@ def signal_in_a_validation(run: Run) -> None:
 
 
 def signals_in_every_save(run: Run) -> None:
-    """SIGTERM to the command when shards are about to be written, SIGINT and SIGTERM when they are."""
+    """SIGTERM to the command when shards are about to be written, SIGINT and SIGTERM when they
+    are.
+    """
     before(checkpoint.Writer, "write_data", lambda *_: _signal_command(signal.SIGTERM))
     before(checkpoint, "fsync", lambda path: _signal_command(signal.SIGINT))
     before(checkpoint, "write_text", lambda *_: _signal_command(signal.SIGTERM))
@@ -182,7 +193,11 @@ def fill_the_disk(run: Run, saves: list[int]) -> None:
 
 def stop_rank(run: Run, rank: int, step: int) -> None:
     """SIGSTOP, which nobody takes back."""
-    before(Stepper, "train", lambda _, at: os.kill(os.getpid(), signal.SIGSTOP) if (RANK, at) == (rank, step) else None)
+    before(
+        Stepper,
+        "train",
+        lambda _, at: os.kill(os.getpid(), signal.SIGSTOP) if (RANK, at) == (rank, step) else None,
+    )
 
 
 def forget_generators(run: Run) -> None:
@@ -192,7 +207,11 @@ def forget_generators(run: Run) -> None:
 
 def forget_schedule(run: Run) -> None:
     """A resume that leaves out the scheduler, which begins at its first step again."""
-    before(Stepper, "__init__", lambda stepper, engine, *_: setattr(engine.lr_scheduler, "last_epoch", 0))
+    before(
+        Stepper,
+        "__init__",
+        lambda stepper, engine, *_: setattr(engine.lr_scheduler, "last_epoch", 0),
+    )
 
 
 def forget_a_step(run: Run) -> None:

@@ -1,7 +1,8 @@
-"""Whatever is killed under an evaluation, every rollout is there once in the end, and the figures are the ledger's.
+"""Whatever is killed under an evaluation, every rollout is there once in the end, and the figures
+are the ledger's.
 
-Real vLLM engines, started by the real command. A campaign kills again and again, at random moments, and runs the
-command again where it was killed itself.
+Real vLLM engines, started by the real command. A campaign kills again and again, at random moments,
+and runs the command again where it was killed itself.
 """
 
 import contextlib
@@ -24,7 +25,12 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Run
 
 PROBLEMS, ROLLOUTS = 40, 16
-RECIPE = ["data.arithmetic.problems=400", "eval.rollouts=16", "eval.max_tokens=96", "eval.concurrency=16"]
+RECIPE = [
+    "data.arithmetic.problems=400",
+    "eval.rollouts=16",
+    "eval.max_tokens=96",
+    "eval.concurrency=16",
+]
 PREPARE = """
 import sys
 from trainer.recipe import load as configs
@@ -34,7 +40,11 @@ config = configs.load("tiny", sys.argv[1:])
 rundir.start(config)
 materialise(config)
 """
-CAMPAIGNS = [("engine", "worker", "driver"), ("node", "worker", "engine"), ("worker", "node", "driver", "engine")]
+CAMPAIGNS = [
+    ("engine", "worker", "driver"),
+    ("node", "worker", "engine"),
+    ("worker", "node", "driver", "engine"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a base model of random weights, and its 40 held-out problems."""
     folder = tmp_path_factory.mktemp("evaluation")
     for command in (["-m", "warmstart", "data", "tiny", *RECIPE], ["-c", PREPARE, *RECIPE]):
-        subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True, timeout=600)
+        subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environment(), check=True, timeout=600
+        )
     return folder
 
 
@@ -54,19 +66,27 @@ class Evaluation:
         with (folder / "output").open("a") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "warmstart", "eval", "tiny", "base"],
-                cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                cwd=folder,
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     @property
     def output(self) -> str:
         return (self.folder / "output").read_text()
 
     def kill(self, what: str, draw: random.Random) -> None:
-        """SIGKILL of a vLLM core, of a Ray worker with an engine, of the command, or of all there is."""
+        """SIGKILL of a vLLM core, of a Ray worker with an engine, of the command, or of all there
+        is.
+        """
         victims: list[psutil.Process] = []
         while not victims:
             assert self.process.poll() is None, self.output
-            everything = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+            everything = [
+                psutil.Process(self.process.pid),
+                *psutil.Process(self.process.pid).children(recursive=True),
+            ]
             victims = {
                 "engine": [p for p in everything if "EngineCore" in _title(p)],
                 "worker": [p for p in everything if _title(p).startswith("ray::Engine")],
@@ -80,7 +100,11 @@ class Evaluation:
 
     def leftovers(self) -> list[str]:
         """Processes that work in the folder or have its engines' logs open."""
-        engines = (p for p in psutil.process_iter() if "EngineCore" in _title(p) or _title(p).startswith("ray::Engine"))
+        engines = (
+            p
+            for p in psutil.process_iter()
+            if "EngineCore" in _title(p) or _title(p).startswith("ray::Engine")
+        )
         return [_title(p) for p in engines if str(self.folder) in _log(p)]
 
 
@@ -105,14 +129,17 @@ def count(ledger: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(len(CAMPAIGNS)))
-def test_every_rollout_comes_once_whatever_is_killed(prepared: Path, tmp_path: Path, seed: int) -> None:
+def test_every_rollout_comes_once_whatever_is_killed(
+    prepared: Path, tmp_path: Path, seed: int
+) -> None:
     folder, draw = tmp_path / "run", random.Random(seed)
     shutil.copytree(prepared, folder)
     moments = sorted(draw.sample(range(PROBLEMS * ROLLOUTS * 9 // 10), len(CAMPAIGNS[seed])))
     evaluation = Evaluation(folder)
     for what, moment in zip(CAMPAIGNS[seed], moments, strict=True):
         while (
-            evaluation.process.poll() is None and sum(map(count, folder.glob("runs/*/evals/*/rollouts.jsonl"))) < moment
+            evaluation.process.poll() is None
+            and sum(map(count, folder.glob("runs/*/evals/*/rollouts.jsonl"))) < moment
         ):
             time.sleep(0.02)
         assert evaluation.process.poll() is None, evaluation.output
@@ -144,7 +171,11 @@ def check(folder: Path) -> None:
     total = read_json(found / "metrics.json")["total"]
     assert total["rollouts"] == PROBLEMS * ROLLOUTS
     assert total["pass@1"] == pytest.approx(fmean(map(fmean, right)))
-    assert total["any@16"] == fmean(map(any, right)) and total["perfect@16"] == fmean(map(all, right))
-    assert total["hit_budget"] == pytest.approx(fmean(r["finish_reason"] == "length" for r in rollouts))
+    assert total["any@16"] == fmean(map(any, right)) and total["perfect@16"] == fmean(
+        map(all, right)
+    )
+    assert total["hit_budget"] == pytest.approx(
+        fmean(r["finish_reason"] == "length" for r in rollouts)
+    )
     assert total["states"] == Counter(g["state"] for g in grades.values())
     assert total["tokens"]["mean"] == pytest.approx(fmean(r["tokens"] for r in rollouts))

@@ -1,7 +1,7 @@
 """Whatever happens to a run, the same command finishes it, bit for bit as if nothing had happened.
 
-Each trial injures real ranks, started by the real command, and runs the command again until it is through; several
-injuries share a trial where each leaves the next one something to go on from.
+Each trial injures real ranks, started by the real command, and runs the command again until it is
+through; several injuries share a trial where each leaves the next one something to go on from.
 """
 
 import itertools
@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import EPOCH, KILLED, SAVE_EVERY, TOTAL, VALIDATE_EVERY, Trial, differences
+from tests.faults.harness import (
+    EPOCH,
+    KILLED,
+    SAVE_EVERY,
+    TOTAL,
+    VALIDATE_EVERY,
+    Trial,
+    differences,
+)
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -32,9 +40,12 @@ def finish(trial: Trial, reference: Trial) -> str:
 
 
 @pytest.mark.parametrize(
-    ("seed", "kills"), [(0, 2), *(pytest.param(seed, 6, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+    ("seed", "kills"),
+    [(0, 2), *(pytest.param(seed, 6, marks=pytest.mark.slow) for seed in (1, 2, 3))],
 )
-def test_a_rank_killed_at_a_random_step(trial: Trial, reference: Trial, seed: int, kills: int) -> None:
+def test_a_rank_killed_at_a_random_step(
+    trial: Trial, reference: Trial, seed: int, kills: int
+) -> None:
     draw = random.Random(seed)
     for step in sorted(draw.sample(range(TOTAL - 1), kills)):
         rank = draw.randrange(2)
@@ -45,7 +56,9 @@ def test_a_rank_killed_at_a_random_step(trial: Trial, reference: Trial, seed: in
 
 
 @pytest.mark.slow
-def test_all_killed_at_each_moment_of_a_save_and_at_an_epochs_end(trial: Trial, reference: Trial) -> None:
+def test_all_killed_at_each_moment_of_a_save_and_at_an_epochs_end(
+    trial: Trial, reference: Trial
+) -> None:
     trial.attempt(KILLED, "kill_all_in_a_shard", step=8)
     trial.attempt(KILLED, "kill_all_before_the_rename", step=8)
     trial.attempt(KILLED, "kill_all_before_latest", step=8)
@@ -59,7 +72,9 @@ def test_all_killed_at_each_moment_of_a_save_and_at_an_epochs_end(trial: Trial, 
 
 
 @pytest.mark.slow
-def test_stop_signals_in_a_validation_in_a_step_and_in_saves(trial: Trial, reference: Trial) -> None:
+def test_stop_signals_in_a_validation_in_a_step_and_in_saves(
+    trial: Trial, reference: Trial
+) -> None:
     trial.attempt(STOPPED, "signal_in_a_validation")
     assert trial.run.checkpoints[-1] == VALIDATE_EVERY
     trial.attempt(STOPPED, "signal_in_a_step", step=9)
@@ -73,7 +88,10 @@ def test_stop_signals_in_a_validation_in_a_step_and_in_saves(trial: Trial, refer
 @pytest.mark.slow
 def test_a_disk_that_is_full_once_and_then_stays_full(trial: Trial, reference: Trial) -> None:
     output = trial.attempt(FAILED, "fill_the_disk", saves=[2, 5, 6])
-    once = "the checkpoint of step 8 could not be saved (rank 1: [Errno 27] File too large): trying again"
+    once = (
+        "the checkpoint of step 8 could not be saved "
+        "(rank 1: [Errno 27] File too large): trying again"
+    )
     assert once in trial.log(1)
     assert "twice in a row: make room in runs/tiny" in output
     assert trial.outcomes == ["failed"]
@@ -83,7 +101,9 @@ def test_a_disk_that_is_full_once_and_then_stays_full(trial: Trial, reference: T
 
 
 @pytest.mark.slow
-def test_no_space_left_on_device(trial: Trial, reference: Trial, small_disk: Callable[[int], Path]) -> None:
+def test_no_space_left_on_device(
+    trial: Trial, reference: Trial, small_disk: Callable[[int], Path]
+) -> None:
     disk = small_disk(22 << 20)  # the base model and two checkpoints and a half
     trial = Trial(trial.folder, str(disk))
     output = trial.attempt(FAILED)
@@ -149,7 +169,9 @@ def test_a_rank_that_stops_answering_ends_the_attempt(trial: Trial, reference: T
 def test_what_a_resume_leaves_out_is_found(
     trial: Trial, reference: Trial, control: str, differs: str, same: str
 ) -> None:
-    """It differs in ``differs`` by its second step, and in its last weights, but nowhere in ``same``."""
+    """It differs in ``differs`` by its second step, and in its last weights, but nowhere in
+    ``same``.
+    """
     shutil.copytree(reference.run.root, trial.run.root)
     for step in trial.run.checkpoints[2:]:
         shutil.rmtree(trial.run.checkpoint(step))

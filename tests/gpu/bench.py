@@ -1,4 +1,5 @@
-"""One case in a process of its own: its order comes on stdin, its rows go to the check's file as they are made.
+"""One case in a process of its own: its order comes on stdin, its rows go to the check's file as
+they are made.
 
     python -m tests.gpu.bench
 
@@ -53,20 +54,36 @@ class Bench:
         return self.folder / "data" / load.replace(" ", "-")
 
     def config(self) -> DictConfig:
-        """The recipe of the case's load on one rank with this model and these rows, and the case's settings."""
+        """The recipe of the case's load on one rank with this model and these rows, and the case's
+        settings.
+        """
         load, data = self.load, self.data(self.case.load)
-        return configs.load(load.recipe, [
-            f"device={self.setting.device}", "data.source=none", f"data.dir={data.parent}", f"data.name={data.name}",
-            f"run.root={self.folder}/runs",
-            f"model.path={self.model(load.layers)}", f"data.max_length={load.length}",
-            f"train.max_tokens_per_gpu={load.length}", f"train.precision={self.setting.precision}",
-            f"train.batch_size={load.rows}", "train.epochs=1000", f"train.max_steps={self.setting.steps}",
-            "train.ranks=1", "train.sequence_parallel=1", *self.case.overrides,
-        ])  # fmt: skip
+        return configs.load(
+            load.recipe,
+            [
+                f"device={self.setting.device}",
+                "data.source=none",
+                f"data.dir={data.parent}",
+                f"data.name={data.name}",
+                f"run.root={self.folder}/runs",
+                f"model.path={self.model(load.layers)}",
+                f"data.max_length={load.length}",
+                f"train.max_tokens_per_gpu={load.length}",
+                f"train.precision={self.setting.precision}",
+                f"train.batch_size={load.rows}",
+                "train.epochs=1000",
+                f"train.max_steps={self.setting.steps}",
+                "train.ranks=1",
+                "train.sequence_parallel=1",
+                *self.case.overrides,
+            ],
+        )
 
     def shape(self, config: DictConfig) -> Shape:
         """The shape that ``config`` trains."""
-        return replace(self.setting.shape, layers=self.load.layers, lora_rank=config.train.lora_rank or 0)
+        return replace(
+            self.setting.shape, layers=self.load.layers, lora_rank=config.train.lora_rank or 0
+        )
 
     def step_lengths(self, config: DictConfig) -> list[dict[int, int]]:
         """Row -> tokens of each step of a training case."""
@@ -87,7 +104,11 @@ class Bench:
 
     def figures(self, case: str) -> dict[str, float]:
         """Metric -> figure of a case that has run."""
-        return {r.metric: r.ours for r in rows.read(self.out).rows if r.case == case and r.ours is not None}
+        return {
+            r.metric: r.ours
+            for r in rows.read(self.out).rows
+            if r.case == case and r.ours is not None
+        }
 
 
 def order(bench: Bench) -> str:
@@ -108,7 +129,14 @@ def main() -> None:
     values = json.loads(sys.stdin.read())
     case = values["case"]
     lists = {name: tuple(case[name]) for name in ("needs", "after", "overrides", "arguments")}
-    run(Bench(from_dict(values["setting"]), Path(values["folder"]), Path(values["out"]), Case(**case | lists)))
+    run(
+        Bench(
+            from_dict(values["setting"]),
+            Path(values["folder"]),
+            Path(values["out"]),
+            Case(**case | lists),
+        )
+    )
 
 
 if __name__ == "__main__":

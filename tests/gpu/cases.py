@@ -1,4 +1,6 @@
-"""Lists the cases of a check in order of worth, with their needs and the time that each takes on an H200."""
+"""Lists the cases of a check in order of worth, with their needs and the time that each takes on an
+H200.
+"""
 
 from __future__ import annotations
 
@@ -37,60 +39,147 @@ class Case:
     """Left out of a short check."""
 
 
-def knob(name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), **others: Any) -> Case:
+def knob(
+    name: str, about: str, seconds: int, *settings: str, needs: tuple[str, ...] = (), **others: Any
+) -> Case:
     """Ours with settings other than the recipe's."""
     overrides = tuple(f"train.{setting}" for setting in settings)
-    return Case(name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, **others)
+    return Case(
+        name, about, f"{TRAINING}:steps", seconds, needs, MODEL, overrides=overrides, **others
+    )
 
 
 CASES = (
     Case("device", "memory, and NCCL's collectives on one rank", f"{KERNELS}:device", 10),
-    Case("attention", "packed attention with grouped heads against fp32 SDPA", f"{KERNELS}:attention", 14),
-    Case("loss", "the chunked loss in bf16 against fp32 logits", f"{KERNELS}:loss", 10),
-    Case("model", "the random model and the rows that all others share", "tests.gpu.model:write", 20),
-    knob("ours", "the 4B recipe on one rank", 30),
-    Case("save", "steps while a checkpoint is written", f"{SAVING}:save", 35, after=MODEL, load="saved"),
     Case(
-        "resume", "the steps after a checkpoint, again in a new process", f"{SAVING}:resume", 21,
-        after=("save",), load="saved",
+        "attention",
+        "packed attention with grouped heads against fp32 SDPA",
+        f"{KERNELS}:attention",
+        14,
+    ),
+    Case("loss", "the chunked loss in bf16 against fp32 logits", f"{KERNELS}:loss", 10),
+    Case(
+        "model", "the random model and the rows that all others share", "tests.gpu.model:write", 20
+    ),
+    knob("ours", "the 4B recipe on one rank", 30),
+    Case(
+        "save",
+        "steps while a checkpoint is written",
+        f"{SAVING}:save",
+        35,
+        after=MODEL,
+        load="saved",
     ),
     Case(
-        "deterministic", "the steps after a checkpoint twice, bit for bit", f"{SAVING}:deterministic", 27,
-        after=("save",), load="saved", overrides=("train.deterministic=true",),
+        "resume",
+        "the steps after a checkpoint, again in a new process",
+        f"{SAVING}:resume",
+        21,
+        after=("save",),
+        load="saved",
+    ),
+    Case(
+        "deterministic",
+        "the steps after a checkpoint twice, bit for bit",
+        f"{SAVING}:deterministic",
+        27,
+        after=("save",),
+        load="saved",
+        overrides=("train.deterministic=true",),
     ),
     knob("compile", "layers compiled", 50, "compile=true"),
-    knob("liger", "Liger's norms, rotary embedding and SwiGLU", 32, "liger=true", needs=("liger_kernel",), gpu=True),
-    knob("fused+prefetch", "fused AdamW, weights gathered early", 30, "fused_optimizer=true", "prefetch=true"),
-    Case(
-        "qlora", "QLoRA at the card's settings: steps, a save, the same steps again", f"{SAVING}:adapters", 30,
-        after=MODEL, load="adapters",
+    knob(
+        "liger",
+        "Liger's norms, rotary embedding and SwiGLU",
+        32,
+        "liger=true",
+        needs=("liger_kernel",),
+        gpu=True,
     ),
-    Case("verl-fused", "stock verl with its fused loss", f"{PEERS}:verl", 35, after=MODEL, arguments=("fused",)),
+    knob(
+        "fused+prefetch",
+        "fused AdamW, weights gathered early",
+        30,
+        "fused_optimizer=true",
+        "prefetch=true",
+    ),
+    Case(
+        "qlora",
+        "QLoRA at the card's settings: steps, a save, the same steps again",
+        f"{SAVING}:adapters",
+        30,
+        after=MODEL,
+        load="adapters",
+    ),
+    Case(
+        "verl-fused",
+        "stock verl with its fused loss",
+        f"{PEERS}:verl",
+        35,
+        after=MODEL,
+        arguments=("fused",),
+    ),
     Case("verl", "stock verl", f"{PEERS}:verl", 40, after=MODEL, unless="verl-fused"),
     Case("trl", "TRL's SFTTrainer", f"{PEERS}:trl", 32, ("trl",), MODEL),
-    Case("trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 32, ("trl",), MODEL, load="adapters"),
-    Case("turns", "late rollouts take turns in a full cache", f"{GENERATION}:turns", 65, ("vllm",), MODEL),
-    Case("nf4", "generation from weights in 4 bits", f"{GENERATION}:nf4", 60, ("vllm",), MODEL, gpu=True),
+    Case(
+        "trl-qlora", "TRL's SFTTrainer, QLoRA", f"{PEERS}:trl", 32, ("trl",), MODEL, load="adapters"
+    ),
+    Case(
+        "turns",
+        "late rollouts take turns in a full cache",
+        f"{GENERATION}:turns",
+        65,
+        ("vllm",),
+        MODEL,
+    ),
+    Case(
+        "nf4",
+        "generation from weights in 4 bits",
+        f"{GENERATION}:nf4",
+        60,
+        ("vllm",),
+        MODEL,
+        gpu=True,
+    ),
     knob("checkpointing=none", "nothing computed again", 60, "checkpointing=none", long=True),
     knob("checkpointing=full", "whole layers computed again", 60, "checkpointing=full", long=True),
     knob("prefetch", "the next layer's weights gathered early", 60, "prefetch=true", long=True),
     knob("fused_optimizer", "fused AdamW", 60, "fused_optimizer=true", long=True),
-    knob("varlen", "torch's attention beside flash-attn's", 60, "attention=varlen", needs=("flash_attn",), long=True),
+    knob(
+        "varlen",
+        "torch's attention beside flash-attn's",
+        60,
+        "attention=varlen",
+        needs=("flash_attn",),
+        long=True,
+    ),
     knob("sdpa", "a call of SDPA per document", 60, "attention=sdpa", long=True),
     Case(
-        "qlora-long-rows", "QLoRA on rows of 4,096 tokens", f"{SAVING}:adapters", 120,
-        after=MODEL, load="long rows", long=True,
+        "qlora-long-rows",
+        "QLoRA on rows of 4,096 tokens",
+        f"{SAVING}:adapters",
+        120,
+        after=MODEL,
+        load="long rows",
+        long=True,
     ),
     Case(
-        "trl-qlora-long-rows", "TRL's QLoRA on rows of 4,096 tokens", f"{PEERS}:trl", 200, ("trl",), MODEL,
-        load="long rows", long=True,
+        "trl-qlora-long-rows",
+        "TRL's QLoRA on rows of 4,096 tokens",
+        f"{PEERS}:trl",
+        200,
+        ("trl",),
+        MODEL,
+        load="long rows",
+        long=True,
     ),
-)  # fmt: skip
+)
 NAMES = tuple(case.name for case in CASES)
 
 
 def chosen(names: list[str], *, short: bool) -> list[Case]:
-    """The named cases and those that they need, in order; all of a short or a long check where none is named.
+    """The named cases and those that they need, in order; all of a short or a long check where none
+    is named.
 
     Raises ValueError for an unknown name.
     """

@@ -1,14 +1,17 @@
 """Correctness and speed on one CUDA device, in at most eight minutes: ``make gpu-check``.
 
-    python -m tests.gpu.check --out FILE [--cases NAME ...] [--limit SECONDS] [--long] [--length TOKENS] [--rehearse]
+    python -m tests.gpu.check --out FILE [--cases NAME ...] [--limit SECONDS]
+                              [--long] [--length TOKENS] [--rehearse]
 
-Rows go to FILE as JSON lines the moment they are known, all output of the cases to FILE's name with .log. What is
-not installed is a row that says so. Exit code 0: all passed; 1: something failed; 2: wrong arguments; 3: no device.
+Rows go to FILE as JSON lines the moment they are known, all output of the cases to FILE's name with
+.log. What is not installed is a row that says so. Exit code 0: all passed; 1: something failed; 2:
+wrong arguments; 3: no device.
 
-``--long`` takes all layers that fit, more steps and every setting, without the eight minutes. ``--rehearse`` runs
-everything tiny on the CPU: it shows that a machine has what the check needs.
+``--long`` takes all layers that fit, more steps and every setting, without the eight minutes.
+``--rehearse`` runs everything tiny on the CPU: it shows that a machine has what the check needs.
 
-A machine without the project's environment needs a folder with the packages of ``make gpu-wheels`` on PYTHONPATH.
+A machine without the project's environment needs a folder with the packages of ``make gpu-wheels``
+on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -37,12 +40,20 @@ def main() -> int:
     begin = time.monotonic()
     parser = argparse.ArgumentParser(prog="gpu-check")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help=" ".join(cases.NAMES))
+    parser.add_argument(
+        "--cases", nargs="+", default=[], metavar="NAME", help=" ".join(cases.NAMES)
+    )
     parser.add_argument("--limit", type=float, help="seconds of one case")
-    parser.add_argument("--long", action="store_true", help="all layers that fit, more steps, every setting")
-    parser.add_argument("--length", type=int, default=8192, help="tokens of the longest row and of a micro-batch")
+    parser.add_argument(
+        "--long", action="store_true", help="all layers that fit, more steps, every setting"
+    )
+    parser.add_argument(
+        "--length", type=int, default=8192, help="tokens of the longest row and of a micro-batch"
+    )
     parser.add_argument("--rehearse", action="store_true", help="everything tiny on the CPU")
-    parser.add_argument("--commit", default=commit(), help="what is measured, where there is no git checkout")
+    parser.add_argument(
+        "--commit", default=commit(), help="what is measured, where there is no git checkout"
+    )
     options = parser.parse_args()
     short = not options.long
     try:
@@ -65,8 +76,18 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     first = header(chosen, device, options.commit, short=short, rehearsal=options.rehearse)
     rows.append(options.out, {RUN: first})
-    print(f"{first['device']}: {first['layers']} layers, rows of at most {first['length']:,} tokens", flush=True)
-    runner = Runner(chosen, Path(tempfile.mkdtemp(prefix="gpu-check-")), options.out, limit, begin + total, short)
+    print(
+        f"{first['device']}: {first['layers']} layers, rows of at most {first['length']:,} tokens",
+        flush=True,
+    )
+    runner = Runner(
+        chosen,
+        Path(tempfile.mkdtemp(prefix="gpu-check-")),
+        options.out,
+        limit,
+        begin + total,
+        short,
+    )
     runner.run(wanted)
     return close(options.out)
 
@@ -81,10 +102,16 @@ def close(out: Path) -> int:
 
 
 def probe() -> dict[str, Any] | None:
-    """The first device and the versions, None without one; asked in a process that leaves the device at once."""
-    done = subprocess.run([sys.executable, "-m", "tests.gpu.kernels"], cwd=ROOT, capture_output=True, text=True)
+    """The first device and the versions, None without one; asked in a process that leaves the
+    device at once.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gpu.kernels"], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
-        raise ValueError(f"PyTorch does not start: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
+        raise ValueError(
+            f"PyTorch does not start: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}"
+        )
     found: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -92,8 +119,12 @@ def probe() -> dict[str, Any] | None:
 def commit() -> str:
     """The commit of this checkout, with a plus when files differ from it; unknown without git."""
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True)
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
+        )
     except FileNotFoundError:
         return "unknown"
     if head.returncode:

@@ -1,4 +1,6 @@
-"""vLLM as evaluations use it: late rollouts that take turns in a full cache, and weights in 4 bits."""
+"""vLLM as evaluations use it: late rollouts that take turns in a full cache, and weights in 4
+bits.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ BLOCK = 16
 
 
 def turns(bench: Bench) -> None:
-    """As many late rollouts as do not fit the cache: all end, and when the first ends the others are not far behind."""
+    """As many late rollouts as do not fit the cache: all end, and when the first ends the others
+    are not far behind.
+    """
     room = int(ROLLOUTS * (TOKENS + len(PROMPT)) * TIGHT)
     dtype = "bfloat16" if bench.on_gpu else "float32"
     behind, answers, seconds = asyncio.run(_generate(bench, dtype, late=True, room=room))
@@ -34,13 +38,18 @@ def nf4(bench: Bench) -> None:
 
     _, answers, seconds = asyncio.run(_generate(bench, NF4, late=False, room=None))
     bench.figure("rollouts cut", "", sum(answer["tokens"] < TOKENS for answer in answers), limit=0)
-    bench.figure("tokens/s", "1/s", ROLLOUTS * TOKENS / seconds, note=f"{ROLLOUTS} rollouts at a time")
+    bench.figure(
+        "tokens/s", "1/s", ROLLOUTS * TOKENS / seconds, note=f"{ROLLOUTS} rollouts at a time"
+    )
 
 
-async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -> tuple[int, list[Any], float]:
+async def _generate(
+    bench: Bench, dtype: str, *, late: bool, room: int | None
+) -> tuple[int, list[Any], float]:
     """Runs the rollouts on one engine whose cache has ``room`` tokens.
 
-    Returns the fewest tokens of another rollout when the first one ended, all answers, and the seconds they took.
+    Returns the fewest tokens of another rollout when the first one ended, all answers, and the
+    seconds they took.
     """
     from transformers import AutoConfig
 
@@ -52,10 +61,19 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
     config = AutoConfig.from_pretrained(model)
     config.max_position_embeddings = context
     arguments = vllm_actor.arguments(
-        config, model=str(model), revision=None, tokenizer=model, dtype=dtype, device=device, tensor_parallel=1,
-        concurrency=ROLLOUTS, context=context,
-    )  # fmt: skip
-    arguments["enforce_eager"] = True  # compiling and capturing graphs takes longer than the rollouts
+        config,
+        model=str(model),
+        revision=None,
+        tokenizer=model,
+        dtype=dtype,
+        device=device,
+        tensor_parallel=1,
+        concurrency=ROLLOUTS,
+        context=context,
+    )
+    arguments["enforce_eager"] = (
+        True  # compiling and capturing graphs takes longer than the rollouts
+    )
     if room is not None:
         arguments |= {"block_size": 32 if device == "cpu" else BLOCK}
         arguments["num_gpu_blocks_override"] = room // arguments["block_size"]
@@ -63,7 +81,9 @@ async def _generate(bench: Bench, dtype: str, *, late: bool, room: int | None) -
     made = vllm_actor.Engine("engine", Path("/dev/stdout"), arguments, sampling)
     await made.start()
     begin = time.monotonic()
-    asked = [asyncio.create_task(made.generate(("s", "p", k), PROMPT, k, late)) for k in range(ROLLOUTS)]
+    asked = [
+        asyncio.create_task(made.generate(("s", "p", k), PROMPT, k, late)) for k in range(ROLLOUTS)
+    ]
     await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     others = list((await made.beat()).values())
     answers = await asyncio.gather(*asked)

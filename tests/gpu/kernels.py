@@ -28,22 +28,41 @@ from tests.gpu.bench import Bench
 from trainer.process import process_group
 
 FORWARD, BACKWARD = 1e-2, 2e-2
-"""Relative error ‖ours - reference‖ / ‖reference‖: bf16's eight bits round operands and results by 4e-3 at most."""
+"""Relative error ‖ours - reference‖ / ‖reference‖: bf16's eight bits round operands and results by
+4e-3 at most.
+"""
 SHARES = (0.5, 0.0, 0.25, 0.04, 0.21)
 """Documents of a packed row, of its tokens; none is one token."""
 TIMES = 5
-PACKAGES = ("transformers", "verl", "flash-attn", "liger-kernel", "trl", "peft", "bitsandbytes", "vllm", "triton")
+PACKAGES = (
+    "transformers",
+    "verl",
+    "flash-attn",
+    "liger-kernel",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "vllm",
+    "triton",
+)
 
 
 def device(bench: Bench) -> None:
-    """Memory and its bandwidth, matrix rate, and collectives of the process group that training joins."""
+    """Memory and its bandwidth, matrix rate, and collectives of the process group that training
+    joins.
+    """
     import torch.distributed as dist
 
-    place, kind = torch.device(bench.setting.device), torch.bfloat16 if bench.on_gpu else torch.float32
+    place, kind = (
+        torch.device(bench.setting.device),
+        torch.bfloat16 if bench.on_gpu else torch.float32,
+    )
     size = 8192 if bench.on_gpu else 256
     a, b = (torch.randn(size, size, device=place, dtype=kind) for _ in range(2))
     seconds = timed(bench, lambda: a @ b)
-    bench.figure("matrix product", "TFLOP/s", 2 * size**3 / seconds / 1e12, note=f"{size} x {size}, {kind}")
+    bench.figure(
+        "matrix product", "TFLOP/s", 2 * size**3 / seconds / 1e12, note=f"{size} x {size}, {kind}"
+    )
     source = torch.randn(2**30 if bench.on_gpu else 2**20, device=place)
     target = torch.empty_like(source)
     seconds = timed(bench, lambda: target.copy_(source))
@@ -73,7 +92,9 @@ def device(bench: Bench) -> None:
 
 
 def attention(bench: Bench) -> None:
-    """The registered attention functions over a packed row, forward and backward, against SDPA per document."""
+    """The registered attention functions over a packed row, forward and backward, against SDPA per
+    document.
+    """
     from trainer.engine.attention import choose
 
     backends = [choose("auto", bench.setting.device, bench.setting.precision)]
@@ -85,18 +106,26 @@ def attention(bench: Bench) -> None:
     wanted = inputs.reference(torch.float32)
     plain = timed(bench, partial(inputs.reference, inputs.q.dtype))
     for backend in backends:
-        for name, mine, theirs in zip(("out", "dq", "dk", "dv"), inputs.ours(backend), wanted, strict=True):
+        for name, mine, theirs in zip(
+            ("out", "dq", "dk", "dv"), inputs.ours(backend), wanted, strict=True
+        ):
             limit = FORWARD if name == "out" else BACKWARD
             bench.figure(f"{backend} {name}", "relative error", error(mine, theirs), limit=limit)
         seconds = timed(bench, partial(inputs.ours, backend))
         bench.figure(
-            f"{backend} forward and backward", "ms", 1e3 * seconds, peer=1e3 * plain, peer_name="SDPA per document"
+            f"{backend} forward and backward",
+            "ms",
+            1e3 * seconds,
+            peer=1e3 * plain,
+            peer_name="SDPA per document",
         )
 
 
 @dataclass(frozen=True)
 class Heads:
-    """A packed row as a layer's attention gets it: (1, heads, tokens, dim), and the gradient of the result."""
+    """A packed row as a layer's attention gets it: (1, heads, tokens, dim), and the gradient of the
+    result.
+    """
 
     q: torch.Tensor
     k: torch.Tensor
@@ -118,7 +147,9 @@ class Heads:
         return cls(q, k, v, normal(tokens, s.heads, s.head_dim), lengths)
 
     def ours(self, backend: str) -> list[torch.Tensor]:
-        """(tokens, heads, dim) and the gradients of q, k, v from the function that a model calls."""
+        """(tokens, heads, dim) and the gradients of q, k, v from the function that a model
+        calls.
+        """
         from transformers import AttentionInterface
 
         from trainer.engine.attention import name
@@ -127,13 +158,21 @@ class Heads:
         q, k, v = (x.detach().requires_grad_() for x in (self.q, self.k, self.v))
         starts = torch.tensor([0, *self.lengths], device=q.device).cumsum(0).to(torch.int32)
         out, _ = attend(
-            SimpleNamespace(), q, k, v, None, scaling=q.shape[-1] ** -0.5, cu_seq_lens_q=starts,
+            SimpleNamespace(),
+            q,
+            k,
+            v,
+            None,
+            scaling=q.shape[-1] ** -0.5,
+            cu_seq_lens_q=starts,
             max_length_q=max(self.lengths),
-        )  # fmt: skip
+        )
         return [out, *torch.autograd.grad(out, (q, k, v), self.grad)]
 
     def reference(self, kind: torch.dtype) -> list[torch.Tensor]:
-        """The same from SDPA, a document at a time, key-value heads repeated by hand; in float32 without a kernel."""
+        """The same from SDPA, a document at a time, key-value heads repeated by hand; in float32
+        without a kernel.
+        """
         from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.nn.functional import scaled_dot_product_attention
 
@@ -151,7 +190,9 @@ class Heads:
 
 
 def loss(bench: Bench) -> None:
-    """The chunked loss and its gradients against full float32 logits, and its memory beside theirs."""
+    """The chunked loss and its gradients against full float32 logits, and its memory beside
+    theirs.
+    """
     from torch.nn.functional import cross_entropy
 
     from trainer.engine.loss import CHUNK_BYTES, linear_cross_entropy
@@ -160,7 +201,9 @@ def loss(bench: Bench) -> None:
     kind = torch.bfloat16 if bench.on_gpu else torch.float32
     tokens = bench.setting.loads["full"].length // 2
     made_hidden = torch.randn(tokens, s.hidden, device=place, dtype=kind)
-    made_weight = (torch.randn(s.vocabulary, s.hidden, device=place) * bench.setting.spread).to(kind)
+    made_weight = (torch.randn(s.vocabulary, s.hidden, device=place) * bench.setting.spread).to(
+        kind
+    )
     labels = torch.randint(0, s.vocabulary, (tokens,), device=place)
     # At least four chunks, the last one smaller.
     chunk = min(CHUNK_BYTES, 4 * s.vocabulary * (tokens // 3 - 1))
@@ -171,13 +214,19 @@ def loss(bench: Bench) -> None:
         return [losses, *torch.autograd.grad(total, (hidden, weight))]
 
     def plain(wanted: torch.dtype) -> list[torch.Tensor]:
-        hidden, weight = (x.detach().to(wanted).requires_grad_() for x in (made_hidden, made_weight))
+        hidden, weight = (
+            x.detach().to(wanted).requires_grad_() for x in (made_hidden, made_weight)
+        )
         losses = cross_entropy((hidden @ weight.T).float(), labels, reduction="none")
         return [losses, *torch.autograd.grad(losses.mean(), (hidden, weight))]
 
     mine, theirs = ours(), plain(torch.float32)
-    for name, a, b in zip(("losses", "hidden's gradient", "weight's gradient"), mine, theirs, strict=True):
-        bench.figure(name, "relative error", error(a, b), limit=FORWARD if name == "losses" else BACKWARD)
+    for name, a, b in zip(
+        ("losses", "hidden's gradient", "weight's gradient"), mine, theirs, strict=True
+    ):
+        bench.figure(
+            name, "relative error", error(a, b), limit=FORWARD if name == "losses" else BACKWARD
+        )
     mean, wanted = mine[0].double().mean(), theirs[0].double().mean()
     bench.figure("mean loss", "relative error", (mean / wanted - 1).abs().item(), limit=1e-3)
     del mine, theirs
@@ -189,7 +238,9 @@ def loss(bench: Bench) -> None:
 
 
 def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
-    """‖ours - reference‖ / ‖reference‖ in float64; not a number where either holds one that is none."""
+    """‖ours - reference‖ / ‖reference‖ in float64; not a number where either holds one that is
+    none.
+    """
     a, b = ours.detach().double(), reference.detach().double()
     return ((a - b).norm() / b.norm()).item()
 

@@ -16,23 +16,27 @@ from tests.gpu.rows import FAILED, SKIPPED, Row, Sheet, read
 
 INTRODUCTION = """# Measured on GPUs
 
-Every figure on this page comes from a file below docs/measured/, which `make gpu-check` wrote on one GPU.
+Every figure on this page comes from a file below docs/measured/, which `make gpu-check` wrote on
+one GPU.
 `python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md` writes the page.
 
-To add a GPU: run `make gpu-check OUT=docs/measured/NAME.jsonl` on it (eight minutes, no network), then the command
-above. A machine that has PyTorch but not this project's environment needs the packages that `make gpu-wheels` gathers:
+To add a GPU: run `make gpu-check OUT=docs/measured/NAME.jsonl` on it (eight minutes, no network),
+then the command above. A machine that has PyTorch but not this project's environment needs the
+packages that `make gpu-wheels` gathers:
 
     pip install --no-index --no-deps --target SITE .gpu-wheels/*.whl
     PYTHONPATH=SITE python -m tests.gpu.check --out FILE
 
 *ratio* is ours over the peer's. A row with a limit fails above it; speeds have none.
 """
-NOTHING = """**Nothing has been measured on a GPU so far.** What this project says of GPUs is a forecast
-(docs/limits.md) or was run on CPU cores."""
+NOTHING = """**Nothing has been measured on a GPU so far.** What this project says of GPUs is a
+forecast (docs/limits.md) or was run on CPU cores."""
 
 
 def page(paths: Sequence[Path]) -> str:
-    """The page of these files, newest check first. Raises ValueError for a file that is none, or a rehearsal's."""
+    """The page of these files, newest check first. Raises ValueError for a file that is none, or a
+    rehearsal's.
+    """
     sheets = {path: read(path) for path in paths}
     for path, sheet in sheets.items():
         if sheet.run["mode"] == "rehearsal":
@@ -51,10 +55,11 @@ def section(path: Path, sheet: Sheet) -> Iterator[str]:
     yield f"## {run['device']}, {run['date'][:10]}"
     yield ""
     yield (
-        f"{run['memory'] / 2**30:.0f} GiB, driver {run['driver']}, CUDA {run['cuda']}, NCCL {run['nccl']}, "
-        f"Python {run['python']}, torch {run['torch']}, {packages}. Commit {run['commit']}. Qwen3-4B's shape, "
-        f"{run['layers']} layers in full training, rows of at most {run['length']:,} tokens; a {run['mode']} check. "
-        f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped ({path.name})."
+        f"{run['memory'] / 2**30:.0f} GiB, driver {run['driver']}, CUDA {run['cuda']}, NCCL "
+        f"{run['nccl']}, Python {run['python']}, torch {run['torch']}, {packages}. Commit "
+        f"{run['commit']}. Qwen3-4B's shape, {run['layers']} layers in full training, rows of at "
+        f"most {run['length']:,} tokens; a {run['mode']} check. {counts['passed']} passed, "
+        f"{counts['failed']} failed, {counts['skipped']} skipped ({path.name})."
         + ("" if sheet.closing else " **It was ended before its time.**")
     )
     yield ""
@@ -66,12 +71,16 @@ def section(path: Path, sheet: Sheet) -> Iterator[str]:
 
 def line(row: Row) -> str:
     """A row of the table."""
-    status = f"**{row.status}**" if row.status == FAILED else row.status if row.status == SKIPPED else ""
+    status = (
+        f"**{row.status}**" if row.status == FAILED else row.status if row.status == SKIPPED else ""
+    )
     last = ": ".join(filter(None, [status, row.note])).replace("|", "\\|")
     peer = "" if row.peer is None else f"{number(row.peer)} ({row.peer_name})"
     ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
     ours = f"{number(row.ours)} {row.unit}".strip()
-    return f"| {row.case} | {row.metric} | {ours} | {peer} | {ratio} | {number(row.limit)} | {last} |"
+    return (
+        f"| {row.case} | {row.metric} | {ours} | {peer} | {ratio} | {number(row.limit)} | {last} |"
+    )
 
 
 def number(value: float | None) -> str:

@@ -21,7 +21,8 @@ INDEX = "model.safetensors.index.json"
 
 
 def write(bench: Bench) -> None:
-    """Writes a file of weights per layer, and for each number of layers that a load trains a folder of links to them.
+    """Writes a file of weights per layer, and for each number of layers that a load trains a folder
+    of links to them.
 
     Weights are bf16, so that every contender starts from the same ones.
     """
@@ -33,13 +34,22 @@ def write(bench: Bench) -> None:
     begin = time.monotonic()
     setting, s = bench.setting, bench.setting.shape
     config = Qwen3Config(
-        num_hidden_layers=s.layers, hidden_size=s.hidden, vocab_size=s.vocabulary, intermediate_size=s.intermediate,
-        num_attention_heads=s.heads, num_key_value_heads=s.kv_heads, head_dim=s.head_dim,
-        tie_word_embeddings=s.tied, max_position_embeddings=40_960, architectures=["Qwen3ForCausalLM"],
-    )  # fmt: skip
+        num_hidden_layers=s.layers,
+        hidden_size=s.hidden,
+        vocab_size=s.vocabulary,
+        intermediate_size=s.intermediate,
+        num_attention_heads=s.heads,
+        num_key_value_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        tie_word_embeddings=s.tied,
+        max_position_embeddings=40_960,
+        architectures=["Qwen3ForCausalLM"],
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    shapes = {name: tensor.shape for name, tensor in model.named_parameters()}  # a tied head is there once
+    shapes = {
+        name: tensor.shape for name, tensor in model.named_parameters()
+    }  # a tied head is there once
     generator = torch.Generator(setting.device).manual_seed(SEED)
     files: dict[str, str] = {}
     whole = bench.model(s.layers)
@@ -47,7 +57,11 @@ def write(bench: Bench) -> None:
     for file in sorted({_file(name) for name in shapes}):
         names = [name for name in shapes if _file(name) == file]
         made = {name: _weight(shapes[name], generator, setting.spread) for name in names}
-        save_file({name: weight.cpu() for name, weight in made.items()}, whole / file, metadata={"format": "pt"})
+        save_file(
+            {name: weight.cpu() for name, weight in made.items()},
+            whole / file,
+            metadata={"format": "pt"},
+        )
         files |= dict.fromkeys(names, file)
     words = tokenizers.trained(["some text"])
     for layers in sorted({s.layers, *(load.layers for load in setting.loads.values())}):
@@ -75,11 +89,13 @@ def _rows(bench: Bench, name: str, words: Any) -> None:
     generator = np.random.default_rng(SEED)
     made = (
         Tokens(
-            id=str(i), input_ids=generator.integers(0, bench.setting.shape.vocabulary, n, dtype=np.int32),
-            prompt_len=min(PROMPT, n // 2), length=n,
+            id=str(i),
+            input_ids=generator.integers(0, bench.setting.shape.vocabulary, n, dtype=np.int32),
+            prompt_len=min(PROMPT, n // 2),
+            length=n,
         )
         for i, n in enumerate(load.lengths(bench.setting.steps))
-    )  # fmt: skip
+    )
     token_files.write(folder / "tokens" / "train.arrow", made)
     words.save_pretrained(str(folder / "tokenizer"))
 

@@ -1,6 +1,7 @@
 """Writes and reads the rows of a check: one JSON line per figure, on disk as soon as it is known.
 
-A file begins with a line that says where and when the check ran and ends, if the check did, with a line of counts.
+A file begins with a line that says where and when the check ran and ends, if the check did, with a
+line of counts.
 """
 
 from __future__ import annotations
@@ -35,9 +36,16 @@ class Row:
 
 
 def figure(
-    case: str, metric: str, unit: str, ours: float, *, peer: float | None = None, peer_name: str | None = None,
-    limit: float | None = None, note: str = "",
-) -> Row:  # fmt: skip
+    case: str,
+    metric: str,
+    unit: str,
+    ours: float,
+    *,
+    peer: float | None = None,
+    peer_name: str | None = None,
+    limit: float | None = None,
+    note: str = "",
+) -> Row:
     """A measured figure. It fails when it is not finite, or above ``limit``."""
     if not math.isfinite(ours):
         note = f"{ours} {note}".rstrip()
@@ -48,7 +56,9 @@ def figure(
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
-    """Adds one line in one write and flushes it to the disk, so that a killed process leaves no half of one."""
+    """Adds one line in one write and flushes it to the disk, so that a killed process leaves no
+    half of one.
+    """
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(file, (json.dumps(line, allow_nan=False) + "\n").encode())
@@ -73,7 +83,10 @@ class Sheet:
 
     def counts(self) -> dict[str, int]:
         """Status -> rows."""
-        return {status: sum(row.status == status for row in self.rows) for status in (PASSED, FAILED, SKIPPED)}
+        return {
+            status: sum(row.status == status for row in self.rows)
+            for status in (PASSED, FAILED, SKIPPED)
+        }
 
 
 def read(path: Path) -> Sheet:
@@ -91,5 +104,7 @@ def read(path: Path) -> Sheet:
         except (TypeError, ValueError) as e:
             raise ValueError(f"{path} line {number} is no row of a check: {e}") from e
     if run is None:
-        raise ValueError(f"{path} does not say where it was measured: it is no file of tests.gpu.check")
+        raise ValueError(
+            f"{path} does not say where it was measured: it is no file of tests.gpu.check"
+        )
     return Sheet(run, rows, closing)

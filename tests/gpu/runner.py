@@ -1,4 +1,6 @@
-"""Runs cases one after another, each in a process group of its own that ends at its limit or with the check."""
+"""Runs cases one after another, each in a process group of its own that ends at its limit or with
+the check.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ ERROR = re.compile(r"(?:\[rank\d+\]: )?([\w.]*(Error|Exception|Interrupt|Exit)\b
 
 
 class Guard:
-    """A shell outside of all groups that, when this process ends in any way, ends the running case and removes the
-    folder. It waits for the pipe from here to close."""
+    """A shell outside of all groups that, when this process ends in any way, ends the running case
+    and removes the folder. It waits for the pipe from here to close.
+    """
 
     SCRIPT = """
         while read -r group; do last=$group; done
@@ -39,9 +42,12 @@ class Guard:
 
     def __init__(self, folder: Path) -> None:
         self.shell = subprocess.Popen(
-            ["sh", "-c", self.SCRIPT, "sh", str(folder)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            ["sh", "-c", self.SCRIPT, "sh", str(folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def watch(self, group: int | None) -> None:
         """Names the group that has to end with this process."""
@@ -107,12 +113,20 @@ class Runner:
             start = log.tell()
             print(f"== {case.name}", file=log, flush=True)
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.gpu.bench"], stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=ROOT,
-                env=environment(self.setting.device), text=True, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "tests.gpu.bench"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=environment(self.setting.device),
+                text=True,
+                start_new_session=True,
+            )
             guard.watch(process.pid)
             try:
-                process.communicate(order(Bench(self.setting, self.folder, self.out, case)), timeout=limit)
+                process.communicate(
+                    order(Bench(self.setting, self.folder, self.out, case)), timeout=limit
+                )
                 reason = None
             except subprocess.TimeoutExpired:
                 reason = f"not done in {limit:.0f} s"
@@ -157,11 +171,20 @@ def last_error(log: Path, start: int) -> str | None:
 
 def environment(device: str) -> dict[str, str]:
     """One rank, alone on this machine and its first GPU."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] if device == "cuda" else ""
+    visible = (
+        os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] if device == "cuda" else ""
+    )
     return os.environ | {
-        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
-        "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": visible,
-    }  # fmt: skip
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": visible,
+    }
 
 
 def text(row: Row) -> str:
@@ -178,7 +201,9 @@ def text(row: Row) -> str:
     return "  ".join(parts)
 
 
-def header(setting: Setting, device: dict[str, Any], commit: str, *, short: bool, rehearsal: bool) -> dict[str, Any]:
+def header(
+    setting: Setting, device: dict[str, Any], commit: str, *, short: bool, rehearsal: bool
+) -> dict[str, Any]:
     """The file's first line."""
     load = setting.loads["full"]
     return device | {

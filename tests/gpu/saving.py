@@ -1,4 +1,6 @@
-"""Checkpoints while steps go on, and the same steps again from one: in another process, twice, and with adapters."""
+"""Checkpoints while steps go on, and the same steps again from one: in another process, twice, and
+with adapters.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from trainer.run.folder import Run
 QUIET, AFTER = 3, 3
 """Steps before a save that are timed, and steps after it that are repeated from the checkpoint."""
 RESUMED = 1e-3
-"""Relative difference of losses after a resume: attention's backward adds in an order of its own."""
+"""Relative difference of losses after a resume: attention's backward adds in an order of its own.
+"""
 TOTAL = 10_000
 """Steps of the schedule; no case comes to its end."""
 CARD = 12.0
@@ -24,7 +27,9 @@ CARD = 12.0
 
 
 def save(bench: Bench) -> None:
-    """Steps alone, and while checkpoints are written; leaves a checkpoint and the losses of the steps after it."""
+    """Steps alone, and while checkpoints are written; leaves a checkpoint and the losses of the
+    steps after it.
+    """
     ours = Ours.build(bench.config(), TOTAL)
     saver, run = _saver(bench, ours), _run(bench)
     step = bench.setting.warm
@@ -50,16 +55,23 @@ def save(bench: Bench) -> None:
         took = read_json(run.checkpoint(saved) / "manifest.json")["seconds"]
         size = sum(path.stat().st_size for path in run.checkpoint(saved).iterdir()) / 1e9
         if number == 0:
-            write_json(bench.folder / "losses.json", {"step": saved, "state": state, "losses": losses[:AFTER]})
+            write_json(
+                bench.folder / "losses.json",
+                {"step": saved, "state": state, "losses": losses[:AFTER]},
+            )
             bench.figure("pause of the first save", "s", pause, note="host memory is allocated")
             bench.figure("checkpoint", "GB", size)
-            bench.figure("call to commit", "s", took, note=f"{size / took:.2f} GB/s written and hashed")
+            bench.figure(
+                "call to commit", "s", took, note=f"{size / took:.2f} GB/s written and hashed"
+            )
         else:
             bench.figure(f"pause of save {number + 1}", "s", pause)
     usual = statistics.median(alone)
     bench.figure("step alone", "s", usual)
     if during:
-        bench.figure("step while writing", "s", statistics.median(during), peer=usual, peer_name="step alone")
+        bench.figure(
+            "step while writing", "s", statistics.median(during), peer=usual, peer_name="step alone"
+        )
     else:
         bench.skip("step while writing", "no step was begun before the save had ended")
 
@@ -72,7 +84,12 @@ def resume(bench: Bench) -> None:
     bench.figure("load", "s", time.monotonic() - begin)
     _same_state(bench, kept["state"], sums(ours.engine))
     again = ours.losses(kept["step"], AFTER)
-    bench.figure("losses after the resume", "relative difference", apart(kept["losses"], again), limit=RESUMED)
+    bench.figure(
+        "losses after the resume",
+        "relative difference",
+        apart(kept["losses"], again),
+        limit=RESUMED,
+    )
 
 
 def deterministic(bench: Bench) -> None:
@@ -86,11 +103,19 @@ def deterministic(bench: Bench) -> None:
         seconds = (time.monotonic() - begin) / AFTER
         runs.append([*losses, *sums(ours.engine)])
     bench.figure("losses and state", "largest difference", apart(*runs), limit=0.0)
-    bench.figure("step", "s", seconds, peer=bench.figures("save")["step alone"], peer_name="not deterministic")
+    bench.figure(
+        "step",
+        "s",
+        seconds,
+        peer=bench.figures("save")["step alone"],
+        peer_name="not deterministic",
+    )
 
 
 def adapters(bench: Bench) -> None:
-    """Steps of a QLoRA at the card's settings, a save, and the steps after it again from the checkpoint."""
+    """Steps of a QLoRA at the card's settings, a save, and the steps after it again from the
+    checkpoint.
+    """
     config, setting = bench.config(), bench.setting
     ours, file = Ours.build(config, TOTAL), bench.folder / f"{bench.case.name}.jsonl"
     for step in range(setting.steps):
@@ -108,14 +133,21 @@ def adapters(bench: Bench) -> None:
     load(bench, ours, setting.steps)
     _same_state(bench, state, sums(ours.engine))
     again = ours.losses(setting.steps, AFTER)
-    bench.figure("losses after the resume", "relative difference", apart(losses, again), limit=RESUMED)
+    bench.figure(
+        "losses after the resume", "relative difference", apart(losses, again), limit=RESUMED
+    )
 
 
 def load(bench: Bench, ours: Ours, step: int) -> None:
     """Restores the checkpoint of ``step``."""
     from trainer.checkpoint import checkpoint
 
-    checkpoint.load(_run(bench).checkpoint(step), ours.engine, ours.config.train.seed, dist.new_group(backend="gloo"))
+    checkpoint.load(
+        _run(bench).checkpoint(step),
+        ours.engine,
+        ours.config.train.seed,
+        dist.new_group(backend="gloo"),
+    )
 
 
 def apart(one: list[float], other: list[float]) -> float:
@@ -124,7 +156,9 @@ def apart(one: list[float], other: list[float]) -> float:
 
 
 def sums(engine: Any) -> list[float]:
-    """A number for each tensor of model and optimizer, which changes with nearly any of its bits, and their numbers."""
+    """A number for each tensor of model and optimizer, which changes with nearly any of its bits,
+    and their numbers.
+    """
     from trainer.checkpoint import checkpoint
 
     tensors, numbers = checkpoint.state(engine)

@@ -1,4 +1,6 @@
-"""Chooses what the cases train: the shape of Qwen3-4B on a CUDA device, or a tiny one on a CPU for a rehearsal."""
+"""Chooses what the cases train: the shape of Qwen3-4B on a CUDA device, or a tiny one on a CPU for
+a rehearsal.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SEED = 9
 """Its 40 rows have a median of 5,940 tokens and one beyond 32,768."""
 FULL_RECIPE, ADAPTER_RECIPE = "sft_4b", "qlora_gsm8k_4b"
 LOGITS_COPIES = 4
-"""Copies of all logits in the compute type that a peer holds: logits, log-probabilities and their gradients."""
+"""Copies of all logits in the compute type that a peer holds: logits, log-probabilities and their
+gradients.
+"""
 LAYERS, SAVED_LAYERS = 12, 2
 """Layers in the short check. A checkpoint of two layers and the embedding has 7 GB."""
 
@@ -74,8 +78,15 @@ def from_dict(values: dict[str, Any]) -> Setting:
 def rehearsal() -> Setting:
     """A tiny shape in fp32 on the CPU: shows that the cases run, not how fast."""
     full, adapters = Load(FULL_RECIPE, 2, 200, 100, 8), Load(ADAPTER_RECIPE, 2, 200, 60, 8)
-    loads = {"full": full, "saved": full, "adapters": adapters, "long rows": replace(adapters, median=10**9)}
-    return Setting("cpu", "fp32", Shape(2, 64, 128, 4, 2, 32, 1024, tied=True), loads, warm=1, timed=2)
+    loads = {
+        "full": full,
+        "saved": full,
+        "adapters": adapters,
+        "long rows": replace(adapters, median=10**9),
+    }
+    return Setting(
+        "cpu", "fp32", Shape(2, 64, 128, 4, 2, 32, 1024, tied=True), loads, warm=1, timed=2
+    )
 
 
 def on_gpu(name: str, room: float, length: int, *, short: bool) -> Setting:
@@ -94,7 +105,9 @@ def on_gpu(name: str, room: float, length: int, *, short: bool) -> Setting:
         "adapters": adapters,
         "long rows": replace(adapters, median=10**9),
     }
-    return Setting("cuda", "bf16", shape, loads, 2, 3 if short else 10, 1 if short else 3, peak_flops(name))
+    return Setting(
+        "cuda", "bf16", shape, loads, 2, 3 if short else 10, 1 if short else 3, peak_flops(name)
+    )
 
 
 def fitting(shape: Shape, setup: memory.Setup, room: float) -> Shape:
@@ -107,4 +120,7 @@ def fitting(shape: Shape, setup: memory.Setup, room: float) -> Shape:
         fewer = replace(shape, layers=layers)
         if sum(memory.on_gpu(memory.peak(fewer, setup)).values()) + logits <= room:
             return fewer
-    raise ValueError(f"rows of {setup.tokens:,} tokens do not fit this device with one layer: take a lower --length")
+    raise ValueError(
+        f"rows of {setup.tokens:,} tokens do not fit this device with one layer: take a lower "
+        "--length"
+    )

@@ -1,7 +1,8 @@
-"""Stands in for packages that verl imports and that training on one device never calls, where they are missing.
+"""Stands in for packages that verl imports and that training on one device never calls, where they
+are missing.
 
-Ray's wheel is larger than all that a bare machine needs. verl's modules decorate, annotate and derive from its names,
-so each name exists: a lower-case one as a module, another as a class.
+Ray's wheel is larger than all that a bare machine needs. verl's modules decorate, annotate and
+derive from its names, so each name exists: a lower-case one as a module, another as a class.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Finder(MetaPathFinder, Loader):
     """The last to be asked: it answers for what no one else has."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in PACKAGES else None
+        return (
+            ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in PACKAGES else None
+        )
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return StandIn(spec.name)

@@ -1,4 +1,5 @@
-"""The cases themselves, tiny on a CPU: all of them in a rehearsal, most of them in every run of the tests.
+"""The cases themselves, tiny on a CPU: all of them in a rehearsal, most of them in every run of the
+tests.
 
     python -m tests.gpu.test_cases FOLDER
 
@@ -28,10 +29,16 @@ from tests.gpu.training import waits_among
 LIGHT = ("device", "attention", "loss", "model", "ours", "save", "resume", "qlora")
 """Compiling, other trainers and vLLM take minutes."""
 SHARED = (
-    "trainer.engine.fsdp", "trainer.engine.qlora", "trainer.engine.build", "trainer.loop.step",
-    "trainer.checkpoint.saver", "tests.gpu.model", "tests.gpu.kernels", "tests.gpu.saving",
+    "trainer.engine.fsdp",
+    "trainer.engine.qlora",
+    "trainer.engine.build",
+    "trainer.loop.step",
+    "trainer.checkpoint.saver",
+    "tests.gpu.model",
+    "tests.gpu.kernels",
+    "tests.gpu.saving",
     "transformers.models.qwen3.modeling_qwen3",
-)  # fmt: skip
+)
 """Modules that take long to import."""
 
 Rows = dict[tuple[str, str], Row]
@@ -46,9 +53,12 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = tmp_path_factory.mktemp("light")
     variables = environment() | single_rank("cpu") | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.gpu.test_cases", str(folder)], cwd=ROOT, env=variables,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-m", "tests.gpu.test_cases", str(folder)],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return by_name(folder / "check.jsonl")
 
@@ -73,7 +83,9 @@ def test_every_case_leaves_figures_and_none_fails(light: Rows) -> None:
 @pytest.mark.parametrize(
     ("case", "metric"),
     [("attention", f"sdpa {name}") for name in ("out", "dq", "dk", "dv")]
-    + [("loss", name) for name in ("losses", "hidden's gradient", "weight's gradient", "mean loss")],
+    + [
+        ("loss", name) for name in ("losses", "hidden's gradient", "weight's gradient", "mean loss")
+    ],
 )
 def test_kernels_are_held_to_a_reference(light: Rows, case: str, metric: str) -> None:
     row = light[case, metric]

@@ -85,18 +85,29 @@ def test_a_failed_case_is_a_row_with_the_last_line_of_its_error(
     check = runner(tmp_path)
     check.run([case("breaks"), case("misses"), case("silent"), case("quits"), case("works")])
     assert statuses(check.out) == [
-        ("breaks", "before", PASSED), ("breaks", "case", FAILED), ("misses", "error", FAILED),
-        ("silent", "case", FAILED), ("quits", "case", FAILED), ("works", "answer", PASSED),
-    ]  # fmt: skip
+        ("breaks", "before", PASSED),
+        ("breaks", "case", FAILED),
+        ("misses", "error", FAILED),
+        ("silent", "case", FAILED),
+        ("quits", "case", FAILED),
+        ("works", "answer", PASSED),
+    ]
     notes = {row.case: row.note for row in rows.read(check.out).rows if row.metric == "case"}
     assert notes == {
-        "breaks": "LookupError: no such kernel", "silent": "it left no row", "quits": "exit code 7 without an error",
-    }  # fmt: skip
+        "breaks": "LookupError: no such kernel",
+        "silent": "it left no row",
+        "quits": "exit code 7 without an error",
+    }
     assert check.passed == {"works"}
     assert not check.folder.exists()
     assert close(check.out) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"gpu-check: 2 passed, 4 failed, 0 skipped ({check.out})"
-    assert json.loads(check.out.read_text().splitlines()[-1]) == {"closing": {PASSED: 2, FAILED: 4, SKIPPED: 0}}
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == f"gpu-check: 2 passed, 4 failed, 0 skipped ({check.out})"
+    )
+    assert json.loads(check.out.read_text().splitlines()[-1]) == {
+        "closing": {PASSED: 2, FAILED: 4, SKIPPED: 0}
+    }
 
 
 def test_a_case_that_hangs_is_ended_at_its_limit_and_loses_only_itself(tmp_path: Path) -> None:
@@ -111,23 +122,37 @@ def test_a_case_that_hangs_is_ended_at_its_limit_and_loses_only_itself(tmp_path:
 
 def test_what_cannot_run_is_skipped_and_says_why(tmp_path: Path) -> None:
     check = runner(tmp_path, seconds=100.0)
-    check.run([
-        case("works"), case("silent", needs=("no_such_package",)), case("hangs", after=("silent",)),
-        case("misses", unless="works"), case("breaks", gpu=True), Case("late", "late", f"{HERE}:works", 101),
-    ])  # fmt: skip
+    check.run(
+        [
+            case("works"),
+            case("silent", needs=("no_such_package",)),
+            case("hangs", after=("silent",)),
+            case("misses", unless="works"),
+            case("breaks", gpu=True),
+            Case("late", "late", f"{HERE}:works", 101),
+        ]
+    )
     notes = [row.note for row in rows.read(check.out).rows if row.status == SKIPPED]
     assert notes[:4] == [
-        "no_such_package is not installed", "it needs the case silent, which did not succeed",
-        "works worked, which is the faster one", "it needs a GPU",
-    ]  # fmt: skip
+        "no_such_package is not installed",
+        "it needs the case silent, which did not succeed",
+        "works worked, which is the faster one",
+        "it needs a GPU",
+    ]
     assert notes[4].endswith("s were left, and it takes 101 s")
     assert close(check.out) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_check_keeps_its_rows_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    code = f"from {HERE} import *; runner(Path({str(tmp_path)!r})).run([case('works'), case('hangs')])"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+def test_a_killed_check_keeps_its_rows_and_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    code = (
+        f"from {HERE} import *; runner(Path({str(tmp_path)!r})).run([case('works'), case('hangs')])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    )
     out = tmp_path / "check.jsonl"
     until(lambda: out.exists() and out.read_text().count("\n") == 4)
     pids = [row.ours for row in rows.read(out).rows[1:] if row.ours]
@@ -182,7 +207,10 @@ def test_without_a_device_it_says_so_and_exits_3(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (there := tmp_path / "there.jsonl").touch()
-    wrong = {"name another file": ["--out", str(there)], "no case our": ["--out", "x", "--cases", "our"]}
+    wrong = {
+        "name another file": ["--out", str(there)],
+        "no case our": ["--out", "x", "--cases", "our"],
+    }
     for said, words in wrong.items():
         done = run(*words)
         assert done.returncode == 2 and said in done.stdout and done.stdout.count("\n") == 1
@@ -204,7 +232,11 @@ def test_all_cases_of_the_short_check_fit_its_time() -> None:
 
 def test_cases_bring_those_that_they_need() -> None:
     assert [c.name for c in chosen(["resume"], short=True)] == ["model", "save", "resume"]
-    assert {c.name for c in chosen([], short=False)} == set(NAMES) > {c.name for c in chosen([], short=True)}
+    assert (
+        {c.name for c in chosen([], short=False)}
+        == set(NAMES)
+        > {c.name for c in chosen([], short=True)}
+    )
     places = {c.name: i for i, c in enumerate(CASES)}
     assert all(places[before] < places[c.name] for c in CASES for before in c.after)
 

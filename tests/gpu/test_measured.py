@@ -11,10 +11,20 @@ from tests.gpu.cases import CASES
 from tests.gpu.measured import NOTHING, page
 
 RUN: dict[str, Any] = {
-    "device": "NVIDIA H200", "memory": 140 * 2**30, "driver": "580", "cuda": "13.0", "nccl": "2.28", "python": "3.12.3",
-    "torch": "2.11.0", "packages": {"verl": "0.9.1"}, "commit": "abc", "date": "2026-12-01T10:00:00Z", "mode": "short",
-    "layers": 12, "length": 8192,
-}  # fmt: skip
+    "device": "NVIDIA H200",
+    "memory": 140 * 2**30,
+    "driver": "580",
+    "cuda": "13.0",
+    "nccl": "2.28",
+    "python": "3.12.3",
+    "torch": "2.11.0",
+    "packages": {"verl": "0.9.1"},
+    "commit": "abc",
+    "date": "2026-12-01T10:00:00Z",
+    "mode": "short",
+    "layers": 12,
+    "length": 8192,
+}
 
 
 def write(path: Path, *made: rows.Row, closed: bool = True, **run: Any) -> Path:
@@ -46,7 +56,11 @@ def test_a_file_has_its_device_and_every_row_beside_the_peer(tmp_path: Path) -> 
         rows.Row("turns", "case", status=rows.SKIPPED, note="vllm is not installed"),
     )
     written = page([path])
-    assert "## NVIDIA H200, 2026-12-01" in written and "Commit abc" in written and NOTHING not in written
+    assert (
+        "## NVIDIA H200, 2026-12-01" in written
+        and "Commit abc" in written
+        and NOTHING not in written
+    )
     assert "| ours | tokens/s | 30,000 1/s |  |  |  |  |" in written
     assert "| verl | tokens/s | 30,000 1/s | 20,000 (stock verl) | 1.500 |  |  |" in written
     assert "| attention | dq | 0.5 relative error |  |  | 0.02 | **failed** |" in written

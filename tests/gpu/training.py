@@ -24,13 +24,19 @@ from trainer.process import process_group
 RATE, MFU, FIRST, LAST = "tokens/s", "causal MFU", "first loss", "last loss"
 PEAK, RESIDENT = "peak tensors", "peak resident set"
 PARITY = 1e-3
-"""Relative difference of the first step's loss; bf16 has eight bits, and their rounding averages out over tokens."""
+"""Relative difference of the first step's loss; bf16 has eight bits, and their rounding averages
+out over tokens.
+"""
 KNOWN_WAITS = 3
-"""A step waits for its loss, for the check that the gradient is finite, and for the gradient's norm."""
+"""A step waits for its loss, for the check that the gradient is finite, and for the gradient's
+norm.
+"""
 SANE = 0.1
 """Relative difference of a random model's first loss from the logarithm of its vocabulary."""
 PLANNED = 1.02
-"""Share of the planner's forecast that tensors may take; cuBLAS's workspace is allocated beside them."""
+"""Share of the planner's forecast that tensors may take; cuBLAS's workspace is allocated beside
+them.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,11 @@ class Ours:
         process_group.check_device(config.device)
         process_group.join(config.device, "env://")
         engine = build_engine(config, steps)
-        return cls(config, engine, Stepper(engine, TokenDataset(Path(config.verl.data.train_files)), config.train))
+        return cls(
+            config,
+            engine,
+            Stepper(engine, TokenDataset(Path(config.verl.data.train_files)), config.train),
+        )
 
     def losses(self, first: int, count: int) -> list[float]:
         """The losses of ``count`` steps from ``first`` on."""
@@ -71,11 +81,23 @@ def steps(bench: Bench) -> None:
     compare(bench, found, {}, "")
     if MFU not in found:
         bench.skip(MFU, "the device's peak is not known")
-    bench.figure("sane loss", "relative", abs(found[FIRST] / math.log(bench.setting.shape.vocabulary) - 1), limit=SANE)
+    bench.figure(
+        "sane loss",
+        "relative",
+        abs(found[FIRST] / math.log(bench.setting.shape.vocabulary) - 1),
+        limit=SANE,
+    )
     planned = forecast(bench, config)
     limit = PLANNED * planned if bench.on_gpu else None
     metric = peak_metric(bench)
-    bench.figure(f"{metric} of plan", "GB", found[metric], peer=planned, peer_name="the planner's", limit=limit)
+    bench.figure(
+        f"{metric} of plan",
+        "GB",
+        found[metric],
+        peer=planned,
+        peer_name="the planner's",
+        limit=limit,
+    )
     if not bench.on_gpu:
         bench.skip("host waits", "a CPU waits for nothing")
         return
@@ -92,9 +114,14 @@ def forecast(bench: Bench, config: DictConfig) -> float:
         for rows in plan_step(lengths, 1, config.train.max_tokens_per_gpu, shape)[0]
     )
     setup = memory.Setup(
-        ranks=1, sequence_parallel=1, tokens=fullest, checkpointing=config.train.checkpointing,
-        compute=4 if full else 2, sdpa=full, multi_tensor=bench.on_gpu,
-    )  # fmt: skip
+        ranks=1,
+        sequence_parallel=1,
+        tokens=fullest,
+        checkpointing=config.train.checkpointing,
+        compute=4 if full else 2,
+        sdpa=full,
+        multi_tensor=bench.on_gpu,
+    )
     return sum(memory.peak(shape, setup).values()) / 1e9
 
 
@@ -117,8 +144,9 @@ def waits_among(caught: list[warnings.WarningMessage]) -> list[str]:
 
 
 def record(out: Path, step: int, loss: float) -> None:
-    """Appends a finished step's line {"step", "loss", "at", "memory"}: when it was over, and the process's peak memory
-    so far in bytes, of tensors on a GPU, the resident set on a CPU."""
+    """Appends a finished step's line {"step", "loss", "at", "memory"}: when it was over, and the
+    process's peak memory so far in bytes, of tensors on a GPU, the resident set on a CPU.
+    """
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
         memory = torch.cuda.max_memory_allocated()
@@ -143,7 +171,9 @@ def figures(bench: Bench, config: DictConfig, file: Path) -> dict[str, float]:
         LAST: lines[-1]["loss"],
     }
     if bench.setting.peak is not None:
-        found[MFU] = float(training_flops(bench.shape(config), timed).sum()) / seconds / bench.setting.peak
+        found[MFU] = (
+            float(training_flops(bench.shape(config), timed).sum()) / seconds / bench.setting.peak
+        )
     return found
 
 
@@ -152,13 +182,25 @@ def peak_metric(bench: Bench) -> str:
     return PEAK if bench.on_gpu else RESIDENT
 
 
-def compare(bench: Bench, found: dict[str, float], other: dict[str, float], peer: str, **limits: Any) -> None:
-    """Adds rows of ``found`` beside ``other``, whose name is ``peer``; the first losses have to be the same."""
-    for metric, unit in ((RATE, "1/s"), (MFU, ""), (peak_metric(bench), "GB"), (FIRST, ""), (LAST, "")):
+def compare(
+    bench: Bench, found: dict[str, float], other: dict[str, float], peer: str, **limits: Any
+) -> None:
+    """Adds rows of ``found`` beside ``other``, whose name is ``peer``; the first losses have to be
+    the same.
+    """
+    for metric, unit in (
+        (RATE, "1/s"),
+        (MFU, ""),
+        (peak_metric(bench), "GB"),
+        (FIRST, ""),
+        (LAST, ""),
+    ):
         if metric in found:
             theirs = other.get(metric)
             name = None if theirs is None else peer
-            bench.figure(metric, unit, found[metric], peer=theirs, peer_name=name, limit=limits.get(metric))
+            bench.figure(
+                metric, unit, found[metric], peer=theirs, peer_name=name, limit=limits.get(metric)
+            )
     if FIRST in other:
         apart = abs(found[FIRST] / other[FIRST] - 1)
         bench.figure("loss parity", "relative", apart, peer_name=peer, limit=PARITY)

@@ -1,8 +1,8 @@
 """A real Slurm cluster of four nodes on this machine, in a folder of its own.
 
-Debian's slurm-wlm and munge; every daemon runs in the foreground, with ports, keys and sockets that nothing else
-uses, and dies with the process that started it. What a killed session left (Slurm's step daemons outlive slurmd)
-is known by its cluster's folder and ended by the next one.
+Debian's slurm-wlm and munge; every daemon runs in the foreground, with ports, keys and sockets that
+nothing else uses, and dies with the process that started it. What a killed session left (Slurm's
+step daemons outlive slurmd) is known by its cluster's folder and ended by the next one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ PREFIX = "warmstart-slurm-"
 NODES = ("n1", "n2", "n3", "n4")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE")
 
-# cred_expire is also what a requeued job waits at least; config_overrides: nodes have more cores than there are.
+# cred_expire is also what a requeued job waits at least; config_overrides: nodes have more cores
+# than there are.
 CONFIG = """
 ClusterName=warmstart
 SlurmctldHost={host}
@@ -73,13 +74,22 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+        self.environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))
+        }
         self.environment["SLURM_CONF"] = str(folder / "slurm.conf")
 
     def call(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
-        """What a client command prints on both streams. Raises AssertionError when it fails and ``check`` is true."""
+        """What a client command prints on both streams. Raises AssertionError when it fails and
+        ``check`` is true.
+        """
         done = subprocess.run(
-            words, cwd=cwd, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words,
+            cwd=cwd,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         assert not check or done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}"
         return done.stdout
@@ -101,7 +111,9 @@ class Cluster:
         self.until(ended, seconds, lambda: str(self.job(number)))
         return self.job(number)
 
-    def until(self, true: Callable[[], bool], seconds: float, what: Callable[[], str] = str) -> None:
+    def until(
+        self, true: Callable[[], bool], seconds: float, what: Callable[[], str] = str
+    ) -> None:
         """Waits for something to become true. Raises AssertionError when it does not."""
         end = time.monotonic() + seconds
         while not true():
@@ -126,28 +138,42 @@ def running() -> Iterator[Cluster]:
         log = (folder / f"{Path(words[0]).name}.out").open("ab")
         daemons.append(
             subprocess.Popen(
-                words, env=cluster.environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_us
+                words,
+                env=cluster.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_us,
             )
         )
         log.close()
 
     try:
         _configure(folder)
-        start("munged", "--foreground", "--force", *(f"--{o}={folder}/munge.{e}" for o, e in _MUNGE))
-        cluster.until((folder / "munge.socket").exists, 20, lambda: (folder / "munged.out").read_text())
+        start(
+            "munged", "--foreground", "--force", *(f"--{o}={folder}/munge.{e}" for o, e in _MUNGE)
+        )
+        cluster.until(
+            (folder / "munge.socket").exists, 20, lambda: (folder / "munged.out").read_text()
+        )
         start("slurmctld", "-D", "-i", "-f", cluster.environment["SLURM_CONF"])
         for node in NODES:
             start("slurmd", "-D", "-N", node, "-f", cluster.environment["SLURM_CONF"])
 
         def up() -> bool:
-            shown = cluster.call("sinfo", "--noheader", "--partition=gpu", "--format=%T %D", check=False)
+            shown = cluster.call(
+                "sinfo", "--noheader", "--partition=gpu", "--format=%T %D", check=False
+            )
             return shown.split() == ["idle", "4"]
 
         cluster.until(up, 60, lambda: cluster.call("sinfo", "--long", "--Node", check=False))
         yield cluster
         cluster.call("scancel", "--user=root", check=False)
         deadline = time.monotonic() + 45
-        while cluster.call("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
+        while (
+            cluster.call("squeue", "--noheader", check=False).strip()
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.3)
     finally:
         for daemon in reversed(daemons):
@@ -164,8 +190,12 @@ def running() -> Iterator[Cluster]:
 
 
 _MUNGE = (
-    ("socket", "socket"), ("key-file", "key"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"),
-)  # fmt: skip
+    ("socket", "socket"),
+    ("key-file", "key"),
+    ("pid-file", "pid"),
+    ("log-file", "log"),
+    ("seed-file", "seed"),
+)
 
 
 def sweep() -> None:
@@ -187,7 +217,10 @@ def _install() -> None:
     if os.getuid() != 0 or not shutil.which("apt-get"):
         raise Unavailable(f"install {' and '.join(PACKAGES)}, then run the tests as root")
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "--quiet"], ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES]):
+    for words in (
+        ["update", "--quiet"],
+        ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES],
+    ):
         done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"apt-get cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()}")
@@ -208,7 +241,9 @@ def _configure(folder: Path) -> None:
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1{number} Port={port} {has}"
         for number, (node, port) in enumerate(zip(NODES, slurmd, strict=True), 1)
     )
-    (folder / "slurm.conf").write_text(CONFIG.format(host=host, ctld=ctld, folder=folder, nodes=nodes))
+    (folder / "slurm.conf").write_text(
+        CONFIG.format(host=host, ctld=ctld, folder=folder, nodes=nodes)
+    )
 
 
 def _free_ports(count: int) -> list[int]:
@@ -224,7 +259,8 @@ def _free_ports(count: int) -> list[int]:
 def _of_clusters() -> Iterator[tuple[psutil.Process, str]]:
     """Processes of any such cluster, with its folder's name.
 
-    SLURM_CONF in the environment says it; slurmstepd, whose title overwrites its environment, by its open log.
+    SLURM_CONF in the environment says it; slurmstepd, whose title overwrites its environment, by
+    its open log.
     """
     for process in psutil.process_iter():
         try:

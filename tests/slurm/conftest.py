@@ -1,4 +1,6 @@
-"""A Slurm cluster for the session, and a checkout as a user has one: with a site file, and a space in its path."""
+"""A Slurm cluster for the session, and a checkout as a user has one: with a site file, and a space
+in its path.
+"""
 
 import hashlib
 import json
@@ -24,7 +26,8 @@ TINY = ("recipe=tiny", DATA)
 
 SITE = """
 VENV={venv}
-# The jobs that a run submits wait for ever, unless a test says otherwise; training jobs name their partition.
+# The jobs that a run submits stay pending unless a test says otherwise; training jobs name their
+# partition.
 export SBATCH_PARTITION=${{SBATCH_PARTITION:-closed}} SBATCH_GPUS_PER_NODE=1
 EVAL_OPTIONS=(--nodes=2 --cpus-per-task=1)
 if [[ -n ${{SLURM_JOB_ID:-}} && -e no-sbatch-here ]]; then PATH=$PWD/no-sbatch-here:$PATH; fi
@@ -65,10 +68,18 @@ class Site:
         self.cluster.until(trained, 200, lambda: self.cluster.call("squeue", "--long"))
 
     def weights(self, run: Run) -> dict[str, str]:
-        """Hashes of the last checkpoint's tensors, by file and name; a file's header has no fixed order."""
+        """Hashes of the last checkpoint's tensors, by file and name; a file's header has no fixed
+        order.
+        """
         shards = run.checkpoint(run.checkpoints[-1]).glob("*.safetensors")
-        tensors = {f"{path.name}/{name}": tensor for path in shards for name, tensor in load_file(path).items()}
-        return {name: hashlib.sha256(tensor.tobytes()).hexdigest() for name, tensor in tensors.items()}
+        tensors = {
+            f"{path.name}/{name}": tensor
+            for path in shards
+            for name, tensor in load_file(path).items()
+        }
+        return {
+            name: hashlib.sha256(tensor.tobytes()).hexdigest() for name, tensor in tensors.items()
+        }
 
 
 @pytest.fixture(scope="session")

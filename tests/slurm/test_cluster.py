@@ -25,12 +25,16 @@ with running() as cluster:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_sessions_cluster_is_swept() -> None:
-    session = subprocess.Popen([sys.executable, "-c", SESSION], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    session = subprocess.Popen(
+        [sys.executable, "-c", SESSION], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert session.stdout is not None
     other = Cluster(Path(session.stdout.readline().strip()))
     try:
         clusters.sweep()
-        assert [p for p in other.processes() if p.name() == "sleep"], "a living session's cluster was ended"
+        assert [p for p in other.processes() if p.name() == "sleep"], (
+            "a living session's cluster was ended"
+        )
     finally:
         session.kill()
         session.wait()

@@ -1,4 +1,6 @@
-"""Evaluation jobs on a real cluster: a Ray of two nodes with a vLLM engine on each, to the report; cut off, too."""
+"""Evaluation jobs on a real cluster: a Ray of two nodes with a vLLM engine on each, to the report;
+cut off, too.
+"""
 
 import contextlib
 import signal
@@ -77,7 +79,9 @@ def test_an_evaluation_that_was_cut_off_has_every_rollout_once(
     before = set(run.evaluations)
 
     def half_way() -> bool:
-        return any(lines(folder) >= PROBLEMS * ROLLOUTS // 4 for folder in set(run.evaluations) - before)
+        return any(
+            lines(folder) >= PROBLEMS * ROLLOUTS // 4 for folder in set(run.evaluations) - before
+        )
 
     site.cluster.until(half_way, 300, lambda: site.log(job))
     [folder] = set(run.evaluations) - before
@@ -89,7 +93,9 @@ def test_an_evaluation_that_was_cut_off_has_every_rollout_once(
     had = lines(folder)
     assert had < PROBLEMS * ROLLOUTS
     assert site.cluster.wait(job, 900)["JobState"] == "COMPLETED", site.log(job)
-    assert lines(folder) == PROBLEMS * ROLLOUTS == len(rollout_files.read(folder / "rollouts.jsonl"))
+    assert (
+        lines(folder) == PROBLEMS * ROLLOUTS == len(rollout_files.read(folder / "rollouts.jsonl"))
+    )
     assert read_json(folder / "metrics.json")
     assert_nothing_is_left(site, run)
 

@@ -13,7 +13,11 @@ from trainer.run.folder import Run
 
 def decisions(run: Run) -> list[tuple[str, bool]]:
     """Of its training: how it ended each time, and whether its job was requeued."""
-    return [(line["ended"], line["requeued"]) for line in run.notes("requeues.jsonl") if line["what"] == "train"]
+    return [
+        (line["ended"], line["requeued"])
+        for line in run.notes("requeues.jsonl")
+        if line["what"] == "train"
+    ]
 
 
 def ranks(site: Site, job: str) -> list[psutil.Process]:
@@ -29,21 +33,34 @@ def ranks(site: Site, job: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
-    [(["train.lrr=1"], 2, "did you mean train.lr?"), (["data.name=none"], 3, "data/none is not built [n1, n2]")],
+    [
+        (["train.lrr=1"], 2, "did you mean train.lr?"),
+        (["data.name=none"], 3, "data/none is not built [n1, n2]"),
+    ],
 )
-def test_a_recipes_error_ends_the_job_with_its_message(site: Site, words: list[str], code: int, said: str) -> None:
+def test_a_recipes_error_ends_the_job_with_its_message(
+    site: Site, words: list[str], code: int, said: str
+) -> None:
     job = site.train("run.name=wrong", *words)
     ended = site.cluster.wait(job)
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", f"{code}:0", "0"), site.log(job)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == (
+        "FAILED",
+        f"{code}:0",
+        "0",
+    ), site.log(job)
     assert said in site.log(job) and "Traceback" not in site.log(job)
     assert site.run("wrong").checkpoints == []
 
 
 def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
-    assert "tiny needs the hub no more" in site.cluster.call(*site.command("prefetch", "tiny"), cwd=site.folder)
+    assert "tiny needs the hub no more" in site.cluster.call(
+        *site.command("prefetch", "tiny"), cwd=site.folder
+    )
     found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)
     assert "fatal" not in found and "sbatch would take sft_4b.sh" in found
-    assert "MASTER_PORT=" in site.cluster.call("slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder)
+    assert "MASTER_PORT=" in site.cluster.call(
+        "slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder
+    )
 
 
 def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> None:
@@ -54,7 +71,9 @@ def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> N
     assert decisions(run) == [("done", False)]
 
 
-def test_each_checkpoint_and_the_base_are_submitted_once(site: Site, trained: tuple[str, Run]) -> None:
+def test_each_checkpoint_and_the_base_are_submitted_once(
+    site: Site, trained: tuple[str, Run]
+) -> None:
     _, run = trained
     submitted = {line["label"]: line["job"] for line in run.notes("submissions.jsonl")}
     assert list(submitted) == ["base", *map(str, run.checkpoints)]
@@ -64,7 +83,9 @@ def test_each_checkpoint_and_the_base_are_submitted_once(site: Site, trained: tu
 
 
 @pytest.mark.slow
-def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: tuple[str, Run]) -> None:
+def test_signals_and_requeues_from_outside_change_nothing(
+    site: Site, trained: tuple[str, Run]
+) -> None:
     run = site.run("disturbed")
     job = site.train("run.name=disturbed", "train.epochs=4", "train.save_every=22")
     for number, disturb in enumerate((("scancel", "--signal=USR1"), ("scontrol", "requeue")), 1):
@@ -72,14 +93,20 @@ def test_signals_and_requeues_from_outside_change_nothing(site: Site, trained: t
         site.cluster.call(*disturb, job)
     ended = site.cluster.wait(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "2"), site.log(job)
-    assert [read_json(a / "outcome.json")["status"] for a in run.attempts] == ["stopped", "stopped", "finished"]
+    assert [read_json(a / "outcome.json")["status"] for a in run.attempts] == [
+        "stopped",
+        "stopped",
+        "finished",
+    ]
     assert decisions(run)[0] == ("stopped", True) and decisions(run)[-1] == ("done", False)
     assert site.weights(run) == site.weights(trained[1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
-def test_a_job_that_lost_a_process_loses_no_step(site: Site, trained: tuple[str, Run], victim: str) -> None:
+def test_a_job_that_lost_a_process_loses_no_step(
+    site: Site, trained: tuple[str, Run], victim: str
+) -> None:
     run = site.run(f"killed {victim}")
     job = site.train(f"run.name='{run.name}'", "train.epochs=4", "train.save_every=22")
     site.until_step(run, 24)
@@ -91,7 +118,9 @@ def test_a_job_that_lost_a_process_loses_no_step(site: Site, trained: tuple[str,
     ended = site.cluster.wait(job)
     # A rank outlives the daemon that started it, and may train to the end.
     crashes = int(ended["Restarts"])
-    assert ended["JobState"] == "COMPLETED" and (crashes == 1 or (victim, crashes) == ("slurmstepd", 0)), site.log(job)
+    assert ended["JobState"] == "COMPLETED" and (
+        crashes == 1 or (victim, crashes) == ("slurmstepd", 0)
+    ), site.log(job)
     assert decisions(run) == [*[("crashed", True)] * crashes, ("done", False)]
     assert site.weights(run) == site.weights(trained[1])
 
@@ -99,8 +128,14 @@ def test_a_job_that_lost_a_process_loses_no_step(site: Site, trained: tuple[str,
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> None:
-    # Every row in each step, which takes a second or more: of three minutes start-up and margin leave some 80 steps.
-    words = ("train.batch_size=340", "train.epochs=200", "train.validate_every=200", "train.save_every=200")
+    # Every row in each step, which takes a second or more: of three minutes start-up and margin
+    # leave some 80 steps.
+    words = (
+        "train.batch_size=340",
+        "train.epochs=200",
+        "train.validate_every=200",
+        "train.save_every=200",
+    )
     whole = site.train("run.name=unlimited", *words, options=("--time=60",))
     ended = site.cluster.wait(whole, seconds=1500)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "0"), site.log(whole)
@@ -124,7 +159,9 @@ def test_two_runs_share_nodes(site: Site) -> None:
 
 @pytest.mark.slow
 def test_an_array_trains_a_run_a_task(site: Site) -> None:
-    job = site.train("run.name=seed-%a", "train.seed=%a", "train.max_steps=2", options=("--array=1-2",))
+    job = site.train(
+        "run.name=seed-%a", "train.seed=%a", "train.max_steps=2", options=("--array=1-2",)
+    )
     for index in ("1", "2"):
         site.cluster.wait(f"{job}_{index}")
         assert decisions(site.run(f"seed-{index}")) == [("done", False)]
@@ -141,7 +178,9 @@ def test_where_nodes_may_not_submit_the_login_node_does(site: Site) -> None:
     Path(fake).unlink()
     fake.parent.rmdir()
     run = site.run("quiet")
-    assert "only from the login node" in site.log(job) and f"warmstart watch {Path('runs/quiet')}" in site.log(job)
+    assert "only from the login node" in site.log(
+        job
+    ) and f"warmstart watch {Path('runs/quiet')}" in site.log(job)
     assert run.notes("submissions.jsonl") == []
     site.cluster.call(*site.command("watch", "quiet"), cwd=site.folder)
     assert [line["label"] for line in run.notes("submissions.jsonl")] == ["base", "2"]

@@ -25,7 +25,9 @@ def test_a_stop_is_requeued_at_once_and_a_crash_later_each_time() -> None:
         assert (decision.again, decision.pause) == (True, pause)
         before.append(Ended("crashed", step))
     assert len(before) == CRASHES
-    assert decide(Ended("crashed", 40), history(*before)) == Decision(False, "crashed 4 times in a row")
+    assert decide(Ended("crashed", 40), history(*before)) == Decision(
+        False, "crashed 4 times in a row"
+    )
 
 
 def test_a_stop_between_crashes_starts_the_count_anew() -> None:
@@ -50,13 +52,20 @@ def test_what_is_done_or_refused_is_not_requeued(kind: str) -> None:
 def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: Path) -> None:
     run = Run(tmp_path)
     # srun's 137 is of the ranks that it killed after the first had failed.
-    assert [of_training(run, code, since=0) for code in (137, 138, 75, 0)] == ["crashed", "stopped", "stopped", "done"]
+    assert [of_training(run, code, since=0) for code in (137, 138, 75, 0)] == [
+        "crashed",
+        "stopped",
+        "stopped",
+        "done",
+    ]
     write_json(run.new_attempt() / "outcome.json", {"status": "stopped", "step": 3, "total": 9})
     assert of_training(run, 137, since=0) == "stopped"
     assert of_training(run, 137, since=1) == "crashed", "an older attempt's outcome"
 
 
-def test_the_first_tasks_word_is_its_jobs_and_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_tasks_word_is_its_jobs_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     leave_code(tmp_path, 2)
     assert take_code(tmp_path, "8") is None
@@ -79,7 +88,8 @@ from slurm.child_process import Stoppable
 work = Stoppable()
 if "early" in sys.argv:
     os.kill(os.getpid(), signal.SIGTERM)
-print(work.run(["sh", "-c", "kill -USR1 $PPID; exec sleep 30" if "asks" in sys.argv else sys.argv[-1]]), flush=True)
+script = "kill -USR1 $PPID; exec sleep 30" if "asks" in sys.argv else sys.argv[-1]
+print(work.run(["sh", "-c", script]), flush=True)
 """
 
 
@@ -92,10 +102,15 @@ print(work.run(["sh", "-c", "kill -USR1 $PPID; exec sleep 30" if "asks" in sys.a
         (["asks"], 75),  # while it has no handler yet, and is killed by the signal
         (["trap '' USR1; kill -USR1 $PPID; exit 2"], 2),
         (["trap 'exit 1' USR1; kill -USR1 $PPID; sleep 1"], 75),  # because another rank has left it
-        (["trap 'exit 1' USR1; kill -TERM $PPID; sleep 1"], 1),  # as srun ends it when another rank has crashed
+        (
+            ["trap 'exit 1' USR1; kill -TERM $PPID; sleep 1"],
+            1,
+        ),  # as srun ends it when another rank has crashed
         (["kill -TERM $PPID; exec sleep 30"], 75),
     ],
 )
 def test_a_command_that_was_asked_to_stop_has_stopped(words: list[str], code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", STARTS, *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, *words], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout == f"{code}\n", done.stderr

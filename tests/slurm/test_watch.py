@@ -23,7 +23,9 @@ def submissions(run: Run) -> list[dict]:
 
 @pytest.fixture
 def unwatched(site: Site, trained: tuple[str, Run], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A copy of the finished run of which nothing has been submitted, watched from the checkout's login node."""
+    """A copy of the finished run of which nothing has been submitted, watched from the checkout's
+    login node.
+    """
     run = Run(trained[1].root.with_name("unwatched"))
     shutil.copytree(trained[1].root, run.root, ignore=shutil.ignore_patterns("submissions.jsonl"))
     monkeypatch.setattr(submit_evaluations, "CHECKOUT", site.folder)
@@ -36,7 +38,9 @@ def removed(site: Site) -> None:
     shutil.rmtree(site.run("unwatched").root, ignore_errors=True)
 
 
-def test_another_watcher_submits_nothing_but_other_settings(site: Site, trained: tuple[str, Run]) -> None:
+def test_another_watcher_submits_nothing_but_other_settings(
+    site: Site, trained: tuple[str, Run]
+) -> None:
     _, run = trained
     before = submissions(run)
     site.cluster.call(*site.command("watch", run.name), cwd=site.folder)
@@ -46,11 +50,17 @@ def test_another_watcher_submits_nothing_but_other_settings(site: Site, trained:
     assert [line["label"] for line in added] == [line["label"] for line in before]
     assert {line["settings"] for line in added} != {line["settings"] for line in before}
     assert f"job {added[0]['job']} evaluates base" in said
-    assert "base eval.limit=3 " in site.cluster.call("scontrol", "show", "job", "-o", added[0]["job"])
+    assert "base eval.limit=3 " in site.cluster.call(
+        "scontrol", "show", "job", "-o", added[0]["job"]
+    )
 
 
 def test_a_failed_submission_is_tried_again(
-    site: Site, unwatched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    site: Site,
+    unwatched: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     fake = tmp_path / "sbatch"
     fake.write_text(REFUSING.format(times=4, sbatch=shutil.which("sbatch")))
@@ -62,4 +72,7 @@ def test_a_failed_submission_is_tried_again(
     assert submissions(unwatched) == []
     assert submit_evaluations.watch(unwatched, poll=0.1)
     assert sorted(line["label"] for line in submissions(unwatched)) == sorted(labels)
-    assert "base could not be submitted: sbatch: error: the controller is asleep" in capfd.readouterr().out
+    assert (
+        "base could not be submitted: sbatch: error: the controller is asleep"
+        in capfd.readouterr().out
+    )

@@ -8,8 +8,11 @@ from tests.conftest import warmstart
 
 STEPS = 20
 RECIPE = [
-    "data.arithmetic.problems=500", "train.batch_size=16", f"train.max_steps={STEPS}", "train.max_tokens_per_gpu=512",
-]  # fmt: skip
+    "data.arithmetic.problems=500",
+    "train.batch_size=16",
+    f"train.max_steps={STEPS}",
+    "train.max_tokens_per_gpu=512",
+]
 VIEWS = ["train.loggers=[tensorboard,wandb]", "train.profile_steps=2:3", "train.validate_every=10"]
 
 

@@ -1,13 +1,15 @@
 """Packs a step's rows into micro-batches so that data-parallel groups wait little for each other.
 
-FSDP gathers parameters layer by layer, so all groups run micro-step m together, and the step takes the sum over m
-of the slowest group's time. Groups wait because attention makes a long row cost more than short rows with the same
-number of tokens, and the token budget keeps short rows from adding up to a long one. So rows of similar length share
-a micro-step, and the last micro-steps spread the remaining rows.
+FSDP gathers parameters layer by layer, so all groups run micro-step m together, and the step takes
+the sum over m of the slowest group's time. Groups wait because attention makes a long row cost more
+than short rows with the same number of tokens, and the token budget keeps short rows from adding up
+to a long one. So rows of similar length share a micro-step, and the last micro-steps spread the
+remaining rows.
 
-The cost has no lower bound for parameter communication: the micro-batch that hides it has some hundred tokens inside
-a node and many thousand over a slow network, so no single number is right. But an additional micro-step, whose first
-gather is never hidden, must shorten the step by more than the error of the cost model.
+The cost has no lower bound for parameter communication: the micro-batch that hides it has some
+hundred tokens inside a node and many thousand over a slow network, so no single number is right.
+But an additional micro-step, whose first gather is never hidden, must shorten the step by more than
+the error of the cost model.
 """
 
 from __future__ import annotations
@@ -23,26 +25,30 @@ from common.errors import UserError
 from trainer.batching.flops import Shape, training_flops
 
 Plan = list[list[list[int]]]
-"""[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be empty."""
+"""[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be
+empty.
+"""
 
 MICRO_STEP = 0.02  # of the step's mean time: what an additional micro-step must save
 MOVES, GAIN = 300, 1e-6  # local search ends after MOVES, or when no move shortens the step by GAIN
 
 
 def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape) -> Plan:
-    """Packs the rows of one optimizer step (row -> tokens) into micro-batches for ``groups`` data-parallel groups.
+    """Packs the rows of one optimizer step (row -> tokens) into micro-batches for ``groups``
+    data-parallel groups.
 
-    ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times the
-    sequence-parallel degree). A pure function that does not depend on the order of ``lengths``, so that every rank
-    computes the same plan. The heaviest micro-step comes first, so that too little memory shows at once.
-    Raises UserError when a row is longer than the budget.
+    ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times
+    the sequence-parallel degree). A pure function that does not depend on the order of ``lengths``,
+    so that every rank computes the same plan. The heaviest micro-step comes first, so that too
+    little memory shows at once. Raises UserError when a row is longer than the budget.
     """
     assert lengths, "a step has rows"
     rows = sorted(lengths, key=lambda row: (-lengths[row], row))
     if lengths[rows[0]] > budget:
         raise UserError(
-            f"row {rows[0]} has {lengths[rows[0]]} tokens, a micro-batch holds {budget} (train.max_tokens_per_gpu "
-            "times the sequence-parallel degree): raise train.max_tokens_per_gpu"
+            f"row {rows[0]} has {lengths[rows[0]]} tokens, a micro-batch holds {budget} "
+            "(train.max_tokens_per_gpu times the sequence-parallel degree): raise "
+            "train.max_tokens_per_gpu"
         )
     tokens = np.array([lengths[row] for row in rows], dtype=np.int64)
     step = _Step(tokens, training_flops(shape, tokens), groups, budget)
@@ -57,7 +63,9 @@ def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape
 
 
 def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
-    """Returns the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
+    """Returns the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to
+    1.
+    """
     flops = dict(zip(lengths, training_flops(shape, list(lengths.values())).tolist(), strict=True))
     loads = np.array([[sum(flops[row] for row in rows) for rows in group] for group in plan])
     return float(loads.sum() / len(plan) / loads.max(axis=0).sum())
@@ -65,7 +73,9 @@ def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
 
 @dataclass(frozen=True)
 class _Step:
-    """Assigns rows, in descending length, to bins: the heaviest ``groups`` bins form a micro-step, and so on."""
+    """Assigns rows, in descending length, to bins: the heaviest ``groups`` bins form a micro-step,
+    and so on.
+    """
 
     tokens: np.ndarray  # [rows]
     flops: np.ndarray  # [rows]
@@ -73,7 +83,9 @@ class _Step:
     budget: int
 
     def loads(self, bins: np.ndarray) -> np.ndarray:
-        """Returns the FLOPs of each bin under ``bins`` ([rows] -> bin); empty bins fill up the last micro-step."""
+        """Returns the FLOPs of each bin under ``bins`` ([rows] -> bin); empty bins fill up the last
+        micro-step.
+        """
         micros = int(bins.max(initial=0)) // self.groups + 1
         return np.bincount(bins, self.flops, micros * self.groups)
 
@@ -83,12 +95,16 @@ class _Step:
         return float(self.flops.sum()) / self.groups
 
     def cost(self, bins: np.ndarray) -> float:
-        """Returns the FLOPs of each micro-step's heaviest bin, summed, plus ``MICRO_STEP`` x mean per micro-step."""
+        """Returns the FLOPs of each micro-step's heaviest bin, summed, plus ``MICRO_STEP`` x mean
+        per micro-step.
+        """
         slowest = np.sort(self.loads(bins))[:: -self.groups]
         return float(slowest.sum()) + MICRO_STEP * self.mean * np.count_nonzero(slowest)
 
     def start(self) -> np.ndarray:
-        """Returns the cheapest of: 0, 1, 2, 4, ... first micro-steps filled to their longest row, the rest spread."""
+        """Returns the cheapest of: 0, 1, 2, 4, ... first micro-steps filled to their longest row,
+        the rest spread.
+        """
         left = np.arange(len(self.tokens))
         best = self.spread(left, self.tokens)
         bins, filled = np.empty_like(left), 0
@@ -104,16 +120,22 @@ class _Step:
             left, filled = left[~taken], filled + 1
 
     def spread(self, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Returns bins for ``rows``: longest first into the lightest bin, in the fewest micro-steps that hold them."""
+        """Returns bins for ``rows``: longest first into the lightest bin, in the fewest micro-steps
+        that hold them.
+        """
         micros = max(1, math.ceil(self.tokens[rows].sum() / (self.budget * self.groups)))
         while (bins := self.fill(rows, weight, micros * self.groups)).min(initial=0) < 0:
             micros += 1
         return bins
 
-    def fill(self, rows: np.ndarray, weight: np.ndarray, count: int, level: float = math.inf) -> np.ndarray:
-        """Returns for each row the lightest of ``count`` bins with room that stays within ``level``; -1 for no bin.
+    def fill(
+        self, rows: np.ndarray, weight: np.ndarray, count: int, level: float = math.inf
+    ) -> np.ndarray:
+        """Returns for each row the lightest of ``count`` bins with room that stays within
+        ``level``; -1 for no bin.
 
-        A bin without room waits outside the heap until the rows, which come longest first, are short enough.
+        A bin without room waits outside the heap until the rows, which come longest first, are
+        short enough.
         """
         lightest = [(0.0, b, self.budget) for b in range(count)]
         waiting: list[tuple[int, float, int]] = []
@@ -134,9 +156,11 @@ class _Step:
         return np.array(chosen, dtype=np.int64)
 
     def improve(self, bins: np.ndarray) -> np.ndarray:
-        """Moves rows out of a micro-step's heaviest bin, or swaps them for lighter ones, while the step gets shorter.
+        """Moves rows out of a micro-step's heaviest bin, or swaps them for lighter ones, while the
+        step gets shorter.
 
-        Takes the best gain first. A move is a swap with an empty row, of which every bin has one. Returns the bins.
+        Takes the best gain first. A move is a swap with an empty row, of which every bin has one.
+        Returns the bins.
         """
         rows, load = len(bins), self.loads(bins)
         count = len(load)

@@ -1,4 +1,6 @@
-"""The pre-encoded tokens as a torch dataset: no tokenizer, no template, no copy before a row is read."""
+"""The pre-encoded tokens as a torch dataset: no tokenizer, no template, no copy before a row is
+read.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class TokenDataset(Dataset):
     the assistant's tokens), each of shape (length,).
     """
 
-    def __init__(self, parquet_files: Any, tokenizer: Any = None, config: Any = None, **_: Any) -> None:
+    def __init__(
+        self, parquet_files: Any, tokenizer: Any = None, config: Any = None, **_: Any
+    ) -> None:
         path = parquet_files if isinstance(parquet_files, str | Path) else parquet_files[0]
         self.table = token_files.read(Path(path))
         self.lengths: list[int] = self.table.column("length").to_pylist()

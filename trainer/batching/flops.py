@@ -36,7 +36,8 @@ class Shape:
             intermediate=config["intermediate_size"],
             heads=config["num_attention_heads"],
             kv_heads=config["num_key_value_heads"],
-            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            head_dim=config.get("head_dim")
+            or config["hidden_size"] // config["num_attention_heads"],
             vocabulary=config["vocab_size"],
             tied=config.get("tie_word_embeddings", False),
         )
@@ -60,11 +61,17 @@ class Shape:
     @property
     def parameters(self) -> int:
         """Number of weights of the model; a tied head counts once."""
-        return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters * (1 if self.tied else 2)
+        return (
+            self.layers * self.layer_parameters
+            + self.hidden
+            + self.embedding_parameters * (1 if self.tied else 2)
+        )
 
     @property
     def adapter_parameters(self) -> int:
-        """Number of adapter weights: lora_rank x (inputs + outputs) per matrix of a layer (Hu et al. 2021)."""
+        """Number of adapter weights: lora_rank x (inputs + outputs) per matrix of a layer (Hu et
+        al. 2021).
+        """
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = 2 * (self.hidden + query) + 2 * (self.hidden + key)
         return self.layers * self.lora_rank * (attention + 3 * (self.hidden + self.intermediate))
@@ -76,22 +83,26 @@ class Shape:
 
     @property
     def dense_flops(self) -> int:
-        """Training FLOPs per token outside attention scores: 6 per trained weight of a matmul (2 forward, 4 backward),
-        4 per frozen weight, which needs no weight gradient.
+        """Training FLOPs per token outside attention scores: 6 per trained weight of a matmul (2
+        forward, 4 backward), 4 per frozen weight, which needs no weight gradient.
 
-        The head is a matmul, the embedding lookup is not (Kaplan et al. 2020, section 2.1; PaLM, appendix B).
+        The head is a matmul, the embedding lookup is not (Kaplan et al. 2020, section 2.1; PaLM,
+        appendix B).
         """
         own = self.layers * self.layer_matmul_parameters + self.embedding_parameters
         return 4 * own + 6 * self.adapter_parameters if self.lora_rank else 6 * own
 
     @property
     def attention_flops(self) -> int:
-        """Training FLOPs per (query, key) pair over all layers: two matmuls of head_dim per head, 3 x forward."""
+        """Training FLOPs per (query, key) pair over all layers: two matmuls of head_dim per head, 3
+        x forward.
+        """
         return 3 * 2 * 2 * self.layers * self.heads * self.head_dim
 
 
 def training_flops(shape: Shape, lengths: Any) -> np.ndarray:
-    """Returns the FLOPs of forward and backward for rows of ``lengths`` tokens, as float64 of the same shape.
+    """Returns the FLOPs of forward and backward for rows of ``lengths`` tokens, as float64 of the
+    same shape.
 
     Attention is causal: a row of n tokens has n (n + 1) / 2 pairs. Recomputation is not counted.
     """

@@ -1,4 +1,6 @@
-"""Packs a micro-batch into one row of tokens without padding, and slices it for a sequence-parallel rank."""
+"""Packs a micro-batch into one row of tokens without padding, and slices it for a sequence-parallel
+rank.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Packed:
     """Number of tokens of each document of the full micro-batch, on the host."""
 
     def attention(self) -> dict[str, Any]:
-        """Returns the keyword arguments for every attention layer; none of them reads from the device."""
+        """Returns the keyword arguments for every attention layer; none of them reads from the
+        device.
+        """
         return {
             "cu_seq_lens_q": self.cu_seqlens,
             "cu_seq_lens_k": self.cu_seqlens,
@@ -37,12 +41,16 @@ class Packed:
 
 
 def pack(
-    rows: Sequence[Mapping[str, torch.Tensor]], device: str | torch.device, parts: int = 1, part: int = 0
+    rows: Sequence[Mapping[str, torch.Tensor]],
+    device: str | torch.device,
+    parts: int = 1,
+    part: int = 0,
 ) -> Packed:
-    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and returns slice ``part`` of ``parts``.
+    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and returns slice ``part`` of
+    ``parts``.
 
-    The joined tokens are padded to a multiple of ``parts`` with an unsupervised document; without rows, the result
-    is that document alone.
+    The joined tokens are padded to a multiple of ``parts`` with an unsupervised document; without
+    rows, the result is that document alone.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     if fill := -sum(lengths) % parts or (0 if rows else parts):

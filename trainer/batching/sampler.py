@@ -1,4 +1,6 @@
-"""Chooses the rows of each step: pure functions of (seed, epoch) that do not depend on the number of ranks."""
+"""Chooses the rows of each step: pure functions of (seed, epoch) that do not depend on the number
+of ranks.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ from common.errors import UserError
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns the order of one epoch: a permutation of ``range(rows)`` that depends only on (seed, epoch)."""
+    """Returns the order of one epoch: a permutation of ``range(rows)`` that depends only on (seed,
+    epoch).
+    """
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Returns the steps per epoch, in which every row is trained once; the last step may be smaller."""
+    """Returns the steps per epoch, in which every row is trained once; the last step may be
+    smaller.
+    """
     return math.ceil(rows / batch_size)
 
 
@@ -28,10 +34,11 @@ def step_rows(step: int, rows: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def check_fits(lengths: Iterable[int], settings: DictConfig, ranks: int) -> None:
-    """Raises UserError when ``ranks`` ranks cannot train rows of ``lengths`` tokens with ``settings`` (train).
+    """Raises UserError when ``ranks`` ranks cannot train rows of ``lengths`` tokens with
+    ``settings`` (train).
 
-    The sequence-parallel degree must divide the ranks, every row must fit a micro-batch, and a full step must have
-    a row for every data-parallel group.
+    The sequence-parallel degree must divide the ranks, every row must fit a micro-batch, and a full
+    step must have a row for every data-parallel group.
     """
     degree = settings.sequence_parallel
     if ranks % degree:
@@ -39,11 +46,13 @@ def check_fits(lengths: Iterable[int], settings: DictConfig, ranks: int) -> None
     longest, budget = max(lengths), settings.max_tokens_per_gpu * degree
     if longest > budget:
         raise UserError(
-            f"the longest row has {longest} tokens and a micro-batch holds {budget} (train.max_tokens_per_gpu x "
-            "train.sequence_parallel): raise one of them, or build the dataset with a lower data.max_length"
+            f"the longest row has {longest} tokens and a micro-batch holds {budget} "
+            "(train.max_tokens_per_gpu x train.sequence_parallel): raise one of them, or build the "
+            "dataset with a lower data.max_length"
         )
     if settings.batch_size < ranks // degree:
         raise UserError(
-            f"train.batch_size={settings.batch_size} leaves some of the {ranks // degree} data-parallel groups "
-            "without rows: raise it, train on fewer ranks, or raise train.sequence_parallel"
+            f"train.batch_size={settings.batch_size} leaves some of the {ranks // degree} "
+            "data-parallel groups without rows: raise it, train on fewer ranks, or raise "
+            "train.sequence_parallel"
         )

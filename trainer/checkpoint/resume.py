@@ -25,10 +25,11 @@ class Start:
 
 
 def choose(run: Run, identity: dict[str, str]) -> Start:
-    """Returns the start at the newest checkpoint with exactly its manifest's files and hashes. Changes nothing.
+    """Returns the start at the newest checkpoint with exactly its manifest's files and hashes.
+    Changes nothing.
 
-    Raises UserError when there are checkpoints but none is intact, or when the chosen one was trained from
-    another dataset or model than ``identity``.
+    Raises UserError when there are checkpoints but none is intact, or when the chosen one was
+    trained from another dataset or model than ``identity``.
     """
     notes = [f"{folder} is left out: its writing was cut off" for folder in run.partial_checkpoints]
     bad: list[int] = []
@@ -42,16 +43,18 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
         return Start(step, [*notes, f"going on from {folder}"], bad)
     if bad:
         raise UserError(
-            f"{run.root} has checkpoints, and none is intact:\n  " + "\n  ".join(notes)
+            f"{run.root} has checkpoints, and none is intact:\n  "
+            + "\n  ".join(notes)
             + f"\nrestore one from a copy; to begin anew: rm -r {run.root / 'checkpoints'}"
-        )  # fmt: skip
+        )
     return Start(0, [*notes, "starting from the base model"], bad)
 
 
 def prepare(run: Run, start: Start) -> None:
     """Brings the run's folder in line with ``start``. The caller must hold the run's lock.
 
-    Renames damaged checkpoints to ``step_N.damaged``, removes unfinished ones and rewrites ``latest``.
+    Renames damaged checkpoints to ``step_N.damaged``, removes unfinished ones and rewrites
+    ``latest``.
     """
     for step in start.bad:
         folder = run.checkpoint(step)
@@ -73,7 +76,11 @@ def _fault(folder: Path) -> str | None:
         return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} missing or damaged"
     extra = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     unknown = [name for name in extra if name not in listed and name != MANIFEST]
-    return f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not in its manifest" if unknown else None
+    return (
+        f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not in its manifest"
+        if unknown
+        else None
+    )
 
 
 def _free(path: Path) -> Path:

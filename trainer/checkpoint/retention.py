@@ -15,7 +15,9 @@ from trainer.run.folder import Run
 
 @dataclass(frozen=True)
 class Retention:
-    """``train.keep_last``, ``keep_every`` and ``keep_best``: a checkpoint is kept if any of them selects it."""
+    """``train.keep_last``, ``keep_every`` and ``keep_best``: a checkpoint is kept if any of them
+    selects it.
+    """
 
     last: int
     every: int | None
@@ -27,7 +29,9 @@ class Retention:
         return Retention(settings.keep_last, settings.keep_every, settings.keep_best)
 
     def kept(self, steps: list[int], losses: dict[int, float]) -> set[int]:
-        """Returns the steps to keep among ``steps`` (ascending); ``losses`` are validation losses by step, if any."""
+        """Returns the steps to keep among ``steps`` (ascending); ``losses`` are validation losses
+        by step, if any.
+        """
         best = sorted((s for s in steps if s in losses), key=lambda s: (losses[s], -s))[: self.best]
         every = [s for s in steps if self.every and s % self.every == 0]
         return {*steps[-self.last :], *every, *best}
@@ -36,8 +40,8 @@ class Retention:
 def prune(run: Run, retention: Retention) -> None:
     """Deletes the checkpoints that are not kept, and the remains of interrupted deletions.
 
-    A checkpoint whose evaluation waits in Slurm's queue, or that is being exported (its lease is held or cannot be
-    taken), is left until the next call. The caller must hold the run's lock.
+    A checkpoint whose evaluation waits in Slurm's queue, or that is being exported (its lease is
+    held or cannot be taken), is left until the next call. The caller must hold the run's lock.
     """
     losses = {s["step"]: s["val_loss"] for s in step_metrics.read(run) if s["val_loss"] is not None}
     for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses) - run.awaited):

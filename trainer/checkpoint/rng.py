@@ -18,13 +18,17 @@ def seed(root: int, step: int, rank: int) -> None:
 
 
 def capture() -> dict[str, Any]:
-    """Returns the state of Python's, numpy's and torch's generators, with this rank's GPU, as strict JSON values."""
+    """Returns the state of Python's, numpy's and torch's generators, with this rank's GPU, as
+    strict JSON values.
+    """
     numpy = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
         "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex() if torch.cuda.is_initialized() else None,
+        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex()
+        if torch.cuda.is_initialized()
+        else None,
     }
 
 

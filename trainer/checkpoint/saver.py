@@ -1,4 +1,6 @@
-"""Asynchronous checkpoints: copied to host memory between two steps, written to disk in the background."""
+"""Asynchronous checkpoints: copied to host memory between two steps, written to disk in the
+background.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ from trainer.process.watchdog import Watchdog
 from trainer.run.folder import Run
 
 FAILURES_IN_A_ROW = 2
-"""Consecutive failed saves that end the run; after the first one the save is retried at the next step."""
+"""Consecutive failed saves that end the run; after the first one the save is retried at the next
+step.
+"""
 COPIES = 3
 """Tensors per parameter in a checkpoint: the parameter and AdamW's two moments."""
 
 
 class Stager(BlockingAsyncStager):
-    """Copies into host memory that is reused for every save: pinned by torch, or plain on a machine without a GPU."""
+    """Copies into host memory that is reused for every save: pinned by torch, or plain on a machine
+    without a GPU.
+    """
 
     state_dict_cache: dict[str, Any] | None
 
@@ -40,19 +46,39 @@ class Stager(BlockingAsyncStager):
 
 
 class Saver:
-    """Saves one attempt's checkpoints, at most one in flight; every method is collective over the ranks.
+    """Saves one attempt's checkpoints, at most one in flight; every method is collective over the
+    ranks.
 
-    A failed save (no space, an I/O error) leaves nothing behind; the previous checkpoint stays the newest.
-    It is retried at the next step, because file system errors can be transient. If that fails too, the run ends,
-    because further steps could not be saved.
+    A failed save (no space, an I/O error) leaves nothing behind; the previous checkpoint stays the
+    newest. It is retried at the next step, because file system errors can be transient. If that
+    fails too, the run ends, because further steps could not be saved.
     """
 
-    def __init__(self, run: Run, engine: Any, retention: Retention, watchdog: Watchdog, group: dist.ProcessGroup):
-        """``group`` must be a gloo group that nothing else uses: the background thread communicates on it."""
-        self.run, self.engine, self.retention, self.watchdog, self.group = run, engine, retention, watchdog, group
-        parameters = sum(p.numel() * p.itemsize for p in engine.module.parameters() if p.requires_grad)
+    def __init__(
+        self,
+        run: Run,
+        engine: Any,
+        retention: Retention,
+        watchdog: Watchdog,
+        group: dist.ProcessGroup,
+    ):
+        """``group`` must be a gloo group that nothing else uses: the background thread communicates
+        on it.
+        """
+        self.run, self.engine, self.retention, self.watchdog, self.group = (
+            run,
+            engine,
+            retention,
+            watchdog,
+            group,
+        )
+        parameters = sum(
+            p.numel() * p.itemsize for p in engine.module.parameters() if p.requires_grad
+        )
         self.seconds = COPIES * parameters / dist.get_world_size() / ASSUMED_BYTES_PER_SECOND
-        """Seconds of the longest save from call to commit, at least the estimate from the parameters' size."""
+        """Seconds of the longest save from call to commit, at least the estimate from the
+        parameters' size.
+        """
         self._stager = Stager(cache_staged_state_dict=True)
         self._pending: Future[Any] | None = None
         self._last: tuple[int, dict[str, Any]] = (0, {})
@@ -60,11 +86,14 @@ class Saver:
 
     @property
     def ended(self) -> bool:
-        """True once the save in flight has ended on this rank; all ranks must agree before any calls ``settle``."""
+        """True once the save in flight has ended on this rank; all ranks must agree before any
+        calls ``settle``.
+        """
         return self._pending is not None and self._pending.done()
 
     def save(self, step: int, shared: dict[str, Any]) -> None:
-        """Starts to save ``step`` once the previous save has ended; ``shared`` is added to state.json.
+        """Starts to save ``step`` once the previous save has ended; ``shared`` is added to
+        state.json.
 
         Returns when the tensors are copied and may change. Raises StageFailed as ``settle`` does.
         """
@@ -109,7 +138,8 @@ class Saver:
         return True
 
     def finish(self) -> None:
-        """Waits for the last save and retries it once if it failed; the engine must not have changed since.
+        """Waits for the last save and retries it once if it failed; the engine must not have
+        changed since.
 
         Raises StageFailed as ``settle`` does.
         """
@@ -124,13 +154,15 @@ class Saver:
         if dist.get_rank() == 0:
             shutil.rmtree(self.run.partial_checkpoint(self._last[0]), ignore_errors=True)
         dist.barrier(group=self.group)  # no rank may write there before it is removed
-        reasons = "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in sorted(error.failures.items()))
+        reasons = "; ".join(
+            f"rank {rank}: {cause}" for rank, (cause, _) in sorted(error.failures.items())
+        )
         text = f"the checkpoint of step {self._last[0]} could not be saved ({reasons})"
         if self._failures == FAILURES_IN_A_ROW:
             kept = f"step {self.run.checkpoints[-1]}" if self.run.checkpoints else "none"
             raise StageFailed(
-                f"{text}, twice in a row: make room in {self.run.root} and run the same command again; "
-                f"it goes on from the newest checkpoint ({kept})"
+                f"{text}, twice in a row: make room in {self.run.root} and run the same command "
+                f"again; it goes on from the newest checkpoint ({kept})"
             )
         if dist.get_rank() == 0:
             print(f"warmstart: {text}: trying again", flush=True)

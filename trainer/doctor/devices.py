@@ -1,4 +1,6 @@
-"""Checks that the GPUs that the recipe is planned for are on this machine and that torch can use them."""
+"""Checks that the GPUs that the recipe is planned for are on this machine and that torch can use
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,15 @@ from trainer.planning.hardware import covers, kind_of
 from trainer.planning.memory import GIB
 from trainer.planning.workload import cluster_of
 
-QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,mig.mode.current", "--format=csv,noheader,nounits"]
+QUERY = [
+    "nvidia-smi",
+    "--query-gpu=name,memory.total,driver_version,mig.mode.current",
+    "--format=csv,noheader,nounits",
+]
 MIG = " MIG"
-"""Marks a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's name and memory."""
+"""Marks a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's name and
+memory.
+"""
 CHECKS = ("GPUs", "GPU kind", "GPU count", "CUDA")
 STATED = "cluster.gpu=KIND (docs/limits.md), or cluster.gpu_memory_gib=N cluster.gpu_peak_tflops=N"
 MEMORY_SHARE = 0.95
@@ -37,10 +45,14 @@ class Gpus:
 def find() -> Gpus | None:
     """Returns this machine's GPUs; None when there is no driver or no GPU."""
     try:
-        shown = subprocess.run(QUERY, check=True, capture_output=True, text=True, timeout=120).stdout
+        shown = subprocess.run(
+            QUERY, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    rows = [[cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.strip()]
+    rows = [
+        [cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.strip()
+    ]
     if not rows:
         return None
     names = [f"{name}{MIG}" if mode == "Enabled" else name for name, _, _, mode in rows]
@@ -50,7 +62,9 @@ def find() -> Gpus | None:
 def facts(config: DictConfig) -> dict[str, str]:
     """Returns the GPU names and the driver, which must be the same on every node."""
     gpus = find() if config.device == "cuda" else None
-    return {} if gpus is None else {"GPUs": ", ".join(sorted(set(gpus.names))), "driver": gpus.driver}
+    return (
+        {} if gpus is None else {"GPUs": ", ".join(sorted(set(gpus.names))), "driver": gpus.driver}
+    )
 
 
 def check(config: DictConfig) -> Iterator[Finding]:
@@ -61,7 +75,9 @@ def check(config: DictConfig) -> Iterator[Finding]:
     gpus, in_job = find(), "SLURM_JOB_ID" in os.environ
     if gpus is None:
         fix = "sbatch --gpus-per-node=N, or another node (--exclude=NODE)" if in_job else ""
-        yield Finding(FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", fix)
+        yield Finding(
+            FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", fix
+        )
         return
     yield _kind(config, gpus)
     yield _count(config, gpus, in_job)
@@ -77,7 +93,12 @@ def _kind(config: DictConfig, gpus: Gpus) -> Finding:
     text = f"{', '.join(names)} with {memory}; the recipe is planned for {chosen.gpu}"
     fix = f"cluster.gpu={next(iter(kinds))}" if len(kinds) == 1 and None not in kinds else STATED
     if gpus.memory < MEMORY_SHARE * planned.memory:
-        return Finding(FATAL, "GPU kind", text, f"warmstart plan {config.name} {fix}, or nodes with larger GPUs")
+        return Finding(
+            FATAL,
+            "GPU kind",
+            text,
+            f"warmstart plan {config.name} {fix}, or nodes with larger GPUs",
+        )
     if chosen.gpu_memory_gib is not None and chosen.gpu_peak_tflops is not None:
         return Finding(OK, "GPU kind", f"{text}, with memory and peak of its own")
     if all(kind is not None and covers(kind, chosen.gpu) for kind in kinds):
@@ -90,7 +111,9 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
     wanted, found = config.cluster.gpus_per_node if in_job else config.train.ranks, len(gpus.names)
     text = f"{found} here, {key}={wanted}"
     if found < wanted:
-        return Finding(FATAL, "GPU count", text, f"{key}={found}" + (", or sbatch --gpus-per-node=N" * in_job))
+        return Finding(
+            FATAL, "GPU count", text, f"{key}={found}" + (", or sbatch --gpus-per-node=N" * in_job)
+        )
     return Finding(OK, "GPU count", text)
 
 
@@ -98,8 +121,15 @@ def _software(gpus: Gpus) -> Finding:
     import torch
 
     if torch.version.cuda is None:
-        return Finding(FATAL, "CUDA", f"torch {torch.__version__} is built without it", "make setup-gpu")
+        return Finding(
+            FATAL, "CUDA", f"torch {torch.__version__} is built without it", "make setup-gpu"
+        )
     text = f"torch {torch.__version__} for CUDA {torch.version.cuda}, driver {gpus.driver}"
     if not torch.cuda.is_available():
-        return Finding(FATAL, "CUDA", f"{text}: torch can use no GPU", "a newer driver, or torch for an older CUDA")
+        return Finding(
+            FATAL,
+            "CUDA",
+            f"{text}: torch can use no GPU",
+            "a newer driver, or torch for an older CUDA",
+        )
     return Finding(OK, "CUDA", f"{text}, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")

@@ -1,4 +1,6 @@
-"""Checks that the run's checkpoints fit on the disk and that its file system has the semantics they rely on."""
+"""Checks that the run's checkpoints fit on the disk and that its file system has the semantics they
+rely on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ PROBE_BYTES = 32 * 2**20
 
 
 def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
-    """Yields findings on disk space and file system semantics, both where the run will be written."""
+    """Yields findings on disk space and file system semantics, both where the run will be
+    written.
+    """
     place = _existing(run.root)
     semantics = _semantics(place)
     if semantics.level == OK and outlook.shape is not None:
@@ -36,16 +40,22 @@ def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
 
 
 def checkpoint_bytes(shape: Shape) -> int:
-    """Returns the bytes of one checkpoint, as an upper bound: a QLoRA's moments take only one byte each."""
+    """Returns the bytes of one checkpoint, as an upper bound: a QLoRA's moments take only one byte
+    each.
+    """
     return STATE_BYTES * shape.trained_parameters
 
 
 def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
-    """Returns the bytes of the kept checkpoints, the one being written, and an export of every checkpoint saved."""
+    """Returns the bytes of the kept checkpoints, the one being written, and an export of every
+    checkpoint saved.
+    """
     assert outlook.shape is not None
     train, total = config.train, outlook.total
     saves = -(-total // train.save_every) if train.save_every else train.epochs
-    stay = train.keep_last + train.keep_best + (total // train.keep_every if train.keep_every else 0)
+    stay = (
+        train.keep_last + train.keep_best + (total // train.keep_every if train.keep_every else 0)
+    )
     kept = 1 + min(saves, stay)
     return checkpoint_bytes(outlook.shape) * kept + EXPORT_BYTES * outlook.shape.parameters * saves
 
@@ -59,12 +69,19 @@ def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Findi
         text += f", and {used / GB:,.1f} GB of this run's weights"
     text += f"; the checkpoints and exports that stay take {needed / GB:,.1f} GB"
     if free + used < needed:
-        return Finding(FATAL, "disk space", text, "make room, train.keep_last=1, or run.root=DIR on a larger disk")
+        return Finding(
+            FATAL,
+            "disk space",
+            text,
+            "make room, train.keep_last=1, or run.root=DIR on a larger disk",
+        )
     return Finding(OK, "disk space", text)
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    """Yields the bytes of each weights file below a folder in which other processes may write and delete."""
+    """Yields the bytes of each weights file below a folder in which other processes may write and
+    delete.
+    """
     for parent, _, names in os.walk(folder):  # skips folders that are deleted meanwhile
         for name in names:
             if name.endswith(".safetensors"):
@@ -73,10 +90,14 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _semantics(place: Path) -> Finding:
-    """Returns the finding on whether a rename replaces at once, a folder can be fsynced, and O_EXCL is exclusive."""
+    """Returns the finding on whether a rename replaces at once, a folder can be fsynced, and O_EXCL
+    is exclusive.
+    """
     fix = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
     try:
-        with tempfile.TemporaryDirectory(dir=place, prefix=f".doctor-{os.uname().nodename}-") as name:
+        with tempfile.TemporaryDirectory(
+            dir=place, prefix=f".doctor-{os.uname().nodename}-"
+        ) as name:
             fault, seconds = _probe(Path(name))
     except OSError as e:
         return Finding(FATAL, "file system", f"{place}: {e}", fix)
@@ -84,7 +105,10 @@ def _semantics(place: Path) -> Finding:
         return Finding(FATAL, "file system", f"{place}: {fault}", fix)
     speed = PROBE_BYTES / seconds / GB
     return Finding(
-        OK, "file system", f"{place}: rename, fsync and exclusive names as needed; one writer flushes {speed:,.2f} GB/s"
+        OK,
+        "file system",
+        f"{place}: rename, fsync and exclusive names as needed; one writer flushes {speed:,.2f} "
+        "GB/s",
     )
 
 
@@ -106,7 +130,10 @@ def _probe(folder: Path) -> tuple[str, float]:
     (folder / "whole" / "file").touch()
     (folder / "whole").rename(folder / "Whole")
     if not (folder / "Whole" / "file").exists() or (folder / "whole").exists():
-        return "a renamed folder keeps its old name, or two names that differ in case are one", seconds
+        return (
+            "a renamed folder keeps its old name, or two names that differ in case are one",
+            seconds,
+        )
     os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))
     try:
         os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))

@@ -1,7 +1,7 @@
 """``warmstart doctor``: runs every check, on this machine or on all nodes of a job.
 
-On a login node one process checks what is there. Under srun every task takes part: the first task of each node checks
-its node; rank 0 also checks what the job shares, and is the only one to report.
+On a login node one process checks what is there. Under srun every task takes part: the first task
+of each node checks its node; rank 0 also checks what the job shares, and is the only one to report.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
         return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)] * leads_node})
     if under_slurm:
         return _with_peers(config, run, leads_node)
-    alone = Finding(NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job")
+    alone = Finding(
+        NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job"
+    )
     return merge({HERE: [*_local(config, run, True), alone]})
 
 

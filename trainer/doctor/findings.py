@@ -9,7 +9,9 @@ from typing import Any
 
 OK, NOT_HERE, WARNING, FATAL = "ok", "not here", "warning", "fatal"
 LEVELS = (FATAL, WARNING, NOT_HERE, OK)
-"""Levels, worst first. ``not here`` is a check that this machine cannot do, such as GPUs on a login node."""
+"""Levels, worst first. ``not here`` is a check that this machine cannot do, such as GPUs on a login
+node.
+"""
 
 NAMED = 4
 """Maximum number of nodes that are listed by name."""
@@ -45,7 +47,9 @@ def this_node() -> str:
 
 
 def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:
-    """Returns findings by node (an empty name outside a job) as one list: equal findings merged, worst first."""
+    """Returns findings by node (an empty name outside a job) as one list: equal findings merged,
+    worst first.
+    """
     nodes: dict[Finding, list[str]] = {}
     for node, findings in by_node.items():
         for finding in findings:
@@ -55,7 +59,9 @@ def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:
 
 def names(nodes: Sequence[str]) -> str:
     """Returns the nodes' names as a short text."""
-    return ", ".join(nodes) if len(nodes) <= NAMED else f"{nodes[0]} and {len(nodes) - 1} more nodes"
+    return (
+        ", ".join(nodes) if len(nodes) <= NAMED else f"{nodes[0]} and {len(nodes) - 1} more nodes"
+    )
 
 
 def is_fatal(found: Iterable[Located]) -> bool:
@@ -64,7 +70,9 @@ def is_fatal(found: Iterable[Located]) -> bool:
 
 
 def table(found: Sequence[Located]) -> str:
-    """Returns lines of level, subject, cause and nodes, each followed by its fix, and the count per level."""
+    """Returns lines of level, subject, cause and nodes, each followed by its fix, and the count per
+    level.
+    """
     width = max(len(f.finding.what) for f in found)
     lines = []
     for f in found:

@@ -41,7 +41,11 @@ class Outlook:
     @property
     def hours_left(self) -> float | None:
         """Remaining hours of training, without saves."""
-        return None if self.step_seconds is None else (self.total - self.done) * self.step_seconds / 3600
+        return (
+            None
+            if self.step_seconds is None
+            else (self.total - self.done) * self.step_seconds / 3600
+        )
 
 
 def look(config: DictConfig, run: Run) -> tuple[Outlook, list[Finding]]:
@@ -78,7 +82,9 @@ def _known(fact: Callable[[DictConfig], T], config: DictConfig) -> T | None:
 
 def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterator[Finding]:
     if config.device == "cpu":
-        yield Finding(OK, "plan", f"{planner.total_steps:,} steps on device=cpu, which is not planned for")
+        yield Finding(
+            OK, "plan", f"{planner.total_steps:,} steps on device=cpu, which is not planned for"
+        )
         return
     c = config.cluster
     cluster, fix = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", f"warmstart plan {config.name}"
@@ -86,7 +92,9 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         degree = f"train.sequence_parallel={config.train.sequence_parallel}"
         yield Finding(FATAL, "plan", f"{degree} cannot run on {cluster}", fix)
         return
-    needs = f"{own.needed / GIB:.1f} of {planner.cluster.gpu.memory / GIB:.1f} GiB a GPU on {cluster}"
+    needs = (
+        f"{own.needed / GIB:.1f} of {planner.cluster.gpu.memory / GIB:.1f} GiB a GPU on {cluster}"
+    )
     if not own.fits:
         yield Finding(FATAL, "plan", f"does not fit: {needs}", fix)
         return

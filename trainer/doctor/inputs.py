@@ -23,14 +23,18 @@ INDEX = "model.safetensors.index.json"
 
 
 def check(config: DictConfig, thorough: bool) -> Iterator[Finding]:
-    """Yields findings on all three; ``thorough`` verifies every file's hash, otherwise presence is enough."""
+    """Yields findings on all three; ``thorough`` verifies every file's hash, otherwise presence is
+    enough.
+    """
     yield _model(config, thorough)
     yield _dataset(config, thorough)
     yield from _benchmarks(config, thorough)
 
 
 def identity(config: DictConfig) -> dict[str, str]:
-    """Returns the hashes of this node's model and dataset, as far as they are there, to compare with other nodes."""
+    """Returns the hashes of this node's model and dataset, as far as they are there, to compare
+    with other nodes.
+    """
     found: dict[str, str] = {}
     if (_dataset_folder(config) / MANIFEST).exists():
         found["dataset"] = dataset_identity(config)
@@ -54,13 +58,24 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
     except UserError as e:
         return Finding(FATAL, "model", str(e), fix)
     if missing := _missing_shards(folder):
-        return Finding(FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", fix)
+        return Finding(
+            FATAL, "model", f"{folder} lacks {', '.join(missing)}, which {INDEX} names", fix
+        )
     if thorough and (bad := _damaged(folder)):
-        remove = "" if local else f"rm {' '.join(str((folder / name).resolve()) for name in bad)} && "
-        return Finding(FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + fix)
+        remove = (
+            "" if local else f"rm {' '.join(str((folder / name).resolve()) for name in bad)} && "
+        )
+        return Finding(
+            FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + fix
+        )
     commit = "" if local else f" at commit {folder.name}"
     if not local and config.model.revision != folder.name:
-        return Finding(WARNING, "model", f"{path} is there{commit}, but not pinned", f"model.revision={folder.name}")
+        return Finding(
+            WARNING,
+            "model",
+            f"{path} is there{commit}, but not pinned",
+            f"model.revision={folder.name}",
+        )
     return Finding(OK, "model", f"{path} is there{commit}")
 
 
@@ -73,7 +88,11 @@ def _model_folder(config: DictConfig) -> Path | str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=True))
+        return Path(
+            snapshot_download(
+                path, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=True
+            )
+        )
     except (OSError, ValueError):
         at = f" at revision {revision}" if revision else ""
         return f"{path}{at} is neither a folder nor in the hub's cache ({HF_HUB_CACHE})"
@@ -87,20 +106,31 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _damaged(folder: Path) -> list[str]:
-    """Returns the files whose hash differs from the folder's manifest or from their name in the hub's cache."""
+    """Returns the files whose hash differs from the folder's manifest or from their name in the
+    hub's cache.
+    """
     if (folder / MANIFEST).exists() and "files" in read_json(folder / MANIFEST):
         return damaged(folder)
-    return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_symlink() and not _as_named(p)]
+    return [
+        str(p.relative_to(folder))
+        for p in sorted(folder.rglob("*"))
+        if p.is_symlink() and not _as_named(p)
+    ]
 
 
 def _as_named(file: Path) -> bool:
-    """Returns whether a file has the hash in its cached name: its SHA-256, or git's SHA-1 if git stores the file."""
+    """Returns whether a file has the hash in its cached name: its SHA-256, or git's SHA-1 if git
+    stores the file.
+    """
     blob = file.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return blob.is_file() and sha256_file(blob) == blob.name
     if re.fullmatch("[0-9a-f]{40}", blob.name):
         content = blob.read_bytes() if blob.is_file() else b""
-        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == blob.name
+        return (
+            hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+            == blob.name
+        )
     return blob.is_file()
 
 
@@ -118,10 +148,17 @@ def _dataset(config: DictConfig, thorough: bool) -> Finding:
         return Finding(FATAL, "dataset", str(e), build)
     if bad:
         return Finding(
-            FATAL, "dataset", f"in {folder} {', '.join(bad)} is missing or damaged", f"rm -r {folder} && {build}"
+            FATAL,
+            "dataset",
+            f"in {folder} {', '.join(bad)} is missing or damaged",
+            f"rm -r {folder} && {build}",
         )
     rows = read_json(folder / MANIFEST)["rows"]
-    return Finding(OK, "dataset", f"{folder}: {', '.join(f'{count:,} {split} rows' for split, count in rows.items())}")
+    return Finding(
+        OK,
+        "dataset",
+        f"{folder}: {', '.join(f'{count:,} {split} rows' for split, count in rows.items())}",
+    )
 
 
 def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
@@ -137,12 +174,17 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
         bad = damaged(folder) if thorough and not own and (folder / MANIFEST).exists() else []
     except UserError as e:
         known = set(sets) <= download.SOURCES.keys()
-        yield Finding(FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]")
+        yield Finding(
+            FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]"
+        )
         return
     if bad:
         files = " ".join(str(folder / name) for name in bad)
         yield Finding(
-            FATAL, "benchmarks", f"in {folder} {', '.join(bad)} is missing or damaged", f"rm {files}; {fetch}"
+            FATAL,
+            "benchmarks",
+            f"in {folder} {', '.join(bad)} is missing or damaged",
+            f"rm {files}; {fetch}",
         )
         return
     yield Finding(OK, "benchmarks", f"{folder}: {len(problems):,} problems of {', '.join(sets)}")

@@ -1,6 +1,8 @@
-"""Checks across the ranks of one srun step: presence, equal software and data, clocks, all-reduce bandwidth.
+"""Checks across the ranks of one srun step: presence, equal software and data, clocks, all-reduce
+bandwidth.
 
-The ranks meet in torch's key-value store on rank 0, which shows who is missing; a process group would only time out.
+The ranks meet in torch's key-value store on rank 0, which shows who is missing; a process group
+would only time out.
 """
 
 from __future__ import annotations
@@ -48,7 +50,12 @@ class Note:
     def read(cls, text: str) -> Note:
         """Returns the note that ``json`` wrote."""
         values = json.loads(text)
-        return cls(values["rank"], values["host"], values["facts"], [Finding(**f) for f in values["findings"]])
+        return cls(
+            values["rank"],
+            values["host"],
+            values["facts"],
+            [Finding(**f) for f in values["findings"]],
+        )
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,16 @@ class Meeting:
 
     @classmethod
     def of(cls, place: dict[str, str], minutes: float) -> Meeting:
-        """Returns the meeting at ``place`` (from ``process_group.slurm_environment``); it waits ``minutes``."""
+        """Returns the meeting at ``place`` (from ``process_group.slurm_environment``); it waits
+        ``minutes``.
+        """
         return cls(
-            int(place["RANK"]), int(place["WORLD_SIZE"]), place["MASTER_ADDR"], int(place["MASTER_PORT"]),
+            int(place["RANK"]),
+            int(place["WORLD_SIZE"]),
+            place["MASTER_ADDR"],
+            int(place["MASTER_PORT"]),
             timedelta(minutes=minutes),
-        )  # fmt: skip
+        )
 
     def open(self) -> Any | Finding:
         """Returns the store, or a finding why this rank has no store."""
@@ -77,7 +89,12 @@ class Meeting:
 
         try:
             return dist.TCPStore(
-                self.address, self.port, self.world, self.rank == 0, self.timeout, wait_for_workers=False
+                self.address,
+                self.port,
+                self.world,
+                self.rank == 0,
+                self.timeout,
+                wait_for_workers=False,
             )
         except dist.DistError as e:
             text = f"rank {self.rank} on {this_node()} does not reach {self.address}:{self.port}"
@@ -85,7 +102,8 @@ class Meeting:
             return Finding(FATAL, "peers", f"{text}: {first_line(e)}", fix)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
-        """Returns (notes of the ranks that came, ranks that did not come, whether all GPUs can be used).
+        """Returns (notes of the ranks that came, ranks that did not come, whether all GPUs can be
+        used).
 
         Collective over the ranks that came; only rank 0 gets the notes.
         """
@@ -99,7 +117,11 @@ class Meeting:
                 store.wait(keys, self.timeout)
             here = [rank for rank, key in enumerate(keys) if store.check([key])]
             notes = [Note.read(store.get(keys[rank]).decode()) for rank in here]
-            able = not any(f.level == FATAL and f.what in devices.CHECKS for note in notes for f in note.findings)
+            able = not any(
+                f.level == FATAL and f.what in devices.CHECKS
+                for note in notes
+                for f in note.findings
+            )
             store.set("verdict", json.dumps([sorted({*range(self.world)} - {*here}), able]))
         store.wait(["verdict"], 2 * self.timeout)
         absent, able = json.loads(store.get("verdict"))
@@ -115,21 +137,31 @@ class Meeting:
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             dist.init_process_group(
                 "gloo" if config.device == "cpu" else "cpu:gloo,cuda:nccl",
-                store=dist.PrefixStore("group", store), rank=self.rank, world_size=self.world, timeout=self.timeout,
-            )  # fmt: skip
+                store=dist.PrefixStore("group", store),
+                rank=self.rank,
+                world_size=self.world,
+                timeout=self.timeout,
+            )
             clocks = torch.zeros(self.world, dtype=torch.float64)
-            dist.all_reduce(torch.zeros(1))  # a barrier, so that all ranks read their clocks together
+            dist.all_reduce(
+                torch.zeros(1)
+            )  # a barrier, so that all ranks read their clocks together
             clocks[self.rank] = time.time()
             dist.all_reduce(clocks)
             seconds = _all_reduce_seconds(config.device)
             dist.destroy_process_group()
         except RuntimeError as e:  # torch's, gloo's and NCCL's
-            fix = "NCCL_DEBUG=INFO, then NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, tell and choose the interface"
+            fix = (
+                "set NCCL_DEBUG=INFO to see the interface, and NCCL_SOCKET_IFNAME or "
+                "GLOO_SOCKET_IFNAME to choose it"
+            )
             return [Finding(FATAL, "all-reduce", first_line(e), fix)]
         return [clock((clocks.max() - clocks.min()).item()), bandwidth(config, self.world, seconds)]
 
     def leave(self, store: Any, ranks: int) -> None:
-        """Leaves the store; rank 0, which hosts it, waits until all ``ranks`` that came have left, or 30 s."""
+        """Leaves the store; rank 0, which hosts it, waits until all ``ranks`` that came have left,
+        or 30 s.
+        """
         left = store.add("left", 1)
         deadline = time.monotonic() + LEAVING_SECONDS
         while self.rank == 0 and left < ranks and time.monotonic() < deadline:
@@ -151,7 +183,12 @@ def is_free(port: int) -> bool:
 def busy(port: int) -> Finding:
     """Returns the finding that ``port`` is in use."""
     text = f"{port}, where the ranks would meet on {this_node()}, is in use"
-    return Finding(FATAL, "port", text, f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port")
+    return Finding(
+        FATAL,
+        "port",
+        text,
+        f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port",
+    )
 
 
 def compare(notes: Sequence[Note]) -> Iterator[Finding]:
@@ -165,7 +202,10 @@ def compare(notes: Sequence[Note]) -> Iterator[Finding]:
                 known.append(note.host)
         if len(hosts) > 1:
             text = "; ".join(f"{value} on {names(nodes)}" for value, nodes in sorted(hosts.items()))
-            fix = "one environment, checkout, model and dataset for all nodes (a shared path, or the same copy on each)"
+            fix = (
+                "use one environment, checkout, model and dataset on all nodes (a shared path, or "
+                "the same copy on each)"
+            )
             yield Finding(FATAL, "nodes differ", f"{key}: {text}", fix)
 
 
@@ -178,22 +218,36 @@ def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: ti
 
 
 def clock(spread: float) -> Finding:
-    """Returns the finding on clocks; ``spread`` is between the earliest and the latest one, in seconds."""
+    """Returns the finding on clocks; ``spread`` is between the earliest and the latest one, in
+    seconds.
+    """
     text = f"the nodes' are within {max(spread, 0.001):.3f} s"
     if spread > CLOCK_SECONDS:
-        return Finding(WARNING, "clock", text, "chronyc tracking shows which node is off; tell your administrators")
+        return Finding(
+            WARNING,
+            "clock",
+            text,
+            "chronyc tracking shows which node is off; tell your administrators",
+        )
     return Finding(OK, "clock", text)
 
 
 def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
-    """Returns the finding on an all-reduce of ``seconds``, as bus bandwidth (the formula of nccl-tests)."""
+    """Returns the finding on an all-reduce of ``seconds``, as bus bandwidth (the formula of
+    nccl-tests).
+    """
     size, cluster = ALL_REDUCE_BYTES[config.device], cluster_of(config)
     found = 2 * (world - 1) / world * size / seconds
     text = f"{found / 1e9:,.2f} GB/s between {world} ranks ({size // 2**20} MiB, bus bandwidth)"
     assumed = LINK_SHARE * (cluster.network if cluster.nodes > 1 else cluster.gpu.nvlink)
     if config.device == "cuda" and found < assumed / 2:
-        fix = f"NCCL_DEBUG=INFO names the transport; or plan for it: cluster.network_gbits={found * 8e-9:,.0f}"
-        return Finding(WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", fix)
+        fix = (
+            "set NCCL_DEBUG=INFO to see the transport; or plan for it: "
+            f"cluster.network_gbits={found * 8e-9:,.0f}"
+        )
+        return Finding(
+            WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", fix
+        )
     return Finding(OK, "all-reduce", text)
 
 

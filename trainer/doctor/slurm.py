@@ -1,4 +1,6 @@
-"""Slurm checks: the job's allocation, its time limit, its stop signal, and the permission to submit."""
+"""Slurm checks: the job's allocation, its time limit, its stop signal, and the permission to
+submit.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 
 def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
-    """Yields findings on the allocation, the time limit, the signal and the permission to submit."""
+    """Yields findings on the allocation, the time limit, the signal and the permission to
+    submit.
+    """
     in_job = "SLURM_JOB_ID" in os.environ
     script = SCRIPTS / f"{config.name}.sh"
     script = script if script.exists() else SCRIPTS / "sft_4b.sh"
@@ -39,22 +43,33 @@ def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
 
 
 def _margin(config: DictConfig, outlook: Outlook) -> float:
-    """Returns the seconds before the job's end at which the run must stop, by ``Deadline``'s formula."""
+    """Returns the seconds before the job's end at which the run must stop, by ``Deadline``'s
+    formula.
+    """
     deadline = Deadline(None)
     deadline.slowest = outlook.step_seconds or 0.0
     if outlook.save_seconds is not None:
         return deadline.margin(outlook.save_seconds)
-    ranks = config.cluster.nodes * config.cluster.gpus_per_node if config.device == "cuda" else config.train.ranks
+    ranks = (
+        config.cluster.nodes * config.cluster.gpus_per_node
+        if config.device == "cuda"
+        else config.train.ranks
+    )
     size = checkpoint_bytes(outlook.shape) if outlook.shape else 0
     return deadline.margin(size / ranks / ASSUMED_BYTES_PER_SECOND)
 
 
 def _allocation(config: DictConfig) -> Iterator[Finding]:
     """Yields a finding that compares the allocation with the planned cluster."""
-    nodes, tasks = (int(os.environ.get(name, 1)) for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS"))
+    nodes, tasks = (
+        int(os.environ.get(name, 1)) for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS")
+    )
     cluster = config.cluster
     text = f"{tasks} tasks on {nodes} nodes"
-    if config.device == "cuda" and (nodes, tasks) != (cluster.nodes, cluster.nodes * cluster.gpus_per_node):
+    if config.device == "cuda" and (nodes, tasks) != (
+        cluster.nodes,
+        cluster.nodes * cluster.gpus_per_node,
+    ):
         planned = f"the recipe is planned for {cluster.nodes} x {cluster.gpus_per_node}"
         fix = f"cluster.nodes={nodes} cluster.gpus_per_node={tasks // nodes}"
         yield Finding(WARNING, "allocation", f"{text}, {planned}", fix)
@@ -69,24 +84,45 @@ def _limit(outlook: Outlook, margin: float) -> Finding:
     left = end - time.time()
     text = f"the job ends in {_time(left)}"
     if outlook.step_seconds is None or outlook.hours_left is None:
-        return Finding(OK, "time limit", f"{text}; how long the run takes shows with its first steps")
+        return Finding(
+            OK, "time limit", f"{text}; how long the run takes shows with its first steps"
+        )
     if left < margin + outlook.step_seconds:
         needs = f"{text}, and a step and its save need {_time(margin + outlook.step_seconds)}"
-        return Finding(FATAL, "time limit", needs, f"sbatch --time={_time(10 * (margin + outlook.step_seconds))}")
+        return Finding(
+            FATAL,
+            "time limit",
+            needs,
+            f"sbatch --time={_time(10 * (margin + outlook.step_seconds))}",
+        )
     whole = outlook.hours_left * 3600 + margin
-    text += f"; {'measured' if outlook.measured else 'forecast'} for what is left of the run: {_time(whole)}"
+    kind = "measured" if outlook.measured else "forecast"
+    text += f"; {kind} for the rest of the run: {_time(whole)}"
     if left < whole:
         jobs = math.ceil(outlook.hours_left * 3600 / (left - margin))
-        return Finding(WARNING, "time limit", f"{text}, about {jobs} such jobs", f"sbatch --time={_time(1.1 * whole)}")
+        return Finding(
+            WARNING,
+            "time limit",
+            f"{text}, about {jobs} such jobs",
+            f"sbatch --time={_time(1.1 * whole)}",
+        )
     return Finding(OK, "time limit", text)
 
 
 def _signal(script: Path, outlook: Outlook, margin: float) -> Finding:
     given = SIGNAL.search(script.read_text(encoding="utf-8")) if script.exists() else None
-    how = "measured" if outlook.save_seconds is not None else "assuming 100 MB/s a rank until a save was timed"
+    how = (
+        "measured"
+        if outlook.save_seconds is not None
+        else "assuming 100 MB/s a rank until a save was timed"
+    )
     text = f"a stop needs {margin:,.0f} s ({how})"
     if given is None:
-        return Finding(OK, "signal", f"{text}; {script.name} asks for none, the run watches the job's end by itself")
+        return Finding(
+            OK,
+            "signal",
+            f"{text}; {script.name} asks for none, the run watches the job's end by itself",
+        )
     text += f", {script.name} gives {int(given[1]):,} s"
     if int(given[1]) < margin:
         return Finding(WARNING, "signal", text, f"sbatch --signal=USR1@{math.ceil(margin)}")
@@ -96,10 +132,16 @@ def _signal(script: Path, outlook: Outlook, margin: float) -> Finding:
 def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+    }
     command = ["bash", str(script), "--test-only"]  # the script adds the options of the site file
     try:
-        done = subprocess.run(command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120
+        )
     except subprocess.TimeoutExpired:
         refusal = "no answer within two minutes"
     else:
@@ -109,8 +151,13 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
     text = f"{script.name}: {refusal}"
     if in_job:
         fix = f"on the login node: warmstart watch {config.run.name}"
-        return Finding(WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix)
-    fix = "SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_QOS in slurm/site.env (cp slurm/site.example.env slurm/site.env)"
+        return Finding(
+            WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix
+        )
+    fix = (
+        "set SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_QOS in slurm/site.env "
+        "(cp slurm/site.example.env slurm/site.env)"
+    )
     return Finding(FATAL, "submission", text, fix)
 
 

@@ -1,8 +1,9 @@
 """Causal attention over packed documents, with Ulysses sequence parallelism, for transformers.
 
-Packed documents do not attend to each other. Under sequence parallelism a rank holds a slice of the tokens with all
-heads; inside attention it holds all tokens with a share of the heads (Jacobs et al. 2023, DeepSpeed Ulysses).
-verl's exchange works only with flash-attn and uses an operation that gloo lacks; this one serves every backend.
+Packed documents do not attend to each other. Under sequence parallelism a rank holds a slice of the
+tokens with all heads; inside attention it holds all tokens with a share of the heads (Jacobs et al.
+2023, DeepSpeed Ulysses). verl's exchange works only with flash-attn and uses an operation that gloo
+lacks; this one serves every backend.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ BACKENDS = ("flash_attn", "varlen", "sdpa")
 
 
 def name(backend: str) -> str:
-    """Returns the ``attn_implementation`` name under which ``backend`` is registered with transformers."""
+    """Returns the ``attn_implementation`` name under which ``backend`` is registered with
+    transformers.
+    """
     return f"packed_{backend}"
 
 
 def choose(wanted: str, device: str, precision: str) -> str:
-    """Returns the backend for ``train.attention``; ``auto`` is the fastest one installed that supports ``precision``.
+    """Returns the backend for ``train.attention``; ``auto`` is the fastest one installed that
+    supports ``precision``.
 
     Raises UserError when flash-attn is asked for and is not installed.
     """
@@ -45,16 +49,21 @@ def choose(wanted: str, device: str, precision: str) -> str:
 
 
 def check_dropout(backend: str, dropout: float) -> None:
-    """Raises UserError when the model has attention_dropout and ``backend`` does not implement it."""
+    """Raises UserError when the model has attention_dropout and ``backend`` does not implement
+    it.
+    """
     if dropout and backend == "varlen":
         raise UserError(
             f"torch's varlen_attn has no dropout, and the model has attention_dropout={dropout}: "
-            "set train.attention=flash_attn or sdpa, or attention_dropout=0 in the model's config.json"
+            "set train.attention=flash_attn or sdpa, or attention_dropout=0 in the model's "
+            "config.json"
         )
 
 
 def kernels(backend: str) -> list[Any]:
-    """Returns the operators of ``backend``'s attention whose outputs selective activation checkpointing saves."""
+    """Returns the operators of ``backend``'s attention whose outputs selective activation
+    checkpointing saves.
+    """
     ops = torch.ops
     if backend == "flash_attn":
         importlib.import_module("flash_attn")  # registers its operators
@@ -71,15 +80,21 @@ def kernels(backend: str) -> list[Any]:
 
 
 def to_heads(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """Exchanges (tokens, heads, dim) on each rank to (tokens x ranks, heads / ranks, dim), tokens in rank order."""
+    """Exchanges (tokens, heads, dim) on each rank to (tokens x ranks, heads / ranks, dim), tokens
+    in rank order.
+    """
     ranks = dist.get_world_size(group)
     tokens, heads, dim = x.shape
     parts = x.reshape(tokens, ranks, heads // ranks, dim).transpose(0, 1).contiguous()
-    return all_to_all_single(torch.empty_like(parts), parts, group=group).reshape(tokens * ranks, heads // ranks, dim)
+    return all_to_all_single(torch.empty_like(parts), parts, group=group).reshape(
+        tokens * ranks, heads // ranks, dim
+    )
 
 
 def to_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """Exchanges (tokens, heads, dim) to (tokens / ranks, heads x ranks, dim): the inverse of ``to_heads``."""
+    """Exchanges (tokens, heads, dim) to (tokens / ranks, heads x ranks, dim): the inverse of
+    ``to_heads``.
+    """
     ranks = dist.get_world_size(group)
     tokens, heads, dim = x.shape
     parts = x.reshape(ranks, tokens // ranks, heads, dim).contiguous()
@@ -87,33 +102,53 @@ def to_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     return received.transpose(0, 1).reshape(tokens // ranks, heads * ranks, dim)
 
 
-def _flash_attn(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:
+def _flash_attn(
+    q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float
+) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
-        q, k, v, cu_seqlens, cu_seqlens, longest, longest, dropout, softmax_scale=scale, causal=True,
+        q,
+        k,
+        v,
+        cu_seqlens,
+        cu_seqlens,
+        longest,
+        longest,
+        dropout,
+        softmax_scale=scale,
+        causal=True,
         deterministic=torch.are_deterministic_algorithms_enabled(),
-    )  # fmt: skip
+    )
 
 
-def _varlen(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float) -> torch.Tensor:
+def _varlen(
+    q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, longest: int, dropout: float
+) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     assert dropout == 0  # ``check_dropout`` has refused it
-    return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
+    return varlen_attn(
+        q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0)
+    )
 
 
-def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout: float) -> torch.Tensor:
+def _sdpa(
+    q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout: float
+) -> torch.Tensor:
     """Calls SDPA once per document.
 
-    KV heads are repeated because the memory-efficient kernels need equal head counts. The lengths are read on the
-    host: free on the CPU, a synchronisation on a GPU, where ``auto`` selects this backend only for fp32.
+    KV heads are repeated because the memory-efficient kernels need equal head counts. The lengths
+    are read on the host: free on the CPU, a synchronisation on a GPU, where ``auto`` selects this
+    backend only for fp32.
     """
     lengths = cu_seqlens.diff().tolist()
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     parts = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (q, k, v))
     out = [
-        scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
+        scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scale
+        )
         for query, key, value in zip(*parts, strict=True)
     ]
     return torch.cat(out, dim=2).squeeze(0).transpose(0, 1)
@@ -122,10 +157,21 @@ def _sdpa(q: Any, k: Any, v: Any, scale: float, cu_seqlens: Any, _: int, dropout
 def _packed(backend: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
     @torch.compiler.disable  # a compiled layer would recompile for every packing
     def attend(
-        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
-        *, scaling: float, cu_seq_lens_q: torch.Tensor, max_length_q: int, dropout: float = 0.0, **_: Any,
-    ) -> tuple[torch.Tensor, None]:  # fmt: skip
-        """Maps query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) to (1, tokens, heads, dim)."""
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: None,
+        *,
+        scaling: float,
+        cu_seq_lens_q: torch.Tensor,
+        max_length_q: int,
+        dropout: float = 0.0,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Maps query (1, heads, tokens, dim), key and value (1, kv heads, tokens, dim) to (1,
+        tokens, heads, dim).
+        """
         assert mask is None
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         group = get_ulysses_sequence_parallel_group()

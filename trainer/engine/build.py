@@ -1,4 +1,6 @@
-"""Builds the engine of a configuration: verl's settings, our attention and loss, weights loaded and sharded."""
+"""Builds the engine of a configuration: verl's settings, our attention and loss, weights loaded and
+sharded.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ NOT_SET = -1
 
 
 def build_engine(config: DictConfig, total_steps: int) -> Any:
-    """Returns the engine for ``config`` over the process group, ready to train ``total_steps`` steps.
+    """Returns the engine for ``config`` over the process group, ready to train ``total_steps``
+    steps.
 
-    Raises UserError when the model cannot be trained with these settings, or a package is not installed.
+    Raises UserError when the model cannot be trained with these settings, or a package is not
+    installed.
     """
     from trainer.process import cpu_platform
 
@@ -43,7 +47,9 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
         lora_alpha=train.lora_alpha,
     )
     optimizer = _with(
-        config.verl.optim, total_training_steps=total_steps, lr_warmup_steps=train.warmup_steps or NOT_SET
+        config.verl.optim,
+        total_training_steps=total_steps,
+        lr_warmup_steps=train.warmup_steps or NOT_SET,
     )
     if train.fused_optimizer:
         optimizer = _with(optimizer, override_optimizer_config={"fused": True})
@@ -67,15 +73,23 @@ def build_engine(config: DictConfig, total_steps: int) -> Any:
 
 
 def _check_model(config: DictConfig, model: Any) -> None:
-    """Raises UserError for a model that the packed forward computes incorrectly, or when liger-kernel is missing."""
+    """Raises UserError for a model that the packed forward computes incorrectly, or when
+    liger-kernel is missing.
+    """
     if model.model_type != "qwen3" or model.use_sliding_window:
         raise UserError(
-            f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full attention is trained"
+            f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full "
+            "attention is trained"
         )
-    degree, heads, kv_heads = config.train.sequence_parallel, model.num_attention_heads, model.num_key_value_heads
+    degree, heads, kv_heads = (
+        config.train.sequence_parallel,
+        model.num_attention_heads,
+        model.num_key_value_heads,
+    )
     if heads % degree or (kv_heads % degree and degree % kv_heads):
         raise UserError(
-            f"train.sequence_parallel={degree} cannot deal out {heads} attention heads and {kv_heads} key-value heads"
+            f"train.sequence_parallel={degree} cannot deal out {heads} attention heads and "
+            f"{kv_heads} key-value heads"
         )
     if config.train.liger and importlib.util.find_spec("liger_kernel") is None:
         raise UserError("liger-kernel is not installed: make setup-gpu, or set train.liger=false")

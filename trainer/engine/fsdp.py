@@ -1,7 +1,9 @@
-"""verl's FSDP2 engine with three changes: planned micro-batches, packed attention, memory-efficient loss.
+"""verl's FSDP2 engine with three changes: planned micro-batches, packed attention, memory-efficient
+loss.
 
-Sharding, mixed precision, optimizer, offload and the Ulysses groups are verl's. verl's own step cuts micro-batches
-per rank, fails on a rank without rows, reads lengths from the device in every layer, and materialises all logits.
+Sharding, mixed precision, optimizer, offload and the Ulysses groups are verl's. verl's own step
+cuts micro-batches per rank, fails on a rank without rows, reads lengths from the device in every
+layer, and materialises all logits.
 """
 
 from __future__ import annotations
@@ -35,19 +37,29 @@ Rows = Sequence[dict[str, torch.Tensor]]
 class Engine(FSDPEngineWithLMHead):
     """Runs planned steps; everything not overridden here is verl's."""
 
-    def __init__(self, *args: Any, attention_backend: str, checkpointing: str, compile_layers: bool, **kwargs: Any):
-        """``checkpointing`` is what a layer's backward recomputes: none, selective (all but attention) or full."""
+    def __init__(
+        self,
+        *args: Any,
+        attention_backend: str,
+        checkpointing: str,
+        compile_layers: bool,
+        **kwargs: Any,
+    ):
+        """``checkpointing`` is what a layer's backward recomputes: none, selective (all but
+        attention) or full.
+        """
         super().__init__(*args, **kwargs)
         self.attention_backend = attention_backend
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
 
     def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[float, float]:
-        """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a gradient is not finite.
+        """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a
+        gradient is not finite.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
-        Returns (this rank's share of the loss, gradient norm before clipping). The shares of all ranks add up to
-        the mean loss over ``tokens``.
+        Returns (this rank's share of the loss, gradient norm before clipping). The shares of all
+        ranks add up to the mean loss over ``tokens``.
         """
         # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
@@ -66,35 +78,50 @@ class Engine(FSDPEngineWithLMHead):
         return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
 
     def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns (``scale`` x sum of the token losses of this rank's slice, the losses (n,) without gradient)."""
+        """Returns (``scale`` x sum of the token losses of this rank's slice, the losses (n,)
+        without gradient).
+        """
         return self.module(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, supervised=packed.supervised,
-            labels=packed.labels, scale=scale, **packed.attention(),
-        )  # fmt: skip
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            supervised=packed.supervised,
+            labels=packed.labels,
+            scale=scale,
+            **packed.attention(),
+        )
 
     def pack(self, rows: Rows) -> Packed:
-        """Returns a micro-batch on this rank's device, sliced for its rank in the sequence-parallel group."""
+        """Returns a micro-batch on this rank's device, sliced for its rank in the sequence-parallel
+        group.
+        """
         degree = self.ulysses_sequence_parallel_size
         place = self.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
         return pack(rows, get_device_id(), degree, place)
 
     def _build_module(self) -> torch.nn.Module:
-        """Builds the model on the meta device; verl would load a tied model in full, in fp32, on every rank.
+        """Builds the model on the meta device; verl would load a tied model in full, in fp32, on
+        every rank.
 
         With offloaded weights verl's path is kept, because it also pins them in host memory.
         """
         if self.engine_config.offload_policy:
             return self._prepared(super()._build_module())
         with torch.device("meta"):
-            module = AutoModelForCausalLM.from_config(self.model_config.hf_config, dtype=torch.float32)
+            module = AutoModelForCausalLM.from_config(
+                self.model_config.hf_config, dtype=torch.float32
+            )
         if self.model_config.use_liger:
             from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
 
-            _apply_liger_kernel_to_instance(model=module, fused_linear_cross_entropy=False, swiglu=True)
+            _apply_liger_kernel_to_instance(
+                model=module, fused_linear_cross_entropy=False, swiglu=True
+            )
         return self._prepared(module)
 
     def _prepared(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Returns the model with our loss, and its layers checkpointed and compiled as the settings say."""
+        """Returns the model with our loss, and its layers checkpointed and compiled as the settings
+        say.
+        """
         losses.install(module)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}
@@ -112,7 +139,10 @@ class Engine(FSDPEngineWithLMHead):
         if self.engine_config.offload_policy:
             module = super()._build_fsdp_module(module)
         else:
-            types = {name: PrecisionType.to_dtype(t) for name, t in self.engine_config.mixed_precision.items()}
+            types = {
+                name: PrecisionType.to_dtype(t)
+                for name, t in self.engine_config.mixed_precision.items()
+            }
             # verl's optimizer step and forward contexts read both attributes.
             self._autocast_dtype, self.scaler = types["param_dtype"], None
             sharding = {
@@ -122,6 +152,7 @@ class Engine(FSDPEngineWithLMHead):
             }
             apply_fsdp2(module, sharding, self.engine_config)
             load_weights.load(module, Path(self.model_config.local_path), get_device_id())
-        # Backward starts with the root's weights, a tied embedding among them: resharding would gather them twice.
+        # Backward starts with the root's weights, a tied embedding among them: resharding would
+        # gather them twice.
         module.set_reshard_after_forward(False, recurse=False)
         return module

@@ -1,4 +1,6 @@
-"""Reads a base model's safetensors into each rank's shards; no rank holds a full copy of the model."""
+"""Reads a base model's safetensors into each rank's shards; no rank holds a full copy of the
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from common.errors import UserError
 
 
 class Reader(dcp.HuggingFaceStorageReader):
-    """Reads full tensors or shards from the safetensors of a folder; reads the files' headers once."""
+    """Reads full tensors or shards from the safetensors of a folder; reads the files' headers
+    once.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -29,20 +33,25 @@ class Reader(dcp.HuggingFaceStorageReader):
     @property
     def sizes(self) -> dict[str, torch.Size]:
         """Shape of each tensor, by name."""
-        return {name: tensor.size for name, tensor in self.read_metadata().state_dict_metadata.items()}
+        return {
+            name: tensor.size for name, tensor in self.read_metadata().state_dict_metadata.items()
+        }
 
     def read_into(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Fills ``tensors`` (full ones or this rank's shards) in place, converting to their dtypes. Not collective."""
+        """Fills ``tensors`` (full ones or this rank's shards) in place, converting to their dtypes.
+        Not collective.
+        """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(tensors, storage_reader=self, no_dist=True)
 
 
 def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
-    """Allocates a sharded transformers model from the meta device on ``device`` and loads the weights of ``folder``.
+    """Allocates a sharded transformers model from the meta device on ``device`` and loads the
+    weights of ``folder``.
 
-    Host memory holds the file's pages and one tensor's shard at a time. Raises UserError when the folder lacks a
-    tensor of the model, or has it in another shape.
+    Host memory holds the file's pages and one tensor's shard at a time. Raises UserError when the
+    folder lacks a tensor of the model, or has it in another shape.
     """
     module.to_empty(device=device)
     if module.config.tie_word_embeddings:
@@ -60,9 +69,11 @@ def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
 def _check(tensors: dict[str, torch.Tensor], sizes: dict[str, torch.Size], folder: Path) -> None:
     for name, tensor in tensors.items():
         if name not in sizes:
-            raise UserError(f"{folder} has no tensor {name} of its config.json's model: fetch the model again")
+            raise UserError(
+                f"{folder} has no tensor {name} of its config.json's model: fetch the model again"
+            )
         if sizes[name] != tensor.shape:
             raise UserError(
-                f"{folder}: {name} has the shape {list(sizes[name])}, and config.json says {list(tensor.shape)}: "
-                "fetch the model again"
+                f"{folder}: {name} has the shape {list(sizes[name])}, and config.json says "
+                f"{list(tensor.shape)}: fetch the model again"
             )

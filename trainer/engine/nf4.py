@@ -1,4 +1,6 @@
-"""NF4 quantisation of a base model: which layers and how, the same for QLoRA training and for merging."""
+"""NF4 quantisation of a base model: which layers and how, the same for QLoRA training and for
+merging.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def compute_type(precision: str) -> torch.dtype:
-    """Returns the dtype of ``train.precision``: of matrix products, and of weights neither quantised nor adapters."""
+    """Returns the dtype of ``train.precision``: of matrix products, and of weights neither
+    quantised nor adapters.
+    """
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Returns the settings for NF4 in blocks of 64 weights with double quantisation, computing in ``dtype``."""
+    """Returns the settings for NF4 in blocks of 64 weights with double quantisation, computing in
+    ``dtype``.
+    """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -27,7 +33,9 @@ def quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def rounded(weight: torch.Tensor) -> torch.Tensor:
-    """Returns ``weight`` (outputs, inputs) as training uses it: quantised and dequantised, in its own dtype."""
+    """Returns ``weight`` (outputs, inputs) as training uses it: quantised and dequantised, in its
+    own dtype.
+    """
     how = quantization(weight.dtype)
     quantised = Params4bit(
         weight,

@@ -1,8 +1,10 @@
-"""Exports a checkpoint as a Hugging Face folder: bf16 safetensors, config, tokenizer with template, both end tokens.
+"""Exports a checkpoint as a Hugging Face folder: bf16 safetensors, config, tokenizer with template,
+both end tokens.
 
-Runs on the CPU in its own process (``warmstart export RUN STEP``), also during training: it reads a complete
-checkpoint, and its lease keeps that from being pruned meanwhile. Tensors are read, merged with a QLoRA's adapters and
-rounded one by one, so that memory holds one output file and one tensor at a time.
+Runs on the CPU in its own process (``warmstart export RUN STEP``), also during training: it reads a
+complete checkpoint, and its lease keeps that from being pruned meanwhile. Tensors are read, merged
+with a QLoRA's adapters and rounded one by one, so that memory holds one output file and one tensor
+at a time.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from trainer.run.folder import SCALARS, Run, is_complete
 
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
-    """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left as it is.
+    """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
+    as it is.
 
-    Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another process.
+    Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another
+    process.
     """
     folder = run.export(step)
     if is_complete(folder):
@@ -99,9 +103,13 @@ def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
     model.eos_token_id, model.pad_token_id = ends[0], ends[1]
     model.max_position_embeddings = config.model.context or model.max_position_embeddings
     model.save_pretrained(folder)
-    _, temperature = sets.protocol(list(config.eval.sets), config.eval.rollouts, config.eval.temperature)
+    _, temperature = sets.protocol(
+        list(config.eval.sets), config.eval.rollouts, config.eval.temperature
+    )
     # top_k 0, because transformers' default of 50 is not how the evaluation samples.
-    drawn = {"temperature": temperature, "top_p": config.eval.top_p, "top_k": 0} if temperature else {}
+    drawn = (
+        {"temperature": temperature, "top_p": config.eval.top_p, "top_k": 0} if temperature else {}
+    )
     GenerationConfig(
         do_sample=bool(drawn),
         **drawn,

@@ -1,7 +1,7 @@
 """Merges a QLoRA's base and adapters into one 16-bit model, a matrix at a time, on the CPU.
 
-The base is quantised as it was for training, and dequantised: the adapters were trained to compensate the quantisation
-error, so they must be added to weights that have it.
+The base is quantised as it was for training, and dequantised: the adapters were trained to
+compensate the quantisation error, so they must be added to weights that have it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ class Merged:
         self.sizes: dict[str, torch.Size] = {}
         folder = model_folder(config.model.path, config.model.revision)
         # Some tied models still have the head in their files.
-        left_out = {"lm_head.weight"} if read_json(folder / "config.json").get("tie_word_embeddings") else set()
+        left_out = (
+            {"lm_head.weight"}
+            if read_json(folder / "config.json").get("tie_word_embeddings")
+            else set()
+        )
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 for name in sorted(set(file.keys()) - left_out):

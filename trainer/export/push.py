@@ -26,15 +26,18 @@ def check(repo: str) -> None:
     if repo.count("/") != 1:
         raise UserError(f"--push {repo}: give the owner too, as OWNER/{repo}")
     if not os.environ.get(TOKEN):
-        raise UserError(f"{TOKEN} is not set: pushing needs a token with write access, from the hub's settings page")
+        raise UserError(
+            f"{TOKEN} is not set: pushing needs a token with write access, from the hub's settings "
+            "page"
+        )
 
 
 def push(folder: Path, repo: str) -> str:
     """Uploads an export with its model card as one commit; returns the repository's URL.
 
-    A missing repository is created as private; an existing one keeps its visibility, and the files that the export
-    does not have. Raises UserError as ``check`` does or when a file of the export is damaged, StageFailed when the
-    hub cannot be reached or refuses.
+    A missing repository is created as private; an existing one keeps its visibility, and the files
+    that the export does not have. Raises UserError as ``check`` does or when a file of the export
+    is damaged, StageFailed when the hub cannot be reached or refuses.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -45,7 +48,14 @@ def push(folder: Path, repo: str) -> str:
     try:
         url = api.create_repo(repo, private=True, exist_ok=True)
         # Names that start with a dot are files still being written.
-        api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=".*", commit_message=f"Add {folder.name}")
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            ignore_patterns=".*",
+            commit_message=f"Add {folder.name}",
+        )
     except (OSError, HTTPError, RuntimeError) as e:  # the last one is hf_xet's
-        raise StageFailed(f"{folder} could not be pushed to {repo}: {first_line(e)}; run the command again") from e
+        raise StageFailed(
+            f"{folder} could not be pushed to {repo}: {first_line(e)}; run the command again"
+        ) from e
     return str(url)

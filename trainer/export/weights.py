@@ -1,4 +1,6 @@
-"""Reads the model's tensors of a checkpoint one at a time and writes them as Hugging Face weights."""
+"""Reads the model's tensors of a checkpoint one at a time and writes them as Hugging Face
+weights.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ class Trained:
 
     def __init__(self, checkpoint: Path) -> None:
         self._reader = Reader(checkpoint)
-        self.sizes = {name: size for name, size in self._reader.sizes.items() if not name.startswith(OPTIMIZER)}
+        self.sizes = {
+            name: size
+            for name, size in self._reader.sizes.items()
+            if not name.startswith(OPTIMIZER)
+        }
 
     def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """Returns the full tensor, converted to ``dtype``."""
@@ -42,14 +48,22 @@ class Trained:
 
 
 def write(weights: Weights, folder: Path) -> int:
-    """Writes ``weights`` as bf16 safetensors; returns the number of parameters, a tied head counted once.
+    """Writes ``weights`` as bf16 safetensors; returns the number of parameters, a tied head counted
+    once.
 
     Memory holds one file and one tensor at a time.
     """
-    shapes = {name: torch.empty(size, dtype=torch.bfloat16, device="meta") for name, size in weights.sizes.items()}
+    shapes = {
+        name: torch.empty(size, dtype=torch.bfloat16, device="meta")
+        for name, size in weights.sizes.items()
+    }
     split = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_SIZE)
     for filename, names in split.filename_to_tensors.items():
-        save_file({name: weights.read(name) for name in names}, folder / filename, metadata={"format": "pt"})
+        save_file(
+            {name: weights.read(name) for name in names},
+            folder / filename,
+            metadata={"format": "pt"},
+        )
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)

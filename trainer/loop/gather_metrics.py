@@ -24,22 +24,32 @@ class Meter:
         self.world = dist.get_world_size()
         bf16 = engine.engine_config.mixed_precision["param_dtype"] == "bf16"
         on_gpu = get_device_name() == "cuda"
-        self.peak = _peak(torch.cuda.get_device_name(), cluster.gpu_peak_tflops) if on_gpu and bf16 else None
+        self.peak = (
+            _peak(torch.cuda.get_device_name(), cluster.gpu_peak_tflops)
+            if on_gpu and bf16
+            else None
+        )
         get_torch_device().reset_peak_memory_stats()
 
     def gather(
         self, step: int, epoch: int, done: Done, val_loss: float | None, asked: bool, saved: bool
     ) -> tuple[StepMetrics, bool, bool]:
-        """Returns (metrics of step ``step`` (1-based), ``asked`` on any rank, ``saved`` on any rank). Collective.
+        """Returns (metrics of step ``step`` (1-based), ``asked`` on any rank, ``saved`` on any
+        rank). Collective.
 
-        ``asked``: this rank was asked to stop; ``saved``: the save in flight has ended on this rank.
+        ``asked``: this rank was asked to stop; ``saved``: the save in flight has ended on this
+        rank.
         """
         memory = get_torch_device().max_memory_allocated() / 1e9
         get_torch_device().reset_peak_memory_stats()
-        mine = torch.tensor([done.loss, done.seconds, done.data_seconds, memory, asked, saved], dtype=torch.float64)
+        mine = torch.tensor(
+            [done.loss, done.seconds, done.data_seconds, memory, asked, saved], dtype=torch.float64
+        )
         everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
         dist.all_gather_into_tensor(everyone, mine)
-        loss, seconds, data_seconds, memories, stops, saves = everyone.view(self.world, -1).unbind(1)
+        loss, seconds, data_seconds, memories, stops, saves = everyone.view(self.world, -1).unbind(
+            1
+        )
         slowest = seconds.max().item()
         rate = done.tokens / slowest
         metrics = StepMetrics(
@@ -67,12 +77,14 @@ class Meter:
 
 
 def _peak(device: str, stated: float | None) -> float | None:
-    """Returns the dense bf16 peak in FLOP/s: ``stated`` (TFLOP/s), else the table's, else None with a log line."""
+    """Returns the dense bf16 peak in FLOP/s: ``stated`` (TFLOP/s), else the table's, else None with
+    a log line.
+    """
     peak = peak_flops(device) if stated is None else stated * 1e12
     if peak is None and dist.get_rank() == 0:
         print(
-            f"MFU is not known on {device}, whose peak is not in the table: give its dense bf16 peak in TFLOP/s with "
-            "cluster.gpu_peak_tflops=N",
+            f"MFU is not known on {device}, whose peak is not in the table: give its dense bf16 "
+            "peak in TFLOP/s with cluster.gpu_peak_tflops=N",
             flush=True,
         )
     return peak

@@ -1,7 +1,8 @@
-"""Starts the ranks of one attempt, forwards signals, leaves no orphan process and returns one exit code.
+"""Starts the ranks of one attempt, forwards signals, leaves no orphan process and returns one exit
+code.
 
-torchrun is not used: it turns exit 75 into 1, leaves its ranks running on SIGUSR1, and kills them 30 s
-after SIGTERM, even during a save.
+torchrun is not used: it turns exit 75 into 1, leaves its ranks running on SIGUSR1, and kills them
+30 s after SIGTERM, even during a save.
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ from trainer.run.step_metrics import StepMetrics, follow
 from trainer.run.trained_from import identity
 
 CRASH_GRACE_SECONDS = 10
-"""How long the other ranks may take to exit after one has crashed or hung; they cannot save without it."""
+"""How long the other ranks may take to exit after one has crashed or hung; they cannot save without
+it.
+"""
 POLL_SECONDS = 0.2
 
 
 def train(config: DictConfig) -> int:
     """Starts or resumes ``config``'s run and trains to its last step; returns the exit code.
 
-    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError when the
-    run was started with other values, another process is writing it, or it cannot resume from its checkpoints.
+    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError
+    when the run was started with other values, another process is writing it, or it cannot resume
+    from its checkpoints.
     """
     if not process_group.under_slurm(os.environ):
         with _attempt(config) as (run, attempt):
@@ -59,14 +63,16 @@ def train(config: DictConfig) -> int:
     if os.environ["RANK"] == "0":
         with _attempt(config) as (run, attempt):
             return loop.train(run, attempt, config, stop, "env://")
-    # Only rank 0 reports a stop in its exit code, so that srun does not kill the other ranks for a non-zero one.
+    # Only rank 0 reports a stop in its exit code, so that srun does not kill the other ranks for a
+    # non-zero one.
     code = loop.train(folder.Run.of(config), None, config, stop, "env://")
     return 0 if code == STOPPED else code
 
 
 @contextmanager
 def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
-    """Yields the locked run and the folder of a new attempt, which resumes from the newest checkpoint.
+    """Yields the locked run and the folder of a new attempt, which resumes from the newest
+    checkpoint.
 
     Checkpoint hashes are verified here, once, before any rank loads.
     """
@@ -81,7 +87,9 @@ def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
         attempt = run.new_attempt()
         configs.write(config, attempt / "config.yaml")
         made = {"git": provenance.git_commit(), "versions": provenance.versions()}
-        write_json(attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step})
+        write_json(
+            attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step}
+        )
         write_text(attempt / "log", "".join(f"{note}\n" for note in start.notes))
         for note in start.notes:
             print(note, flush=True)
@@ -90,11 +98,20 @@ def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
 
 def _check_fits(config: DictConfig) -> None:
     """Raises UserError when the present number of ranks cannot train the dataset's rows."""
-    count = int(os.environ["WORLD_SIZE"]) if process_group.under_slurm(os.environ) else config.train.ranks
+    count = (
+        int(os.environ["WORLD_SIZE"])
+        if process_group.under_slurm(os.environ)
+        else config.train.ranks
+    )
     if config.train.lora_rank and count > 1:
-        raise UserError(f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun -n 1")
+        raise UserError(
+            f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun "
+            "-n 1"
+        )
     files = (Path(config.verl.data.train_files), Path(config.verl.data.val_files))
-    lengths = (length for file in files for length in token_files.read(file).column("length").to_pylist())
+    lengths = (
+        length for file in files for length in token_files.read(file).column("length").to_pylist()
+    )
     sampler.check_fits(lengths, config.train, count)
 
 
@@ -111,15 +128,23 @@ def _launch(run: folder.Run, attempt: Path, config: DictConfig) -> int:
     hung = _keep_stacks(attempt, len(processes))
     if status in ("finished", "stopped"):
         return loop.exit_code(status)
-    if forwarded and not (attempt / "metrics.jsonl").exists():  # training had not started: nothing to save
+    if (
+        forwarded and not (attempt / "metrics.jsonl").exists()
+    ):  # training had not started: nothing to save
         return STOPPED
     tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
     failed = [f"rank {r} {stuck.get(r, f'exited {code}')}" for r, code in enumerate(codes) if code]
     if hung:
         minutes = f"train.hang_minutes={config.train.hang_minutes}"
-        failed.append(f"no sign of life for {minutes} on rank {', '.join(map(str, hung))}: their stacks are in the log")
+        failed.append(
+            f"no sign of life for {minutes} on rank {', '.join(map(str, hung))}: their stacks are "
+            "in the log"
+        )
     print("\n".join(tail), file=sys.stderr)
-    print(f"training failed ({'; '.join(failed)}); the whole log is {attempt / 'log'}", file=sys.stderr)
+    print(
+        f"training failed ({'; '.join(failed)}); the whole log is {attempt / 'log'}",
+        file=sys.stderr,
+    )
     return USAGE if USAGE in codes else FAILED
 
 
@@ -131,7 +156,10 @@ def _keep_stacks(attempt: Path, count: int) -> list[int]:
             path = watchdog.stacks(attempt, rank)
             if path.exists() and path.stat().st_size:
                 hung.append(rank)
-                log.write(f"rank {rank} gave no sign of life; its threads:\n{path.read_text(encoding='utf-8')}\n")
+                log.write(
+                    f"rank {rank} gave no sign of life; its "
+                    f"threads:\n{path.read_text(encoding='utf-8')}\n"
+                )
             path.unlink(missing_ok=True)
     return hung
 
@@ -139,12 +167,18 @@ def _keep_stacks(attempt: Path, count: int) -> list[int]:
 def _spawn(
     run: folder.Run, attempt: Path, config: DictConfig, log: IO[str], rendezvous: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts one process per rank, each in its own session so that a terminal's Ctrl-C reaches only the launcher."""
+    """Starts one process per rank, each in its own session so that a terminal's Ctrl-C reaches only
+    the launcher.
+    """
     count = config.train.ranks
     common = {"WORLD_SIZE": str(count)}
     if config.device == "cpu":
         threads = str(max(1, len(os.sched_getaffinity(0)) // count))
-        common |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+        common |= {
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": threads,
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
     for rank in range(count):
         yield subprocess.Popen(
             [sys.executable, "-m", "trainer.loop.loop", str(run.root), str(attempt), rendezvous],
@@ -163,7 +197,9 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Forwards every stop signal to all ranks while the context is open; yields the signals forwarded so far."""
+    """Forwards every stop signal to all ranks while the context is open; yields the signals
+    forwarded so far.
+    """
     forwarded: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -180,8 +216,11 @@ def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]
             signal.signal(number, handler)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> tuple[list[int], dict[int, str]]:
-    """Waits for all ranks and shows their progress; after a crash, kills the ranks that do not exit in time.
+def _wait(
+    processes: list[subprocess.Popen[bytes]], attempt: Path
+) -> tuple[list[int], dict[int, str]]:
+    """Waits for all ranks and shows their progress; after a crash, kills the ranks that do not exit
+    in time.
 
     Returns (exit codes, {rank: process state} for ranks that had to be killed).
     """
@@ -197,7 +236,9 @@ def _wait(processes: list[subprocess.Popen[bytes]], attempt: Path) -> tuple[list
             if crashed is not None and time.monotonic() > crashed + CRASH_GRACE_SECONDS:
                 for rank, process in enumerate(processes):
                     if process.poll() is None:
-                        stuck.setdefault(rank, f"did not end by itself ({psutil.Process(process.pid).status()})")
+                        stuck.setdefault(
+                            rank, f"did not end by itself ({psutil.Process(process.pid).status()})"
+                        )
                         process.kill()
         _show(steps, bar)
     return [process.wait() for process in processes], stuck

@@ -15,7 +15,9 @@ from trainer.run.step_metrics import StepMetrics
 
 
 class Tracker:
-    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) continue at the resumed step."""
+    """Writes each step as it ends; TensorBoard and wandb (``train.loggers``) continue at the
+    resumed step.
+    """
 
     def __init__(self, config: DictConfig, root: Path, attempt: Path, first: int) -> None:
         self.lines = (attempt / "metrics.jsonl").open("a", encoding="utf-8")
@@ -41,7 +43,11 @@ class Tracker:
         self.lines.write(metrics.json())
         self.lines.flush()
         print(metrics.line(), flush=True)
-        values = {f"train/{k}": float(v) for k, v in asdict(metrics).items() if v is not None and k != "step"}
+        values = {
+            f"train/{k}": float(v)
+            for k, v in asdict(metrics).items()
+            if v is not None and k != "step"
+        }
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, metrics.step)

@@ -1,9 +1,10 @@
 """The training loop of one rank.
 
-    python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the environment)
+    python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the
+    environment)
 
-Replaces verl's own loop, which drops the rows that do not fill a step, cannot stop early, and resumes one epoch
-off. Model, sharding and optimizer are verl's engine.
+Replaces verl's own loop, which drops the rows that do not fill a step, cannot stop early, and
+resumes one epoch off. Model, sharding and optimizer are verl's engine.
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ class Job:
     """Metrics of step ``first`` if a stop interrupted its validation."""
 
 
-def train(run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str) -> int:
-    """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit code.
+def train(
+    run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str
+) -> int:
+    """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit
+    code.
 
-    Collective over the ranks. ``attempt`` is the folder for metrics, traces and the outcome; only rank 0 needs it.
-    Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be saved.
+    Collective over the ranks. ``attempt`` is the folder for metrics, traces and the outcome; only
+    rank 0 needs it. Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be
+    saved.
     """
     import torch.distributed as dist
 
@@ -97,7 +102,9 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     # From rank 0, because a shared file system may show ranks different checkpoints for a while.
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
     watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
-    rows, held_out = (TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files))
+    rows, held_out = (
+        TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files)
+    )
     per_epoch = sampler.steps_per_epoch(len(rows), settings.batch_size)
     total = min(per_epoch * settings.epochs, settings.max_steps or sys.maxsize)
     engine = build_engine(config, total)
@@ -109,18 +116,25 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
         assert saved["step"] == step == engine.lr_scheduler.last_epoch
         saver.seconds = max(saver.seconds, read_json(run.checkpoint(step) / MANIFEST)["seconds"])
         unvalidated = None if saved["validated"] else StepMetrics(**saved["metrics"])
-    return Job(rank, found, rows, held_out, engine, saver, watchdog, per_epoch, total, step, unvalidated)
+    return Job(
+        rank, found, rows, held_out, engine, saver, watchdog, per_epoch, total, step, unvalidated
+    )
 
 
 def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[int, bool]:
-    """Trains the remaining steps or until a stop; returns (the last step, whether training and validation are done)."""
+    """Trains the remaining steps or until a stop; returns (the last step, whether training and
+    validation are done).
+    """
     from trainer.loop.gather_metrics import Meter
     from trainer.loop.loggers import Tracker
     from trainer.loop.profiler import Profiler
     from trainer.loop.step import Stepper
 
     settings, step, saver = config.train, job.first, job.saver
-    stepper, meter = Stepper(job.engine, job.rows, settings), Meter(job.engine, config.cluster, job.total, step)
+    stepper, meter = (
+        Stepper(job.engine, job.rows, settings),
+        Meter(job.engine, config.cluster, job.total, step),
+    )
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # Read by rank 0 only: a shared file system may show the file to the others later.
     identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}
@@ -144,11 +158,15 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
             step += 1
             job.watchdog.stepped()
             border = step % job.per_epoch == 0 or step == job.total
-            validates = len(job.held_out) > 0 and (_due(step, settings.validate_every, border) or step == job.total)
+            validates = len(job.held_out) > 0 and (
+                _due(step, settings.validate_every, border) or step == job.total
+            )
             val_loss = stepper.validate(job.held_out, asked) if validates else None
             validated = not validates or val_loss is not None
             epoch = (step - 1) // job.per_epoch + 1
-            metrics, stopped, saved = meter.gather(step, epoch, done, val_loss, asked(), saver.ended)
+            metrics, stopped, saved = meter.gather(
+                step, epoch, done, val_loss, asked(), saver.ended
+            )
             deadline.stepped(metrics.seconds)
             if tracker is not None:
                 tracker.log(metrics)
@@ -156,20 +174,24 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
             if skips == SKIPS_IN_A_ROW:
                 saver.settle()
                 raise StageFailed(
-                    f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows of step {step}: "
-                    + ", ".join(job.rows.id(row) for row in done.rows)
+                    f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows "
+                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in done.rows)
                 )
             retry = saved and not saver.settle()
             if retry or stopped or step == job.total or _due(step, settings.save_every, border):
                 if tracker is not None:
                     tracker.sync()
-                saver.save(step, {"identity": identity, "metrics": asdict(metrics), "validated": validated})
+                saver.save(
+                    step, {"identity": identity, "metrics": asdict(metrics), "validated": validated}
+                )
         saver.finish()
     return step, step == job.total and validated
 
 
 def _due(step: int, every: int | None, border: bool) -> bool:
-    """Returns whether an action is due after ``step``: every ``every`` steps, or at ``border`` when that is not set."""
+    """Returns whether an action is due after ``step``: every ``every`` steps, or at ``border`` when
+    that is not set.
+    """
     return step % every == 0 if every else border
 
 

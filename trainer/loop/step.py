@@ -1,4 +1,6 @@
-"""Runs one optimizer step or validation pass of a rank: chooses, plans and reads rows and feeds the engine."""
+"""Runs one optimizer step or validation pass of a rank: chooses, plans and reads rows and feeds the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Done:
     rows: list[int]
     """Rows of the global batch, by index."""
     loss: float
-    """This rank's share of the loss: the sum over ranks is the mean over the batch's supervised tokens."""
+    """This rank's share of the loss: the sum over ranks is the mean over the batch's supervised
+    tokens.
+    """
     grad_norm: float
     """Gradient norm before clipping."""
     lr: float
@@ -42,25 +46,33 @@ class Done:
 
 
 class Stepper:
-    """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective over the ranks."""
+    """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective
+    over the ranks.
+    """
 
     def __init__(self, engine: Any, rows: TokenDataset, settings: DictConfig) -> None:
         self.engine, self.rows, self.settings = engine, rows, settings
-        self.shape = replace(Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0)
+        self.shape = replace(
+            Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0
+        )
         self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
         self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
 
     def train(self, step: int) -> Done:
         """Runs optimizer step ``step`` (0-based)."""
         begin = time.monotonic()
-        chosen = sampler.step_rows(step, len(self.rows), self.settings.batch_size, self.settings.seed).tolist()
+        chosen = sampler.step_rows(
+            step, len(self.rows), self.settings.batch_size, self.settings.seed
+        ).tolist()
         plan = self._plan(self.rows, chosen)
         reading = time.monotonic()
         batches = [[self.rows[row] for row in micro] for micro in plan[self.group]]
         read = time.monotonic()
         lr = self.engine.lr_scheduler.get_last_lr()[0]
         with self.engine.train_mode():
-            loss, grad_norm = self.engine.train_step(batches, sum(map(self.rows.supervised, chosen)))
+            loss, grad_norm = self.engine.train_step(
+                batches, sum(map(self.rows.supervised, chosen))
+            )
         self.engine.lr_scheduler_step()
         lengths = {row: self.rows.lengths[row] for row in chosen}
         tokens = sum(lengths.values())
@@ -78,9 +90,11 @@ class Stepper:
         )
 
     def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> float | None:
-        """Returns the mean loss over the supervised tokens of all held-out rows; the number of ranks does not matter.
+        """Returns the mean loss over the supervised tokens of all held-out rows; the number of
+        ranks does not matter.
 
-        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; if so, returns None.
+        Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; if so,
+        returns None.
         """
         plan = self._plan(held_out, range(len(held_out)))
         total = 0.0
@@ -96,4 +110,6 @@ class Stepper:
         return summed.item() / sum(map(held_out.supervised, range(len(held_out))))
 
     def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> balance.Plan:
-        return balance.plan_step({row: rows.lengths[row] for row in chosen}, self.groups, self.budget, self.shape)
+        return balance.plan_step(
+            {row: rows.lengths[row] for row in chosen}, self.groups, self.budget, self.shape
+        )

@@ -1,4 +1,6 @@
-"""The planner's model of a cluster: GPUs, the links between them, and the share of each that is reached."""
+"""The planner's model of a cluster: GPUs, the links between them, and the share of each that is
+reached.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,15 @@ from dataclasses import dataclass
 from trainer.planning.hardware import Gpu
 
 LINK_SHARE = 0.8
-"""Share of a link's nominal bandwidth that NCCL's ring collectives reach (nccl-tests' bus bandwidth)."""
+"""Share of a link's nominal bandwidth that NCCL's ring collectives reach (nccl-tests' bus
+bandwidth).
+"""
 MEMORY_SHARE = 0.8
 """Share of the memory's nominal bandwidth that elementwise kernels reach."""
 RING_HOP_SECONDS = 3e-6
-"""Latency of one step of a ring collective (NCCL's tuning constants: 1 us inside a node, 3 to 5 us between nodes)."""
+"""Latency of one step of a ring collective (NCCL's tuning constants: 1 us inside a node, 3 to 5 us
+between nodes).
+"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Cluster:
         return self.nodes * self.gpus_per_node
 
     def ring_seconds(self, size: float) -> float:
-        """Returns the seconds of an all-gather to, or a reduce-scatter of, ``size`` bytes over all ranks.
+        """Returns the seconds of an all-gather to, or a reduce-scatter of, ``size`` bytes over all
+        ranks.
 
         A ring sends (ranks - 1) / ranks of it over every link, each node's network link included.
         """
@@ -41,7 +48,9 @@ class Cluster:
         return size * share / (slowest * LINK_SHARE) + (self.ranks - 1) * RING_HOP_SECONDS
 
     def exchange_seconds(self, size: float, ranks: int) -> float:
-        """Returns the seconds of an all-to-all of ``size`` bytes per rank; a node's ranks share its network link."""
+        """Returns the seconds of an all-to-all of ``size`` bytes per rank; a node's ranks share its
+        network link.
+        """
         inside = min(ranks, self.gpus_per_node)
         within = size * (inside - 1) / ranks / self.gpu.nvlink
         outside = size * (ranks - inside) / ranks * inside / self.network

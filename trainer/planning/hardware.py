@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AMPERE, HOPPER, BLACKWELL = (0.70, 0.50), (0.60, 0.30), (0.60, 0.13)
-"""Shares of the bf16 peak that (cuBLAS, flash-attention 2) reach. Published measurements of the A100 and the H100 (Dao
-2023), rounded down; this project measured none of them. H20, Ada and GeForce are assumed to reach the A100's shares;
-flash-attention 2 has no kernels of its own for the B200 and is assumed to be as fast there as on an H100."""
+"""Shares of the bf16 peak that (cuBLAS, flash-attention 2) reach. Published measurements of the
+A100 and the H100 (Dao 2023), rounded down; this project measured none of them. H20, Ada and GeForce
+are assumed to reach the A100's shares; flash-attention 2 has no kernels of its own for the B200 and
+is assumed to be as fast there as on an H100.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Gpu:
     matmul_share: float
     """Share of the bf16 peak that cuBLAS reaches on a decoder's matmuls with at least 5K tokens."""
     attention_share: float
-    """Share that causal flash-attention 2 reaches over forward and backward, with backward counted as 2 x forward
-    (the paper's figures at head_dim 128 count 2.5 x)."""
+    """Share that causal flash-attention 2 reaches over forward and backward, with backward counted
+    as 2 x forward (the paper's figures at head_dim 128 count 2.5 x).
+    """
 
     def peak(self, compute: int) -> float:
         """Returns the dense peak in FLOP/s for a compute dtype of 2 bytes (bf16) or 4 (fp32)."""
@@ -51,17 +54,26 @@ def _gpu(
     pcie: float,
     shares: tuple[float, float],
 ) -> Gpu:
-    """Returns a row of the table from comma-separated names, memory in GiB, rates in GB/s and peaks in TFLOP/s."""
+    """Returns a row of the table from comma-separated names, memory in GiB, rates in GB/s and peaks
+    in TFLOP/s.
+    """
     return Gpu(
-        tuple(names.split(", ")), gib * 2**30, bandwidth * 1e9, bf16 * 1e12, fp32 * 1e12, nvlink * 1e9, pcie * 1e9,
+        tuple(names.split(", ")),
+        gib * 2**30,
+        bandwidth * 1e9,
+        bf16 * 1e12,
+        fp32 * 1e12,
+        nvlink * 1e9,
+        pcie * 1e9,
         *shares,
-    )  # fmt: skip
+    )
 
 
-# Rates and peaks are from NVIDIA's data sheets; peaks with sparsity are halved. For RTX cards they are from the white
-# papers of GA102, Ada (AD102) and Blackwell (GB202): a GeForce accumulates bf16 in float32 at twice its fp32 peak. The
-# SUPER cards' and the 4090 D's peaks follow from their fp32 peaks. A100-64: Turisini et al. 2023 (Leonardo's own A100,
-# 124 of the chip's 128 multiprocessors; peaks are in proportion to the A100's 108). Memory: what torch reports.
+# Rates and peaks are from NVIDIA's data sheets; peaks with sparsity are halved. For RTX cards they
+# are from the white papers of GA102, Ada (AD102) and Blackwell (GB202): a GeForce accumulates bf16
+# in float32 at twice its fp32 peak. The SUPER cards' and the 4090 D's peaks follow from their fp32
+# peaks. A100-64: Turisini et al. 2023 (Leonardo's own A100, 124 of the chip's 128 multiprocessors;
+# peaks are in proportion to the A100's 108). Memory: what torch reports.
 GPUS = {
     "a100-40": _gpu("A100-SXM4-40GB", 39.4, 1555, 312, 19.5, 300, 25, AMPERE),
     "a100-80": _gpu("A100-SXM4-80GB, A100-SXM-80GB", 79.1, 2039, 312, 19.5, 300, 25, AMPERE),
@@ -106,16 +118,18 @@ _KINDS = {name: kind for kind, gpu in GPUS.items() for name in gpu.names}
 
 
 def kind_of(device: str) -> str | None:
-    """Returns the kind (a key of ``GPUS``) of the device with the CUDA name ``device``; None if it is not in the table.
+    """Returns the kind (a key of ``GPUS``) of the device with the CUDA name ``device``; None if it
+    is not in the table.
 
-    The full name must match: a MIG slice ("... MIG 3g.20gb"), a virtual GPU and a laptop's GPU have neither the memory
-    nor the peak of the card they are named after.
+    The full name must match: a MIG slice ("... MIG 3g.20gb"), a virtual GPU and a laptop's GPU have
+    neither the memory nor the peak of the card they are named after.
     """
     return _KINDS.get(device.removeprefix("NVIDIA "))
 
 
 def covers(kind: str, planned: str) -> bool:
-    """Returns whether a forecast for ``planned`` holds on ``kind``: the same chip, with no less memory, rate or peak.
+    """Returns whether a forecast for ``planned`` holds on ``kind``: the same chip, with no less
+    memory, rate or peak.
 
     An A100-80 covers an A100-40; an H200 NVL, whose peak is lower, does not cover an H200.
     """
@@ -126,6 +140,8 @@ def covers(kind: str, planned: str) -> bool:
 
 
 def peak_flops(device: str) -> float | None:
-    """Returns the dense bf16 peak in FLOP/s of a device by its CUDA name; None if it is not in the table."""
+    """Returns the dense bf16 peak in FLOP/s of a device by its CUDA name; None if it is not in the
+    table.
+    """
     kind = kind_of(device)
     return GPUS[kind].bf16_flops if kind else None

@@ -1,7 +1,7 @@
 """Chooses among layouts: a short forecast step with little waiting between ranks.
 
-A layout's balance is computed from the rows themselves; its step time depends on assumed bandwidths and kernel speeds.
-So step times that are close do not outweigh a difference in balance.
+A layout's balance is computed from the rows themselves; its step time depends on assumed bandwidths
+and kernel speeds. So step times that are close do not outweigh a difference in balance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from trainer.planning.step_time import Timing, timing
 TOLERANCE = 1.1
 """Forecast step times within this factor of each other count as equal."""
 BALANCED = 0.97
-"""Balance (see ``balance.efficiency``) above which waiting is no reason to choose another layout."""
+"""Balance (see ``balance.efficiency``) above which waiting is no reason to choose another layout.
+"""
 
 T = TypeVar("T", bound=Timing)
 
@@ -27,8 +28,8 @@ T = TypeVar("T", bound=Timing)
 def eligible(layouts: Sequence[T]) -> list[T]:
     """Returns the layouts among which the step time decides.
 
-    Among the layouts within the tolerance of the shortest step, these are the balanced ones or, if there are none,
-    the best balanced one.
+    Among the layouts within the tolerance of the shortest step, these are the balanced ones or, if
+    there are none, the best balanced one.
     """
     shortest = min(layout.step.total for layout in layouts)
     near = [layout for layout in layouts if layout.step.total <= TOLERANCE * shortest]
@@ -36,11 +37,14 @@ def eligible(layouts: Sequence[T]) -> list[T]:
     return [layout for layout in near if layout.balance >= enough]
 
 
-def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, int]], tokens_per_gpu: int) -> int:
-    """Returns the sequence-parallel degree for ``steps`` of rows (row -> tokens), with full checkpointing.
+def choose_degree(
+    shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, int]], tokens_per_gpu: int
+) -> int:
+    """Returns the sequence-parallel degree for ``steps`` of rows (row -> tokens), with full
+    checkpointing.
 
-    A group of ``degree`` ranks shares micro-batches of ``tokens_per_gpu`` x ``degree`` tokens. Raises UserError when
-    a step has too few rows for every degree.
+    A group of ``degree`` ranks shares micro-batches of ``tokens_per_gpu`` x ``degree`` tokens.
+    Raises UserError when a step has too few rows for every degree.
     """
     layouts = {}
     rows = min(map(len, steps))
@@ -53,14 +57,21 @@ def choose_degree(shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, i
         layouts[degree] = timing(shape, setup, cluster, plans, steps)
     if not layouts:
         raise UserError(
-            f"{cluster.ranks} ranks are too many for batches of {rows} rows: use fewer, or a larger train.batch_size"
+            f"{cluster.ranks} ranks are too many for batches of {rows} rows: use fewer, or a "
+            "larger train.batch_size"
         )
     best = min(eligible(list(layouts.values())), key=lambda layout: layout.step.total)
     return next(degree for degree, layout in layouts.items() if layout is best)
 
 
 def degrees(shape: Shape, cluster: Cluster) -> list[int]:
-    """Returns the powers of two that divide ranks and query heads, and divide or are a multiple of the KV heads."""
+    """Returns the powers of two that divide ranks and query heads, and divide or are a multiple of
+    the KV heads.
+    """
     powers = [2**i for i in range(cluster.ranks.bit_length())]
     kv = shape.kv_heads
-    return [d for d in powers if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)]
+    return [
+        d
+        for d in powers
+        if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)
+    ]

@@ -1,8 +1,9 @@
 """Peak memory of one rank in a training step, counted tensor by tensor.
 
-The lifetimes of tensors follow PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit per decoder layer, the
-tied embedding in the root unit, which stays gathered from forward to backward), transformers' Qwen3 (what autograd
-saves) and ``trainer.engine.loss``. The peak is the largest of a few named moments of a micro-step.
+The lifetimes of tensors follow PyTorch's FSDP2 (gather, reduce-scatter and reshard of one unit per
+decoder layer, the tied embedding in the root unit, which stays gathered from forward to backward),
+transformers' Qwen3 (what autograd saves) and ``trainer.engine.loss``. The peak is the largest of a
+few named moments of a micro-step.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def peak(shape: Shape, setup: Setup) -> Lines:
 
 
 def _update(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes of the second moments' square roots: of all parameters at once, or of the largest one."""
+    """Returns the bytes of the second moments' square roots: of all parameters at once, or of the
+    largest one.
+    """
     if setup.fused:
         return 0.0
     parameters = shape.parameters if setup.multi_tensor else shape.embedding_parameters
@@ -76,7 +79,9 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token that autograd saves in one decoder layer."""
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
-    norms = (FLOAT32 + c) * normed + FLOAT32 * (2 + shape.heads + shape.kv_heads)  # float32 input, normed, scales
+    norms = (FLOAT32 + c) * normed + FLOAT32 * (
+        2 + shape.heads + shape.kv_heads
+    )  # float32 input, normed, scales
     inputs = c * 2 * shape.hidden  # inputs of the attention's and the MLP's matmuls
     repeated = q if setup.sdpa else kv * max(1, setup.sequence_parallel // shape.kv_heads)
     copied = setup.sdpa or setup.sequence_parallel > 1
@@ -98,7 +103,9 @@ def _saved(shape: Shape, setup: Setup) -> float:
 
 
 def _recomputed(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes per token that recomputing a layer adds; in fp32 its float32 input is the checkpoint itself."""
+    """Returns the bytes per token that recomputing a layer adds; in fp32 its float32 input is the
+    checkpoint itself.
+    """
     if setup.checkpointing == "none":
         return 0
     kept = _attention_output(shape, setup) if setup.checkpointing == "selective" else 0
@@ -107,12 +114,16 @@ def _recomputed(shape: Shape, setup: Setup) -> float:
 
 
 def _positions(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes per token of cosines, sines, ids, position ids, supervised positions and labels."""
+    """Returns the bytes per token of cosines, sines, ids, position ids, supervised positions and
+    labels.
+    """
     return 2 * setup.compute * shape.head_dim + 4 * 8
 
 
 def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
-    """Returns bytes in the compute dtype of (a gathered layer, the gathered head, a gather besides its result)."""
+    """Returns bytes in the compute dtype of (a gathered layer, the gathered head, a gather besides
+    its result).
+    """
     layer = setup.compute * shape.layer_parameters
     head = setup.compute * shape.embedding_parameters
     return layer, head, 0.0 if setup.ranks == 1 else layer
@@ -121,9 +132,9 @@ def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
 def _loss(shape: Shape, setup: Setup) -> Lines:
     """Returns the lines inside the head, with all layers' activations saved.
 
-    A chunk's logits are computed in the compute dtype and cast to float32; their gradient is cast back. The matrix
-    products of that gradient run after the float32 logits are freed: the largest is a chunk's share of the head's
-    gradient.
+    A chunk's logits are computed in the compute dtype and cast to float32; their gradient is cast
+    back. The matrix products of that gradient run after the float32 logits are freed: the largest
+    is a chunk's share of the head's gradient.
     """
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)
@@ -131,16 +142,22 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     cast = 0 if c == FLOAT32 else logits * c / FLOAT32
     weight_gradient = FLOAT32 * shape.embedding_parameters
     chunk = logits if c == FLOAT32 else cast + max(logits, head)
-    final_norm, hidden = (FLOAT32 + c) * shape.hidden, 2 * c * shape.hidden  # 2: the output and its supervised rows
+    final_norm, hidden = (
+        (FLOAT32 + c) * shape.hidden,
+        2 * c * shape.hidden,
+    )  # 2: the output and its supervised rows
     return {
-        "saved activations": tokens * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
+        "saved activations": tokens
+        * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
         "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden + FLOAT32),
         "gathered weights": head + (in_flight if shape.tied or setup.ranks == 1 else head),
     }
 
 
 def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
-    """Returns the lines in the backward of the last layer's MLP, and of the MLP one layer before."""
+    """Returns the lines in the backward of the last layer's MLP, and of the MLP one layer
+    before.
+    """
     c, tokens = setup.compute, setup.tokens
     layer, head, in_flight = _units(shape, setup)
     saved = _saved(shape, setup)
@@ -158,11 +175,15 @@ def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
         }
 
     after_head = 0 if shape.tied else FLOAT32 * shape.embedding_parameters
-    return lines(shape.layers, after_head), lines(shape.layers - 1, FLOAT32 * shape.layer_parameters)
+    return lines(shape.layers, after_head), lines(
+        shape.layers - 1, FLOAT32 * shape.layer_parameters
+    )
 
 
 def _end(shape: Shape, setup: Setup) -> Lines:
-    """Returns the lines of the embedding's gradient: in its computation (with the head's if tied) or reduce-scatter."""
+    """Returns the lines of the embedding's gradient: in its computation (with the head's if tied)
+    or reduce-scatter.
+    """
     _, head, _ = _units(shape, setup)
     reducing = head + FLOAT32 * shape.embedding_parameters * (1 + 1 / setup.ranks)
     computing = head * (3 if shape.tied else 2) + FLOAT32 * shape.layer_parameters

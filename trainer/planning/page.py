@@ -1,4 +1,6 @@
-"""The text of ``warmstart plan``: assumptions, layouts side by side, the recommended one in detail."""
+"""The text of ``warmstart plan``: assumptions, layouts side by side, the recommended one in
+detail.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ def page(planner: Planner) -> tuple[str, bool]:
     own, layouts = planner.own(), list(planner.layouts())
     if not layouts:
         raise UserError(
-            f"{planner.cluster.ranks} GPUs are too many for train.batch_size={planner.config.train.batch_size}: "
-            "raise it, or plan for fewer (cluster.nodes, cluster.gpus_per_node)"
+            f"{planner.cluster.ranks} GPUs are too many for "
+            f"train.batch_size={planner.config.train.batch_size}: raise it, or plan for fewer "
+            "(cluster.nodes, cluster.gpus_per_node)"
         )
     best = recommend(layouts)
     shown = [("best" if f is best else "", f) for f in _leading(layouts, best)]
@@ -32,7 +35,9 @@ def page(planner: Planner) -> tuple[str, bool]:
         parts.append(_detail("the recipe", own, planner))
     if best is not None and (own is None or best.setup != own.setup):
         parts.append(_detail("the best", best, planner))
-    parts.append(_refusal(planner, layouts) if best is None else _advice(own, best, planner.shape.parameters))
+    parts.append(
+        _refusal(planner, layouts) if best is None else _advice(own, best, planner.shape.parameters)
+    )
     return "\n\n".join(parts), best is not None
 
 
@@ -40,27 +45,32 @@ def _setting(planner: Planner) -> str:
     config, cluster, rows = planner.config, planner.config.cluster, planner.lengths.tokens
     median, p99 = np.percentile(rows, [50, 99])
     return (
-        f"{config.name}: {config.model.path}, {planner.shape.parameters:,} parameters\n"
-        f"cluster: nodes x GPUs {cluster.nodes} x {cluster.gpus_per_node} {cluster.gpu} "
-        f"({planner.cluster.gpu.memory / GIB:.1f} GiB each), {cluster.network_gbits:,} Gb/s a node\n"
-        f"rows: {len(rows):,}, mean {rows.mean():,.0f}, median {median:,.0f}, p99 {p99:,.0f}, longest {rows.max():,} "
-        f"tokens\n      ({planner.lengths.source})\n"
-        f"run: {planner.total_steps:,} steps of {config.train.batch_size} rows, {planner.tokens:,.0f} tokens a step; "
-        "saves and evaluations are not counted"
+        f"{config.name}: {config.model.path}, {planner.shape.parameters:,} parameters\ncluster: "
+        f"nodes x GPUs {cluster.nodes} x {cluster.gpus_per_node} {cluster.gpu} "
+        f"({planner.cluster.gpu.memory / GIB:.1f} GiB each), {cluster.network_gbits:,} Gb/s a "
+        f"node\nrows: {len(rows):,}, mean {rows.mean():,.0f}, median {median:,.0f}, p99 "
+        f"{p99:,.0f}, longest {rows.max():,} tokens\n      ({planner.lengths.source})\nrun: "
+        f"{planner.total_steps:,} steps of {config.train.batch_size} rows, {planner.tokens:,.0f} "
+        "tokens a step; saves and evaluations are not counted"
     )
 
 
 def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecast]:
     """Yields a layout per degree and checkpointing, and per degree one with offload.
 
-    It is ``best`` if among the choices, else the fastest that fits, else the one that needs the least memory.
+    It is ``best`` if among the choices, else the fastest that fits, else the one that needs the
+    least memory.
     """
     seen = {f.setup.sequence_parallel for f in layouts}
     for degree in sorted(seen):
         of_degree = [f for f in layouts if f.setup.sequence_parallel == degree]
         for offload, kinds in ((False, [(k,) for k in CHECKPOINTING]), (True, [CHECKPOINTING])):
             for kind in kinds:
-                choices = [f for f in of_degree if f.setup.offload == offload and f.setup.checkpointing in kind]
+                choices = [
+                    f
+                    for f in of_degree
+                    if f.setup.offload == offload and f.setup.checkpointing in kind
+                ]
                 fitting = [f for f in choices if f.fits]
                 if best in choices:
                     yield best
@@ -72,47 +82,63 @@ def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecas
 
 def _table(planner: Planner, rows: Iterable[tuple[str, Forecast]]) -> str:
     lines = [
-        "        sequence   tokens  checkpoint-             GiB             step                  tokens/s",
-        "        parallel    a GPU  ing          offload  a GPU  fits          s  hours  balance     a GPU   MFU",
+        "        sequence   tokens  checkpoint-             GiB             step                  "
+        "tokens/s",
+        "        parallel    a GPU  ing          offload  a GPU  fits          s  hours  balance  "
+        "   a GPU   MFU",
     ]
     for mark, f in rows:
         s, seconds = f.setup, f.step.total
         hours, rate, mfu = _speed(planner, seconds)
         lines.append(
-            f"{mark:<8}{s.sequence_parallel:>8} {s.tokens:>8,}  {s.checkpointing:<12} {'yes' if s.offload else 'no':<7}"
-            f"{f.needed / GIB:>7.1f}  {'yes' if f.fits else 'NO':<5}{seconds:>10.2f} {hours:>6.1f} {f.balance:>8.2f}"
+            f"{mark:<8}{s.sequence_parallel:>8} {s.tokens:>8,}  {s.checkpointing:<12} "
+            f"{'yes' if s.offload else 'no':<7}{f.needed / GIB:>7.1f}  "
+            f"{'yes' if f.fits else 'NO':<5}{seconds:>10.2f} {hours:>6.1f} {f.balance:>8.2f}"
             f"{rate:>10,.0f} {mfu:>5.0%}"
         )
     return "\n".join(lines)
 
 
 def _speed(planner: Planner, seconds: float) -> tuple[float, float, float]:
-    """Returns (hours of the run, tokens/s per GPU, causal MFU without recomputation) at ``seconds`` per step."""
+    """Returns (hours of the run, tokens/s per GPU, causal MFU without recomputation) at ``seconds``
+    per step.
+    """
     ranks = planner.cluster.ranks
     peak = planner.cluster.gpu.peak(planner.compute)
-    return planner.hours(seconds), planner.tokens / seconds / ranks, planner.flops / seconds / ranks / peak
+    return (
+        planner.hours(seconds),
+        planner.tokens / seconds / ranks,
+        planner.flops / seconds / ranks / peak,
+    )
 
 
 def _detail(name: str, f: Forecast, planner: Planner) -> str:
     memory = "\n".join(f"  {line:<24}{size / GIB:>7.2f}" for line, size in f.lines.items())
     step = f.step
     return (
-        f"{name}: {f.overrides}\n"
-        f" memory at the peak, GiB a GPU\n{memory}\n  {'total':<24}{f.needed / GIB:>7.2f}"
-        f" of {planner.cluster.gpu.memory / GIB:.1f}\n"
-        f" seconds a step\n  {'compute, slowest group':<24}{step.compute:>7.2f}\n"
-        f"  {'waiting for FSDP':<24}{step.waiting:>7.2f}\n  {'Ulysses exchange':<24}{step.exchange:>7.2f}\n"
-        f"  {'optimizer':<24}{step.optimizer:>7.2f}\n  {'total':<24}{step.total:>7.2f}"
+        f"{name}: {f.overrides}\n memory at the peak, GiB a GPU\n{memory}\n  "
+        f"{'total':<24}{f.needed / GIB:>7.2f} of {planner.cluster.gpu.memory / GIB:.1f}\n seconds "
+        f"a step\n  {'compute, slowest group':<24}{step.compute:>7.2f}\n  "
+        f"{'waiting for FSDP':<24}{step.waiting:>7.2f}\n  "
+        f"{'Ulysses exchange':<24}{step.exchange:>7.2f}\n  "
+        f"{'optimizer':<24}{step.optimizer:>7.2f}\n  {'total':<24}{step.total:>7.2f}"
     )
 
 
 def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:
     if own is None:
         stands = "the recipe's train.sequence_parallel cannot run on this cluster"
-    elif own.fits and own.step.total <= NEARLY * best.step.total and own.balance >= min(BALANCED, best.balance):
+    elif (
+        own.fits
+        and own.step.total <= NEARLY * best.step.total
+        and own.balance >= min(BALANCED, best.balance)
+    ):
         return "The recipe's own layout is as fast as any that fits here."
     elif own.fits and own.step.total <= best.step.total:
-        stands = f"as fast in the forecast, and balanced to {best.balance:.2f}, the recipe to {own.balance:.2f}"
+        stands = (
+            f"as fast in the forecast, and balanced to {best.balance:.2f}, "
+            f"the recipe to {own.balance:.2f}"
+        )
     elif own.fits:
         stands = f"{own.step.total / best.step.total:.2f} times as fast as the recipe as it stands"
     else:
@@ -125,7 +151,8 @@ def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:
 def _refusal(planner: Planner, layouts: list[Forecast]) -> str:
     leanest = min(layouts, key=lambda f: f.needed)
     return (
-        f"NOTHING FITS: the leanest layout ({leanest.overrides}) needs {leanest.needed / GIB:.1f} GiB a GPU, "
-        f"{planner.config.cluster.gpu} has {planner.cluster.gpu.memory / GIB:.1f}.\n"
-        "More GPUs (cluster.nodes), larger ones (cluster.gpu) or a lower data.max_length would fix it."
+        f"NOTHING FITS: the leanest layout ({leanest.overrides}) needs {leanest.needed / GIB:.1f} "
+        f"GiB a GPU, {planner.config.cluster.gpu} has {planner.cluster.gpu.memory / GIB:.1f}.\n"
+        "More GPUs (cluster.nodes), larger ones (cluster.gpu) or a lower data.max_length would fix "
+        "it."
     )

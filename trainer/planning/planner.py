@@ -1,7 +1,7 @@
 """``warmstart plan``: forecasts a recipe's memory and time on its cluster and recommends a layout.
 
-Everything is calculated: ``memory`` counts bytes, ``step_time`` seconds; ``hardware`` and ``cluster`` hold the
-assumptions about GPUs and links. No GPU is used.
+Everything is calculated: ``memory`` counts bytes, ``step_time`` seconds; ``hardware`` and
+``cluster`` hold the assumptions about GPUs and links. No GPU is used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from trainer.planning.step_time import Timing, timing
 from trainer.planning.workload import Lengths, cluster_of, lengths_of, shape_of, total_steps
 
 OFFLOAD = "verl.engine.offload_policy"
-"""Keeps weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are not considered: they
-load everything back for the step, so they do not lower its peak."""
+"""Keeps weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are
+not considered: they load everything back for the step, so they do not lower its peak.
+"""
 STEPS = 12
 """Number of steps of the first epoch that are planned and timed for each layout."""
 CHECKPOINTING = ("none", "selective", "full")
 GRAIN = 512
 """Token budgets are multiples of this."""
 NEARLY = 1.02
-"""Among eligible layouts within this factor of the fastest, the one that needs the least memory is recommended."""
+"""Among eligible layouts within this factor of the fastest, the one that needs the least memory is
+recommended.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class Forecast(Timing):
             "train.max_tokens_per_gpu": setup.tokens,
             "train.checkpointing": setup.checkpointing,
         }
-        return " ".join(f"{key}={value}" for key, value in keys.items()) + (f" {OFFLOAD}=true" if setup.offload else "")
+        return " ".join(f"{key}={value}" for key, value in keys.items()) + (
+            f" {OFFLOAD}=true" if setup.offload else ""
+        )
 
 
 class Planner:
@@ -67,7 +72,10 @@ class Planner:
     def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
         """Raises UserError for a QLoRA, and when the model's shape or the rows are not known."""
         if config.train.lora_rank:
-            raise UserError("a QLoRA runs on one GPU in one way: what is planned is the training of every weight")
+            raise UserError(
+                "a QLoRA runs on one GPU in one way: what is planned is the training of every "
+                "weight"
+            )
         self.config = config
         self.shape: Shape = shape_of(config)
         self.lengths: Lengths = lengths or lengths_of(config)
@@ -76,11 +84,15 @@ class Planner:
         self.plans: dict[tuple[int, int], list[Plan]] = {}
 
     def _sample(self) -> list[dict[int, int]]:
-        """Returns the rows (index -> tokens) of steps spread over the first epoch, as the sampler will draw them."""
+        """Returns the rows (index -> tokens) of steps spread over the first epoch, as the sampler
+        will draw them.
+        """
         train, rows = self.config.train, len(self.lengths.tokens)
         last = max(0, rows // train.batch_size - 1)
         chosen = np.unique(np.linspace(0, last, STEPS).astype(int))
-        drawn = [sampler.step_rows(int(step), rows, train.batch_size, train.seed) for step in chosen]
+        drawn = [
+            sampler.step_rows(int(step), rows, train.batch_size, train.seed) for step in chosen
+        ]
         return [{int(row): int(self.lengths.tokens[row]) for row in step} for step in drawn]
 
     @property
@@ -100,7 +112,9 @@ class Planner:
     @property
     def flops(self) -> float:
         """Mean training FLOPs per step, without recomputation."""
-        return float(np.mean([training_flops(self.shape, list(step.values())).sum() for step in self.steps]))
+        return float(
+            np.mean([training_flops(self.shape, list(step.values())).sum() for step in self.steps])
+        )
 
     @property
     def tokens(self) -> float:
@@ -110,7 +124,9 @@ class Planner:
     def allows(self, degree: int) -> bool:
         """Returns whether the model, the cluster and the batch allow a sequence-parallel degree."""
         groups = self.cluster.ranks // degree
-        return degree in degrees(self.shape, self.cluster) and groups <= self.config.train.batch_size
+        return (
+            degree in degrees(self.shape, self.cluster) and groups <= self.config.train.batch_size
+        )
 
     def own(self) -> Forecast | None:
         """Returns the forecast of the recipe's own layout; None if its degree is not allowed."""
@@ -119,13 +135,17 @@ class Planner:
             return None
         return self.forecast(
             self._setup(
-                train.sequence_parallel, train.max_tokens_per_gpu, train.checkpointing,
+                train.sequence_parallel,
+                train.max_tokens_per_gpu,
+                train.checkpointing,
                 self.config.verl.engine.offload_policy,
             )
-        )  # fmt: skip
+        )
 
     def layouts(self) -> Iterator[Forecast]:
-        """Yields forecasts for every allowed degree, several budgets, every checkpointing, with and without offload."""
+        """Yields forecasts for every allowed degree, several budgets, every checkpointing, with and
+        without offload.
+        """
         train, longest = self.config.train, self.config.data.max_length
         for degree in filter(self.allows, degrees(self.shape, self.cluster)):
             least = -(-longest // (degree * GRAIN)) * GRAIN
@@ -134,15 +154,22 @@ class Planner:
                 yield self.forecast(self._setup(degree, budget, checkpointing, offload))
 
     def forecast(self, setup: Setup) -> Forecast:
-        """Returns memory and mean step of one layout. Raises UserError when a row does not fit the budget."""
+        """Returns memory and mean step of one layout. Raises UserError when a row does not fit the
+        budget.
+        """
         lines = memory.on_gpu(memory.peak(self.shape, setup))
         timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
-        return Forecast(timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory)
+        return Forecast(
+            timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory
+        )
 
     def _plans(self, setup: Setup) -> list[Plan]:
         key = setup.sequence_parallel, setup.tokens
         if key not in self.plans:
-            groups, budget = self.cluster.ranks // setup.sequence_parallel, setup.tokens * setup.sequence_parallel
+            groups, budget = (
+                self.cluster.ranks // setup.sequence_parallel,
+                setup.tokens * setup.sequence_parallel,
+            )
             self.plans[key] = [plan_step(step, groups, budget, self.shape) for step in self.steps]
         return self.plans[key]
 
@@ -150,12 +177,21 @@ class Planner:
         train = self.config.train
         sdpa = train.attention == "sdpa" or train.precision == "fp32"
         return Setup(
-            self.cluster.ranks, degree, budget, checkpointing, offload, self.compute, sdpa, fused=train.fused_optimizer
+            self.cluster.ranks,
+            degree,
+            budget,
+            checkpointing,
+            offload,
+            self.compute,
+            sdpa,
+            fused=train.fused_optimizer,
         )
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:
-    """Returns the fastest eligible layout that fits, or one nearly as fast with less memory; None if no layout fits."""
+    """Returns the fastest eligible layout that fits, or one nearly as fast with less memory; None
+    if no layout fits.
+    """
     fitting = [layout for layout in layouts if layout.fits]
     if not fitting:
         return None

@@ -1,9 +1,11 @@
-"""Forecasts the time of a training step on a cluster from FLOPs, memory traffic and communication per micro-step.
+"""Forecasts the time of a training step on a cluster from FLOPs, memory traffic and communication
+per micro-step.
 
-On one GPU kernels run one after another, so matmuls (or reading their weights), attention and elementwise traffic add
-up. FSDP2's gather of the next layer and reduce of the previous one overlap with that; Ulysses' exchanges do not. All
-groups run a micro-step together, so it takes as long as its slowest group. Kernel launches and host work are not
-counted: they matter for micro-batches of a few hundred tokens.
+On one GPU kernels run one after another, so matmuls (or reading their weights), attention and
+elementwise traffic add up. FSDP2's gather of the next layer and reduce of the previous one overlap
+with that; Ulysses' exchanges do not. All groups run a micro-step together, so it takes as long as
+its slowest group. Kernel launches and host work are not counted: they matter for micro-batches of a
+few hundred tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ class StepTime:
     """Seconds of a step by cause."""
 
     compute: float
-    """Time of the slowest group in matmuls, attention, elementwise kernels, embedding, head and loss."""
+    """Time of the slowest group in matmuls, attention, elementwise kernels, embedding, head and
+    loss.
+    """
     waiting: float
     """FSDP communication that compute does not hide."""
     exchange: float
@@ -44,7 +48,12 @@ class StepTime:
     @classmethod
     def mean(cls, steps: Sequence[StepTime]) -> StepTime:
         """Returns the mean of several steps."""
-        return cls(*(float(np.mean(values)) for values in zip(*(astuple(step) for step in steps), strict=True)))
+        return cls(
+            *(
+                float(np.mean(values))
+                for values in zip(*(astuple(step) for step in steps), strict=True)
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -57,24 +66,46 @@ class Timing:
 
 
 def timing(
-    shape: Shape, setup: Setup, cluster: Cluster, plans: Sequence[Plan], steps: Sequence[Mapping[int, int]]
+    shape: Shape,
+    setup: Setup,
+    cluster: Cluster,
+    plans: Sequence[Plan],
+    steps: Sequence[Mapping[int, int]],
 ) -> Timing:
-    """Returns the mean over ``steps`` of rows (row -> tokens), each run with its plan of ``plans``."""
+    """Returns the mean over ``steps`` of rows (row -> tokens), each run with its plan of
+    ``plans``.
+    """
     planned = list(zip(plans, steps, strict=True))
     return Timing(
-        StepTime.mean([step_time(shape, setup, cluster, plan, lengths) for plan, lengths in planned]),
+        StepTime.mean(
+            [step_time(shape, setup, cluster, plan, lengths) for plan, lengths in planned]
+        ),
         float(np.mean([efficiency(plan, lengths, shape) for plan, lengths in planned])),
     )
 
 
-def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]) -> StepTime:
-    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are not included."""
-    micros = [[np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan]
+def step_time(
+    shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]
+) -> StepTime:
+    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are
+    not included.
+    """
+    micros = [
+        [np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan
+    ]
     tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
-    pairs = np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros]) / setup.sequence_parallel
+    pairs = (
+        np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros])
+        / setup.sequence_parallel
+    )
     forward, backward, ends = _compute(shape, setup, cluster, tokens, pairs)
     slowest = (forward + backward).argmax(axis=0), np.arange(tokens.shape[1])
-    forward, backward, ends, tokens = forward[slowest], backward[slowest], ends[slowest], tokens[slowest]
+    forward, backward, ends, tokens = (
+        forward[slowest],
+        backward[slowest],
+        ends[slowest],
+        tokens[slowest],
+    )
     gather, reduce = _layer_communication(shape, setup, cluster)
     hidden = np.maximum(0, gather - forward) + np.maximum(0, gather + reduce - backward)
     return StepTime(
@@ -88,7 +119,9 @@ def step_time(shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths:
 def _compute(
     shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns seconds of (a layer's forward, its backward with recomputation, embedding and loss) per micro-batch."""
+    """Returns seconds of (a layer's forward, its backward with recomputation, embedding and loss)
+    per micro-batch.
+    """
     gpu = cluster.gpu
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth
@@ -106,32 +139,46 @@ def _compute(
 
 
 def _layer_communication(shape: Shape, setup: Setup, cluster: Cluster) -> tuple[float, float]:
-    """Returns seconds of a layer's (all-gather, reduce-scatter); with offload its float32 shard also crosses PCIe."""
-    shard = FLOAT32 * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
+    """Returns seconds of a layer's (all-gather, reduce-scatter); with offload its float32 shard
+    also crosses PCIe.
+    """
+    shard = (
+        FLOAT32 * shape.layer_parameters / setup.ranks / cluster.gpu.pcie if setup.offload else 0.0
+    )
     gather = cluster.ring_seconds(setup.compute * shape.layer_parameters)
     return gather + shard, cluster.ring_seconds(FLOAT32 * shape.layer_parameters) + shard
 
 
 def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
-    """Returns seconds of a micro-step's communication that is never hidden: first gathers and last reduce-scatters.
+    """Returns seconds of a micro-step's communication that is never hidden: first gathers and last
+    reduce-scatters.
 
-    An untied head is gathered again in backward; its reduce-scatter overlaps with the last layer's backward.
+    An untied head is gathered again in backward; its reduce-scatter overlaps with the last layer's
+    backward.
     """
     gather, reduce = _layer_communication(shape, setup, cluster)
-    ends = cluster.ring_seconds(setup.compute * shape.embedding_parameters) * (1 if shape.tied else 3)
+    ends = cluster.ring_seconds(setup.compute * shape.embedding_parameters) * (
+        1 if shape.tied else 3
+    )
     return gather + reduce + ends + cluster.ring_seconds(FLOAT32 * shape.embedding_parameters)
 
 
 def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) -> np.ndarray:
-    """Returns seconds of a layer's all-to-alls (queries, keys, values, output) in forward, recomputation, backward."""
+    """Returns seconds of a layer's all-to-alls (queries, keys, values, output) in forward,
+    recomputation, backward.
+    """
     degree = setup.sequence_parallel
     if degree == 1:
         return 0 * tokens
     copies = max(1, degree // shape.kv_heads)
-    width = shape.head_dim * np.array([shape.heads, shape.kv_heads * copies, shape.kv_heads * copies, shape.heads])
+    width = shape.head_dim * np.array(
+        [shape.heads, shape.kv_heads * copies, shape.kv_heads * copies, shape.heads]
+    )
     times = 2 if setup.checkpointing == "none" else 3
     sizes = setup.compute * width[:, None] * tokens
-    return times * np.array([[cluster.exchange_seconds(b, degree) for b in row] for row in sizes]).sum(axis=0)
+    return times * np.array(
+        [[cluster.exchange_seconds(b, degree) for b in row] for row in sizes]
+    ).sum(axis=0)
 
 
 def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:

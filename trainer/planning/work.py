@@ -1,8 +1,10 @@
-"""Work of a micro-step on a GPU: FLOPs of matmuls and attention, memory traffic of all other kernels.
+"""Work of a micro-step on a GPU: FLOPs of matmuls and attention, memory traffic of all other
+kernels.
 
-Traffic is counted kernel by kernel, each reading its inputs and writing its output once, for transformers' eager Qwen3,
-its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls and attention are compute-bound, so their own
-traffic is left out. ``tests/cuda`` compares these figures with the operators of real steps.
+Traffic is counted kernel by kernel, each reading its inputs and writing its output once, for
+transformers' eager Qwen3, its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls
+and attention are compute-bound, so their own traffic is left out. ``tests/cuda`` compares these
+figures with the operators of real steps.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from trainer.batching.flops import Shape
 from trainer.planning.memory import FLOAT32, Setup
 
 COMPUTED_AGAIN = {"none": (0, 0), "selective": (1, 0), "full": (1, 1)}
-"""train.checkpointing -> how often backward recomputes (a layer's matmuls and other kernels, its attention)."""
+"""train.checkpointing -> how often backward recomputes (a layer's matmuls and other kernels, its
+attention).
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Work:
 
 
 def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
-    """Returns one layer's forward on ``tokens`` tokens and ``pairs`` (query, key) pairs of a rank."""
+    """Returns one layer's forward on ``tokens`` tokens and ``pairs`` (query, key) pairs of a
+    rank.
+    """
     return Work(
         matmul=2 * shape.layer_matmul_parameters * tokens,
         attention=4 * shape.heads * shape.head_dim * pairs,
@@ -40,7 +46,9 @@ def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -
 
 
 def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
-    """Returns one layer's backward with recomputation; attention's counts twice its forward, as in ``flops``."""
+    """Returns one layer's backward with recomputation; attention's counts twice its forward, as in
+    ``flops``.
+    """
     once, again = forward(shape, setup, tokens, pairs), recomputed(shape, setup, tokens, pairs)
     return Work(
         matmul=2 * once.matmul + again.matmul,
@@ -52,7 +60,8 @@ def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) 
 def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
     """Returns the recomputation in one layer's backward.
 
-    torch's checkpoint stops once it has all saved tensors: before the down projection and the last residual sum.
+    torch's checkpoint stops once it has all saved tensors: before the down projection and the last
+    residual sum.
     """
     once = forward(shape, setup, tokens, pairs)
     layer, attention = COMPUTED_AGAIN[setup.checkpointing]
@@ -65,10 +74,12 @@ def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray
 
 
 def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
-    """Returns the work of the head with its loss and gradients (``trainer.engine.loss``), every token supervised.
+    """Returns the work of the head with its loss and gradients (``trainer.engine.loss``), every
+    token supervised.
 
-    Per chunk the logits are cast, their maximum found and subtracted, exponentiated, summed, scaled and cast back.
-    The head's gradient is zeroed, summed over chunks in float32 (with fp32 the matmul itself accumulates), and cast.
+    Per chunk the logits are cast, their maximum found and subtracted, exponentiated, summed, scaled
+    and cast back. The head's gradient is zeroed, summed over chunks in float32 (with fp32 the
+    matmul itself accumulates), and cast.
     """
     c, chunks = setup.compute, np.ceil(tokens * FLOAT32 * shape.vocabulary / setup.loss_chunk)
     cast, summed = (0, 0) if c == FLOAT32 else (FLOAT32 + c, 2 * FLOAT32 + c)
@@ -82,10 +93,12 @@ def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
 
 
 def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
-    """Returns forward and backward of what runs once per micro-batch: embedding, last norm, loss scale; not the head.
+    """Returns forward and backward of what runs once per micro-batch: embedding, last norm, loss
+    scale; not the head.
 
-    In backward the head's gradient is scaled, the embedding's is filled, and if they are tied the two are added. The
-    embedded tokens, the supervised ones, their gradients and the zeros that these are written into are copies.
+    In backward the head's gradient is scaled, the embedding's is filled, and if they are tied the
+    two are added. The embedded tokens, the supervised ones, their gradients and the zeros that
+    these are written into are copies.
     """
     c, copies = setup.compute, 11 * setup.compute
     per_token = (_norm_forward(setup) + _norm_backward(setup) + copies) * shape.hidden
@@ -98,35 +111,49 @@ def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
 
 
 def forward_bytes(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes per token of a layer's forward: norms, rotary embedding, SwiGLU, two residual sums.
+    """Returns the bytes per token of a layer's forward: norms, rotary embedding, SwiGLU, two
+    residual sums.
 
-    Rotary embedding multiplies by cosines, rotates (negates one half and concatenates), multiplies by sines, and adds.
-    SwiGLU is SiLU and a product.
+    Rotary embedding multiplies by cosines, rotates (negates one half and concatenates), multiplies
+    by sines, and adds. SwiGLU is SiLU and a product.
     """
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 1 + 2 + 2 + 3) * c * rotated
     swiglu = (2 + 3) * c * shape.intermediate
-    return _norm_forward(setup) * normed + rotary + swiglu + 2 * 3 * c * shape.hidden + _exchanged(shape, setup)
+    return (
+        _norm_forward(setup) * normed
+        + rotary
+        + swiglu
+        + 2 * 3 * c * shape.hidden
+        + _exchanged(shape, setup)
+    )
 
 
 def backward_bytes(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token of a layer's backward, without recomputation.
 
-    Gradients are summed five times: two at the residuals, two where queries, keys and values meet, one where gate and
-    up do. The backward of the rotation fills two halves with zeros and adds them; the gradients are made contiguous
-    for the norms.
+    Gradients are summed five times: two at the residuals, two where queries, keys and values meet,
+    one where gate and up do. The backward of the rotation fills two halves with zeros and adds
+    them; the gradients are made contiguous for the norms.
     """
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 2 + 1 + 2 * 1.5 + 3 + 3 + 2) * c * rotated
     swiglu = (2 * 3 + 3) * c * shape.intermediate
-    return _norm_backward(setup) * normed + rotary + swiglu + 5 * 3 * c * shape.hidden + _exchanged(shape, setup)
+    return (
+        _norm_backward(setup) * normed
+        + rotary
+        + swiglu
+        + 5 * 3 * c * shape.hidden
+        + _exchanged(shape, setup)
+    )
 
 
 def optimizer_bytes(setup: Setup) -> float:
-    """Returns the bytes per parameter of clipping and AdamW in float32: reading for the norm, clipping, the update.
+    """Returns the bytes per parameter of clipping and AdamW in float32: reading for the norm,
+    clipping, the update.
 
-    The fused kernel reads weight, gradient and moments and writes all but the gradient; torch's multi-tensor AdamW
-    takes ten kernels, which move 20 numbers.
+    The fused kernel reads weight, gradient and moments and writes all but the gradient; torch's
+    multi-tensor AdamW takes ten kernels, which move 20 numbers.
     """
     return FLOAT32 * (1 + 2 + (7 if setup.fused else 20))
 
@@ -137,7 +164,9 @@ def _rotated(shape: Shape) -> int:
 
 
 def _norm_forward(setup: Setup) -> float:
-    """Returns the bytes per element of RMSNorm: cast up, square, mean, scale, cast down, multiply by the weight."""
+    """Returns the bytes per element of RMSNorm: cast up, square, mean, scale, cast down, multiply
+    by the weight.
+    """
     c = setup.compute
     cast = 0 if c == FLOAT32 else 2 * (FLOAT32 + c)
     return (2 + 1 + 2) * FLOAT32 + 2 * c + cast
@@ -146,8 +175,9 @@ def _norm_forward(setup: Setup) -> float:
 def _norm_backward(setup: Setup) -> float:
     """Returns the bytes per element of RMSNorm's backward.
 
-    Kernels for the weight: its product, its gradient and the sum of that over tokens. Then the two branches of the
-    scale: one multiplies, sums, divides by the width and differentiates the square in three kernels; both are added.
+    Kernels for the weight: its product, its gradient and the sum of that over tokens. Then the two
+    branches of the scale: one multiplies, sums, divides by the width and differentiates the square
+    in three kernels; both are added.
     """
     c = setup.compute
     cast = 0 if c == FLOAT32 else 2 * (FLOAT32 + c)

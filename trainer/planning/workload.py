@@ -1,4 +1,6 @@
-"""The planner's inputs: the base model's shape, the row lengths and the cluster, as known before training."""
+"""The planner's inputs: the base model's shape, the row lengths and the cluster, as known before
+training.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ from trainer.planning.memory import GIB
 
 _4B = Shape(36, 2560, 9728, 32, 8, 128, 151_936, tied=True)
 _8B = Shape(36, 4096, 12288, 32, 8, 128, 151_936, tied=False)
-KNOWN = {"Qwen/Qwen3-4B-Base": _4B, "Qwen/Qwen3-4B": _4B, "Qwen/Qwen3-8B-Base": _8B, "Qwen/Qwen3-8B": _8B}
+KNOWN = {
+    "Qwen/Qwen3-4B-Base": _4B,
+    "Qwen/Qwen3-4B": _4B,
+    "Qwen/Qwen3-8B-Base": _8B,
+    "Qwen/Qwen3-8B": _8B,
+}
 """Shapes of hub models (their config.json), so that planning needs no download."""
 VOCABULARIES = {"qwen3": 151_680, "trained": 640}
 """Number of embedding rows of a model.init, by model.tokenizer."""
@@ -29,7 +36,9 @@ DEFAULTS = {"num_key_value_heads": 32, "head_dim": 128, "tie_word_embeddings": F
 """Defaults of transformers' Qwen3Config, for a model.init without these keys."""
 
 MEDIAN_CHARACTERS, P99_CHARACTERS, CHARACTERS_A_TOKEN = 12_980, 50_593, 3
-"""Characters per row of the published 45,000 rows; characters of long-think math per token of Qwen3's vocabulary."""
+"""Characters per row of the published 45,000 rows; characters of long-think math per token of
+Qwen3's vocabulary.
+"""
 ASSUMED_ROWS = 45_000
 
 
@@ -42,8 +51,8 @@ class Lengths:
 
 
 def shape_of(config: DictConfig) -> Shape:
-    """Returns the trained model's shape: of the folder at model.path, of model.init, or of a known hub model, with the
-    recipe's adapters.
+    """Returns the trained model's shape: of the folder at model.path, of model.init, or of a known
+    hub model, with the recipe's adapters.
 
     Raises UserError for any other model, and for a config.json of another model family.
     """
@@ -62,9 +71,13 @@ def _base_shape(config: DictConfig) -> Shape:
         try:
             return Shape.of(read_json(file))
         except KeyError as e:
-            raise UserError(f"{file} has no {e}: only models of the Qwen3 family are supported") from e
+            raise UserError(
+                f"{file} has no {e}: only models of the Qwen3 family are supported"
+            ) from e
     if init is not None:
-        return Shape.of(DEFAULTS | {"vocab_size": VOCABULARIES[config.model.tokenizer]} | dict(init))
+        return Shape.of(
+            DEFAULTS | {"vocab_size": VOCABULARIES[config.model.tokenizer]} | dict(init)
+        )
     if path not in KNOWN:
         raise UserError(
             f"the shape of {path} is not known here (only that of {', '.join(KNOWN)}): "
@@ -80,14 +93,18 @@ def lengths_of(config: DictConfig) -> Lengths:
     """
     path = Path(config.verl.data.train_files)
     if path.exists():
-        return Lengths(tokens.read(path).column("length").to_numpy(), f"dataset {path.parent.parent}")
+        return Lengths(
+            tokens.read(path).column("length").to_numpy(), f"dataset {path.parent.parent}"
+        )
     return assumed_lengths(config)
 
 
 def assumed_lengths(config: DictConfig) -> Lengths:
-    """Returns evenly spaced quantiles of the published lognormal distribution, cut off at data.max_length.
+    """Returns evenly spaced quantiles of the published lognormal distribution, cut off at
+    data.max_length.
 
-    Raises UserError when data.max_length cuts off more than half: such a recipe is not about long-think math.
+    Raises UserError when data.max_length cuts off more than half: such a recipe is not about
+    long-think math.
     """
     normal, data = NormalDist(), config.data
     sigma = math.log(P99_CHARACTERS / MEDIAN_CHARACTERS) / normal.inv_cdf(0.99)
@@ -95,15 +112,15 @@ def assumed_lengths(config: DictConfig) -> Lengths:
     kept = normal.cdf(math.log(data.max_length / median) / sigma)
     if kept < 0.5:
         raise UserError(
-            f"dataset {data.name} is not built, and the lengths assumed without it (long-think math) are beyond "
-            f"data.max_length={data.max_length}: warmstart data {config.name}"
+            f"dataset {data.name} is not built, and the lengths assumed without it (long-think "
+            f"math) are beyond data.max_length={data.max_length}: warmstart data {config.name}"
         )
     rows = data.train_rows or ASSUMED_ROWS
     places = np.array([normal.inv_cdf(kept * (i + 0.5) / rows) for i in range(rows)])
     return Lengths(
         (median * np.exp(sigma * places)).astype(np.int64),
-        f"ASSUMED, without the built dataset: lognormal, median {MEDIAN_CHARACTERS:,} and p99 {P99_CHARACTERS:,} "
-        f"characters, {CHARACTERS_A_TOKEN} a token",
+        f"ASSUMED, without the built dataset: lognormal, median {MEDIAN_CHARACTERS:,} and p99 "
+        f"{P99_CHARACTERS:,} characters, {CHARACTERS_A_TOKEN} a token",
     )
 
 

@@ -19,7 +19,9 @@ def _peak_bytes(*_: Any) -> int:
 
 
 def _reset_peak(*_: Any) -> None:
-    """Resets the high-water mark to the present resident set (proc(5)); no effect in kernels without clear_refs."""
+    """Resets the high-water mark to the present resident set (proc(5)); no effect in kernels
+    without clear_refs.
+    """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -38,7 +40,10 @@ _DEVICE_MODULE = ModuleType("host")
 vars(_DEVICE_MODULE).update(
     {name: getattr(torch.cpu, name) for name in torch.cpu.__all__}
     | dict.fromkeys(("set_device", "empty_cache", "ipc_collect"), _nothing)
-    | dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _peak_bytes)
+    | dict.fromkeys(
+        ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"),
+        _peak_bytes,
+    )
     | {
         "reset_peak_memory_stats": _reset_peak,
         "get_device_name": lambda *_: "CPU",

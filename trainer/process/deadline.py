@@ -25,9 +25,14 @@ def job_end(environment: Mapping[str, str]) -> float | None:
         return float(environment["SLURM_JOB_END_TIME"])
     command = ["scontrol", "show", "job", "-o", environment["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        shown = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
     except (OSError, subprocess.SubprocessError) as e:
-        print(f"warmstart: the job's end is not known, so it is not stopped in time by itself ({e})", flush=True)
+        print(
+            f"warmstart: the job's end is not known, so it is not stopped in time by itself ({e})",
+            flush=True,
+        )
         return None
     found = re.search(r"\bEndTime=(\d\S+)", shown)
     return datetime.fromisoformat(found[1]).timestamp() if found else None
@@ -42,12 +47,16 @@ class Deadline:
         self._steps = 0
 
     def stepped(self, seconds: float) -> None:
-        """Records a step's duration; the first step, which may compile, is ignored once there is a second."""
+        """Records a step's duration; the first step, which may compile, is ignored once there is a
+        second.
+        """
         self._steps += 1
         self.slowest = max(self.slowest, seconds) if self._steps > 2 else seconds
 
     def margin(self, save_seconds: float) -> float:
-        """Returns the seconds that must be left: 30 + 2 x the slowest step so far + 2 x ``save_seconds``."""
+        """Returns the seconds that must be left: 30 + 2 x the slowest step so far + 2 x
+        ``save_seconds``.
+        """
         return GRACE_SECONDS + 2 * self.slowest + 2 * save_seconds
 
     def near(self, save_seconds: float) -> bool:

@@ -19,14 +19,16 @@ def under_slurm(environment: Mapping[str, str]) -> bool:
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns torch's rendezvous variables from Slurm's: one srun task is one rank.
 
-    The job script sets MASTER_ADDR and MASTER_PORT. Without them the address is the first node's, and the port is
-    computed from the job and step ids, so that jobs sharing a node do not collide.
+    The job script sets MASTER_ADDR and MASTER_PORT. Without them the address is the first node's,
+    and the port is computed from the job and step ids, so that jobs sharing a node do not collide.
     """
     if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
     else:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-        hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
+        hosts = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
+        )
         job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
         # Below Linux's ephemeral port range.
         address, port = hosts.stdout.split()[0], str(20000 + (job * 31 + step) % 12000)
@@ -46,15 +48,16 @@ def check_device(device: str) -> None:
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device == "cuda" and local >= there:
         raise UserError(
-            f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or device=cpu"
+            f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or "
+            "device=cpu"
         )
 
 
 def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10)) -> int:
     """Joins the process group; returns this process's rank.
 
-    ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm. ``timeout``
-    is how long a collective waits for the other ranks.
+    ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm.
+    ``timeout`` is how long a collective waits for the other ranks.
     """
     import torch
     import torch.distributed as dist

@@ -12,7 +12,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Set by any of ``SIGNALS``. Before ``arm`` a signal ends the process at once: there is nothing to save."""
+    """Set by any of ``SIGNALS``. Before ``arm`` a signal ends the process at once: there is nothing
+    to save.
+    """
 
     def __init__(self) -> None:
         self.asked = False

@@ -1,7 +1,8 @@
-"""Ends a hung rank: after a time without progress it writes every thread's stack and exits with code 1.
+"""Ends a hung rank: after a time without progress it writes every thread's stack and exits with
+code 1.
 
-The timer is faulthandler's C thread, which needs no Python to run: it also fires when a collective never returns or
-the GIL is held.
+The timer is faulthandler's C thread, which needs no Python to run: it also fires when a collective
+never returns or the GIL is held.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import faulthandler
 from pathlib import Path
 
 SET_UP_MINUTES = 30
-"""Minimum allowance from joining the process group to the end of the first step: loading, compiling."""
+"""Minimum allowance from joining the process group to the end of the first step: loading,
+compiling.
+"""
 
 
 def stacks(attempt: Path, rank: int) -> Path:
-    """Returns the file for a hung rank's stacks; one file per rank, because all ranks may write at once."""
+    """Returns the file for a hung rank's stacks; one file per rank, because all ranks may write at
+    once.
+    """
     return attempt / f"stacks-rank{rank}.txt"
 
 
@@ -22,7 +27,9 @@ class Watchdog:
     """Active from construction until ``close``. Call ``alive`` on progress."""
 
     def __init__(self, minutes: float, path: Path) -> None:
-        """``minutes`` is the allowance after the first step, for a step, a validation micro-batch or a save."""
+        """``minutes`` is the allowance after the first step, for a step, a validation micro-batch
+        or a save.
+        """
         self.minutes, self.allowance = minutes, max(minutes, SET_UP_MINUTES)
         self.path, self.file = path, path.open("w", encoding="utf-8")
         self.alive()

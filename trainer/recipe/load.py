@@ -31,7 +31,8 @@ FREE_FORM = (
     "verl.optim.override_optimizer_config",
 )
 
-# Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or would break this engine.
+# Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or
+# would break this engine.
 OPEN = (
     "verl.engine.offload_policy",
     "verl.engine.reshard_after_forward",
@@ -41,7 +42,9 @@ OPEN = (
 )
 
 UNREAD = "verl.data.custom_cls."
-"""verl's dataset class, which this trainer does not read; the configurations of older runs name one."""
+"""verl's dataset class, which this trainer does not read; the configurations of older runs name
+one.
+"""
 
 
 def recipes() -> list[str]:
@@ -52,23 +55,31 @@ def recipes() -> list[str]:
 def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
 
-    Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration.
-    Raises UserError for an unknown recipe or key (naming the nearest one), and for a missing or wrong value.
+    Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration. Raises
+    UserError for an unknown recipe or key (naming the nearest one), and for a missing or wrong
+    value.
     """
     if recipe not in recipes():
-        raise UserError(f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}{_nearest(recipe, recipes())}")
+        raise UserError(
+            f"no recipe {recipe!r}: recipes/ has "
+            f"{', '.join(recipes())}{_nearest(recipe, recipes())}"
+        )
     return _load(recipe, overrides)
 
 
 def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
-    """Returns the configuration to evaluate a bare model: base.yaml's evaluation in a run named after the model."""
+    """Returns the configuration to evaluate a bare model: base.yaml's evaluation in a run named
+    after the model.
+    """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
     data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
     return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Returns a frozen configuration with overrides of its mutable keys. Raises UserError for any other key."""
+    """Returns a frozen configuration with overrides of its mutable keys. Raises UserError for any
+    other key.
+    """
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
@@ -89,10 +100,16 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         _check_override(override, base, known)
     try:
-        config = _compose(recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides])
-        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        config = _compose(
+            recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides]
+        )
+        resolved = OmegaConf.create(
+            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        )
     except OmegaConfBaseException as e:
-        raise UserError(f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE") from e
+        raise UserError(
+            f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
+        ) from e
     assert isinstance(resolved, DictConfig)
     check_values(resolved, dict(_leaves(resolved)), known)
     OmegaConf.set_readonly(resolved, True)
@@ -102,11 +119,14 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
 def read(path: Path) -> DictConfig:
     """Reads the frozen configuration of a run, also of one that older code started.
 
-    A key missing in the file gets base.yaml's default, which is the old behaviour; a key that base.yaml no longer has
-    is left out. ``mutable`` is always base.yaml's. Raises UserError when there is no file at ``path``.
+    A key missing in the file gets base.yaml's default, which is the old behaviour; a key that
+    base.yaml no longer has is left out. ``mutable`` is always base.yaml's. Raises UserError when
+    there is no file at ``path``.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist: no run has been started there (warmstart train RECIPE)")
+        raise UserError(
+            f"{path} does not exist: no run has been started there (warmstart train RECIPE)"
+        )
     own = _plain(OmegaConf.load(path), resolve=False)
     filled = _filled(_defaults(), own | {"mutable": _defaults()["mutable"]})
     config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
@@ -126,9 +146,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
-    """Returns, for hashes, the plain values of ``config``: the one frozen at ``path`` with or without overrides.
+    """Returns, for hashes, the plain values of ``config``: the one frozen at ``path`` with or
+    without overrides.
 
-    Only the file's own keys and the overrides are included, so adding or removing a key in base.yaml changes nothing.
+    Only the file's own keys and the overrides are included, so adding or removing a key in
+    base.yaml changes nothing.
     """
     own = OmegaConf.load(path)
     assert isinstance(own, DictConfig)
@@ -140,7 +162,9 @@ def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
 
 
 def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
-    """Returns the differences that a run may not have, as ``key: old -> new``; keys under ``mutable`` may change."""
+    """Returns the differences that a run may not have, as ``key: old -> new``; keys under
+    ``mutable`` may change.
+    """
     before, after = dict(_leaves(old)), dict(_leaves(new))
     mirrors = _mirrors()
     return [
@@ -162,7 +186,9 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
     verl_configs = Path(spec.origin).parent / "trainer" / "config"
     try:
         with initialize_config_dir(version_base=None, config_dir=str(RECIPES)):
-            return compose(name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides])
+            return compose(
+                name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides]
+            )
     except HydraException as e:
         raise UserError(f"recipe {name}: {e}") from e
 
@@ -179,8 +205,12 @@ def _defaults() -> dict[str, Any]:
     return _plain(_compose("base", []), resolve=False)
 
 
-def _filled(defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the keys of ``defaults`` with ``own``'s values, or with the defaults where ``own`` has no value."""
+def _filled(
+    defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """Returns the keys of ``defaults`` with ``own``'s values, or with the defaults where ``own``
+    has no value.
+    """
     filled = {}
     for key, default in defaults.items():
         path, value = f"{prefix}{key}", own.get(key, default)
@@ -208,7 +238,9 @@ def _lineage(recipe: str) -> Iterator[str]:
 
 
 def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, raw value) of every leaf: also lists and free-form mappings; a missing value is None."""
+    """Yields (dotted key, raw value) of every leaf: also lists and free-form mappings; a missing
+    value is None.
+    """
 
     def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in values.items():
@@ -225,7 +257,9 @@ def _mirrors() -> dict[str, str]:
     """Returns {key under ``verl``: our key that base.yaml sets it from}."""
     raw = OmegaConf.load(RECIPES / "base.yaml").verl
     return {
-        f"verl.{path}": value[2:-1] for path, value in _leaves(raw) if isinstance(value, str) and value.startswith("${")
+        f"verl.{path}": value[2:-1]
+        for path, value in _leaves(raw)
+        if isinstance(value, str) and value.startswith("${")
     }
 
 
@@ -235,7 +269,10 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _unknown(key: str, known: dict[str, Any], where: str) -> UserError:
-    return UserError(f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every key)")
+    return UserError(
+        f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every "
+        "key)"
+    )
 
 
 def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
@@ -255,7 +292,9 @@ def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> N
         if source := _mirrors().get(key):
             raise UserError(f"{key} is set from {source}: change that key instead")
         if key.startswith("verl.") and not key.startswith(OPEN):
-            raise UserError(f"{key} cannot be set: this trainer reads its settings from data and train")
+            raise UserError(
+                f"{key} cannot be set: this trainer reads its settings from data and train"
+            )
         return
     if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
         raise UserError(f"{key} is a section; set the keys in it")

@@ -16,7 +16,8 @@ VOCABULARY_MULTIPLE = 128
 
 
 def materialise(config: DictConfig) -> None:
-    """Builds the random base model at ``model.path`` if the recipe has ``model.init`` and it is not built yet.
+    """Builds the random base model at ``model.path`` if the recipe has ``model.init`` and it is not
+    built yet.
 
     Raises UserError when the folder holds another model, or transformers refuses the shape.
     """
@@ -29,12 +30,17 @@ def materialise(config: DictConfig) -> None:
         if folder.exists():
             manifest = folder / MANIFEST
             if not manifest.exists() or read_json(manifest)["identity"] != identity:
-                raise UserError(f"{folder} holds another model than model.init describes: delete it, or set model.path")
+                raise UserError(
+                    f"{folder} holds another model than model.init describes: delete it, or set "
+                    "model.path"
+                )
             return
         _build(folder, init, seed, tokenizer, identity)
 
 
-def _build(folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, identity: dict[str, Any]) -> None:
+def _build(
+    folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, identity: dict[str, Any]
+) -> None:
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -45,7 +51,9 @@ def _build(folder: Path, init: dict[str, Any], seed: int, tokenizer: Path, ident
     size = -(-len(words) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     torch.manual_seed(seed)
     try:
-        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=size, eos_token_id=ends[0], pad_token_id=ends[1], **init))
+        model = Qwen3ForCausalLM(
+            Qwen3Config(vocab_size=size, eos_token_id=ends[0], pad_token_id=ends[1], **init)
+        )
     except (TypeError, ValueError) as e:
         raise UserError(f"model.init: transformers refuses this shape ({e})") from e
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[1])

@@ -26,11 +26,11 @@ class Cost:
 
 
 def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> list[Cost]:
-    """Returns device-hours by stage: training up to step ``until`` (steps that a restart repeated count again), and
-    the complete evaluations in the folders ``evaluations``.
+    """Returns device-hours by stage: training up to step ``until`` (steps that a restart repeated
+    count again), and the complete evaluations in the folders ``evaluations``.
 
-    A step costs its slowest rank's time x ranks; an evaluation costs the wall time of the call that finished it x its
-    engines' devices.
+    A step costs its slowest rank's time x ranks; an evaluation costs the wall time of the call that
+    finished it x its engines' devices.
     """
     found = [Cost("data", 0, CUDA, "CPU work, not timed")]
     hours: dict[str, float] = {}
@@ -74,4 +74,11 @@ def _evaluation(folder: Path) -> list[Cost]:
     suite, _, label = folder.name.rpartition("-")[0].partition("@")
     note = f"{made['wall_seconds']:,.0f} s on {made['devices']}, engine start-up included"
     unit = CUDA if made["device"] == "cuda" else CPU
-    return [Cost(f"evaluation of {label} ({suite})", made["wall_seconds"] * made["devices"] / 3600, unit, note)]
+    return [
+        Cost(
+            f"evaluation of {label} ({suite})",
+            made["wall_seconds"] * made["devices"] / 3600,
+            unit,
+            note,
+        )
+    ]

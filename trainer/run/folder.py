@@ -19,13 +19,19 @@ from trainer.recipe import load as configs
 SCALARS = "state.json"
 """File in a checkpoint's folder: step, scheduler, optimizer scalars, identity and metrics."""
 FILE_BYTES = 256 * 2**20
-"""Size of one rank's shard file; writing needs twice that in additional memory, and its copies block Python."""
+"""Size of one rank's shard file; writing needs twice that in additional memory, and its copies
+block Python.
+"""
 REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
-"""Files that the job scripts append to: why a job was requeued or not, and which evaluations were submitted."""
+"""Files that the job scripts append to: why a job was requeued or not, and which evaluations were
+submitted.
+"""
 OUTCOME = "outcome.json"
 """File in an attempt's folder: how the attempt ended."""
 PROVENANCE = "provenance.json"
-"""File in an attempt's folder: git commit, package versions, model, dataset and the step it started after."""
+"""File in an attempt's folder: git commit, package versions, model, dataset and the step it started
+after.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,18 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """Step metrics of the run, rebuilt from its attempts' metrics; for each step the last attempt counts."""
+        """Step metrics of the run, rebuilt from its attempts' metrics; for each step the last
+        attempt counts.
+        """
         return self.root / "metrics.jsonl"
 
     @property
     def attempts(self) -> list[Path]:
         """Attempt folders, oldest first."""
-        return sorted((p for p in (self.root / "attempts").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+        return sorted(
+            (p for p in (self.root / "attempts").glob("*") if p.name.isdigit()),
+            key=lambda p: int(p.name),
+        )
 
     def new_attempt(self) -> Path:
         """Creates and returns the next attempt's folder."""
@@ -88,7 +99,9 @@ class Run:
         return self.root / "checkpoints" / f"step_{step}"
 
     def partial_checkpoint(self, step: int) -> Path:
-        """Returns the folder of a checkpoint that is being written, or whose writing was interrupted."""
+        """Returns the folder of a checkpoint that is being written, or whose writing was
+        interrupted.
+        """
         return self.root / "checkpoints" / f".step_{step}.partial"
 
     def deleted_checkpoint(self, step: int) -> Path:
@@ -133,7 +146,9 @@ class Run:
         return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
 
     def notes(self, name: str) -> list[dict[str, Any]]:
-        """Returns the complete lines of a JSONL file that may be growing; empty if there is no file."""
+        """Returns the complete lines of a JSONL file that may be growing; empty if there is no
+        file.
+        """
         path = self.root / name
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
@@ -181,14 +196,17 @@ def check(config: DictConfig) -> Run:
     changes = configs.immutable_changes(configs.read(run.config), config)
     if changes:
         raise UserError(
-            f"{run.root} was started with other values:\n  " + "\n  ".join(changes)
+            f"{run.root} was started with other values:\n  "
+            + "\n  ".join(changes)
             + "\nuse those values, or name a new run with run.name=NAME"
-        )  # fmt: skip
+        )
     return run
 
 
 def start(config: DictConfig) -> Run:
-    """Opens the run of ``config``, freezing the configuration on first use. Raises UserError as ``check`` does."""
+    """Opens the run of ``config``, freezing the configuration on first use. Raises UserError as
+    ``check`` does.
+    """
     run = check(config)
     if not run.config.exists():
         configs.write(config, run.config)

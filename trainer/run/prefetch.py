@@ -31,7 +31,9 @@ def prefetch(config: DictConfig) -> dict[str, str]:
     data = config.data
     source = sources.Source(data.source, data.hub_config, data.revision, data.split)
     if source.is_hub:
-        _, pins["data.revision"] = hub.download(source.name, source.hub_config, source.split, source.revision)
+        _, pins["data.revision"] = hub.download(
+            source.name, source.hub_config, source.split, source.revision
+        )
     write_json(Path(data.dir) / f"{data.name}.prefetch.json", pins | fetched)
     return pins
 
@@ -44,7 +46,9 @@ def _model(name: str, revision: str | None) -> str:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (OSError, ValueError, HTTPError) as e:
-        raise UserError(f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}") from e
+        raise UserError(
+            f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}"
+        ) from e
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model.path={name} has no safetensors files: choose a model that has")
     return folder.name
@@ -56,4 +60,8 @@ def _benchmarks(config: DictConfig) -> dict[str, str]:
     names = sets.expand([*config.eval.sets, *config.data.decontaminate])
     if folder == Path(config.data.dir) / config.data.name:  # the dataset's own held-out problems
         return {}
-    return {name: download.fetch(folder, name) for name in names if not (folder / f"{name}.jsonl").exists()}
+    return {
+        name: download.fetch(folder, name)
+        for name in names
+        if not (folder / f"{name}.jsonl").exists()
+    }

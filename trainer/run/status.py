@@ -16,7 +16,8 @@ BASE = "base"
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Returns attempts, progress, checkpoints, exports, evaluations and device-hours, as plain values.
+    """Returns attempts, progress, checkpoints, exports, evaluations and device-hours, as plain
+    values.
 
     Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed.
     """
@@ -33,7 +34,8 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "checkpoint_age_s": None if newest is None else time.time() - newest.stat().st_mtime,
         "exports": run.exports,
-        "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations} | _pending(run),
+        "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations}
+        | _pending(run),
         "device_hours": [asdict(cost) for cost in costs(run, done)],
         "log": next((str(a / "log") for a in reversed(run.attempts) if (a / "log").exists()), None),
     }
@@ -41,18 +43,26 @@ def status(run: Run) -> dict[str, Any]:
 
 def is_trained(run: Run) -> bool:
     """Returns True when the last attempt finished and the checkpoint of its last step exists."""
-    outcome = read_json(run.attempts[-1] / OUTCOME) if run.attempts and (run.attempts[-1] / OUTCOME).exists() else {}
+    outcome = (
+        read_json(run.attempts[-1] / OUTCOME)
+        if run.attempts and (run.attempts[-1] / OUTCOME).exists()
+        else {}
+    )
     return outcome.get("status") == "finished" and outcome["total"] in run.checkpoints
 
 
 def table(values: dict[str, Any]) -> str:
     """Returns the values of ``status`` as a table for a terminal."""
     step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
-    progress = f"step {step:,}" + (f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else "")
+    progress = f"step {step:,}" + (
+        f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else ""
+    )
     if rate:
         progress += f", {rate:,.0f} tokens/s"
     if eta is not None and step != total:
-        progress += f", ETA {_duration(eta)}" if values["running"] else f", {_duration(eta)} left to train"
+        progress += (
+            f", ETA {_duration(eta)}" if values["running"] else f", {_duration(eta)} left to train"
+        )
     saved = ", ".join(map(str, values["checkpoints"])) or "none"
     if values["checkpoint_age_s"] is not None:
         saved += f" (the newest {_duration(values['checkpoint_age_s'])} old)"
@@ -64,7 +74,10 @@ def table(values: dict[str, Any]) -> str:
         ("checkpoints", saved),
         ("exports", ", ".join(map(str, values["exports"])) or "none"),
         *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
-        *((cost.stage, f"{shown(cost)}; {cost.note}") for cost in (Cost(**c) for c in values["device_hours"])),
+        *(
+            (cost.stage, f"{shown(cost)}; {cost.note}")
+            for cost in (Cost(**c) for c in values["device_hours"])
+        ),
         ("log", f"tail -f {log}" if values["running"] else log or "none yet"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -73,7 +86,9 @@ def table(values: dict[str, Any]) -> str:
 
 def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
     steps = step_metrics.of_attempt(attempt)
-    made, ended = (read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME))
+    made, ended = (
+        read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME)
+    )
     running = attempt == run.attempts[-1] and held(run.lock)
     number = int(attempt.name)
     requeues = [n for n in run.notes(REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
@@ -100,7 +115,9 @@ def _evaluation(folder: Path) -> str:
 
 
 def _pending(run: Run) -> dict[str, str]:
-    """Returns the evaluations not started: of the base model, the newest checkpoint, and those of submitted jobs."""
+    """Returns the evaluations not started: of the base model, the newest checkpoint, and those of
+    submitted jobs.
+    """
     begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
     jobs = {_label(note["label"]): f"pending, job {note['job']}" for note in run.notes(SUBMISSIONS)}
     wanted = dict.fromkeys([BASE, *map(_label, run.checkpoints[-1:])], "pending") | jobs

@@ -1,4 +1,6 @@
-"""Step metrics: one JSON line per step in each attempt, and the run's metrics.jsonl rebuilt from them."""
+"""Step metrics: one JSON line per step in each attempt, and the run's metrics.jsonl rebuilt from
+them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class StepMetrics:
     tokens_per_s: float
     tokens_per_s_per_gpu: float
     mfu: float | None
-    """Causal model FLOPs (``flops.training_flops``, without recomputation) over the ranks' bf16 peak, if known."""
+    """Causal model FLOPs (``flops.training_flops``, without recomputation) over the ranks' bf16
+    peak, if known.
+    """
     seconds: float
     """Step time of the slowest rank, from planning the step to its end, data loading included."""
     mean_seconds: float
@@ -44,9 +48,11 @@ class StepMetrics:
     fill: float
     """Tokens of the step over the token budget of its micro-batches."""
     peak_memory_gb: float
-    """Peak since the previous step (training, validation, saving) on the rank with the most; the run's peak is the
-    largest of all steps. On GPU the memory allocated to tensors; on CPU the process's resident set, counted since its
-    start where Linux does not let a process reset its high-water mark."""
+    """Peak since the previous step (training, validation, saving) on the rank with the most; the
+    run's peak is the largest of all steps. On GPU the memory allocated to tensors; on CPU the
+    process's resident set, counted since its start where Linux does not let a process reset its
+    high-water mark.
+    """
     eta_s: float
     """Estimated seconds to the last step."""
     skipped: bool
@@ -87,7 +93,9 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def follow(path: Path) -> Iterator[StepMetrics | None]:
-    """Yields the steps of a growing metrics file as they are written, and None whenever there is no new one."""
+    """Yields the steps of a growing metrics file as they are written, and None whenever there is no
+    new one.
+    """
     position = 0
     while True:
         if path.exists():
@@ -102,9 +110,11 @@ def follow(path: Path) -> Iterator[StepMetrics | None]:
 
 
 def read(run: Run) -> list[dict[str, Any]]:
-    """Returns the run's steps in order: each attempt's steps up to the checkpoint that the next attempt started from.
+    """Returns the run's steps in order: each attempt's steps up to the checkpoint that the next
+    attempt started from.
 
-    When an attempt writes a step again because its validation was interrupted, the last line counts.
+    When an attempt writes a step again because its validation was interrupted, the last line
+    counts.
     """
     steps: dict[int, dict[str, Any]] = {}
     for attempt in run.attempts:
@@ -112,7 +122,9 @@ def read(run: Run) -> list[dict[str, Any]]:
         if not made.exists():  # it ended before it started training
             continue
         first = read_json(made)["first_step"]
-        steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(attempt)
+        steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(
+            attempt
+        )
     return [steps[step] for step in sorted(steps)]
 
 
@@ -120,7 +132,10 @@ def of_attempt(attempt: Path) -> dict[int, dict[str, Any]]:
     """Returns the steps that an attempt wrote, by number; an incomplete last line is ignored."""
     path = attempt / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return {values["step"]: values for values in (json.loads(line) for line in lines if line[-1] == "\n")}
+    return {
+        values["step"]: values
+        for values in (json.loads(line) for line in lines if line[-1] == "\n")
+    }
 
 
 def rebuild(run: Run) -> None:

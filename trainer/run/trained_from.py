@@ -13,20 +13,28 @@ from common.errors import UserError, first_line
 from common.files import MANIFEST, sha256_file
 
 SAMPLE_BYTES = 2**20
-"""Bytes hashed at the end of a weights file: enough to tell models of one shape apart without reading it all."""
+"""Bytes hashed at the end of a weights file: enough to tell models of one shape apart without
+reading it all.
+"""
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def identity(config: DictConfig) -> dict[str, str]:
-    """Returns {name: content hash} of everything that a checkpoint depends on besides the values of ``config``.
+    """Returns {name: content hash} of everything that a checkpoint depends on besides the values of
+    ``config``.
 
     Raises UserError when the dataset is not built, or the model is not there or has no safetensors.
     """
-    return {"dataset": dataset_identity(config), **model_identity(config.model.path, config.model.revision)}
+    return {
+        "dataset": dataset_identity(config),
+        **model_identity(config.model.path, config.model.revision),
+    }
 
 
 def dataset_identity(config: DictConfig) -> str:
-    """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not built."""
+    """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not
+    built.
+    """
     manifest = Path(config.data.dir) / config.data.name / MANIFEST
     if not manifest.exists():
         raise UserError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
@@ -34,14 +42,17 @@ def dataset_identity(config: DictConfig) -> str:
 
 
 def model_identity(path: str, revision: str | None) -> dict[str, str]:
-    """Returns the hash of config.json, and for each weights file its size and the hash of its header and last MiB.
+    """Returns the hash of config.json, and for each weights file its size and the hash of its
+    header and last MiB.
 
     A hub model is taken from the cache, or fetched first. Raises UserError as ``identity`` does.
     """
     folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").exists():
-        raise UserError(f"model.path={path} is no model: {folder} needs config.json and safetensors files")
+        raise UserError(
+            f"model.path={path} is no model: {folder} needs config.json and safetensors files"
+        )
     return {
         "model/config.json": sha256_file(folder / "config.json"),
         **{f"model/{file.name}": _weights_identity(file) for file in weights},
@@ -49,7 +60,8 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
 
 
 def model_folder(path: str, revision: str | None) -> Path:
-    """Returns the folder with config.json and weights: ``path``, or the hub's cache, fetched first if needed.
+    """Returns the folder with config.json and weights: ``path``, or the hub's cache, fetched first
+    if needed.
 
     Raises UserError when the hub has no such model.
     """
@@ -57,20 +69,27 @@ def model_folder(path: str, revision: str | None) -> Path:
 
 
 def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) -> None:
-    """Raises UserError naming each difference between the identity ``saved`` in ``checkpoint`` and the one ``here``."""
+    """Raises UserError naming each difference between the identity ``saved`` in ``checkpoint`` and
+    the one ``here``.
+    """
     names = sorted(name for name in {*saved, *here} if saved.get(name) != here.get(name))
     if names:
-        lines = [f"{name}: {saved.get(name, 'absent')} -> {here.get(name, 'absent')}" for name in names]
+        lines = [
+            f"{name}: {saved.get(name, 'absent')} -> {here.get(name, 'absent')}" for name in names
+        ]
         what = {"dataset": "another build of the dataset", "model": "another base model"}
         kinds = " and ".join(dict.fromkeys(what[name.partition("/")[0]] for name in names))
         raise UserError(
-            f"{checkpoint} was trained on {kinds}:\n  " + "\n  ".join(lines)
+            f"{checkpoint} was trained on {kinds}:\n  "
+            + "\n  ".join(lines)
             + "\nrestore what it was trained on, or name a new run with run.name=NAME"
-        )  # fmt: skip
+        )
 
 
 def _weights_identity(file: Path) -> str:
-    """Returns size and hash; a safetensors file begins with its header's length in eight bytes, little endian."""
+    """Returns size and hash; a safetensors file begins with its header's length in eight bytes,
+    little endian.
+    """
     with file.open("rb") as f:
         begin = f.read(8)
         if len(begin) < 8:
@@ -89,6 +108,6 @@ def _fetched(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
-            f"model.path={name} is neither a folder nor a model that the hub gives: {first_line(e)}; "
-            f"on a node without internet fetch it before (hf download {name})"
+            f"model.path={name} is neither a folder nor a model that the hub gives: "
+            f"{first_line(e)}; on a node without internet fetch it before (hf download {name})"
         ) from e

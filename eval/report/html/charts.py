@@ -19,15 +19,18 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Line:
-    """One data series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``training`` or ``held-out``."""
+    """One data series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``training`` or
+    ``held-out``.
+    """
 
     name: str
     kind: str
     points: Sequence[Point]
     dots: bool = False
     steps: bool = False
-    """If true, points are the left edges of bins, and the last point is the right edge of the last bin; the area below
-    the line is filled."""
+    """If true, points are the left edges of bins, and the last point is the right edge of the last
+    bin; the area below the line is filled.
+    """
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,9 @@ class Axis:
         return (value - low) / (high - low or 1)
 
     def ticks(self) -> list[float]:
-        """Returns ``marks``, else round values: at most seven, or on a log axis over more than one decade 1, 2 and 5
-        times the powers of ten (only the powers if those are more than eight)."""
+        """Returns ``marks``, else round values: at most seven, or on a log axis over more than one
+        decade 1, 2 and 5 times the powers of ten (only the powers if those are more than eight).
+        """
         if self.marks:
             return list(self.marks)
         if self.log and self.high > 10 * self.low:
@@ -69,7 +73,9 @@ def percent(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a number as text: no decimals if it is integral or at least 100, else three significant digits."""
+    """Returns a number as text: no decimals if it is integral or at least 100, else three
+    significant digits.
+    """
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
@@ -83,18 +89,26 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Markup:
     plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def at(point: Point) -> tuple[str, str]:
-        return f"{LEFT + x.share(point[0]) * plot_width:.1f}", f"{TOP + (1 - y.share(point[1])) * plot_height:.1f}"
+        return (
+            f"{LEFT + x.share(point[0]) * plot_width:.1f}",
+            f"{TOP + (1 - y.share(point[1])) * plot_height:.1f}",
+        )
 
     drawn = []
     for tick in y.ticks():
         _, py = at((x.low, tick))
         drawn.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py}" y2="{py}"/>')
-        drawn.append(f'<text x="{LEFT - 8}" y="{py}" dy="0.32em" text-anchor="end">{escape(y.write(tick))}</text>')
+        drawn.append(
+            f'<text x="{LEFT - 8}" y="{py}" dy="0.32em" text-anchor="end">'
+            f"{escape(y.write(tick))}</text>"
+        )
     base = HEIGHT - BOTTOM
     for tick in x.ticks():
         px, _ = at((tick, y.low))
         drawn.append(f'<line class="tick" x1="{px}" x2="{px}" y1="{base}" y2="{base + 4}"/>')
-        drawn.append(f'<text x="{px}" y="{base + 18}" text-anchor="middle">{escape(x.write(tick))}</text>')
+        drawn.append(
+            f'<text x="{px}" y="{base + 18}" text-anchor="middle">{escape(x.write(tick))}</text>'
+        )
     drawn.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
     below = f'x="{LEFT + plot_width / 2}" y="{HEIGHT - 6}"'
     beside = f'transform="translate(13 {TOP + plot_height / 2}) rotate(-90)"'
@@ -103,7 +117,9 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Markup:
     for line in lines:
         drawn.append(_line(line, x, y, at, base))
     body = "".join(drawn)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>')
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
+    )
 
 
 def _line(line: Line, x: Axis, y: Axis, at: Callable[[Point], tuple[str, str]], base: int) -> str:
@@ -117,7 +133,9 @@ def _line(line: Line, x: Axis, y: Axis, at: Callable[[Point], tuple[str, str]], 
     look = "dot" if line.dots else "hover"
     for (px, py), (vx, vy) in list(zip(spots, line.points, strict=True))[::stride]:
         hint = escape(f"{line.name}, {x.title} {x.write(vx)}: {y.write(vy)}")
-        drawn += f'<circle class="{look} {line.kind}" cx="{px}" cy="{py}" r="{3.2 if line.dots else 6}">'
+        drawn += (
+            f'<circle class="{look} {line.kind}" cx="{px}" cy="{py}" r="{3.2 if line.dots else 6}">'
+        )
         drawn += f"<title>{hint}</title></circle>"
     return drawn
 

@@ -27,13 +27,19 @@ class Figure:
 
 
 def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """Returns the page's charts; ``steps`` are the metrics of the training steps, and may be empty."""
+    """Returns the page's charts; ``steps`` are the metrics of the training steps, and may be
+    empty.
+    """
     drawn = [_budget(compared), _histogram(compared)]
     if compared.known.n > 1:
         drawn.insert(0, _pass_at_k(compared))
     losses = [(s["step"], s["loss"]) for s in steps if s["loss"] is not None]
     if losses:
-        drawn.append(_training(losses, [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]))
+        drawn.append(
+            _training(
+                losses, [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]
+            )
+        )
     return drawn
 
 
@@ -42,7 +48,9 @@ def _pass_at_k(compared: Comparison) -> Figure:
     for e in compared.both:
         curve = enumerate(e.figures[TOTAL]["pass@k"], start=1)
         # A partial view may have no problem with k rollouts.
-        lines.append(Line(*_names(e), [(k, share) for k, share in curve if share is not None], dots=True))
+        lines.append(
+            Line(*_names(e), [(k, share) for k, share in curve if share is not None], dots=True)
+        )
     n = compared.known.n
     powers = [2**i for i in range(n.bit_length())]
     x = Axis("k (rollouts)", 1, n, number, log=True, marks=powers)
@@ -94,4 +102,6 @@ def _shares(title: str, lines: Sequence[Line]) -> Axis:
 
 def _names(evaluation: Evaluation) -> tuple[str, str]:
     """Returns the name and kind of an evaluation's line."""
-    return evaluation.label + missing(TOTAL, evaluation), "base" if evaluation.label == BASE else "sft"
+    return evaluation.label + missing(
+        TOTAL, evaluation
+    ), "base" if evaluation.label == BASE else "sft"

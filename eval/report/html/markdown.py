@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 
 def html(text: str, label: str = "Table") -> Markup:
-    """Returns HTML for paragraphs, lists, tables, emphasis and code; HTML in ``text`` is escaped. Aligned cells get the
-    class ``end`` (right) or ``start`` instead of a style.
+    """Returns HTML for paragraphs, lists, tables, emphasis and code; HTML in ``text`` is escaped.
+    Aligned cells get the class ``end`` (right) or ``start`` instead of a style.
 
     Tables are in a box that scrolls; ``label`` is its name for screen readers.
     """
@@ -17,6 +17,8 @@ def html(text: str, label: str = "Table") -> Markup:
     for token in tokens:
         if style := token.attrs.pop("style", None):
             token.attrs["class"] = "end" if style == "text-align:right" else "start"
-    box = Markup('<div class="scroll" tabindex="0" role="region" aria-label="{}"><table>').format(label)
+    box = Markup('<div class="scroll" tabindex="0" role="region" aria-label="{}"><table>').format(
+        label
+    )
     out = markdown.renderer.render(tokens, markdown.options, {})
     return Markup(out.replace("<table>", box).replace("</table>", "</table></div>"))

@@ -1,8 +1,10 @@
-"""Finds LaTeX in a text, converts it to MathML and checks the result, so that the page need not trust it.
+"""Finds LaTeX in a text, converts it to MathML and checks the result, so that the page need not
+trust it.
 
-The converter is native code that reads whatever a model wrote, so it runs in a process that can be killed. Its
-output is parsed as XML, and unknown attributes are dropped. A formula that is too long, that the converter refuses,
-that crashes its process or whose output has an unknown element stays text.
+The converter is native code that reads whatever a model wrote, so it runs in a process that can be
+killed. Its output is parsed as XML, and unknown attributes are dropped. A formula that is too long,
+that the converter refuses, that crashes its process or whose output has an unknown element stays
+text.
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ LONGEST = 1_000
 MOST = 300_000
 """Most formulas of one page; the rest stay text."""
 LARGEST = 10.0
-"""Largest number in an attribute (mostly em); larger or negative ones could move or hide other text and are dropped."""
+"""Largest number in an attribute (mostly em); larger or negative ones could move or hide other text
+and are dropped.
+"""
 BATCH = 500
 """Formulas per call of the converter's process."""
 TIMEOUT = 2.0
 """Time limit of a batch in seconds; a batch normally takes some hundredths of a second."""
 FAILURES = 20
-"""Failures, of batches and of single formulas, after which the formulas of failed batches stay text untried."""
+"""Failures, of batches and of single formulas, after which the formulas of failed batches stay text
+untried.
+"""
 MEMORY = 2 << 30
 """Bytes of address space of the converter's process."""
 DEPTH = 60
@@ -46,14 +52,54 @@ _ENTITY = re.compile("&(?:ApplyFunction|InvisibleTimes);")
 _NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 _LEAVES = {"mi", "mn", "mo", "ms", "mtext"}
 _ELEMENTS = _LEAVES | {
-    "math", "mrow", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom", "msub", "msup", "msubsup",
-    "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable", "mtr", "mtd", "menclose",
-}  # fmt: skip
+    "math",
+    "mrow",
+    "mspace",
+    "mfrac",
+    "msqrt",
+    "mroot",
+    "mstyle",
+    "mpadded",
+    "mphantom",
+    "msub",
+    "msup",
+    "msubsup",
+    "munder",
+    "mover",
+    "munderover",
+    "mmultiscripts",
+    "mprescripts",
+    "mtable",
+    "mtr",
+    "mtd",
+    "menclose",
+}
 _ATTRIBUTES = {
-    "display", "displaystyle", "scriptlevel", "mathvariant", "lspace", "rspace", "stretchy", "symmetric", "form",
-    "fence", "separator", "largeop", "movablelimits", "minsize", "maxsize", "accent", "accentunder", "width", "height",
-    "depth", "voffset", "linethickness", "columnspan", "rowspan",
-}  # fmt: skip
+    "display",
+    "displaystyle",
+    "scriptlevel",
+    "mathvariant",
+    "lspace",
+    "rspace",
+    "stretchy",
+    "symmetric",
+    "form",
+    "fence",
+    "separator",
+    "largeop",
+    "movablelimits",
+    "minsize",
+    "maxsize",
+    "accent",
+    "accentunder",
+    "width",
+    "height",
+    "depth",
+    "voffset",
+    "linethickness",
+    "columnspan",
+    "rowspan",
+}
 _VALUE = re.compile(r"[-+.#%\w ]{1,40}", re.ASCII)
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _STYLES = re.compile(r"(?:text-align|justify-items|padding|border)(?:-\w+)*")
@@ -61,9 +107,11 @@ _MACROS = {"mbox": r"\text{#1}", "dotsm": r"\cdots", "dotsb": r"\cdots"}
 
 
 def split(text: str) -> Iterator[str | Formula]:
-    """Yields the text's plain parts and its formulas (in ``$``, ``$$``, ``\\(``, ``\\[``), in order and in linear time.
+    """Yields the text's plain parts and its formulas (in ``$``, ``$$``, ``\\(``, ``\\[``), in order
+    and in linear time.
 
-    A single dollar must touch the formula it opens or closes, and may not close one before a digit: prices stay text.
+    A single dollar must touch the formula it opens or closes, and may not close one before a digit:
+    prices stay text.
     """
     done, opened = 0, None
     for token in _TOKEN.finditer(text):
@@ -92,7 +140,8 @@ def source(formula: Formula) -> str:
 def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
     """Returns the tree of each distinct formula that was converted.
 
-    The formulas of a failed batch are tried again one by one, until there were ``FAILURES`` failures.
+    The formulas of a failed batch are tried again one by one, until there were ``FAILURES``
+    failures.
     """
     from pebble import ProcessPool
 
@@ -101,18 +150,24 @@ def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
     if not asked:
         return found
     failures = 0
-    with ProcessPool(max_workers=1, initializer=_limit, context=multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPool(
+        max_workers=1, initializer=_limit, context=multiprocessing.get_context("forkserver")
+    ) as pool:
 
         def run(batches: list[list[Formula]]) -> list[list[Formula]]:
             nonlocal failures
-            futures: list[Future] = [pool.schedule(_emit, args=[batch], timeout=TIMEOUT) for batch in batches]
+            futures: list[Future] = [
+                pool.schedule(_emit, args=[batch], timeout=TIMEOUT) for batch in batches
+            ]
             failed = []
             for batch, future in zip(batches, futures, strict=True):
                 if future.exception():
                     failed.append(batch)
                 else:
                     emitted = zip(batch, future.result(), strict=True)
-                    found.update((formula, tree) for formula, xml in emitted if (tree := check(xml)))
+                    found.update(
+                        (formula, tree) for formula, xml in emitted if (tree := check(xml))
+                    )
             failures += len(failed)
             return failed
 
@@ -124,8 +179,9 @@ def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
 
 
 def check(xml: str | None) -> Tree | None:
-    """Returns the tree of one ``<math>``, with only known, harmless attributes; None if it is not valid, has an
-    unknown element or nests too deep."""
+    """Returns the tree of one ``<math>``, with only known, harmless attributes; None if it is not
+    valid, has an unknown element or nests too deep.
+    """
     if xml is None or "<!" in xml or "<?" in xml or len(xml) > 50 * LONGEST:
         return None
     try:
@@ -150,11 +206,15 @@ def _emit(formulas: list[Formula]) -> list[str | None]:
     """Returns the converter's MathML for each formula; None where it refuses."""
     from math_core import LatexError, LatexToMathML
 
-    converter = LatexToMathML(xml_namespace=True, fancy_error=False, macros=_MACROS, max_expansions=20)
+    converter = LatexToMathML(
+        xml_namespace=True, fancy_error=False, macros=_MACROS, max_expansions=20
+    )
     emitted: list[str | None] = []
     for tex, mark in formulas:
         try:
-            emitted.append(converter.convert_with_local_state(tex.strip(), displaystyle=mark in ("$$", r"\[")))
+            emitted.append(
+                converter.convert_with_local_state(tex.strip(), displaystyle=mark in ("$$", r"\["))
+            )
         except LatexError:
             emitted.append(None)
     return emitted
@@ -176,9 +236,13 @@ def _tree(element: ElementTree.Element, depth: int) -> Tree | None:
 
 def _style(text: str) -> str:
     pairs = [pair.partition(":")[::2] for pair in text.split(";")]
-    kept = [f"{k.strip()}:{v.strip()}" for k, v in pairs if _STYLES.fullmatch(k.strip()) and _is_mild(v)]
+    kept = [
+        f"{k.strip()}:{v.strip()}" for k, v in pairs if _STYLES.fullmatch(k.strip()) and _is_mild(v)
+    ]
     return ";".join(kept)
 
 
 def _is_mild(value: str) -> bool:
-    return bool(_VALUE.fullmatch(value)) and all(0 <= float(n) <= LARGEST for n in _NUMBER.findall(value))
+    return bool(_VALUE.fullmatch(value)) and all(
+        0 <= float(n) <= LARGEST for n in _NUMBER.findall(value)
+    )

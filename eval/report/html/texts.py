@@ -1,6 +1,8 @@
-"""Prepares the rollouts' texts for the page: cuts them to fit, converts formulas, and packs them per problem.
+"""Prepares the rollouts' texts for the page: cuts them to fit, converts formulas, and packs them
+per problem.
 
-A packed problem is the base64 of deflated JSON, which the page inflates when a reader opens one of its rollouts.
+A packed problem is the base64 of deflated JSON, which the page inflates when a reader opens one of
+its rollouts.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from eval.report.html.maths import Formula
 BYTES = 24_000_000
 """Most bytes of all packed problems together."""
 LONGEST = 20_000
-"""Most characters kept of a problem, of a rollout's thinking and of its answer; fewer of the latter two if they would
-exceed ``BYTES``."""
+"""Most characters kept of a problem, of a rollout's thinking and of its answer; fewer of the latter
+two if they would exceed ``BYTES``.
+"""
 HEAD = 0.6
 """Share of a cut text's kept characters that is its beginning; the rest is its end."""
 ANSWER = 400
@@ -33,15 +36,18 @@ Encode = Callable[[Iterable[Piece]], Any]
 
 @dataclass(frozen=True)
 class Sheet:
-    """One problem with its rollouts and their grades, in the order of k; None where the evaluation lacks one."""
+    """One problem with its rollouts and their grades, in the order of k; None where the evaluation
+    lacks one.
+    """
 
     problem: Problem
     rollouts: Sequence[tuple[Rollout, Grade] | None]
 
 
 def pack(sheets: Sequence[Sheet], room: int = BYTES) -> list[str]:
-    """Returns the packed sheets, in order; cuts the rollouts' texts until all sheets fit into ``room`` bytes, or
-    nothing of those texts is left."""
+    """Returns the packed sheets, in order; cuts the rollouts' texts until all sheets fit into
+    ``room`` bytes, or nothing of those texts is left.
+    """
     limit = LONGEST
     trees = maths.convert(f for sheet in sheets for f in _formulas(sheet, limit))
     while True:
@@ -53,7 +59,9 @@ def pack(sheets: Sequence[Sheet], room: int = BYTES) -> list[str]:
 
 
 def parts(text: str) -> tuple[str | None, str | None]:
-    """Returns the thinking and the answer of a rollout, without the think tags; None for a missing one."""
+    """Returns the thinking and the answer of a rollout, without the think tags; None for a missing
+    one.
+    """
     thought, closed, answer = text.rpartition(THINK_CLOSE)
     if not closed and THINK_OPEN not in text:
         return None, text.strip()
@@ -62,7 +70,9 @@ def parts(text: str) -> tuple[str | None, str | None]:
 
 
 def cut(text: str, limit: int) -> Iterator[Piece]:
-    """Yields a text's pieces; of one longer than ``limit`` characters only head and tail, with a cut between them."""
+    """Yields a text's pieces; of one longer than ``limit`` characters only head and tail, with a
+    cut between them.
+    """
     if len(text) <= limit:
         yield from maths.split(text)
         return
@@ -73,8 +83,9 @@ def cut(text: str, limit: int) -> Iterator[Piece]:
 
 
 def answer(text: str) -> Iterator[Piece]:
-    """Yields the pieces of a gold or extracted answer. One with a command or a script, and no leading ``$``,
-    is one formula; a long one is cut and stays text."""
+    """Yields the pieces of a gold or extracted answer. One with a command or a script, and no
+    leading ``$``, is one formula; a long one is cut and stays text.
+    """
     if len(text) > ANSWER:
         head = int(ANSWER * HEAD)
         yield from (text[:head], {"cut": len(text) - ANSWER}, text[len(text) - ANSWER + head :])
@@ -91,7 +102,9 @@ def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
 
 
 def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
-    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas``, or cuts."""
+    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas``, or
+    cuts.
+    """
     used: dict[Formula, int] = {}
 
     def encode(pieces: Iterable[Piece]) -> list[Any]:
@@ -106,7 +119,9 @@ def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
         return encoded
 
     content = _content(sheet, limit, encode) | {"formulas": [trees[f] for f in used]}
-    return base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode())).decode()
+    return base64.b64encode(
+        zlib.compress(json.dumps(content, separators=(",", ":")).encode())
+    ).decode()
 
 
 def _content(sheet: Sheet, limit: int, encode: Encode) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Writes report.html: one file with an evaluation's results and every rollout's text.
 
-It opens from disk and makes no network request. Models' texts are untrusted: the page's Content-Security-Policy allows
-only the one script with the given hash and forbids parsing any string as HTML, and that script adds only text nodes.
+It opens from disk and makes no network request. Models' texts are untrusted: the page's
+Content-Security-Policy allows only the one script with the given hash and forbids parsing any
+string as HTML, and that script adds only text nodes.
 """
 
 from __future__ import annotations
@@ -47,17 +48,21 @@ SECTIONS = {
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.html into the run, about its latest evaluated step and the base model; returns the path.
+    """Writes report.html into the run, about its latest evaluated step and the base model; returns
+    the path.
 
-    With ``partial``, evaluations that lack some of their rollouts count too, and the page marks them.
-    Raises UserError when the run has no such evaluation.
+    With ``partial``, evaluations that lack some of their rollouts count too, and the page marks
+    them. Raises UserError when the run has no such evaluation.
     """
     compared = base_vs_sft.newest(run, partial)
     evaluations = [_sheets(e) for e in compared.both]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
     manifest = run_facts.dataset_folder(config) / MANIFEST
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
-    notes = [base_vs_sft.LEGEND, *([base_vs_sft.published(config.reference)] if config.reference else [])]
+    notes = [
+        base_vs_sft.LEGEND,
+        *([base_vs_sft.published(config.reference)] if config.reference else []),
+    ]
     style, script = _source("page.css"), _source("page.js")
     shown = [_shown(run, e, sheets) for e, sheets in zip(compared.both, evaluations, strict=True)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -78,7 +83,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         provenance=html(run_facts.provenance_table(run, dataset, compared.both), "Provenance"),
         data=_json({"evaluations": shown}),
         sheets=[
-            (f"sheet-{i}-{p}", Markup(next(packed))) for i, sheets in enumerate(evaluations) for p in range(len(sheets))
+            (f"sheet-{i}-{p}", Markup(next(packed)))
+            for i, sheets in enumerate(evaluations)
+            for p in range(len(sheets))
         ],
     )
     write_text(run.root / REPORT, page)
@@ -90,7 +97,10 @@ def _sheets(evaluation: Evaluation) -> list[Sheet]:
     sheets = []
     for problem in evaluation.problems:
         keys = [(problem.set, problem.id, k) for k in range(evaluation.n)]
-        pairs = [(rollouts[key], grades[key]) if key in rollouts and key in grades else None for key in keys]
+        pairs = [
+            (rollouts[key], grades[key]) if key in rollouts and key in grades else None
+            for key in keys
+        ]
         sheets.append(Sheet(problem, pairs))
     return sheets
 
@@ -119,7 +129,14 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
         "unjudged": evaluation.figures[TOTAL]["verified_timeouts"],
         "disagreeing": len(disagreeing),
         "disagreements": [
-            (p, k, _short(sheets[p].problem.answer), _short(grade.extracted), grade.exact, grade.verified)
+            (
+                p,
+                k,
+                _short(sheets[p].problem.answer),
+                _short(grade.extracted),
+                grade.exact,
+                grade.verified,
+            )
             for p, k, grade in disagreeing[:LISTED]
         ],
     }
@@ -137,7 +154,9 @@ def _short(answer: str | None) -> str | None:
 
 
 def _partial(compared: Comparison) -> list[str]:
-    return [f"A partial view of {e.label}{missing(TOTAL, e)}." for e in compared.both if e.is_partial]
+    return [
+        f"A partial view of {e.label}{missing(TOTAL, e)}." for e in compared.both if e.is_partial
+    ]
 
 
 def _tiles(compared: Comparison) -> list[dict[str, str]]:
@@ -145,8 +164,14 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
     n, partial = compared.known.n, missing(TOTAL, *compared.both)
 
     def tile(label: str, write: Any) -> dict[str, str]:
-        before = f"base {write(compared.base.figures[TOTAL])}" if compared.base and compared.sft else ""
-        return {"label": label + partial, "value": write(compared.known.figures[TOTAL]), "aside": before}
+        before = (
+            f"base {write(compared.base.figures[TOTAL])}" if compared.base and compared.sft else ""
+        )
+        return {
+            "label": label + partial,
+            "value": write(compared.known.figures[TOTAL]),
+            "aside": before,
+        }
 
     several = [tile(f"any@{n}, all problems", lambda f: f"{f[f'any@{n}']:.1%}")] if n > 1 else []
     return [
@@ -158,7 +183,9 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
 
 
 def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
-    """Returns (name, Markdown) of the tables; pass@k, if n > 1, and the budget's have the values of charts."""
+    """Returns (name, Markdown) of the tables; pass@k, if n > 1, and the budget's have the values of
+    charts.
+    """
     several = [("pass@k", tables.pass_at_k(compared))] if compared.known.n > 1 else []
     return [
         *several,
@@ -178,8 +205,8 @@ def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
 
 def _policy(style: str, script: str) -> str:
     return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
-        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri "
+        "'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 
@@ -192,6 +219,8 @@ def _source(name: str) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """Returns JSON whose content cannot end its script element: ASCII, with ``<``, ``>`` and ``&`` escaped."""
+    """Returns JSON whose content cannot end its script element: ASCII, with ``<``, ``>`` and ``&``
+    escaped.
+    """
     text = json.dumps(value, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

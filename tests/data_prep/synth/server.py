@@ -1,4 +1,5 @@
-"""A loopback server that speaks the Message Batches API, keeps account of what it would charge for, and misbehaves.
+"""A loopback server that speaks the Message Batches API, keeps account of what it would charge for,
+and misbehaves.
 
     POST /v1/messages/batches                create
     GET  /v1/messages/batches                list, newest first
@@ -85,25 +86,39 @@ class State:
             return {"custom_id": custom_id, "result": {"type": "errored", "error": error}}
         if first and self.strikes(self.mishaps.expired, "expired", name):
             return {"custom_id": custom_id, "result": {"type": "expired"}}
-        refused = name in self.mishaps.hopeless or (first and self.strikes(self.mishaps.refused, "refused", name))
+        refused = name in self.mishaps.hopeless or (
+            first and self.strikes(self.mishaps.refused, "refused", name)
+        )
         text = "" if refused else self.answer(name, params["messages"][0]["content"])
         message = {
-            "id": "msg", "type": "message", "role": "assistant", "model": params["model"], "usage": USAGE,
-            "content": [{"type": "text", "text": text}], "stop_reason": "refusal" if refused else "end_turn",
-        }  # fmt: skip
+            "id": "msg",
+            "type": "message",
+            "role": "assistant",
+            "model": params["model"],
+            "usage": USAGE,
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "refusal" if refused else "end_turn",
+        }
         return {"custom_id": custom_id, "result": {"type": "succeeded", "message": message}}
 
     def shown(self, batch: dict[str, Any], address: str) -> dict[str, Any]:
         ended = batch["polls"] >= self.mishaps.polls
         kinds = [r["result"]["type"] for r in batch["results"]]
-        counts = {kind: kinds.count(kind) if ended else 0 for kind in ("succeeded", "errored", "expired", "canceled")}
+        counts = {
+            kind: kinds.count(kind) if ended else 0
+            for kind in ("succeeded", "errored", "expired", "canceled")
+        }
         url = f"{address}/v1/messages/batches/{batch['id']}/results"
         return {
-            "id": batch["id"], "type": "message_batch", "created_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2026-01-02T00:00:00Z", "processing_status": "ended" if ended else "in_progress",
+            "id": batch["id"],
+            "type": "message_batch",
+            "created_at": "2026-01-01T00:00:00Z",
+            "expires_at": "2026-01-02T00:00:00Z",
+            "processing_status": "ended" if ended else "in_progress",
             "request_counts": counts | {"processing": 0 if ended else len(kinds)},
-            "results_url": url if ended else None, "archived_at": None,
-        }  # fmt: skip
+            "results_url": url if ended else None,
+            "archived_at": None,
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -121,14 +136,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/control":
             self.state.kill = tuple(body["kill"]) if body["kill"] else None
             return self.reply(200, {})
-        if self.key not in (self.headers["x-api-key"], (self.headers["authorization"] or "").removeprefix("Bearer ")):
-            return self.reply(401, {"type": "error", "error": {"type": "authentication_error", "message": "bad key"}})
+        if self.key not in (
+            self.headers["x-api-key"],
+            (self.headers["authorization"] or "").removeprefix("Bearer "),
+        ):
+            return self.reply(
+                401,
+                {"type": "error", "error": {"type": "authentication_error", "message": "bad key"}},
+            )
         state = self.state
         with state.lock:
             self.call("create")
             when, n = state.mishaps, len(state.calls)
             if state.strikes(when.limited, "limited", n):
-                return self.reply(429, {"error": {"type": "rate_limit_error"}}, {"retry-after": "0.01"})
+                return self.reply(
+                    429, {"error": {"type": "rate_limit_error"}}, {"retry-after": "0.01"}
+                )
             if state.strikes(when.failed, "failed", n):
                 return self.reply(500, {"error": {"type": "api_error"}})
             batch = state.create(body["requests"])
@@ -144,13 +167,23 @@ class Handler(BaseHTTPRequestHandler):
         state = self.state
         path, _, query = self.path.partition("?")
         if path == "/state":
-            return self.reply(200, {"batches": [b["results"] for b in state.batches], "calls": state.calls})
+            return self.reply(
+                200, {"batches": [b["results"] for b in state.batches], "calls": state.calls}
+            )
         with state.lock:
-            self.call("list" if path.endswith("batches") else "results" if path.endswith("results") else "retrieve")
+            self.call(
+                "list"
+                if path.endswith("batches")
+                else "results"
+                if path.endswith("results")
+                else "retrieve"
+            )
             if path.endswith("batches"):
                 asked = dict(part.split("=") for part in query.split("&"))
                 newest = state.batches[::-1]
-                after = next((i + 1 for i, b in enumerate(newest) if b["id"] == asked.get("after_id")), 0)
+                after = next(
+                    (i + 1 for i, b in enumerate(newest) if b["id"] == asked.get("after_id")), 0
+                )
                 page = [state.shown(b, self.address) for b in newest[after:][: int(asked["limit"])]]
                 ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
                 more = after + len(page) < len(newest)
@@ -159,7 +192,9 @@ class Handler(BaseHTTPRequestHandler):
             if not path.endswith("results"):
                 batch["polls"] += 1
                 return self.reply(200, state.shown(batch, self.address))
-            text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in batch["results"]).encode()
+            text = "".join(
+                json.dumps(r, ensure_ascii=False) + "\n" for r in batch["results"]
+            ).encode()
             torn = state.strikes(state.mishaps.torn, "torn", len(state.calls))
             self.respond(200, text, {}, cut=len(text) // 2 if torn else None)
 
@@ -180,7 +215,9 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         self.respond(status, json.dumps(value).encode(), headers or {})
 
-    def respond(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+    def respond(
+        self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None
+    ) -> None:
         try:
             self.send_response(status)
             for name, value in {

@@ -1,4 +1,6 @@
-"""The Batches backend against a server that speaks the API: killed, turned away, left without an answer."""
+"""The Batches backend against a server that speaks the API: killed, turned away, left without an
+answer.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,15 @@ KEY = "sk-not-a-key"
 TOKEN = "0123456789ab"
 REQUESTS = [Request(f"{i:06d}", f"prompt {i}", expected=30.0) for i in range(40)]
 TROUBLE = Mishaps(
-    limited=0.2, lost=0.3, failed=0.2, torn=0.3, errored=0.15, expired=0.15, refused=0.1, hopeless=("000007",), polls=2
+    limited=0.2,
+    lost=0.3,
+    failed=0.2,
+    torn=0.3,
+    errored=0.15,
+    expired=0.15,
+    refused=0.1,
+    hopeless=("000007",),
+    polls=2,
 )
 
 
@@ -78,14 +88,20 @@ def check(address: str, replies: Replies) -> None:
     assert paid(address) == Counter(replies.by_id.keys())
 
 
-def test_every_item_is_paid_for_once_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_item_is_paid_for_once_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(TROUBLE, echo, KEY) as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
         replies = backend().replies(REQUESTS, tmp_path, TOKEN)
         calls = Counter(state(address)["calls"])
         check(address, replies)
         results = replies.account["results"]
-        assert results["answered"] == 39 and results["refused"] >= ATTEMPTS and min(results.values()) > 2
+        assert (
+            results["answered"] == 39
+            and results["refused"] >= ATTEMPTS
+            and min(results.values()) > 2
+        )
         paid_for = results["answered"] + results["refused"]
         assert replies.account["input_tokens"] == 100 * paid_for
         assert replies.account["usd"] == pytest.approx((100 + 5 * 50) * paid_for / 1e6, abs=1e-4)
@@ -102,7 +118,8 @@ def begin(folder: Path) -> tuple[int, int]:
     if pid == 0:
         code = 1
         try:
-            # tqdm's own lock is shared with forks, and one that is killed while it holds it would stop all others.
+            # tqdm's own lock is shared with forks, and one that is killed while it holds it would
+            # stop all others.
             tqdm.set_lock(threading.RLock())
             os.read(wait, 1)
             backend().replies(REQUESTS, folder, TOKEN)
@@ -147,7 +164,9 @@ def test_killed_at_any_moment_and_rerun_every_item_is_paid_for_once(
 
 
 def test_batches_of_others_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another generation submits batches of the same size to the same account, also while a response is lost."""
+    """Another generation submits batches of the same size to the same account, also while a
+    response is lost.
+    """
     with serving(Mishaps(lost=0.5, polls=1), echo, KEY) as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
         pids = []
@@ -160,14 +179,20 @@ def test_batches_of_others_are_left_alone(tmp_path: Path, monkeypatch: pytest.Mo
         assert set(paid(address).values()) == {2}
 
 
-def test_what_is_over_the_budget_is_never_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_over_the_budget_is_never_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     estimate = Budget(1.0, 5.0, None).estimate(REQUESTS)
     assert estimate == pytest.approx((sum(len(r.prompt) for r in REQUESTS) / 2.5 + 5 * 480) / 1e6)
     with serving(Mishaps(), echo, KEY) as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-        with pytest.raises(UserError, match=r"40 requests, about \$0\.00 is over data\.synth\.max_usd"):
+        with pytest.raises(
+            UserError, match=r"40 requests, about \$0\.00 is over data\.synth\.max_usd"
+        ):
             backend(max_usd=estimate * 0.9).replies(REQUESTS, tmp_path / "a", TOKEN)
-        with pytest.raises(UserError, match=r"allow it with data\.synth\.max_usd=0\.01 or more"):  # nobody to ask
+        with pytest.raises(
+            UserError, match=r"allow it with data\.synth\.max_usd=0\.01 or more"
+        ):  # nobody to ask
             backend(max_usd=None).replies(REQUESTS, tmp_path / "b", TOKEN)
         assert state(address)["batches"] == []
         # Half is answered, for 0.007 dollars, which count.
@@ -188,7 +213,9 @@ def test_a_wrong_key_a_rejected_request_and_no_connection_are_said(
             backend().replies(REQUESTS, tmp_path, TOKEN)
         assert KEY not in str(error.value)
         monkeypatch.setenv(anthropic_batches.KEY, "another")
-        with pytest.raises(UserError, match="answered no request of batch msgbatch_0000: overheated"):
+        with pytest.raises(
+            UserError, match="answered no request of batch msgbatch_0000: overheated"
+        ):
             backend().replies(REQUESTS, tmp_path, TOKEN)
     monkeypatch.setattr(anthropic_batches, "RETRIES", 1)
     with pytest.raises(StageFailed, match="cannot be reached"):

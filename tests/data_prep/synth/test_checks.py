@@ -1,4 +1,6 @@
-"""The checks of single generated problems: on GSM8K's real training rows, and on planted bad ones."""
+"""The checks of single generated problems: on GSM8K's real training rows, and on planted bad
+ones.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,14 @@ from data_prep.rows.parse import from_columns
 from data_prep.source.shards import Record
 from data_prep.synth import check_arithmetic, check_problem
 
-PROBLEM = "Natalia sold clips to 48 of her friends in April, and half as many in May. How many clips did she sell?"
-SOLUTION = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nTogether she sold 48+24 = <<48+24=72>>72 clips."
+PROBLEM = (
+    "Natalia sold clips to 48 of her friends in April, "
+    "and half as many in May. How many clips did she sell?"
+)
+SOLUTION = (
+    "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n"
+    "Together she sold 48+24 = <<48+24=72>>72 clips."
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,9 @@ def gsm8k(benchmarks: Path) -> list[dict[str, Any]]:
 
 def verdict(row: dict[str, Any], **changes: str) -> str | None:
     values = {key: row[key] for key in ("problem", "solution", "answer")} | changes
-    return check_problem.fault(values["problem"], values["solution"].split("\n####")[0], values["answer"])
+    return check_problem.fault(
+        values["problem"], values["solution"].split("\n####")[0], values["answer"]
+    )
 
 
 def test_real_rows_survive_and_every_drop_is_explained(gsm8k: list[dict[str, Any]]) -> None:
@@ -50,16 +60,23 @@ def test_real_rows_survive_and_every_drop_is_explained(gsm8k: list[dict[str, Any
 
 
 def test_exact_recomputation_agrees_with_python(gsm8k: list[dict[str, Any]]) -> None:
-    """All 23,716 annotations of GSM8K are right in exact arithmetic; here each against Python's own fractions."""
+    """All 23,716 annotations of GSM8K are right in exact arithmetic; here each against Python's own
+    fractions.
+    """
     checked = 0
     for row in gsm8k:
         for match in check_arithmetic.ANNOTATION.finditer(row["solution"]):
             expression, _, result = match[1].partition("=")
-            # Python's own evaluation is the independent opinion; it gets nothing but arithmetic, and no names.
+            # Python's own evaluation is the independent opinion; it gets nothing but arithmetic,
+            # and no names.
             assert re.fullmatch(r"[-+*/(). ,\d]+", expression)
-            fractions = check_arithmetic._NUMBER.sub(lambda m: f"Fraction('{m[0].replace(',', '')}')", expression)
+            fractions = check_arithmetic._NUMBER.sub(
+                lambda m: f"Fraction('{m[0].replace(',', '')}')", expression
+            )
             exact = eval(fractions, {"__builtins__": {}, "Fraction": Fraction})
-            assert check_arithmetic._computed(expression) == exact == check_arithmetic.number(result)
+            assert (
+                check_arithmetic._computed(expression) == exact == check_arithmetic.number(result)
+            )
             checked += 1
     assert checked == 23_716
 
@@ -71,12 +88,24 @@ def test_exact_recomputation_agrees_with_python(gsm8k: list[dict[str, Any]]) -> 
         ("wrong arithmetic", "<<48+24=72>>72", "<<48+24=72.0001>>72"),
         ("wrong carry between steps", "48+24 = <<48+24=72>>72", "48+26 = <<48+26=74>>74"),
         ("another result shown than computed", "<<48/2=24>>24", "<<48/2=24>>26"),
-        ("answer not reached", "<<48+24=72>>72", "<<48+24=72>>72 clips, of which <<72-2=70>>70 were red"),
+        (
+            "answer not reached",
+            "<<48+24=72>>72",
+            "<<48+24=72>>72 clips, of which <<72-2=70>>70 were red",
+        ),
         ("annotation that is not expression=result", "<<48/2=24>>", "<<48/2>>"),
-        ("annotation that is not expression=result", "<<48/2=24>>", "<<__import__('os').getcwd()=24>>"),
+        (
+            "annotation that is not expression=result",
+            "<<48/2=24>>",
+            "<<__import__('os').getcwd()=24>>",
+        ),
         ("annotation that is not expression=result", "<<48/2=24>>", "<<9^9=24>>"),
         ("annotation that is not expression=result", "<<48/2=24>>", "<<48/0=24>>"),
-        ("annotation that is not expression=result", "<<48/2=24>>", f"<<{'(' * 90}48/2{')' * 90}=x>>"),
+        (
+            "annotation that is not expression=result",
+            "<<48/2=24>>",
+            f"<<{'(' * 90}48/2{')' * 90}=x>>",
+        ),
     ],
 )
 def test_planted_faults_of_arithmetic(reason: str, old: str, new: str) -> None:
@@ -92,7 +121,10 @@ def test_planted_faults_of_arithmetic(reason: str, old: str, new: str) -> None:
     [
         ("structure: a part is missing", {"solution": " "}),
         ("structure: a tag or mark of the format is left", {"problem": "<problem>" + PROBLEM}),
-        ("structure: the problem asks nothing", {"problem": "Natalia sold clips to 48 of her friends in April."}),
+        (
+            "structure: the problem asks nothing",
+            {"problem": "Natalia sold clips to 48 of her friends in April."},
+        ),
         ("structure: the answer is not a number", {"answer": "72 clips"}),
         ("structure: no annotation", {"solution": SOLUTION.replace("<<", "(").replace(">>", ")")}),
         ("answer range: negative", {"answer": "-1"}),
@@ -101,22 +133,27 @@ def test_planted_faults_of_arithmetic(reason: str, old: str, new: str) -> None:
         ("solution quality: solution too long", {"solution": SOLUTION + "\nAnd so on." * 200}),
         ("solution quality: numbers without words", {"solution": "<<48/2=24>>24\n<<48+24=72>>72"}),
         ("solution quality: lines repeated", {"solution": "So it is.\n" * 3 + SOLUTION}),
-        ("AI detection: self-reference", {"solution": "As an AI language model, I add.\n" + SOLUTION}),
+        (
+            "AI detection: self-reference",
+            {"solution": "As an AI language model, I add.\n" + SOLUTION},
+        ),
         ("AI detection: boilerplate", {"problem": "Here is a new word problem: " + PROBLEM}),
         ("AI detection: boilerplate", {"solution": SOLUTION + "\nWait, let me recheck that."}),
         ("AI detection: markup", {"solution": "**Step 1**\n" + SOLUTION}),
         (None, {"answer": "$72.00"}),
         (None, {"problem": PROBLEM.replace("?", " in all, after a 10-minute wait, of course?")}),
     ],
-)  # fmt: skip
+)
 def test_planted_faults_of_text(reason: str | None, changes: dict[str, str]) -> None:
     row = {"problem": PROBLEM, "solution": SOLUTION, "answer": "72"}
     assert verdict(row, **changes) == reason
 
 
 def test_a_changed_number_in_a_real_row_is_found(gsm8k: list[dict[str, Any]]) -> None:
-    """One result in the middle changed with what follows kept: wrong arithmetic. Changed with its copies in the text
-    and the next expressions too, so that each step is right by itself: a wrong carry, where nothing explains it."""
+    """One result in the middle changed with what follows kept: wrong arithmetic. Changed with its
+    copies in the text and the next expressions too, so that each step is right by itself: a wrong
+    carry, where nothing explains it.
+    """
     rng, wrong, carried = random.Random(0), 0, Counter[str | None]()
     good = [row for row in gsm8k if verdict(row) is None]
     for row in rng.sample(good, 1_000):
@@ -126,7 +163,9 @@ def test_a_changed_number_in_a_real_row_is_found(gsm8k: list[dict[str, Any]]) ->
         expression, _, result = note[1].partition("=")
         off = check_arithmetic.number(result) + rng.choice([1, 2, 10])
         assert off is not None
-        changed = f"{solution[: note.start()]}<<{expression}={float(off):.6f}>>{solution[note.end() :]}"
+        changed = (
+            f"{solution[: note.start()]}<<{expression}={float(off):.6f}>>{solution[note.end() :]}"
+        )
         assert verdict(row, solution=changed) == "math verification: wrong arithmetic"
         wrong += 1
         # The last step takes another number than the step before it came to.
@@ -148,7 +187,8 @@ def test_a_changed_number_in_a_real_row_is_found(gsm8k: list[dict[str, Any]]) ->
         carried[verdict(row, solution=head + tail, answer=str(total))] += 1
     assert wrong == 1_000
     assert carried.total() > 200
-    # The others: what the step took by mistake is a number that the problem has, or the right one occurs again.
+    # The others: what the step took by mistake is a number that the problem has, or the right one
+    # occurs again.
     assert carried["math verification: wrong carry between steps"] >= 0.9 * carried.total(), carried
 
 
@@ -172,7 +212,10 @@ def test_a_row_states_its_answer_in_its_style() -> None:
     values = {"problem": PROBLEM, "solution": f"{SOLUTION}\n#### 72", "answer": "72.0"}
     columns = {"problem": "problem", "solution": "solution", "answer": "answer"}
     row = from_columns(Record(values, "f, row 1"), columns, "gsm8k", "answer_is")
-    assert row.solution.endswith("72 clips.\n</think>\n\nThe answer is 72.") and "<<" not in row.solution
+    assert (
+        row.solution.endswith("72 clips.\n</think>\n\nThe answer is 72.")
+        and "<<" not in row.solution
+    )
     assert all(check.keep(row) for check in filters.standard(8_000, "answer_is"))
     other = replace(row, solution=row.solution.replace("answer is 72", "answer is 73"))
     failed = [check.name for check in filters.standard(8_000, "answer_is") if not check.keep(other)]

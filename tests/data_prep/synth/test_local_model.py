@@ -1,4 +1,6 @@
-"""From seeds to filters with a real model: a tiny random one, through Ray and vLLM as the evaluator runs them."""
+"""From seeds to filters with a real model: a tiny random one, through Ray and vLLM as the evaluator
+runs them.
+"""
 
 from __future__ import annotations
 
@@ -19,33 +21,66 @@ from tests.data_prep.synth.test_dataset import GENERATION, ROWS
 
 
 @pytest.mark.slow
-def test_a_model_that_has_learnt_nothing_fails_the_structure(benchmarks: Path, qwen3: Any, tmp_path: Path) -> None:
+def test_a_model_that_has_learnt_nothing_fails_the_structure(
+    benchmarks: Path, qwen3: Any, tmp_path: Path
+) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from eval.generation.generate import generate
 
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = Qwen3Config(
-        vocab_size=151_936, num_key_value_heads=1, head_dim=32, max_position_embeddings=4_096, **shape
-    )  # fmt: skip
+        vocab_size=151_936,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=4_096,
+        **shape,
+    )
     Qwen3ForCausalLM(config).save_pretrained(tmp_path / "model")
     qwen3.save_pretrained(str(tmp_path / "model"))
 
     def answer(problems: Sequence[Problem], folder: Path) -> None:
         generate(
-            problems, str(tmp_path / "model"), tmp_path / "model", folder, rollouts=1, temperature=1.0, top_p=1.0,
-            max_tokens=48, seed=1, dtype="float32", device="cpu", engines=1, tensor_parallel=1, concurrency=8,
-        )  # fmt: skip
+            problems,
+            str(tmp_path / "model"),
+            tmp_path / "model",
+            folder,
+            rollouts=1,
+            temperature=1.0,
+            top_p=1.0,
+            max_tokens=48,
+            seed=1,
+            dtype="float32",
+            device="cpu",
+            engines=1,
+            tensor_parallel=1,
+            concurrency=8,
+        )
 
     seeds = benchmarks / "gsm8k_train.jsonl"
-    generation = replace(GENERATION, folder=tmp_path / "generated", seeds=seeds, backend="local", problems=12)
+    generation = replace(
+        GENERATION, folder=tmp_path / "generated", seeds=seeds, backend="local", problems=12
+    )
     settings = Settings(
-        source=Source("synthetic", generation=generation, backend=Local(answer)), rows=ROWS, tokenizer="qwen3",
-        model="", model_revision=None, benchmarks=benchmarks, decontaminate=("gsm8k_test",), train_rows=None,
-        test_rows=2, max_bad_records=0,
-    )  # fmt: skip
+        source=Source("synthetic", generation=generation, backend=Local(answer)),
+        rows=ROWS,
+        tokenizer="qwen3",
+        model="",
+        model_revision=None,
+        benchmarks=benchmarks,
+        decontaminate=("gsm8k_test",),
+        train_rows=None,
+        test_rows=2,
+        max_bad_records=0,
+    )
     with pytest.raises(
-        UserError, match=r"0 rows are left.*\n +12  source records\n +12  .*structure: a part is missing"
+        UserError,
+        match=r"0 rows are left.*\n +12  source records\n +12  .*structure: a part is missing",
     ):
         build(tmp_path / "data", settings, Workers(processes=1))
     manifest = json.loads((tmp_path / "generated" / "manifest.json").read_text())

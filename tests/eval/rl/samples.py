@@ -14,17 +14,25 @@ from trainer.run.folder import Run
 STEP = 7
 
 
-def sample(run: Run, command: str, right: Callable[[int], int], length: Callable[[int], int] = lambda i: 20) -> Path:
-    """What ``command``, an evaluation, would leave when problem i has so many right rollouts, of so many tokens."""
+def sample(
+    run: Run, command: str, right: Callable[[int], int], length: Callable[[int], int] = lambda i: 20
+) -> Path:
+    """What ``command``, an evaluation, would leave when problem i has so many right rollouts, of so
+    many tokens.
+    """
     name, verb, root, step, *overrides = shlex.split(command)
     assert (name, verb, root) == ("warmstart", "eval", str(run.root))
     config = configs.amend(configs.read(run.config), overrides)
     planned = evaluate.plan(config, run, f"step_{step}")
     planned.folder.mkdir(parents=True)
     with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
-        for i, p in enumerate(sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None)):
+        for i, p in enumerate(
+            sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None)
+        ):
             for k in range(config.eval.rollouts):
                 answer, tokens = (p.answer, length(i)) if k < right(i) else ("0", 60)
                 text = f"<think>\n?\n</think>\n\nThe answer is \\boxed{{{answer}}}."
-                rollout_files.append(f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1))
+                rollout_files.append(
+                    f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1)
+                )
     return evaluate.evaluate(config, run, f"step_{step}")

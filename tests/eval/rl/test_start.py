@@ -31,7 +31,11 @@ def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
     assert not problems & set(pq.read_table(dataset / "rows.parquet")["problem"].to_pylist())
     manifest = read_json(folder / MANIFEST)
     funnel = manifest["funnel"]
-    assert funnel["offered"] == len(lines(dataset / "spare.jsonl")) == sum(funnel.values()) - funnel["offered"]
+    assert (
+        funnel["offered"]
+        == len(lines(dataset / "spare.jsonl"))
+        == sum(funnel.values()) - funnel["offered"]
+    )
     assert (funnel["kept"], manifest["in_sft"]) == (POOL, 0)
     before = sha256_file(folder / MANIFEST)
     assert pool.build(run, config) == folder and sha256_file(folder / MANIFEST) == before
@@ -39,7 +43,9 @@ def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
         pool.build(run, config, None, 31)
 
 
-def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(run: Run, tmp_path: Path) -> None:
+def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(
+    run: Run, tmp_path: Path
+) -> None:
     config = configs.read(run.config)
     dataset = Path(config.data.dir) / config.data.name
     rows = pq.read_table(dataset / "rows.parquet", filters=[("split", "=", "train")]).to_pylist()
@@ -47,10 +53,22 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(run: R
     new = "Find the sum of all primes below 10."
     seen = "How many positive integer divisors does the number 360 have in all?"
     (run.root / "evals/other@base-0").mkdir(parents=True)
-    sets.write_problems(run.root / "evals/other@base-0/problems.jsonl", [Problem("x", seen, "24", "other")])
-    texts = [new, rows[0]["problem"], held_out.upper() + "??", " " + rows[1]["problem"], f"{new} ", f"So: {seen}"]
+    sets.write_problems(
+        run.root / "evals/other@base-0/problems.jsonl", [Problem("x", seen, "24", "other")]
+    )
+    texts = [
+        new,
+        rows[0]["problem"],
+        held_out.upper() + "??",
+        " " + rows[1]["problem"],
+        f"{new} ",
+        f"So: {seen}",
+    ]
     answers = ["17", rows[0]["answer"], "1", rows[1]["answer"], "17", "24"]
-    own = [{"id": str(i), "problem": t, "answer": a} for i, (t, a) in enumerate(zip(texts, answers, strict=True))]
+    own = [
+        {"id": str(i), "problem": t, "answer": a}
+        for i, (t, a) in enumerate(zip(texts, answers, strict=True))
+    ]
     write_jsonl(tmp_path / "mine.jsonl", own)
     folder = pool.build(run, config, tmp_path / "mine.jsonl")
     in_sft = {line["id"]: line["in_sft"] for line in lines(folder / "rl_pool.jsonl")}
@@ -89,10 +107,16 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
     rows = pq.read_table(second.folder / "train.parquet").to_pylist()
     problems = lines(run.rl / "pool" / "rl_pool.jsonl")
     mixed = [(p, i % 9) for i, p in enumerate(problems) if i % 9 not in (0, 8)]
-    assert [(row["extra_info"]["id"], row["extra_info"]["right"]) for row in rows] == [(p["id"], n) for p, n in mixed]
+    assert [(row["extra_info"]["id"], row["extra_info"]["right"]) for row in rows] == [
+        (p["id"], n) for p, n in mixed
+    ]
     assert [row["reward_model"]["ground_truth"] for row in rows] == [p["answer"] for p, _ in mixed]
     manifest = read_json(second.folder / MANIFEST)
-    assert (manifest["never"], manifest["mixed"], manifest["always"]) == (4, 23, 3) and "23 have right" in second.counts
+    assert (manifest["never"], manifest["mixed"], manifest["always"]) == (
+        4,
+        23,
+        3,
+    ) and "23 have right" in second.counts
     validation = pq.read_table(second.folder / "validation.parquet").to_pylist()
     held_out = lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")
     assert [row["prompt"][0]["content"] for row in validation] == [p["problem"] for p in held_out]
@@ -105,7 +129,10 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
 def own(path: Path, text: str, count: int = 16) -> Path:
     """A file of problems that differ in more than a number."""
     texts = (f"{text} number {i} of the list, what is it? {i * i + 7}" for i in range(count))
-    lines = [{"id": f"{path.stem}-{i}", "problem": text, "answer": str(i + 1)} for i, text in enumerate(texts)]
+    lines = [
+        {"id": f"{path.stem}-{i}", "problem": text, "answer": str(i + 1)}
+        for i, text in enumerate(texts)
+    ]
     write_jsonl(path, lines)
     return path
 
@@ -141,7 +168,9 @@ def test_another_pool_and_another_export_make_another_start(run: Run, tmp_path: 
 
 
 def test_the_budget_is_enough_for_the_problems_that_teach(run: Run) -> None:
-    """Two are solved now and then, in 50 tokens; the others always, in 20, and so are 99 % of the right rollouts."""
+    """Two are solved now and then, in 50 tokens; the others always, in 20, and so are 99 % of the
+    right rollouts.
+    """
     config = configs.read(run.config)
     command = prepare(run, config, STEP, count=POOL).command
     sample(run, command, lambda i: 1 if i < 2 else 8, lambda i: 50 if i < 2 else 20)
@@ -168,7 +197,9 @@ def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: 
     file = own(tmp_path / "odd.jsonl", "Circle with corner")
     with file.open("a") as f:
         f.write(json.dumps(odd) + "\n")
-    with pytest.raises(UserError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: fix or remove"):
+    with pytest.raises(
+        UserError, match=rf"odd.jsonl, line 17: {key} has a lone surrogate.*: fix or remove"
+    ):
         prepare(run, configs.read(run.config), STEP, file=file)
     assert not (run.rl / "pool").exists()
 
@@ -176,7 +207,9 @@ def test_a_pool_with_half_a_character_is_refused(run: Run, tmp_path: Path, key: 
 @pytest.mark.parametrize("override", ["eval.sets=[aime2025]", "eval.benchmarks=elsewhere"])
 def test_what_is_sampled_is_the_pool_and_nothing_else(run: Run, override: str) -> None:
     key = override.partition("=")[0]
-    with pytest.raises(UserError, match=rf"{key} cannot be set here: .*--pool FILE.*warmstart eval .* 7 {key}="):
+    with pytest.raises(
+        UserError, match=rf"{key} cannot be set here: .*--pool FILE.*warmstart eval .* 7 {key}="
+    ):
         prepare(run, configs.read(run.config), STEP, [override])
     assert not run.rl.exists()
 
@@ -189,11 +222,17 @@ def test_refusals(run: Run) -> None:
         prepare(run, config, STEP, ["eval.rollouts=1"])
     assert not run.rl.exists()
     sample(run, prepare(run, config, STEP, count=8).command, lambda i: i % 2 * 8)
-    with pytest.raises(UserError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"):
+    with pytest.raises(
+        UserError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"
+    ):
         prepare(run, config, STEP)
     assert {p.name for p in run.rl.iterdir()} <= {"pool", "lock"}
-    write_json(run.export(STEP) / MANIFEST, read_json(run.export(STEP) / MANIFEST) | {"dataset": "another"})
+    write_json(
+        run.export(STEP) / MANIFEST, read_json(run.export(STEP) / MANIFEST) | {"dataset": "another"}
+    )
     with pytest.raises(UserError, match="trained on another build"):
         prepare(run, config, STEP)
     dataset = Path(config.data.dir) / config.data.name
-    write_json(run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}})
+    write_json(
+        run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}}
+    )

@@ -30,15 +30,25 @@ ODD = [
 
 
 def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
-    """Its main composes and accepts the configuration, its dataset the prompts, its reward manager the reward."""
+    """Its main composes and accepts the configuration, its dataset the prompts, its reward manager
+    the reward.
+    """
     config = configs.read(run.config)
     texts = [*ODD, *(f"Name prime number {i}." for i in range(19))]
-    golds = {str(i): {"id": str(i), "problem": text, "answer": str(100 + i)} for i, text in enumerate(texts)}
+    golds = {
+        str(i): {"id": str(i), "problem": text, "answer": str(100 + i)}
+        for i, text in enumerate(texts)
+    }
     write_jsonl(tmp_path / "mine.jsonl", golds.values())
-    sample(run, prepare(run, config, STEP, file=tmp_path / "mine.jsonl").command, lambda i: 1 + i % 7)
+    sample(
+        run, prepare(run, config, STEP, file=tmp_path / "mine.jsonl").command, lambda i: 1 + i % 7
+    )
     started = prepare(run, config, STEP)
     shown = subprocess.run(
-        [*shlex.split(started.command), "--cfg", "job", "--resolve"], env=environment(), capture_output=True, text=True
+        [*shlex.split(started.command), "--cfg", "job", "--resolve"],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert shown.returncode == 0, shown.stderr
     theirs = OmegaConf.create(shown.stdout)
@@ -54,13 +64,27 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
     model = omega_conf_to_dataclass(theirs.actor_rollout_ref.model)
     assert model.path == str(run.export(STEP).resolve())
     # Right rollouts have 20 tokens, the budget's steps are of 4.
-    assert (rollout.n, rollout.temperature, rollout.top_p, rollout.response_length) == (8, 1.0, 1.0, 20)
-    assert rollout.max_model_len == data.max_prompt_length + 20 <= model.hf_config.max_position_embeddings
+    assert (rollout.n, rollout.temperature, rollout.top_p, rollout.response_length) == (
+        8,
+        1.0,
+        1.0,
+        20,
+    )
+    assert (
+        rollout.max_model_len
+        == data.max_prompt_length + 20
+        <= model.hf_config.max_position_embeddings
+    )
     assert data.train_batch_size == theirs.actor_rollout_ref.actor.ppo_mini_batch_size == 24
 
     words = tokenizers.load(Path(config.verl.model.tokenizer_path))
-    build = create_continuous_token_builder(model.tokenizer, hf_model_type=model.hf_config.model_type)
-    held_out = {line["id"]: line for line in lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")}
+    build = create_continuous_token_builder(
+        model.tokenizer, hf_model_type=model.hf_config.model_type
+    )
+    held_out = {
+        line["id"]: line
+        for line in lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")
+    }
     for files, expected in ((data.train_files, golds), (data.val_files, held_out)):
         rows = create_rl_dataset(files, data, model.tokenizer, model.processor)
         assert {row["extra_info"]["id"] for row in rows} == expected.keys()
@@ -74,7 +98,9 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
     row = rows[0]
     for answer, reward in ((row["reward_model"]["ground_truth"], 1.0), ("-1", 0.0)):
         text = f"<think>\n\\boxed{{-2}}\n</think>\n\nThe answer is \\boxed{{{answer}}}.<|im_end|>"
-        result = manager.loop.run_until_complete(manager.run_single(rollout_of(row, model.tokenizer, text)))
+        result = manager.loop.run_until_complete(
+            manager.run_single(rollout_of(row, model.tokenizer, text))
+        )
         assert result["reward_score"] == reward == result["reward_extra_info"]["acc"]
 
 
@@ -85,12 +111,19 @@ def rollout_of(row: dict[str, Any], tokenizer: Any, text: str) -> Any:
     from verl import DataProto
 
     ids = torch.tensor([tokenizer.encode(text)])
-    values = {key: np.array([row[key]], dtype=object) for key in ("data_source", "reward_model", "extra_info")}
-    return DataProto.from_dict({"responses": ids, "attention_mask": torch.ones_like(ids)}, non_tensors=values)
+    values = {
+        key: np.array([row[key]], dtype=object)
+        for key in ("data_source", "reward_model", "extra_info")
+    }
+    return DataProto.from_dict(
+        {"responses": ids, "attention_mask": torch.ones_like(ids)}, non_tensors=values
+    )
 
 
 @pytest.mark.slow
-def test_a_trained_model_chooses_its_own_problems(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_model_chooses_its_own_problems(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(line.folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     run = Run(Path("runs/tiny"))
@@ -100,9 +133,13 @@ def test_a_trained_model_chooses_its_own_problems(line: Line, tmp_path: Path, mo
     warmstart(*shlex.split(first.command)[1:], folder=Path.cwd())
     second = prepare(run, config, step, overrides)
     assert second.folder is not None
-    found = [row["extra_info"] for row in pq.read_table(second.folder / "train.parquet").to_pylist()]
+    found = [
+        row["extra_info"] for row in pq.read_table(second.folder / "train.parquet").to_pylist()
+    ]
     # The dataset needed all of its rows.
-    assert found and all(0 < extra["right"] < extra["rollouts"] == 4 and extra["in_sft"] for extra in found)
+    assert found and all(
+        0 < extra["right"] < extra["rollouts"] == 4 and extra["in_sft"] for extra in found
+    )
     # The pool is no benchmark: the report stays with the held-out rows.
     assert base_vs_sft.newest(run).known.settings["benchmarks"].keys() == {"heldout"}
 

@@ -1,4 +1,6 @@
-"""Python imports this by itself when its folder is on PYTHONPATH: how the harness gets into a rank it did not start."""
+"""Python imports this by itself when its folder is on PYTHONPATH: how the harness gets into a rank
+it did not start.
+"""
 
 import sys
 

@@ -13,7 +13,9 @@ FAILED, STOPPED = 1, 75
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_before_and_after_a_checkpoint_and_stopped_by_a_signal(tmp_path: Path) -> None:
-    reference, trial = (Trial(tmp_path / name, recipe="qlora_tiny") for name in ("reference", "trial"))
+    reference, trial = (
+        Trial(tmp_path / name, recipe="qlora_tiny") for name in ("reference", "trial")
+    )
     reference.folder.mkdir()
     reference.build()
     shutil.copytree(reference.folder, trial.folder)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT, environment
-from tests.trainer.ranks import rows
-from tests.trainer.saves import ADAPTERS
+from tests.trainer.checkpoint.saves import ADAPTERS
+from tests.trainer.engine.ranks import rows
 from trainer.batching.flops import Shape
 from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.nf4 import TARGETS
@@ -35,13 +35,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("adapters")
     for name in ADAPTERS:
         precision = f"train.precision={'bf16' if name == 'adapters_bf16' else 'fp32'}"
-        config = configs.load("qlora_tiny", [f"run.root={root}/runs", f"data.dir={root}/data", precision])
+        config = configs.load(
+            "qlora_tiny", [f"run.root={root}/runs", f"data.dir={root}/data", precision]
+        )
         configs.write(config, root / f"{name}.yaml")
     tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
     base_model.materialise(config)
     common = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
-        [sys.executable, "-m", "tests.trainer.saves", str(root)], env=os.environ | common, cwd=ROOT, check=True
+        [sys.executable, "-m", "tests.trainer.checkpoint.saves", str(root)],
+        env=os.environ | common,
+        cwd=ROOT,
+        check=True,
     )
     return root
 
@@ -67,16 +72,23 @@ def test_a_checkpoint_holds_nothing_but_adapters_and_their_8_bit_state(root: Pat
     shape = Shape(**vars(shape) | {"lora_rank": config.train.lora_rank})
     assert sum(t.numel() for t in tensors.values()) == shape.adapter_parameters
     assert trained["types"] == {"torch.float32"}
-    assert trained["optimizer"] == {"torch.uint8", "torch.float32"}  # bitsandbytes' choice below 4,096 elements
+    assert trained["optimizer"] == {
+        "torch.uint8",
+        "torch.float32",
+    }  # bitsandbytes' choice below 4,096 elements
     assert trained["base"].keys() == {n for n in trained["base"] if n.split(".")[-2] in TARGETS}
     assert len(trained["base"]) == len(TARGETS) * shape.layers
     assert any("embed_tokens" in name for name in trained["frozen"])
 
 
-def test_training_goes_on_bit_for_bit_after_a_validation_and_from_the_checkpoint(root: Path) -> None:
+def test_training_goes_on_bit_for_bit_after_a_validation_and_from_the_checkpoint(
+    root: Path,
+) -> None:
     saved, restored = left(root, "adapters"), left(root, "adapters_again")
     assert saved["state"].keys() == restored["state"].keys()
-    assert all(torch.equal(saved["state"][name], restored["state"][name]) for name in saved["state"])
+    assert all(
+        torch.equal(saved["state"][name], restored["state"][name]) for name in saved["state"]
+    )
     assert torch.equal(saved["drawn"], restored["drawn"])
     assert restored["losses"] == saved["losses"]
     assert saved["losses"][0] - saved["losses"][-1] > 0.1
@@ -90,8 +102,12 @@ def test_steps_in_bf16_are_those_in_fp32_but_for_rounding(root: Path) -> None:
     assert rounded["losses"][3:] != exact["losses"]
 
 
-def test_the_merge_is_the_model_that_was_trained_rounded_to_bf16(root: Path, merged: dict[str, torch.Tensor]) -> None:
-    """Its weights, before they are rounded, are put into plain transformers, which then has the same token losses."""
+def test_the_merge_is_the_model_that_was_trained_rounded_to_bf16(
+    root: Path, merged: dict[str, torch.Tensor]
+) -> None:
+    """Its weights, before they are rounded, are put into plain transformers, which then has the
+    same token losses.
+    """
     from transformers import AutoModelForCausalLM
 
     trained, config = left(root, "adapters"), configs.read(root / "adapters.yaml")
@@ -125,7 +141,8 @@ from trainer.recipe import load as configs
 from trainer.export.merge_qlora import Merged
 
 def status(key):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) * 1024
+    lines = open("/proc/self/status")
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 class Adapters:
     def read(self, name, dtype):
@@ -137,12 +154,17 @@ names = [f"model.layers.{i}.mlp.up_proj" for i in range(96)]
 if os.fork() == 0:  # what is made leaves no memory behind
     weight, factors = torch.ones(1024, 1024).bfloat16(), {"A": (32, 1024), "B": (1024, 32)}
     save_file({f"{name}.weight": weight.clone() for name in names}, folder / "model.safetensors")
-    adapters = {f"{name}.lora_{x}.default.weight": torch.ones(size) for name in names for x, size in factors.items()}
+    adapters = {
+        f"{name}.lora_{x}.default.weight": torch.ones(size)
+        for name in names
+        for x, size in factors.items()
+    }
     save_file(adapters, folder / "adapters.safetensors")
     (folder / "config.json").write_text("{}")
     os._exit(0)
 assert os.wait()[1] == 0
-config = configs.load("qlora_tiny", [f"model.path={folder}", "model.init=null", "train.precision=bf16"])
+words = [f"model.path={folder}", "model.init=null", "train.precision=bf16"]
+config = configs.load("qlora_tiny", words)
 weights.SHARD_SIZE = "20MB"
 merged = Merged(config, Adapters())
 merged.read(names[0] + ".weight")  # imports everything
@@ -157,7 +179,9 @@ print(size, status("VmHWM") - before)
 
 def test_a_merge_holds_a_file_and_a_matrix_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
     size, extra = map(int, done.stdout.split()[-2:])
     assert size > 200e6
     assert 20e6 < extra < 0.4 * size

@@ -1,4 +1,6 @@
-"""What the QLoRA recipes come to: steps and trained weights, from their values alone, and what they refuse."""
+"""What the QLoRA recipes come to: steps and trained weights, from their values alone, and what they
+refuse.
+"""
 
 from dataclasses import replace
 
@@ -23,15 +25,27 @@ def test_the_4b_recipe_is_the_published_one() -> None:
     train = config.train
     per_epoch = sampler.steps_per_epoch(config.data.train_rows, train.batch_size)
     assert (config.data.train_rows, per_epoch, train.epochs * per_epoch) == (34_818, 2177, 6531)
-    assert (config.model.path, config.data.max_length, train.max_tokens_per_gpu) == ("Qwen/Qwen3-4B", 4096, 4096)
+    assert (config.model.path, config.data.max_length, train.max_tokens_per_gpu) == (
+        "Qwen/Qwen3-4B",
+        4096,
+        4096,
+    )
     assert (train.lora_rank, train.lora_alpha, train.lr, train.warmup_steps) == (32, 32, 2e-4, 10)
-    assert (train.min_lr_ratio, train.clip_grad, train.seed, train.precision) == (0, 1.0, 42, "bf16")
+    assert (train.min_lr_ratio, train.clip_grad, train.seed, train.precision) == (
+        0,
+        1.0,
+        42,
+        "bf16",
+    )
     assert configs.load("qlora_gsm8k_8b", ["data.source=rows.jsonl"]).data.train_rows == 50_000
 
 
 def test_66_million_of_the_4bs_weights_are_trained() -> None:
     assert QWEN3_4B.adapter_parameters == 66_060_288
-    assert round(QWEN3_4B.adapter_parameters / (QWEN3_4B.parameters + QWEN3_4B.adapter_parameters), 4) == 0.0162
+    assert (
+        round(QWEN3_4B.adapter_parameters / (QWEN3_4B.parameters + QWEN3_4B.adapter_parameters), 4)
+        == 0.0162
+    )
 
 
 def test_the_doctor_counts_the_adapters_of_a_checkpoint_and_the_whole_of_an_export() -> None:
@@ -56,7 +70,10 @@ def test_a_frozen_weight_costs_two_thirds_of_a_trained_one() -> None:
         (["train.lora_alpha=x"], "train.lora_alpha must be an integer"),
         (["train.warmup_steps=1.5"], "train.warmup_steps must be an integer"),
         (["train.prefetch=true"], "train.prefetch=true is for training every weight"),
-        (["verl.engine.offload_policy=true"], "verl.engine.offload_policy=true is for training every weight"),
+        (
+            ["verl.engine.offload_policy=true"],
+            "verl.engine.offload_policy=true is for training every weight",
+        ),
     ],
 )
 def test_bad_values_are_named(overrides: list[str], words: str) -> None:

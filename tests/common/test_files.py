@@ -1,0 +1,68 @@
+"""Files are whole or absent, and one process writes at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import files
+from common.errors import UserError
+from tests.conftest import ROOT
+
+
+def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "d"
+    with pytest.raises(RuntimeError), files.whole_folder(target) as partial:
+        (partial / "a").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_folder(target) as partial:
+        (partial / "a").write_text("whole")
+        assert not target.exists()
+    assert (target / "a").read_text() == "whole"
+    with pytest.raises(FileExistsError), files.whole_folder(target):
+        pass
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    code = (
+        "import os; from pathlib import Path; from common.files import whole_folder\nwith "
+        f"whole_folder(Path({str(tmp_path / 'd')!r})) as p: (p / 'a').write_text('x'); "
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
+    assert not (tmp_path / "d").exists()
+    with files.whole_folder(tmp_path / "d") as partial:
+        assert list(partial.iterdir()) == []
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": 2')
+    assert files.heal_jsonl(path) == 7
+    assert list(files.read_jsonl(path)) == [{"a": 1}]
+    assert files.heal_jsonl(path) == 0
+
+
+def test_a_second_writer_is_told_of_the_first_and_a_dead_one_is_succeeded(tmp_path: Path) -> None:
+    lock = tmp_path / "run.lock"
+    code = (
+        "import time; from pathlib import Path; from common.files import writer\n"
+        f"with writer(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(UserError, match=rf"process {holder.pid} on host {os.uname().nodename}"),
+        files.writer(lock),
+    ):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with files.writer(lock):
+        pass
+    assert not lock.exists()

@@ -1,0 +1,239 @@
+"""The model card: the report's figures, honest about what is missing, readable by the hub."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from omegaconf import DictConfig
+
+from common.files import sha256_file, write_json, write_text
+from common.records import Problem, Rollout
+from data_prep.benchmarks import sets
+from data_prep.tokenizer import chat
+from eval import evaluate
+from eval.card import card, usage
+from eval.generation import rollout_files
+from eval.report import report
+from eval.results.evaluation import RL_POOL
+from trainer.recipe import load as configs
+from trainer.run.folder import PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics
+
+SETS = {"aime2025": 30, "amc2023": 40}
+STEP = 2
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of the 4B recipe as its files tell it: a dataset, two steps on two GPUs, an export, no
+    evaluation.
+    """
+    for name, count in SETS.items():
+        problems = [Problem(f"{name}/{i}", "?", str(i), name) for i in range(count)]
+        (tmp_path / "bench").mkdir(exist_ok=True)
+        lines = (
+            json.dumps({k: v for k, v in asdict(p).items() if k != "set"}) + "\n" for p in problems
+        )
+        (tmp_path / "bench" / f"{name}.jsonl").write_text("".join(lines))
+    values = [
+        "eval.sets=[aime2025,amc2023]",
+        "eval.rollouts=4",
+        f"eval.benchmarks={tmp_path}/bench",
+    ]
+    config = configs.load(
+        "sft_4b", [f"run.root={tmp_path}/runs", f"data.dir={tmp_path}/data", *values]
+    )
+    dataset, run = tmp_path / "data" / "sft_4b", Run(tmp_path / "runs" / "sft_4b")
+    write_text(dataset / "tokenizer" / "tokenizer.json", "{}")
+    write_text(
+        dataset / "heldout.jsonl", '{"id": "a", "problem": "What is \\\\sqrt{4}?", "answer": "2"}\n'
+    )
+    manifest = {
+        "settings": {
+            "source": {"hub": "open-r1/OpenR1-Math-220k", "config": "default", "files": []},
+            "benchmarks": {"aime2024": "x", "math500": "y"},
+        },
+        "funnel": {
+            "source records": 1000,
+            "dropped: in a benchmark": 2,
+            "kept: train": 900,
+            "kept: test": 98,
+        },
+        "rows": {"train": 900, "test": 98},
+        "tokens": {"train": 5_000_000, "test": 300_000},
+        "contaminated": {"r1": {"set": "math500"}, "r2": {"set": "math500"}},
+        "files": {"heldout.jsonl": sha256_file(dataset / "heldout.jsonl")},
+    }
+    write_json(dataset / "manifest.json", manifest)
+    configs.write(config, run.config)
+    attempt = run.new_attempt()
+    configs.write(config, attempt / "config.yaml")
+    write_json(
+        attempt / PROVENANCE, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
+    )
+    write_text(attempt / "metrics.jsonl", "".join(step(n).json() for n in range(1, STEP + 2)))
+    write_json(
+        run.export(STEP) / "manifest.json",
+        {
+            "step": STEP,
+            "parameters": 4_022_468_096,
+            "dataset": sha256_file(dataset / "manifest.json"),
+            "files": {},
+        },
+    )
+    return run
+
+
+def step(number: int) -> StepMetrics:
+    """An hour on two ranks."""
+    return StepMetrics(
+        step=number,
+        total=3,
+        epoch=1,
+        loss=1 / number,
+        grad_norm=1.0,
+        lr=1e-5,
+        tokens=7200,
+        tokens_per_s=2.0,
+        tokens_per_s_per_gpu=1.0,
+        mfu=0.5,
+        seconds=3600.0,
+        mean_seconds=3600.0,
+        data_seconds=0.1,
+        balance=0.9,
+        fill=0.9,
+        peak_memory_gb=30.0,
+        eta_s=0.0,
+        skipped=False,
+        val_loss=0.5,
+    )
+
+
+def evaluated(run: Run, label: str, right: int, cut: int = 0) -> Path:
+    """Evaluates ``label`` without an engine: of each problem's four rollouts so many are right or
+    cut.
+    """
+    config = configs.read(run.config)
+    planned = evaluate.plan(config, run, label)
+    planned.folder.mkdir(parents=True)
+    with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
+        for p in sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None):
+            for k in range(4):
+                is_cut = 4 - cut <= k
+                text = (
+                    "<think>"
+                    if is_cut
+                    else f"<think>a</think>\\boxed{{{p.answer if k < right else 'x'}}}"
+                )
+                finish = "length" if is_cut else "stop"
+                rollout_files.append(
+                    f, Rollout((p.set, p.id, k), 0, text, 100, finish, "engine-0", 1.0)
+                )
+    return evaluate.evaluate(config, run, label)
+
+
+def metadata(text: str) -> Any:
+    return ModelCard(text, ignore_metadata_errors=False).data
+
+
+def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -> None:
+    evaluated(run, "base", 0)
+    evaluated(run, f"step_{STEP}", 3, cut=1)
+    (path,) = card.refresh(run)
+    text = path.read_text()
+    headline = report.headline(run, configs.read(run.config))
+    assert headline in text
+    assert (
+        "| aime2025 (30 problems) | 0.00 % [0.0, 11.6]† | 75.00 % [66.3, 77.9]† | +75.00"
+        in headline
+    )
+    assert (
+        "| 0.00 % → 75.00 % | 1.46 % | 22.10 % |" in headline and "| at 16,384 tokens |" in headline
+    )
+    assert "measured by its authors, not by this run" in text
+    assert "9.60 %" not in headline  # which is of a hundred problems
+    data = metadata(text)
+    assert (data.base_model, data.license, data.library_name) == (
+        "Qwen/Qwen3-4B-Base",
+        "apache-2.0",
+        "transformers",
+    )
+    assert (data.datasets, data.pipeline_tag) == ("open-r1/OpenR1-Math-220k", "text-generation")
+    results = {(r.dataset_name, r.metric_type): r.metric_value for r in data.eval_results}
+    assert results[("aime2025", "pass@1")] == results[("amc2023", "pass@1")] == 75.0
+    for expected in (
+        "all its 4.02B parameters on 900 rows of [open-r1/OpenR1-Math-220k]",
+        "| training | 4 GPU-hours | 2 optimizer steps on 2 ranks",
+        "| evaluation of base (aime2025+amc2023) |",
+        "aime2024 0, math500 2",
+        "25.0% of its rollouts were ended by the budget of 32,768 tokens",
+        "aime2025 has only 30 problems",
+        "| git commit | `c0ffee` |",
+        'messages = [{"role": "user", "content": "What is \\\\sqrt{4}?"}]',
+        "temperature=0.6, top_p=0.95",
+    ):
+        assert expected in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = [line.count("|") for line in tables]
+    assert len(tables) > 30 and set(widths) <= {3, 4, 8}  # nothing in a cell ends it
+    assert "Pending" not in text and str(run.root) not in text
+    assert (run.export(STEP) / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_left_alone(
+    run: Run,
+) -> None:
+    (path,) = card.refresh(run)
+    assert "- base: not evaluated yet\n- step_2: not evaluated yet" in path.read_text()
+    assert metadata(path.read_text()).eval_results is None
+    folder = evaluated(run, "base", 0)
+    shutil.copytree(folder, begun := folder.with_name(folder.name.replace("base", f"step_{STEP}")))
+    (begun / "manifest.json").unlink()
+    with (begun / rollout_files.ROLLOUTS).open("a") as f:
+        f.write('{"key": ["torn')
+    before = (begun / rollout_files.ROLLOUTS).read_bytes()
+    text = card.refresh(run)[0].read_text()
+    assert f"Pending:\n- step_2: `{begun.name}` has begun" in text
+    assert "| 0.00 % [0.0, 11.6]† | not evaluated |" in text
+    assert (begun / rollout_files.ROLLOUTS).read_bytes() == before
+
+
+def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
+    evaluated(run, "base", 0)
+    evaluated(run, f"step_{STEP}", 3)
+    (run.root / "evals" / f"{RL_POOL}@step_{STEP}-abc12345").mkdir()
+    assert "Pending" not in card.refresh(run)[0].read_text()
+    (run.root / "evals" / f"aime2024@step_{STEP}-abc12345").mkdir()
+    assert (
+        f"Pending:\n- step_2: `aime2024@step_{STEP}-abc12345` has begun"
+        in card.refresh(run)[0].read_text()
+    )
+
+
+def test_a_problem_with_a_fence_of_its_own_stays_inside_the_cards(run: Run) -> None:
+    problem = "Run\n````\n# No heading\n```\nwhat?"
+    path = Path(configs.read(run.config).data.dir) / "sft_4b" / "heldout.jsonl"
+    path.write_text(json.dumps({"id": "a", "problem": problem, "answer": "2"}) + "\n")
+    text = card.refresh(run)[0].read_text()
+    assert f"\n\n`````\n{chat.render(problem, usage.PATTERN)}\n`````\n\n" in text
+
+
+def test_another_build_of_the_dataset_is_not_described(run: Run) -> None:
+    config: DictConfig = configs.read(run.config)
+    (Path(config.data.dir) / "sft_4b" / "manifest.json").write_text('{"another": "build"}')
+    text = card.refresh(run)[0].read_text()
+    assert "was not at hand" in text and "900 rows" not in text
+
+
+def test_the_python_in_a_card_is_python(run: Run) -> None:
+    text = card.write(run, run.export(STEP), "someone/model").read_text()
+    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        compile(program, "card", "exec")
+        assert '"someone/model"' in program

@@ -1,0 +1,147 @@
+"""Real vLLM engines whose cache is too small for what they have in flight."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from common.ray_session import ray_session
+from eval.generation import vllm_actor
+from eval.generation.engines import creator
+from tests.conftest import Line
+
+ROLLOUTS, TOKENS, PROMPT = 8, 1000, [5] * 8
+AMPLE, TIGHT = 1.0, 0.4
+EARLY, LATE, BOTH = [False] * ROLLOUTS, [True] * ROLLOUTS, [False, True] * (ROLLOUTS // 2)
+
+
+@pytest.fixture
+def arguments(line: Line) -> dict[str, Any]:
+    """vLLM's, for an engine on a CPU whose cache holds all rollouts."""
+    from transformers import AutoConfig
+
+    model = line.export()
+    config = AutoConfig.from_pretrained(model)
+    config.max_position_embeddings = TOKENS + len(PROMPT)
+    values = vllm_actor.arguments(
+        config,
+        model=str(model),
+        revision=None,
+        tokenizer=model,
+        dtype="float32",
+        device="cpu",
+        tensor_parallel=1,
+        concurrency=ROLLOUTS,
+        context=TOKENS + len(PROMPT),
+    )
+    return values | {"block_size": 32}
+
+
+def start(ray: Any, log: Path, arguments: dict[str, Any], share: float) -> tuple[Any, int]:
+    """An engine with a ``share`` of the cache, and the tokens that it holds."""
+    room = int(arguments["kv_cache_memory_bytes"] * share)
+    sampling = {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True}
+    create = creator(
+        ray, "cpu", 1, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling
+    )
+    actor = create("engine")
+    return actor, ray.get(actor.start.remote())
+
+
+def ask(ray: Any, actor: Any, late: list[bool]) -> tuple[list[str], list[float], list[int]]:
+    """Texts, seconds, and the tokens that the others had when the first one ended."""
+    asked = [actor.generate.remote(("s", "p", k), PROMPT, k, late[k]) for k in range(ROLLOUTS)]
+    ray.wait(asked)
+    others = ray.get(actor.beat.remote())
+    answers = ray.get(asked)
+    return [a["text"] for a in answers], [a["seconds"] for a in answers], sorted(others.values())
+
+
+def test_what_waits_for_room_says_the_same_and_late_ones_take_turns(
+    arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    with ray_session(cpus=1) as ray:
+        actor, capacity = start(ray, tmp_path / "ample.log", arguments, AMPLE)
+        assert capacity >= ROLLOUTS * (len(PROMPT) + TOKENS)
+        texts, *_ = ask(ray, actor, EARLY)
+        assert len(set(texts)) == ROLLOUTS
+        ray.kill(actor)
+
+        actor, capacity = start(ray, tmp_path / "tight.log", arguments, TIGHT)
+        assert capacity < ROLLOUTS * (len(PROMPT) + TOKENS) / 2
+        stock, _, left_behind = ask(ray, actor, EARLY)
+        turns, _, together = ask(ray, actor, LATE)
+        assert depths(tmp_path / "tight.log") == [1]  # as on GPUs
+        mixed, seconds, _ = ask(ray, actor, BOTH)
+    assert stock == turns == mixed == texts
+    assert left_behind[0] < TOKENS / 2 and together[0] > TOKENS * 3 / 4
+    assert max(seconds[1::2]) < min(seconds[0::2])
+
+
+@pytest.mark.slow
+def test_an_engine_with_processes_as_vllm_chooses_them_says_the_same(
+    arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VLLM_ENABLE_V1_MULTIPROCESSING=1 is vLLM's default; on a CPU it puts the worker in one more
+    process.
+
+    The core has a process of its own either way, as on GPUs, and our scheduler is imported there.
+    """
+    own, logs = vllm_actor.environment, [tmp_path / "inside.log", tmp_path / "own.log"]
+    with ray_session(cpus=1) as ray:
+        actor, _ = start(ray, logs[0], arguments, AMPLE)
+        texts, *_ = ask(ray, actor, EARLY)
+        inside = depths(logs[0])
+        ray.kill(actor)
+        monkeypatch.setattr(
+            vllm_actor,
+            "environment",
+            lambda *of: own(*of) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+        )
+        actor, _ = start(ray, logs[1], arguments, TIGHT)
+        turns, _, together = ask(ray, actor, LATE)
+        outside = depths(logs[1])
+    assert (inside, outside) == ([1], [1])
+    assert "(Worker pid=" not in logs[0].read_text() and "(Worker pid=" in logs[1].read_text()
+    assert turns == texts and together[0] > TOKENS * 3 / 4
+
+
+def depths(log: Path) -> list[int]:
+    """How many processes are between Ray's daemon and each that an engine's core runs in, by what
+    the core wrote.
+
+    0 for the actor itself, 1 for a process that the actor started.
+    """
+    pids = sorted(set(re.findall(r"\(EngineCore pid=(\d+)\)", log.read_text())))
+    ancestors = [[process.name() for process in psutil.Process(int(pid)).parents()] for pid in pids]
+    return [names.index("raylet") for names in ancestors]
+
+
+@pytest.mark.parametrize(("device", "stock"), [("cpu", "Scheduler"), ("cuda", "AsyncScheduler")])
+def test_the_scheduler_is_the_one_that_vllm_takes_there(device: str, stock: str) -> None:
+    """vLLM lets a scheduler plan ahead only where it is asked for, and one that plans ahead has to
+    be asked for it.
+    """
+    from transformers import Qwen3Config
+    from vllm.config import SchedulerConfig
+
+    arguments = vllm_actor.arguments(
+        Qwen3Config(),
+        model="m",
+        revision=None,
+        tokenizer=Path("t"),
+        dtype="auto",
+        device=device,
+        tensor_parallel=1,
+        concurrency=4,
+        context=64,
+    )
+    names = ("scheduler_cls", "async_scheduling", "watermark")
+    config = SchedulerConfig.default_factory(**{name: arguments[name] for name in names})
+    ours = config.get_scheduler_cls()
+    config.scheduler_cls = None
+    assert config.get_scheduler_cls().__name__ == stock and issubclass(
+        ours, config.get_scheduler_cls()
+    )

@@ -1,0 +1,279 @@
+"""The export: the trainer's own logits, little memory, nothing to unpickle, and its way to the
+hub.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.files import read_json, writer
+from data_prep.tokenizer import token_files
+from tests.conftest import environment, warmstart
+from tests.trainer.conftest import STEPS
+
+SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
+REPO = "someone/warm-tiny"
+
+
+@pytest.fixture(scope="module")
+def export(short_run: Path) -> Path:
+    warmstart("export", "tiny", folder=short_run.parent.parent)
+    return short_run / "export" / f"step_{STEPS}"
+
+
+def test_holds_only_what_can_be_read_without_unpickling(export: Path) -> None:
+    manifest = read_json(export / "manifest.json")
+    assert {p.suffix for p in export.iterdir()} == {
+        ".json",
+        ".jinja",
+        ".safetensors",
+        ".md",
+        ".png",
+    }
+    assert {p.name for p in export.iterdir()} - manifest["files"].keys() == {
+        "README.md",
+        "loss.png",
+        "manifest.json",
+    }
+    assert len({p.stat().st_mode for p in export.iterdir()}) == 1
+
+
+def test_gives_the_trainers_logits_within_bf16_rounding(export: Path, short_run: Path) -> None:
+    """Rounding changes each weight by at most 2**-9 of it, evenly spread: a logit's change is, to
+    first order, a sum of independent errors g * w * u with u uniform in +-2**-9, and eight standard
+    deviations of that are the limit.
+    """
+    import torch.distributed.checkpoint as dcp
+    from transformers import AutoModelForCausalLM
+
+    trained = AutoModelForCausalLM.from_pretrained(short_run / "base", dtype=torch.float32)
+    exported = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
+    state = {name: t for name, t in trained.state_dict().items() if name != "lm_head.weight"}
+    checkpoint = str(short_run / "checkpoints" / f"step_{STEPS}")
+    dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(checkpoint), no_dist=True)
+    rows = token_files.read(short_run.parent.parent / "data" / "tiny" / "tokens" / "test.arrow")
+    for ids in rows.column("input_ids").to_pylist()[:3]:
+        ours, theirs = (model(torch.tensor([ids])).logits[0, -2] for model in (trained, exported))
+        for token in ours.topk(2).indices:
+            grads = torch.autograd.grad(ours[token], list(trained.parameters()), retain_graph=True)
+            squares = sum(
+                ((g * w).square().sum() for g, w in zip(grads, trained.parameters(), strict=True)),
+                torch.zeros(()),
+            )
+            limit = 8 * 2**-9 * math.sqrt(squares.item() / 3)
+            assert (
+                0
+                < abs(ours[token] - theirs[token]).item()
+                < limit
+                < 0.1 * (ours.max() - ours.min())
+            )
+
+
+MEASURE = """
+import os, sys, torch, torch.distributed.checkpoint as dcp
+from pathlib import Path
+from common.files import sha256_file, write_json
+from trainer.recipe import load as configs
+from trainer.checkpoint.checkpoint import OPTIMIZER
+from trainer.export.export import export
+from trainer.run.folder import SCALARS, Run
+
+def status(key):
+    lines = open("/proc/self/status")
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
+
+small, big = Run(Path(sys.argv[1])), Run(Path(sys.argv[2]))
+if os.fork() == 0:  # what is made leaves no memory behind
+    sizes = {f"model.layers.{i}.w": (4096, 1024) for i in range(24)}
+    sizes["model.embed_tokens.weight"] = (16384, 1024)
+    state = {
+        prefix + name: torch.randn(size)
+        for name, size in sizes.items()
+        for prefix in ("", OPTIMIZER)
+    }
+    folder = big.checkpoint(1)
+    storage = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    dcp.save(state, storage_writer=storage, no_dist=True)
+    write_json(folder / SCALARS, {"identity": {"dataset": ""}})
+    hashes = {p.name: sha256_file(p) for p in folder.iterdir()}
+    write_json(folder / "manifest.json", {"files": hashes})
+    os._exit(0)
+assert os.wait()[1] == 0
+config = configs.read(small.config)
+export(small, config, int(sys.argv[3]))  # imports everything
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is held
+before = status("VmRSS")
+size = sum(p.stat().st_size for p in export(big, config, 1).glob("*.safetensors"))
+print(size, status("VmHWM") - before)
+"""
+
+
+def test_needs_less_memory_than_half_again_the_model(
+    export: Path, short_run: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, beyond what its imports hold."""
+    small, big = tmp_path / "runs" / "tiny", tmp_path / "runs" / "big"
+    shutil.copytree(
+        short_run, small, ignore=shutil.ignore_patterns("export", "tensorboard", "wandb")
+    )
+    command = [sys.executable, "-c", MEASURE, str(small), str(big), str(STEPS)]
+    folder = short_run.parent.parent
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
+    size, extra = map(int, done.stdout.split())
+    assert size > 200e6
+    assert extra < 1.5 * size
+
+
+def test_is_refused_while_another_process_holds_the_checkpoint_or_when_it_is_damaged(
+    export: Path, short_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(short_run, folder, ignore=shutil.ignore_patterns("export"))
+    shutil.copytree(short_run.parent.parent / "data", tmp_path / "data")
+    with writer(folder / "export" / f".step_{STEPS}.lock"):
+        done = warmstart("export", "tiny", folder=tmp_path, check=False)
+    assert done.returncode == 2 and "is being written by process" in done.stderr
+    shard = next((folder / "checkpoints" / f"step_{STEPS}").glob("*.safetensors"))
+    with shard.open("r+b") as f:
+        f.seek(-1, os.SEEK_END)
+        f.write(bytes([shard.read_bytes()[-1] ^ 1]))
+    done = warmstart("export", "tiny", folder=tmp_path, check=False)
+    assert done.returncode == 2 and f"{shard.name} is missing or damaged" in done.stderr
+    assert not (folder / "export" / f"step_{STEPS}").exists()
+
+
+class Hub(ThreadingHTTPServer):
+    """The few endpoints of the hub that an upload uses, for one user's token."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.created: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, value: Any, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._answer({}, 404)
+
+    def do_POST(self) -> None:
+        import base64
+
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Authorization"] != f"Bearer {SECRET}":
+            self._answer({"error": "Invalid credentials"}, 401)
+        elif self.path == "/api/repos/create":
+            self.server.created.append(json.loads(body))
+            self._answer({"url": f"{self.server.url}/{REPO}"})
+        elif self.path == "/api/validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif self.path == f"/api/models/{REPO}/preupload/main":
+            names = [f["path"] for f in json.loads(body)["files"]]
+            self._answer(
+                {
+                    "files": [
+                        {"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names
+                    ]
+                }
+            )
+        elif self.path == f"/api/models/{REPO}/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.server.files[line["value"]["path"]] = base64.b64decode(
+                        line["value"]["content"]
+                    )
+            self._answer(
+                {
+                    "commitUrl": f"{self.server.url}/{REPO}/commit/1",
+                    "commitOid": "1",
+                    "success": True,
+                }
+            )
+        else:
+            self._answer({"error": self.path}, 404)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def push(
+    folder: Path, home: Path, url: str, token: str | None, repo: str = REPO
+) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in environment().items() if not k.startswith("HF_")}
+    values = (
+        clean | {"HF_ENDPOINT": url, "HF_HOME": str(home)} | ({"HF_TOKEN": token} if token else {})
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "warmstart", "export", "tiny", "--push", repo],
+        cwd=folder,
+        env=values,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_push_uploads_the_export_and_shows_the_token_to_nobody(
+    export: Path, hub: Hub, tmp_path: Path
+) -> None:
+    folder = export.parents[3]
+    done = push(folder, tmp_path, hub.url, SECRET)
+    assert done.returncode == 0, done.stderr
+    assert f"pushed to {hub.url}/{REPO}" in done.stdout
+    assert [(r["name"], r["visibility"]) for r in hub.created] == [("warm-tiny", "private")]
+    assert hub.files == {p.name: p.read_bytes() for p in export.iterdir()}
+    assert f'model_name = "{REPO}"' in hub.files["README.md"].decode()
+    written = [p for root in (folder, tmp_path) for p in root.rglob("*") if p.is_file()]
+    assert not [p for p in written if SECRET.encode() in p.read_bytes()]
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_what_cannot_be_pushed_is_said_without_the_token(
+    export: Path, hub: Hub, tmp_path: Path
+) -> None:
+    folder = export.parents[3]
+    for url, token, repo, code, message in (
+        (hub.url, None, REPO, 2, "HF_TOKEN is not set"),
+        (hub.url, SECRET, "no spaces/here", 2, "--push no spaces/here"),
+        (hub.url, SECRET, "ownerless", 2, "OWNER/ownerless"),
+        (hub.url, "hf_wrong", REPO, 1, "401"),
+        ("http://127.0.0.1:9", SECRET, REPO, 1, "could not be pushed"),
+    ):
+        done = push(folder, tmp_path, url, token, repo)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        assert message in done.stderr
+        assert (token or SECRET) not in done.stdout + done.stderr
+    assert hub.files == {}

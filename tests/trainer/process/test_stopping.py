@@ -1,0 +1,134 @@
+"""Ends of an attempt that no training run is needed for: deadlines, hangs, what metrics a resumed
+run shows.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.files import write_json
+from trainer.loop.profiler import Profiler
+from trainer.process.deadline import GRACE_SECONDS, Deadline, job_end
+from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
+from trainer.run import step_metrics
+from trainer.run.folder import PROVENANCE, Run
+from trainer.run.step_metrics import StepMetrics
+
+STEP = StepMetrics(
+    1, 9, 1, 2.0, 1.0, 1e-3, 10, 5.0, 5.0, None, 2.0, 2.0, 0.1, 1.0, 1.0, 0.5, 16.0, False
+)
+
+
+def test_a_deadline_leaves_room_for_two_steps_and_two_saves() -> None:
+    deadline = Deadline(time.time() + GRACE_SECONDS + 2 * 7 + 2 * 5 + 60)
+    for seconds in (1000.0, 3.0, 7.0, 4.0):  # the first one compiled
+        deadline.stepped(seconds)
+    assert deadline.margin(5.0) == GRACE_SECONDS + 2 * 7 + 2 * 5
+    assert not deadline.near(5.0)
+    assert deadline.near(5.0 + 31)
+    assert not Deadline(None).near(1e9)
+
+
+def test_slurm_says_when_the_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job_end({}) is None
+    assert job_end({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "1700000000"}) == 1.7e9
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        '#!/bin/sh\necho "JobId=$5 StartTime=2026-01-01T00:00:00 EndTime=$ENDS Partition=p"\n'
+    )
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for ends, expected in (
+        ("2026-01-01T00:30:00", time.mktime((2026, 1, 1, 0, 30, 0, 0, 0, -1))),
+        ("Unknown", None),
+    ):
+        monkeypatch.setenv("ENDS", ends)
+        assert job_end({"SLURM_JOB_ID": "7"}) == expected
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    assert job_end({"SLURM_JOB_ID": "7"}) is None
+
+
+HANG = """
+import sys, threading, time
+from pathlib import Path
+from trainer.process.watchdog import Watchdog
+
+def stuck():
+    time.sleep(600)
+
+watchdog = Watchdog(0.01, Path(sys.argv[1]))
+time.sleep(1)  # set-up has its own allowance
+watchdog.stepped()
+threading.Thread(target=stuck).start()
+stuck()
+"""
+
+
+def test_a_hung_rank_leaves_every_threads_stack_and_ends(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG, str(tmp_path / "stacks")], timeout=60, check=False
+    )
+    assert done.returncode == 1
+    text = (tmp_path / "stacks").read_text()
+    assert text.count("in stuck") == 2 and "Timeout" in text
+
+
+def test_a_watchdog_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
+    watchdog = Watchdog(45, tmp_path / "stacks")
+    assert watchdog.allowance == 45 > SET_UP_MINUTES
+    watchdog.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def attempt(run: Run, number: int, first: int, steps: list[StepMetrics], torn: str = "") -> None:
+    folder = run.root / "attempts" / str(number)
+    write_json(folder / PROVENANCE, {"first_step": first})
+    (folder / "metrics.jsonl").write_text("".join(step.json() for step in steps) + torn)
+
+
+def test_a_run_shows_each_step_once_as_the_attempt_that_was_built_on_ran_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    attempt(run, 1, 0, [replace(STEP, step=s, loss=1.0) for s in (1, 2, 3, 4)], '{"step": 5')
+    attempt(run, 2, 2, [])  # killed before its first step
+    assert [(s["step"], s["loss"]) for s in step_metrics.read(run)] == [(1, 1.0), (2, 1.0)]
+    attempt(run, 2, 2, [replace(STEP, step=s, loss=2.0) for s in (3, 4)])
+    attempt(
+        run, 3, 3, [replace(STEP, step=3, loss=2.0, val_loss=0.5), replace(STEP, step=4, loss=3.0)]
+    )
+    step_metrics.rebuild(run)
+    shown = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [(s["step"], s["loss"], s["val_loss"]) for s in shown] == [
+        (1, 1.0, None),
+        (2, 1.0, None),
+        (3, 2.0, 0.5),
+        (4, 3.0, None),
+    ]
+
+
+def test_metrics_are_strict_json() -> None:
+    step = replace(
+        STEP,
+        loss=step_metrics.finite(float("nan")),
+        grad_norm=step_metrics.finite(float("inf")),
+        skipped=True,
+    )
+    assert json.loads(step.json(), parse_constant=pytest.fail)["loss"] is None
+    assert "loss not finite" in step.line() and "(step skipped)" in step.line()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(STEP, loss=float("nan")).json()
+
+
+def test_a_stop_among_the_traced_steps_leaves_the_trace(tmp_path: Path) -> None:
+    with Profiler("2:5", 9, tmp_path / "trace.json.gz") as profiler:
+        for number in (1, 2, 3):
+            with profiler.step(number):
+                pass
+    with gzip.open(tmp_path / "trace.json.gz", "rt") as f:
+        assert json.load(f)["traceEvents"]

@@ -1,0 +1,124 @@
+"""Recipes compose with verl's configuration, and bad input is named."""
+
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import UserError
+from data_prep.benchmarks.sets import protocol
+from tests.conftest import ROOT
+from trainer.recipe import load as configs
+
+EXTRA = {"gsm8k_smoke": ["data.source=train.jsonl"]}
+
+
+@pytest.mark.parametrize("recipe", configs.recipes())
+def test_every_recipe_composes(recipe: str) -> None:
+    config = configs.load(recipe, EXTRA.get(recipe, []))
+    assert config.name == recipe
+    assert config.verl.optim.lr == config.train.lr
+    assert config.verl.data.train_batch_size == config.train.batch_size
+
+
+def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
+    config = configs.load("sft_4b")
+    assert config.model.path == "Qwen/Qwen3-4B-Base"
+    assert (config.data.train_rows, config.data.test_rows, config.data.max_chars) == (
+        45_000,
+        200,
+        60_000,
+    )
+    assert (config.train.epochs, config.train.batch_size, config.train.lr) == (2, 64, 4e-5)
+    assert (config.train.min_lr_ratio, config.train.warmup_ratio, config.train.weight_decay) == (
+        0.1,
+        0.03,
+        0.1,
+    )
+    assert protocol(config.eval.sets, config.eval.rollouts, config.eval.temperature) == (16, 0.6)
+    assert config.eval.top_p == 0.95
+    assert config.eval.max_tokens == 32_768
+    assert configs.load("sft_8b").data.train_rows == 90_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.lrr=1"], ["unknown key train.lrr", "did you mean train.lr?"]),
+        (["train.lr=fast"], ["train.lr must be a number", "'fast'"]),
+        (["train.epochs=0"], ["train.epochs must be positive"]),
+        (["train.ranks=1.5"], ["train.ranks must be an integer"]),
+        (["train.prefetch=3"], ["train.prefetch must be true or false"]),
+        (["train=3"], ["train is a section"]),
+        (["verl.optim.lr=1"], ["verl.optim.lr is set from train.lr"]),
+        (["verl.optim.lrr=1"], ["unknown key verl.optim.lrr"]),
+        (["data.max_length=9000"], ["train.max_tokens_per_gpu=4096", "data.max_length=9000"]),
+        (["device=tpu"], ["device must be one of cuda, cpu"]),
+        (["train.lr"], ["write key=value"]),
+        (["data.train_rows=abc"], ["data.train_rows must be an integer, not 'abc'"]),
+        (["data.train_rows=0"], ["data.train_rows must be positive"]),
+        (["data.test_rows=-3"], ["data.test_rows must be at least 0"]),
+        (["train.max_steps=-1"], ["train.max_steps must be positive"]),
+        (["train.warmup_ratio=3"], ["train.warmup_ratio must be between 0 and 1"]),
+        (["train.betas=[0.9]"], ["train.betas must be two numbers"]),
+        (["eval.top_p=0"], ["eval.top_p must be at most 1 and positive"]),
+        (["run.name=5"], ["run.name must be text, not 5"]),
+        (["model.init=5"], ["model.init must be a mapping"]),
+        (["train.attention=varlen"], ["train.attention=varlen needs a GPU"]),
+        (["train.liger=true"], ["train.liger=true needs a GPU"]),
+        (["eval.dtype=nf4"], ["eval.dtype=nf4 needs a GPU"]),
+        (
+            ["train.checkpointing=some"],
+            ["train.checkpointing must be one of none, selective, full"],
+        ),
+        (["train.loggers=[mlflow]"], ["train.loggers knows tensorboard, wandb, not mlflow"]),
+        (["train.profile_steps=5"], ["train.profile_steps must be"]),
+        (["train.profile_steps=5:2"], ["train.profile_steps must be A:B"]),
+        (["verl.trainer.save_freq=10"], ["verl.trainer.save_freq cannot be set"]),
+        (["verl.engine.forward_only=true"], ["verl.engine.forward_only cannot be set"]),
+        (["train.loggers=[[a]]"], ["train.loggers knows tensorboard, wandb"]),
+        (
+            ["data.columns={problem: q}"],
+            ["data.columns must name problem, solution, answer or messages"],
+        ),
+    ],
+)
+def test_bad_override_is_named(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        configs.load("tiny", overrides)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_keys_of_a_users_own_mapping_are_free() -> None:
+    config = configs.load(
+        "gsm8k_smoke", ["data.source=a.jsonl", "data.columns.uuid=name", "model.init.head_dim=64"]
+    )
+    assert (config.data.columns.uuid, config.model.init.head_dim) == ("name", 64)
+
+
+def test_missing_value_and_unknown_recipe_are_named() -> None:
+    with pytest.raises(UserError, match=r"data\.source is not set: add data\.source=VALUE"):
+        configs.load("gsm8k_smoke")
+    with pytest.raises(UserError, match=r"did you mean tiny\?"):
+        configs.load("tinny")
+
+
+def test_only_mutable_keys_may_change_between_attempts() -> None:
+    old = configs.load("tiny")
+    assert (
+        configs.immutable_changes(old, configs.load("tiny", ["train.ranks=1", "eval.rollouts=2"]))
+        == []
+    )
+    changes = configs.immutable_changes(old, configs.load("tiny", ["train.lr=1e-3"]))
+    assert changes == ["train.lr: 0.002 -> 0.001"]
+    assert configs.amend(old, ["eval.rollouts=2"]).eval.rollouts == 2
+    with pytest.raises(UserError, match=r"cannot change: train\.lr"):
+        configs.amend(old, ["train.lr=1e-3"])
+
+
+def test_composing_does_not_import_torch() -> None:
+    code = (
+        "import sys; from trainer.recipe import load; "
+        "load.load('tiny'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

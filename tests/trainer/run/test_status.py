@@ -1,0 +1,94 @@
+"""Where a run stands: what the files of a real run say, and what is added to them while it goes
+on.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.files import write_json, writer
+from tests.trainer.conftest import STEPS
+from trainer.run.folder import Run
+from trainer.run.status import is_trained, status
+from warmstart.cli import main
+
+
+@pytest.fixture
+def run(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of a finished run without evaluations, as the current folder's."""
+    shutil.copytree(
+        short_run,
+        tmp_path / "runs" / "tiny",
+        ignore=shutil.ignore_patterns("export", "wandb", "evals"),
+    )
+    monkeypatch.chdir(tmp_path)
+    return Run(Path("runs/tiny"))
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["status", "tiny"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    values = status(run)
+    assert json.loads(json.dumps(values)) == values
+    assert values["step"] == values["total"] == values["checkpoints"][-1] == STEPS and is_trained(
+        run
+    )
+    assert values["attempts"] == [
+        {"attempt": 1, "outcome": "finished", "reason": None, "first_step": 0, "last_step": STEPS}
+    ]
+    assert not values["running"] and values["evaluations"] == {
+        "base": "pending",
+        f"step_{STEPS}": "pending",
+    }
+    used = {cost["stage"]: cost for cost in values["device_hours"]}["training"]
+    seconds = sum(json.loads(line)["seconds"] for line in run.metrics.read_text().splitlines())
+    assert (
+        used["hours"] == pytest.approx(2 * seconds / 3600) and used["unit"] == "CPU process-hours"
+    )
+    text = shown(capsys)
+    assert f"step {STEPS} of {STEPS}, loss " in text and " tokens/s" in text
+    assert "not running" in text and "base: pending" in text and "attempts/1/log" in text
+
+
+def test_a_run_that_goes_on_after_crashes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three attempts besides the first: failed, killed and requeued, and the one that is at
+    work.
+    """
+    for number in (2, 3, 4):
+        write_json(run.root / "attempts" / str(number) / "provenance.json", {"first_step": STEPS})
+        shutil.copy(run.attempts[0] / "config.yaml", run.attempts[-1] / "config.yaml")
+        (run.attempts[-1] / "log").touch()
+    write_json(run.attempts[1] / "outcome.json", {"status": "failed", "reason": "no space"})
+    note = {"what": "train", "attempt": 3, "reason": "crashed, 2 of at most 3 times in a row"}
+    (run.root / "requeues.jsonl").write_text(json.dumps(note) + '\n{"torn')
+    (run.root / "submissions.jsonl").write_text(
+        json.dumps({"label": str(STEPS), "job": "77"}) + "\n"
+    )
+    base = run.evaluation("t0", "base", "0" * 8)
+    with writer(run.lock), writer(base / "lock"):
+        values, text = status(run), shown(capsys)
+    assert [a["outcome"] for a in values["attempts"]] == [
+        "finished",
+        "failed",
+        "cut off",
+        "running",
+    ]
+    assert values["running"] and not is_trained(run)
+    assert values["evaluations"] == {base.name: "running", f"step_{STEPS}": "pending, job 77"}
+    assert "failed: no space" in text and "cut off: crashed, 2 of at most 3" in text
+    assert "tail -f runs/tiny/attempts/4/log" in text
+    assert status(run)["attempts"][-1]["outcome"] == "cut off"
+    assert status(run)["evaluations"][base.name] == "interrupted"
+
+
+def test_a_run_that_has_only_begun(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("attempts", "checkpoints", "metrics.jsonl", "latest"):
+        path = run.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = shown(capsys)
+    assert "step 0" in text and "checkpoints" in text and "none yet" in text

@@ -1,0 +1,108 @@
+"""The command: fast help, exit codes, errors that name their cure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment, warmstart
+
+VERBS = (
+    "data",
+    "inspect",
+    "doctor",
+    "prefetch",
+    "plan",
+    "train",
+    "export",
+    "eval",
+    "grade",
+    "report",
+    "compare",
+    "rl",
+    "status",
+    "watch",
+    "run",
+)
+
+
+def test_help_comes_at_once_and_lists_the_verbs() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "warmstart", "--help"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
+    assert all(f"\n    {verb} " in done.stdout for verb in VERBS)
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert "warmstart" in loaded and not loaded & {
+        "torch",
+        "ray",
+        "verl",
+        "vllm",
+        "transformers",
+        "omegaconf",
+        "trainer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "tinny"], "did you mean tiny?"),
+        (["train", "tiny", "train.lrr=1"], "did you mean train.lr?"),
+        (["train", "tiny"], "warmstart data tiny"),
+        (["inspect", "tiny"], "warmstart data RECIPE"),
+        (["export", "nothing"], "no run at nothing"),
+        (["report", "nothing"], "no run at nothing"),
+        (["status", "nothing"], "no run at nothing"),
+        (["rl", "nothing"], "no run at nothing"),
+        (["compare", "nothing", "more"], "nothing is no run"),
+        (["grade", "nothing.jsonl"], "nothing.jsonl does not exist"),
+        (["data", "gsm8k_smoke"], "data.source is not set"),
+        (["data", "gsm8k_smoke", "data.source=none.jsonl"], "none.jsonl matches no file"),
+    ],
+)
+def test_a_users_error_is_named_and_exits_2(words: list[str], message: str, tmp_path: Path) -> None:
+    done = warmstart(*words, folder=tmp_path, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert message in done.stderr
+
+
+def test_inspect_shows_where_the_loss_is(tmp_path: Path) -> None:
+    small = ["data.arithmetic.problems=100"]
+    warmstart("data", "tiny", *small, folder=tmp_path)
+    shown = warmstart("inspect", "tiny", *small, "--row", "3", folder=tmp_path).stdout
+    prompt, answer = shown.split("--- loss ---\n")
+    assert prompt.endswith("<|im_start|>assistant\n\n")
+    assert answer.startswith("<think>\n") and answer.endswith("<|im_end|>\n--- end ---\n")
+    done = warmstart("inspect", "tiny", *small, "--row", "999", folder=tmp_path, check=False)
+    assert done.returncode == 2 and "there is no row 999" in done.stderr
+
+
+def test_grade_file_judges_any_texts(tmp_path: Path) -> None:
+    texts = [
+        {"id": "right", "gold": "1625", "text": "<think>a</think> \\boxed{1{,}625}"},
+        {"id": "inside", "gold": "7", "text": "<think>\\boxed{7}</think> seven"},
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    warmstart("grade", "answers.jsonl", folder=tmp_path)
+    grades = [json.loads(x) for x in (tmp_path / "answers.grades.jsonl").read_text().splitlines()]
+    assert [(g["id"], g["state"], g["exact"]) for g in grades] == [
+        ("right", "boxed", True),
+        ("inside", "box_in_think_only", False),
+    ]
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    code = (
+        "import sys\n"
+        "from trainer.recipe import load\n"
+        "def planted(*_):\n    raise ValueError('planted')\n"
+        "load.load = planted\n"
+        "from warmstart.cli import main\n"
+        "sys.exit(main(['plan', 'tiny']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ValueError: planted" in done.stderr

@@ -4,7 +4,6 @@ to the job script.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,9 +13,8 @@ from types import FrameType
 
 from common.exit_codes import FAILED, STOPPED
 from common.files import write_text
+from common.processes import die_with_parent
 from trainer.process.stop_signal import SIGNALS
-
-LIBC = ctypes.CDLL(None)
 
 
 class Stoppable:
@@ -41,7 +39,7 @@ class Stoppable:
         if self.asked:
             return STOPPED
         variables = {**os.environ, **(environment or {})}
-        self._child = child = subprocess.Popen(words, env=variables, preexec_fn=bind_to_parent)
+        self._child = child = subprocess.Popen(words, env=variables, preexec_fn=die_with_parent)
         if self.asked:  # the request came before there was a child to forward it to
             child.send_signal(signal.SIGUSR1)
         code = child.wait()
@@ -55,11 +53,6 @@ class Stoppable:
         self.asked, self._terminated = True, self._terminated or number == signal.SIGTERM
         if self._child is not None:
             self._child.send_signal(signal.SIGUSR1)  # not SIGTERM, on which srun kills its tasks
-
-
-def bind_to_parent() -> None:
-    """Makes Linux kill this process when its parent ends (prctl PR_SET_PDEATHSIG)."""
-    LIBC.prctl(1, signal.SIGKILL)
 
 
 def is_first() -> bool:

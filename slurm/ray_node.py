@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.exit_codes import DONE, FAILED
+from common.processes import die_with_parent
 from common.ray_session import OBJECT_STORE_BYTES, ray_session
 from slurm import child_process, network
 
@@ -90,7 +91,7 @@ def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
             env=os.environ | VARIABLES,
             stdout=subprocess.DEVNULL,  # many lines on how to join the cluster
             start_new_session=True,  # a stop request must reach the evaluation only
-            preexec_fn=child_process.bind_to_parent,
+            preexec_fn=die_with_parent,
         )
         try:
             yield node

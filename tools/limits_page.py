@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.text import markdown_table
 from trainer.batching.flops import Shape
 from trainer.planning.cluster import LINK_SHARE, MEMORY_SHARE
 from trainer.planning.hardware import GPUS
@@ -72,6 +73,28 @@ def floors(planner: Planner) -> tuple[float, float]:
     return planner.hours(arithmetic), planner.hours(moved / gpu.memory_bandwidth)
 
 
+FLOOR_TITLES = (
+    "run",
+    "nodes x GPUs",
+    "arithmetic floor",
+    "traffic floor",
+    "recipe",
+    "recommended",
+    "MFU",
+    "layout",
+)
+GPU_TITLES = (
+    "`cluster.gpu`",
+    "CUDA's name: NVIDIA ...",
+    "GiB",
+    "memory GB/s",
+    "link GB/s",
+    "bf16 TFLOP/s",
+    "matmuls reach",
+    "attention",
+)
+
+
 @dataclass(frozen=True)
 class Run:
     """A recipe on a cluster: forecasts in its own layout and in the recommended one."""
@@ -108,9 +131,9 @@ def page() -> str:
         own_fits="fits" if small.own.fits else "does not fit",
         steps=small.planner.total_steps,
         tokens=small.planner.tokens,
-        floors="\n".join(map(_row, runs)),
+        floors=markdown_table([FLOOR_TITLES, *map(_row, runs)], "llrrrrrl"),
         memory=_memory([f for run in here for f in (run.own, run.best)]),
-        gpus="\n".join(map(_gpu, GPUS)),
+        gpus=markdown_table([GPU_TITLES, *map(_gpu, GPUS)], "llrrrrrr"),
         link=LINK_SHARE,
         hbm=MEMORY_SHARE,
         context=CONTEXT / GIB,
@@ -127,33 +150,41 @@ def page() -> str:
     )
 
 
-def _row(run: Run) -> str:
+def _row(run: Run) -> tuple[str, ...]:
     arithmetic, traffic = floors(run.planner)
     setup, hours = run.best.setup, run.hours(run.best)
     layout = f"sp {setup.sequence_parallel}, {setup.tokens:,} tokens, {setup.checkpointing}"
     return (
-        f"| {RECIPES[run.recipe]} | {run.cluster} | {arithmetic:.2f} | {traffic:.2f} "
-        f"| {run.hours(run.own):.1f}{'' if run.own.fits else ' (does not fit)'} | {hours:.1f} "
-        f"| {arithmetic / hours:.0%} | {layout} |"
+        RECIPES[run.recipe],
+        run.cluster,
+        f"{arithmetic:.2f}",
+        f"{traffic:.2f}",
+        f"{run.hours(run.own):.1f}{'' if run.own.fits else ' (does not fit)'}",
+        f"{hours:.1f}",
+        f"{arithmetic / hours:.0%}",
+        layout,
     )
 
 
 def _memory(forecasts: list[Forecast]) -> str:
     names = list(dict.fromkeys(line for f in forecasts for line in f.lines))
-    rows = [
-        f"| {name} | " + " | ".join(f"{f.lines.get(name, 0) / GIB:.2f}" for f in forecasts) + " |"
-        for name in names
-    ]
-    total = "| **total** | " + " | ".join(f"**{f.needed / GIB:.2f}**" for f in forecasts) + " |"
-    return "\n".join([*rows, total])
+    rows = [(name, *(f"{f.lines.get(name, 0) / GIB:.2f}" for f in forecasts)) for name in names]
+    total = ("**total**", *(f"**{f.needed / GIB:.2f}**" for f in forecasts))
+    titles = ("", "4B recipe", "4B recommended", "8B recipe", "8B recommended")
+    return markdown_table([titles, *rows, total])
 
 
-def _gpu(name: str) -> str:
+def _gpu(name: str) -> tuple[str, ...]:
     gpu = GPUS[name]
     return (
-        f"| {name} | {', '.join(gpu.names)} | {gpu.memory / GIB:.1f} | "
-        f"{gpu.memory_bandwidth / 1e9:,.0f} | {gpu.nvlink / 1e9:.0f} | {gpu.peak(2) / 1e12:,.0f} | "
-        f"{gpu.matmul_share:.0%} | {gpu.attention_share:.0%} |"
+        name,
+        ", ".join(gpu.names),
+        f"{gpu.memory / GIB:.1f}",
+        f"{gpu.memory_bandwidth / 1e9:,.0f}",
+        f"{gpu.nvlink / 1e9:.0f}",
+        f"{gpu.peak(2) / 1e12:,.0f}",
+        f"{gpu.matmul_share:.0%}",
+        f"{gpu.attention_share:.0%}",
     )
 
 
@@ -171,8 +202,6 @@ steps of {tokens:,.0f} tokens. Saves and evaluations come on top.
 
 ## Floors and forecasts, hours of the run
 
-| run | nodes x GPUs | arithmetic floor | traffic floor | recipe | recommended | MFU | layout |
-|---|---|---:|---:|---:|---:|---:|---|
 {floors}
 
 - *Arithmetic floor*: the training FLOPs of the rows (6 per matmul weight and token, causal
@@ -189,8 +218,6 @@ steps of {tokens:,.0f} tokens. Saves and evaluations come on top.
 
 ## Memory at the peak on 4 x 4 A100-40GB, GiB a GPU
 
-| | 4B recipe | 4B recommended | 8B recipe | 8B recommended |
-|---|---:|---:|---:|---:|
 {memory}
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted
@@ -204,8 +231,6 @@ GPU, {accumulated} GiB: it stays off.
 
 ## What is assumed of the hardware
 
-| `cluster.gpu` | CUDA's name | GiB | memory GB/s | link GB/s | TFLOP/s | matmuls | attention |
-|---|---|---:|---:|---:|---:|---:|---:|
 {gpus}
 
 Rates and bf16 peaks are those of NVIDIA's data sheets, without sparsity; matmuls and

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.files import write_text
 from common.plots import histogram
+from common.text import markdown_table
 from data_prep.output.select import Chosen
 from data_prep.output.write import gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
@@ -66,11 +67,8 @@ def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
 
 
 def _table(titles: Sequence[str], rows: Any) -> str:
-    lines = ["| " + " | ".join(titles) + " |", "|---|" + "---:|" * (len(titles) - 1)]
-    for first, *rest in rows:
-        if any(rest):
-            lines.append(f"| {first} | " + " | ".join(f"{value:,}" for value in rest) + " |")
-    return "\n".join(lines)
+    shown = [(first, *(f"{value:,}" for value in rest)) for first, *rest in rows if any(rest)]
+    return markdown_table([titles, *shown])
 
 
 def _sources(before: Sequence[Entry], after: Sequence[Entry]) -> str:
@@ -94,14 +92,17 @@ def _lengths(entries: Sequence[Entry]) -> str:
 
 
 def _contaminated(chosen: Chosen) -> str:
-    lines = ["| row | benchmark item | how | share | overlap |", "|---|---|---|---:|---|"]
-    for row, found in chosen.contaminated.items():
-        overlap = _quote(found["overlap"])
-        lines.append(
-            f"| {row} | {found['set']}/{found['id']} | {found['kind']} | {found['coverage']:.0%} | "
-            f"{overlap} |"
+    rows = (
+        (
+            row,
+            f"{found['set']}/{found['id']}",
+            found["kind"],
+            f"{found['coverage']:.0%}",
+            _quote(found["overlap"]),
         )
-    return "\n".join(lines)
+        for row, found in chosen.contaminated.items()
+    )
+    return markdown_table([("row", "benchmark item", "how", "share", "overlap"), *rows], "lllrl")
 
 
 def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
@@ -119,7 +120,5 @@ def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """Returns text as inline code for a table or list: one line, at most 300 characters, without `
-    and |.
-    """
-    return "`" + " ".join(text.replace("`", "'").replace("|", "¦").split())[:300] + "`"
+    """Returns text as inline code: one line of at most 300 characters, without backticks."""
+    return "`" + " ".join(text.replace("`", "'").split())[:300] + "`"

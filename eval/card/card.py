@@ -13,6 +13,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
+from common.text import markdown_table
 from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.card import limitations, usage
@@ -173,7 +174,7 @@ class _Card:
         parts = []
         for compared in self.compared:
             headline = base_vs_sft.headline(compared, self.config.reference)
-            parts += [base_vs_sft.table(headline), f"{base_vs_sft.protocol(compared.known)}."]
+            parts += [markdown_table(headline), f"{base_vs_sft.protocol(compared.known)}."]
         if parts:
             parts.append(base_vs_sft.LEGEND)
             if held_out := self._held_out():

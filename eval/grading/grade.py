@@ -12,7 +12,6 @@ import json
 import logging
 import multiprocessing
 import os
-import resource
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_jsonl, write_text
+from common.processes import limit_memory
 from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from data_prep.answers.answer_is import stated_state
 from data_prep.answers.boxed import grade_state, is_exact, visible
@@ -223,8 +223,7 @@ def _limit() -> None:
     import math_verify
 
     assert math_verify
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY)
     signal.signal(
         signal.SIGTERM, signal.SIG_DFL
     )  # a Python handler would wait until a long power ends

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
 from common.plots import histogram
+from common.text import markdown_table
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
@@ -48,7 +49,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)
     manifest = run_facts.dataset_folder(config) / MANIFEST
-    headline = base_vs_sft.table(base_vs_sft.headline(compared, config.reference))
+    headline = markdown_table(base_vs_sft.headline(compared, config.reference))
     sections = [f"# {run.name}", headline, _reading(compared, config)]
     if compared.known.n > 1:
         sections += ["## pass@k", tables.pass_at_k(compared)]
@@ -86,7 +87,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     for other in base_vs_sft.others(run, compared, partial):
         sections += [
             f"## Also evaluated: {', '.join(other.known.settings['benchmarks'])}",
-            base_vs_sft.table(base_vs_sft.headline(other, config.reference)),
+            markdown_table(base_vs_sft.headline(other, config.reference)),
             f"Protocol: {base_vs_sft.protocol(other.known)}.",
         ]
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
@@ -97,7 +98,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
 
 def headline(run: Run, config: DictConfig) -> str:
     """Returns the report's first table, for the latest evaluated step."""
-    return base_vs_sft.table(base_vs_sft.headline(base_vs_sft.newest(run), config.reference))
+    return markdown_table(base_vs_sft.headline(base_vs_sft.newest(run), config.reference))
 
 
 def _reading(compared: Comparison, config: DictConfig) -> str:

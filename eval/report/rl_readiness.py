@@ -13,8 +13,9 @@ from math import log2
 from statistics import fmean
 from typing import Any
 
+from common.text import markdown_table
 from eval.grading.metrics import TOTAL, answered, pass_at_k, tallies
-from eval.results.base_vs_sft import Comparison, missing, table
+from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
 
 GROUP = 8
@@ -110,7 +111,7 @@ def section(compared: Comparison) -> str:
     reading = "\n".join(
         f"- {line}{missing(TOTAL, known)}" for line in (*_reading(columns[-1]), caution)
     )
-    return f"{table([titles, *rows])}\n\nStarting RL from {known.label}:\n\n{reading}"
+    return f"{markdown_table([titles, *rows])}\n\nStarting RL from {known.label}:\n\n{reading}"
 
 
 def _titles(r: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from common import provenance
 from common.files import read_json, sha256_json
 from common.plots import loss_curve
+from common.text import markdown_table
 from eval.results.base_vs_sft import Evaluation
 from trainer.recipe import load as configs
 from trainer.run.device_hours import ranks_of
@@ -46,12 +47,11 @@ def milestones(
     if not published:
         return None
     ours = {s["step"]: s["loss"] for s in steps}
-    lines = ["| step | published loss | this run |", "|---:|---:|---:|"]
+    lines = [("step", "published loss", "this run")]
     for step, theirs in published.items():
-        lines.append(
-            f"| {step:,} | {theirs:.3f} | {_loss(ours[step]) if step in ours else 'not reached'} |"
-        )
-    return "\n".join(lines)
+        reached = _loss(ours[step]) if step in ours else "not reached"
+        lines.append((f"{step:,}", f"{theirs:.3f}", reached))
+    return markdown_table(lines, "rrr")
 
 
 def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
@@ -98,9 +98,7 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
 
 def fields(facts: dict[str, str]) -> str:
     """Returns a Markdown table of names and values."""
-    return "\n".join(
-        ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
-    )
+    return markdown_table([("", ""), *facts.items()], "ll")
 
 
 def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
@@ -153,22 +151,14 @@ def source(dataset: dict[str, Any]) -> str:
 
 def data(dataset: dict[str, Any]) -> str:
     """Returns the size, funnel and decontamination of a dataset; ``dataset`` is its manifest."""
-    rows, funnel = (
-        dataset["rows"],
-        {step: count for step, count in dataset["funnel"].items() if count},
-    )
+    rows = dataset["rows"]
+    funnel = {step: count for step, count in dataset["funnel"].items() if count}
     return "\n\n".join(
         [
             f"{rows['train']:,} training rows ({dataset['tokens']['train']:,} tokens) from "
             f"{source(dataset)}; {rows['test']:,} more were held out. Where every source record "
             "went:",
-            "\n".join(
-                [
-                    "| | rows |",
-                    "|---|---:|",
-                    *(f"| {step} | {count:,} |" for step, count in funnel.items()),
-                ]
-            ),
+            markdown_table([("", "rows"), *((step, f"{n:,}") for step, n in funnel.items())]),
             _decontamination(dataset),
         ]
     )

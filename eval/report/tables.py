@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.records import Grade, graders_differ
+from common.text import markdown_table
 from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 from eval.results.base_vs_sft import (
     Comparison,
@@ -15,7 +16,6 @@ from eval.results.base_vs_sft import (
     missing,
     published_figures,
     shown,
-    table,
 )
 
 LISTED = 10
@@ -32,7 +32,7 @@ def pass_at_k(compared: Comparison) -> str:
     lines = [["pass@k, %", *(f"k = {k}" for k in ks)]]
     for e, name, figures in _lines(compared):
         lines.append([_name(e, name), *(_percent(figures["pass@k"][k - 1]) for k in ks)])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
@@ -53,7 +53,7 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
         cap = f" ({reference['max_tokens']:,})" if "max_tokens" in reference else ""
         for line, cell in zip(lines, [f"published{cap}", *given], strict=True):
             line.append(cell)
-    return table(lines)
+    return markdown_table(lines)
 
 
 def averages(compared: Comparison) -> str:
@@ -71,7 +71,7 @@ def averages(compared: Comparison) -> str:
         if name == TOTAL and len(figures_of_sets(e)) > 1:
             macro = [_percent(figures["macro"][metric]) for metric in names]
             lines.append([f"{e.label}, mean of sets{missing(name, e)}", *macro, ""])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def outcomes(compared: Comparison) -> str:
@@ -98,7 +98,7 @@ def outcomes(compared: Comparison) -> str:
         ]
         cells = [*map(_percent, shares), f"{figures['identical']:,}"]
         lines.append([_name(e, name), *cells])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def alarms(compared: Comparison) -> list[str]:
@@ -138,7 +138,7 @@ def disagreements(compared: Comparison) -> str:
                 if len(found) > LISTED
                 else []
             )
-            parts.append(table(lines))
+            parts.append(markdown_table(lines))
     return "\n\n".join(parts)
 
 
@@ -179,4 +179,4 @@ def _code(text: str, longest: int = 60) -> str:
     """
     flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     flat = flat[: longest - 1] + "…" if len(flat) > longest else flat
-    return "`" + flat.replace("`", "'").replace("|", "\\|") + "`" if flat else "(empty)"
+    return "`" + flat.replace("`", "'") + "`" if flat else "(empty)"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from common.text import markdown_table
 from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
@@ -143,13 +144,6 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     return lines
 
 
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table of titles and rows; all columns but the first are right-aligned."""
-    titles, *rows = lines
-    ruled = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
-
-
 def shown(name: str) -> str:
     """Returns a table's name for a set, or for all of them."""
     return "all" if name == TOTAL else name
@@ -213,7 +207,7 @@ def lengths(named: Mapping[str, Evaluation]) -> str:
         mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
         mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
         rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])
-    return table([titles, *rows])
+    return markdown_table([titles, *rows])
 
 
 def _device_time(evaluation: Evaluation, first: Evaluation) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from math import sqrt
 
 from common.errors import UserError
+from common.text import markdown_table
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft
-from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown, table
+from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import BASE, Evaluation, Values
 
@@ -51,7 +52,7 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     if not keys:
         raise UserError("they have no problem in common that each has a rollout of")
     parts = [
-        table(list(_models(subjects, keys))),
+        markdown_table(_models(subjects, keys)),
         "\n".join(f"- {line}" for line in _notes(subjects, keys)),
     ]
     parts += [
@@ -64,7 +65,7 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
         subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1
     }
     for name, lines in published.items():
-        parts += [f"## {name} against published figures", table(lines)]
+        parts += [f"## {name} against published figures", markdown_table(lines)]
     if published:
         sources = dict.fromkeys(base_vs_sft.published(s.reference) for s in subjects if s.reference)
         parts.append("\n".join(f"- {text}" for text in (*sources, PUBLISHED)))
@@ -137,7 +138,7 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
     if found.is_told:
         what = f"is {'better' if found.mean > 0 else 'worse'} than {first.name}"
     sentence = f"**{other.name} {what}**: pass@1 {base_vs_sft.gain(pairs)} points, p {_p(found.p)}."
-    return [sentence + missing(every, a, b), table(lines)]
+    return [sentence + missing(every, a, b), markdown_table(lines)]
 
 
 def _published(subject: Subject) -> list[list[str]]:

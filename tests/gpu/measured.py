@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from common.text import markdown_table
 from tests.gpu.cases import CASES, Case
 from tests.gpu.rows import FAILED, SKIPPED, Row, Sheet, read
 
@@ -63,24 +64,21 @@ def section(path: Path, sheet: Sheet) -> Iterator[str]:
         + ("" if sheet.closing else " **It was ended before its time.**")
     )
     yield ""
-    yield "| case | metric | ours | peer | ratio | limit | |"
-    yield "|---|---|---:|---:|---:|---:|---|"
-    yield from (line(row) for row in sheet.rows)
+    titles = ("case", "metric", "ours", "peer", "ratio", "limit", "")
+    yield markdown_table([titles, *map(cells, sheet.rows)], "llrrrrl")
     yield ""
 
 
-def line(row: Row) -> str:
-    """A row of the table."""
+def cells(row: Row) -> tuple[str, ...]:
+    """Returns a row of the table."""
     status = (
         f"**{row.status}**" if row.status == FAILED else row.status if row.status == SKIPPED else ""
     )
-    last = ": ".join(filter(None, [status, row.note])).replace("|", "\\|")
+    last = ": ".join(filter(None, [status, row.note]))
     peer = "" if row.peer is None else f"{number(row.peer)} ({row.peer_name})"
     ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
     ours = f"{number(row.ours)} {row.unit}".strip()
-    return (
-        f"| {row.case} | {row.metric} | {ours} | {peer} | {ratio} | {number(row.limit)} | {last} |"
-    )
+    return (row.case, row.metric, ours, peer, ratio, number(row.limit), last)
 
 
 def number(value: float | None) -> str:

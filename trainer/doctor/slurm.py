@@ -15,6 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from common.text import duration
 from trainer.doctor.disk import checkpoint_bytes
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
@@ -82,29 +83,29 @@ def _limit(outlook: Outlook, margin: float) -> Finding:
     if end is None:
         return Finding(OK, "time limit", "the job has none that Slurm tells")
     left = end - time.time()
-    text = f"the job ends in {_time(left)}"
+    text = f"the job ends in {duration(left)}"
     if outlook.step_seconds is None or outlook.hours_left is None:
         return Finding(
             OK, "time limit", f"{text}; how long the run takes shows with its first steps"
         )
     if left < margin + outlook.step_seconds:
-        needs = f"{text}, and a step and its save need {_time(margin + outlook.step_seconds)}"
+        needs = f"{text}, and a step and its save need {duration(margin + outlook.step_seconds)}"
         return Finding(
             FATAL,
             "time limit",
             needs,
-            f"sbatch --time={_time(10 * (margin + outlook.step_seconds))}",
+            f"sbatch --time={duration(10 * (margin + outlook.step_seconds))}",
         )
     whole = outlook.hours_left * 3600 + margin
     kind = "measured" if outlook.measured else "forecast"
-    text += f"; {kind} for the rest of the run: {_time(whole)}"
+    text += f"; {kind} for the rest of the run: {duration(whole)}"
     if left < whole:
         jobs = math.ceil(outlook.hours_left * 3600 / (left - margin))
         return Finding(
             WARNING,
             "time limit",
             f"{text}, about {jobs} such jobs",
-            f"sbatch --time={_time(1.1 * whole)}",
+            f"sbatch --time={duration(1.1 * whole)}",
         )
     return Finding(OK, "time limit", text)
 
@@ -159,9 +160,3 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         "(cp slurm/site.example.env slurm/site.env)"
     )
     return Finding(FATAL, "submission", text, fix)
-
-
-def _time(seconds: float) -> str:
-    """Returns the time in sbatch's format, H:MM:SS."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

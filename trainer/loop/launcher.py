@@ -7,7 +7,6 @@ torchrun is not used: it turns exit 75 into 1, leaves its ranks running on SIGUS
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from common import provenance
 from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import read_json, write_json, write_text, writer
+from common.processes import die_with_parent
 from data_prep.tokenizer import token_files
 from trainer.batching import sampler
 from trainer.checkpoint import resume
@@ -186,13 +186,8 @@ def _spawn(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
-
-
-def _die_with_parent() -> None:
-    """Makes Linux kill this process when its parent dies (prctl PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 @contextmanager

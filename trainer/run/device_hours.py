@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import MANIFEST, read_json
+from common.text import markdown_table
 from trainer.recipe import load as configs
 from trainer.run import step_metrics
 from trainer.run.folder import Run
@@ -57,8 +58,8 @@ def ranks_of(step: dict[str, Any]) -> int:
 
 def table(costs: Iterable[Cost]) -> str:
     """Returns a Markdown table of stage, hours and note."""
-    lines = ["| stage | used | |", "|---|---:|---|"]
-    return "\n".join([*lines, *(f"| {c.stage} | {shown(c)} | {c.note} |" for c in costs)])
+    rows = ((cost.stage, shown(cost), cost.note) for cost in costs)
+    return markdown_table([("stage", "used", ""), *rows], "lrl")
 
 
 def shown(cost: Cost) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import MANIFEST, held, read_json
+from common.text import duration
 from trainer.run import step_metrics
 from trainer.run.device_hours import Cost, costs, shown
 from trainer.run.folder import OUTCOME, PROVENANCE, REQUEUES, SUBMISSIONS, Run, is_complete
@@ -61,11 +62,11 @@ def table(values: dict[str, Any]) -> str:
         progress += f", {rate:,.0f} tokens/s"
     if eta is not None and step != total:
         progress += (
-            f", ETA {_duration(eta)}" if values["running"] else f", {_duration(eta)} left to train"
+            f", ETA {duration(eta)}" if values["running"] else f", {duration(eta)} left to train"
         )
     saved = ", ".join(map(str, values["checkpoints"])) or "none"
     if values["checkpoint_age_s"] is not None:
-        saved += f" (the newest {_duration(values['checkpoint_age_s'])} old)"
+        saved += f" (the newest {duration(values['checkpoint_age_s'])} old)"
     log = values["log"]
     rows = [
         ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
@@ -126,8 +127,3 @@ def _pending(run: Run) -> dict[str, str]:
 
 def _label(step: int | str) -> str:
     return BASE if step == BASE else f"step_{step}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

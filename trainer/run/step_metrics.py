@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_jsonl
+from common.text import duration
 from trainer.run.folder import PROVENANCE, Run
 
 
@@ -62,7 +63,6 @@ class StepMetrics:
 
     def line(self) -> str:
         """Returns the step as one line of a log."""
-        minutes, seconds = divmod(round(self.eta_s), 60)
         parts = [
             f"step {self.step}/{self.total}",
             f"loss {_shown(self.loss, '.4f')}",
@@ -74,7 +74,7 @@ class StepMetrics:
             f"balance {self.balance:.0%}",
             f"memory {self.peak_memory_gb:.1f} GB",
             *([] if self.val_loss is None else [f"val loss {self.val_loss:.4f}"]),
-            f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}",
+            f"ETA {duration(self.eta_s)}",
         ]
         return "  ".join(parts)
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 import html
 import multiprocessing
 import re
-import resource
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from xml.etree import ElementTree
+
+from common.processes import limit_memory
 
 Formula = tuple[str, str]
 """(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula."""
@@ -198,8 +199,7 @@ def _is_formula(mark: str, tex: str, following: str) -> bool:
 
 
 def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY)
 
 
 def _emit(formulas: list[Formula]) -> list[str | None]:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from trainer.batching import sampler
@@ -189,6 +190,11 @@ def fill_the_disk(run: Run, saves: list[int]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     before(checkpoint.Writer, "write_data", act)
+
+
+def wrong_shape(run: Run, step: int) -> None:
+    """A bug: arrays of different shapes meet in a step, for which numpy raises ValueError."""
+    before(Stepper, "train", lambda _, at: np.zeros(2) + np.zeros(3) if at == step else None)
 
 
 def stop_rank(run: Run, rank: int, step: int) -> None:

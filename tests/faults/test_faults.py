@@ -158,6 +158,13 @@ def test_a_rank_that_stops_answering_ends_the_attempt(trial: Trial, reference: T
     finish(trial, reference)
 
 
+def test_a_bug_in_a_step_keeps_its_traceback(trial: Trial) -> None:
+    output = trial.attempt(FAILED, "wrong_shape", step=2)
+    assert "Traceback (most recent call last)" in trial.log(1)
+    assert "ValueError: operands could not be broadcast together" in output
+    assert trial.outcomes == [None]
+
+
 @pytest.mark.parametrize(
     ("control", "differs", "same"),
     [

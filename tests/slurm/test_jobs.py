@@ -1,5 +1,6 @@
 """Training jobs on a real cluster: over two nodes, stopped, killed and requeued."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -145,6 +146,26 @@ def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> No
     run = site.run("limited")
     assert decisions(run) == [*[("stopped", True)] * int(ended["Restarts"]), ("done", False)]
     assert site.weights(run) == site.weights(site.run("unlimited"))
+
+
+@pytest.mark.slow
+def test_a_bug_in_a_step_is_a_crash_and_no_wrong_configuration(site: Site, tmp_path: Path) -> None:
+    """Its traceback is in the log, and the job goes back into the queue."""
+    planted = Site(site.cluster, tmp_path / "planted")
+    shutil.copytree(site.folder, planted.folder, ignore=shutil.ignore_patterns("runs"))
+    module = planted.folder / "trainer" / "loop" / "step.py"
+    begins = "        begin = time.monotonic()\n"
+    bug = "        torch.zeros(2) + torch.zeros(3) if step == 2 else None\n"
+    text = module.read_text()
+    assert begins in text
+    module.write_text(text.replace(begins, begins + bug, 1))
+    job, run = planted.train("run.name=planted"), planted.run("planted")
+    site.cluster.until(lambda: decisions(run) != [], 200, lambda: planted.log(job))
+    site.cluster.call("scancel", job)
+    assert decisions(run) == [("crashed", True)]
+    assert "Traceback (most recent call last)" in planted.log(job)
+    assert "RuntimeError: The size of tensor a (2) must match" in planted.log(job)
+    assert len(run.attempts) == 1 and run.checkpoints == []
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, warmstart
+from tests.conftest import environment, warmstart
+from tests.eval.runs import empty_run, evaluation
 
 VERBS = (
     "data",
@@ -94,15 +95,46 @@ def test_grade_file_judges_any_texts(tmp_path: Path) -> None:
     ]
 
 
-def test_a_bug_keeps_its_traceback() -> None:
-    code = (
-        "import sys\n"
-        "from trainer.recipe import load\n"
-        "def planted(*_):\n    raise ValueError('planted')\n"
-        "load.load = planted\n"
-        "from warmstart.cli import main\n"
-        "sys.exit(main(['plan', 'tiny']))"
+PLANTED = """
+import sys
+from {module} import {owner}
+def planted(*_):
+    {bug}
+{owner}.{name} = planted
+from warmstart.cli import main
+sys.exit(main({words!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "bug", "said"),
+    [
+        (
+            ["plan", "tiny"],
+            "trainer.recipe load load",
+            "raise ValueError('planted')",
+            "ValueError: planted",
+        ),
+        (
+            ["report", "run"],
+            "eval.report tables by_budget",
+            "return {}['planted']",
+            "KeyError: 'planted'",
+        ),
+    ],
+)
+def test_a_bug_keeps_its_traceback(
+    words: list[str], place: str, bug: str, said: str, tmp_path: Path
+) -> None:
+    evaluation(empty_run(tmp_path / "run"), "base", {"amc2023": 3}, lambda problem, k: "1")
+    module, owner, name = place.split()
+    code = PLANTED.format(module=module, owner=owner, name=name, bug=bug, words=words)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "Traceback" in done.stderr and "ValueError: planted" in done.stderr
+    assert "Traceback (most recent call last)" in done.stderr and said in done.stderr

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
 from common.plots import histogram
+from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
@@ -47,7 +48,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)
-    manifest = run_facts.dataset_folder(config) / MANIFEST
+    manifest = dataset_folder(config) / MANIFEST
     headline = base_vs_sft.table(base_vs_sft.headline(compared, config.reference))
     sections = [f"# {run.name}", headline, _reading(compared, config)]
     if compared.known.n > 1:
@@ -61,7 +62,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
     lengths = {}
     if manifest.exists():
-        table = token_files.read(manifest.parent / "tokens" / "train.arrow")
+        table = token_files.read(token_file(manifest.parent, "train"))
         pairs = zip(
             table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True
         )

@@ -161,7 +161,7 @@ def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
     from trainer.recipe import schema  # pydantic is slow to import
 
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    may_change = {key for key, mutable in schema.keys() if mutable} | _mirrors().keys()
+    may_change = {key for key, mutable in schema.recipe_keys() if mutable} | _mirrors().keys()
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted({*before, *after})

@@ -6,7 +6,7 @@ checked, because pydantic takes long to import.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -209,7 +209,7 @@ class Recipe(Section):
     verl: Verl
 
 
-def check(values: Mapping[str, Any]) -> None:
+def check(values: Any) -> None:
     """Checks the type and range of every value of a resolved configuration. Raises UserError naming
     each wrong key, what it must be and what it is.
     """
@@ -223,14 +223,14 @@ def check(values: Mapping[str, Any]) -> None:
         raise UserError("; ".join(wrong)) from e
 
 
-def keys(
+def recipe_keys(
     model: type[BaseModel] = Recipe, prefix: str = "", mutable: bool = False
 ) -> Iterator[tuple[str, bool]]:
     """Yields (dotted name, whether it is mutable) of every key; a free-form mapping is one key."""
     for name, field in model.model_fields.items():
         kind, own = field.annotation, mutable or MUTABLE in field.metadata
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from keys(kind, f"{prefix}{name}.", own)
+            yield from recipe_keys(kind, f"{prefix}{name}.", own)
         else:
             yield f"{prefix}{name}", own
 

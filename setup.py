@@ -33,6 +33,7 @@ CORE = [
     "markdown-it-py>=4",
     "markupsafe>=3",
     "pyyaml>=6",
+    "pydantic>=2",
 ]
 
 CPU = [

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from data_prep.output.folder import dataset_folder, token_file
 from tests.gpu.training import record
 from trainer.batching import sampler
 from trainer.process import cpu_platform, process_group
@@ -67,20 +69,26 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
                 record(out, step, data["train/loss"])
 
     sft_trainer.DistributedSampler, sft_trainer.Tracking = InOurOrder, Recorder
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        stock = compose("sft_trainer_engine")
+    OmegaConf.set_struct(stock, False)
     settings = OmegaConf.merge(
+        stock,
         config.verl,
         {
             "model": {"override_config": {"attn_implementation": "sdpa"}},
             "data": {
+                "train_batch_size": config.train.batch_size,
+                "max_token_len_per_gpu": config.train.max_tokens_per_gpu,
+                "train_files": str(token_file(dataset_folder(config), "train")),
                 "num_workers": 0,
-                "val_files": None,
                 "custom_cls": {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"},
             },
             "trainer": {
                 "total_epochs": 1,
-                "test_freq": -1,
-                "save_freq": -1,
+                "total_training_steps": config.train.max_steps,
                 "resume_mode": "disable",
+                "device": config.device,
             },
         },
         OmegaConf.from_dotlist(overrides),

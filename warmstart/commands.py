@@ -22,11 +22,12 @@ def data(recipe: str, overrides: list[str]) -> int:
 
 def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
     """show a row's tokens and loss mask"""
+    from data_prep.output.folder import dataset_folder
     from data_prep.output.show_row import show
     from trainer.recipe import load as configs
 
     config = configs.load(recipe, overrides)
-    print(show(Path(config.data.dir) / config.data.name, row, split, colour=sys.stdout.isatty()))
+    print(show(dataset_folder(config), row, split, colour=sys.stdout.isatty()))
     return DONE
 
 

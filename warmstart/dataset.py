@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from common.files import MANIFEST, read_json, whole_folder
 from common.records import Problem
 from data_prep import build as stage
+from data_prep.output.folder import dataset_folder
 from data_prep.rows.map_shard import RowSettings
 from data_prep.source.source import Source
 from data_prep.synth.anthropic_batches import Batches
@@ -47,7 +48,7 @@ def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
     ``data_prep.build.build`` does.
     """
     data = config.data
-    folder = Path(data.dir) / data.name
+    folder = dataset_folder(config)
     generation, backend = (
         (_generation(config), _backend(config)) if data.source == "synthetic" else (None, None)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import UserError
+from data_prep.output.folder import token_file
 from data_prep.tokenizer import token_files, tokenizers
 
 GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
@@ -16,7 +17,7 @@ def show(dataset: Path, index: int, split: str, colour: bool) -> str:
 
     Raises UserError when the dataset is not built or has no such row.
     """
-    table = token_files.read(dataset / "tokens" / f"{split}.arrow")
+    table = token_files.read(token_file(dataset, split))
     if not 0 <= index < table.num_rows:
         raise UserError(f"{dataset} has {table.num_rows:,} {split} rows; there is no row {index}")
     row = token_files.get(table, index)

@@ -12,6 +12,7 @@ from typing import Any
 from common.files import write_jsonl
 from common.progress import progress
 from common.records import ROW
+from data_prep.output.folder import token_file
 from data_prep.output.select import Chosen
 from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
@@ -38,7 +39,7 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
         ThreadPoolExecutor(2) as threads,
     ):
         for split, entries in chosen.splits.items():
-            with token_files.writer(target / "tokens" / f"{split}.arrow", encoding) as encoded:
+            with token_files.writer(token_file(target, split), encoding) as encoded:
                 for table in gather(parts, entries):
                     texts = table.select(ROW).append_column(
                         "split", pa.array([split] * table.num_rows)

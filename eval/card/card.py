@@ -14,6 +14,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
 from common.text import markdown_table
+from data_prep.output.folder import dataset_folder
 from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.card import limitations, usage
@@ -64,7 +65,7 @@ class _Card:
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_step(run, step)
         self.evaluations = [e for c in self.compared for e in c.both]
-        manifest = run_facts.dataset_folder(self.config) / MANIFEST
+        manifest = dataset_folder(self.config) / MANIFEST
         # Uses the dataset only if it is the build that the checkpoint was trained on.
         known = manifest.exists() and sha256_file(manifest) == self.export["dataset"]
         self.dataset = read_json(manifest) if known else None
@@ -239,7 +240,7 @@ class _Card:
 
     def _problem(self) -> str:
         """Returns the shortest held-out problem, or a fixed problem if there are none."""
-        path = run_facts.dataset_folder(self.config) / "heldout.jsonl"
+        path = dataset_folder(self.config) / "heldout.jsonl"
         problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
         return min(
             problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?"

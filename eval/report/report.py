@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from common.files import MANIFEST, sha256_file, write_text
 from common.plots import histogram
 from common.text import markdown_table
+from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
@@ -48,7 +49,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """
     compared = base_vs_sft.newest(run, partial)
     steps = training.read(run)
-    manifest = run_facts.dataset_folder(config) / MANIFEST
+    manifest = dataset_folder(config) / MANIFEST
     headline = markdown_table(base_vs_sft.headline(compared, config.reference))
     sections = [f"# {run.name}", headline, _reading(compared, config)]
     if compared.known.n > 1:
@@ -62,7 +63,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
     lengths = {}
     if manifest.exists():
-        table = token_files.read(manifest.parent / "tokens" / "train.arrow")
+        table = token_files.read(token_file(manifest.parent, "train"))
         pairs = zip(
             table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True
         )

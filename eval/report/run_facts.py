@@ -177,10 +177,5 @@ def _decontamination(dataset: dict[str, Any]) -> str:
     )
 
 
-def dataset_folder(config: Any) -> Path:
-    """Returns the folder of the run's dataset."""
-    return Path(config.data.dir) / config.data.name
-
-
 def _loss(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"

@@ -29,6 +29,7 @@ from common.seeded_order import seeded_key
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
+from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
 from eval.results.evaluation import RL_POOL
@@ -85,7 +86,7 @@ def _fill(
     folder: Path, run: Run, config: DictConfig, file: Path | None, count: int
 ) -> dict[str, Any]:
     """Writes the pool's file into ``folder``; returns the pool's manifest."""
-    identity, dataset = dataset_identity(config), Path(config.data.dir) / config.data.name
+    identity, dataset = dataset_identity(config), dataset_folder(config)
     if not (dataset / HELD_OUT).stat().st_size:
         raise UserError(
             f"{dataset} has no held-out rows to validate RL on: data.test_rows must be positive"

@@ -31,6 +31,7 @@ from common.files import (
 )
 from common.records import Problem
 from data_prep.benchmarks import sets
+from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat, tokenizers
 from eval import evaluate
@@ -191,9 +192,7 @@ def _fill(
                 "rollouts": tally.total,
                 "in_sft": in_sft[problem.id],
             }
-    held_out = sets.load_file(
-        Path(config.data.dir) / config.data.name / HELD_OUT, Path(HELD_OUT).stem
-    )
+    held_out = sets.load_file(dataset_folder(config) / HELD_OUT, Path(HELD_OUT).stem)
     prompt = _longest(run.export(step), [*mixed, *held_out])
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(

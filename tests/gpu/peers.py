@@ -102,6 +102,7 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from data_prep.output.folder import dataset_folder, token_file
     from data_prep.tokenizer import tokenizers
     from trainer.batching.dataset import TokenDataset
 
@@ -112,7 +113,7 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
             if "loss" in logs:
                 record(out, state.global_step, float(logs["loss"]))
 
-    train, rows = config.train, TokenDataset(config.verl.data.train_files)
+    train, rows = config.train, TokenDataset(token_file(dataset_folder(config), "train"))
     steps = range(train.max_steps)
     order = [
         i

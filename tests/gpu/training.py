@@ -50,6 +50,7 @@ class Ours:
     @classmethod
     def build(cls, config: DictConfig, steps: int) -> Ours:
         """Joins a process group of one rank and builds the engine for ``steps`` steps."""
+        from data_prep.output.folder import dataset_folder, token_file
         from trainer.batching.dataset import TokenDataset
         from trainer.engine.build import build_engine
         from trainer.loop.step import Stepper
@@ -60,7 +61,9 @@ class Ours:
         return cls(
             config,
             engine,
-            Stepper(engine, TokenDataset(Path(config.verl.data.train_files)), config.train),
+            Stepper(
+                engine, TokenDataset(token_file(dataset_folder(config), "train")), config.train
+            ),
         )
 
     def losses(self, first: int, count: int) -> list[float]:

@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.files import MANIFEST, damaged, read_json, sha256_file
 from data_prep.benchmarks import download
 from data_prep.benchmarks import sets as benchmarks
+from data_prep.output.folder import dataset_folder
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
 from trainer.run.trained_from import MODEL_FILES, dataset_identity, model_identity
 
@@ -36,7 +37,7 @@ def identity(config: DictConfig) -> dict[str, str]:
     with other nodes.
     """
     found: dict[str, str] = {}
-    if (_dataset_folder(config) / MANIFEST).exists():
+    if (dataset_folder(config) / MANIFEST).exists():
         found["dataset"] = dataset_identity(config)
     folder = _model_folder(config)
     if isinstance(folder, Path):
@@ -134,12 +135,8 @@ def _as_named(file: Path) -> bool:
     return blob.is_file()
 
 
-def _dataset_folder(config: DictConfig) -> Path:
-    return Path(config.data.dir) / config.data.name
-
-
 def _dataset(config: DictConfig, thorough: bool) -> Finding:
-    folder, build = _dataset_folder(config), f"warmstart data {config.name}"
+    folder, build = dataset_folder(config), f"warmstart data {config.name}"
     if not (folder / MANIFEST).exists():
         return Finding(FATAL, "dataset", f"{folder} is not built", build)
     try:
@@ -163,10 +160,10 @@ def _dataset(config: DictConfig, thorough: bool) -> Finding:
 
 def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
     folder, sets = Path(config.eval.benchmarks), benchmarks.expand(config.eval.sets)
-    own = folder == _dataset_folder(config)
+    own = folder == dataset_folder(config)
     if own and not (folder / MANIFEST).exists():
         return  # the finding on the dataset reports it
-    if not (_dataset_folder(config) / MANIFEST).exists():
+    if not (dataset_folder(config) / MANIFEST).exists():
         sets += [name for name in config.data.decontaminate if name not in sets]
     fetch = f"warmstart prefetch {config.name}"
     try:

@@ -28,6 +28,7 @@ from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import read_json, write_json, write_text, writer
 from common.processes import die_with_parent
+from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from trainer.batching import sampler
 from trainer.checkpoint import resume
@@ -108,7 +109,7 @@ def _check_fits(config: DictConfig) -> None:
             f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun "
             "-n 1"
         )
-    files = (Path(config.verl.data.train_files), Path(config.verl.data.val_files))
+    files = (token_file(dataset_folder(config), split) for split in ("train", "test"))
     lengths = (
         length for file in files for length in token_files.read(file).column("length").to_pylist()
     )

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from common.errors import StageFailed, UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import MANIFEST, read_json, write_json
+from data_prep.output.folder import dataset_folder, token_file
 from trainer.batching import sampler
 from trainer.process import process_group
 from trainer.process.deadline import Deadline, job_end
@@ -103,7 +104,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
     watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
     rows, held_out = (
-        TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files)
+        TokenDataset(token_file(dataset_folder(config), split)) for split in ("train", "test")
     )
     per_epoch = sampler.steps_per_epoch(len(rows), settings.batch_size)
     total = min(per_epoch * settings.epochs, settings.max_steps or sys.maxsize)

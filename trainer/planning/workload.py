@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.files import read_json
+from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files as tokens
 from trainer.batching import sampler
 from trainer.batching.flops import Shape
@@ -91,7 +92,7 @@ def lengths_of(config: DictConfig) -> Lengths:
 
     Raises UserError as ``assumed_lengths`` does.
     """
-    path = Path(config.verl.data.train_files)
+    path = token_file(dataset_folder(config), "train")
     if path.exists():
         return Lengths(
             tokens.read(path).column("length").to_numpy(), f"dataset {path.parent.parent}"

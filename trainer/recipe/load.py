@@ -1,4 +1,4 @@
-"""Recipes: compose with verl's own SFT configuration, validate, freeze.
+"""Recipes: compose with verl's own configuration, validate, freeze.
 
 The only module that imports Hydra. All other modules read the frozen, fully resolved values.
 """
@@ -41,11 +41,6 @@ OPEN = (
     "verl.model.override_config",
 )
 
-UNREAD = "verl.data.custom_cls."
-"""verl's dataset class, which this trainer does not read; the configurations of older runs name
-one.
-"""
-
 
 def recipes() -> list[str]:
     """Returns the names of the recipes that can be run."""
@@ -53,7 +48,7 @@ def recipes() -> list[str]:
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's SFT configuration.
+    """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's configuration.
 
     Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration. Raises
     UserError for an unknown recipe or key (naming the nearest one), and for a missing or wrong
@@ -87,7 +82,7 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
         raise UserError("a run's configuration cannot change: " + "; ".join(changes))
-    check_values(changed, dict(_leaves(changed)), known)
+    check_values(changed)
     OmegaConf.set_readonly(changed, True)
     return changed
 
@@ -111,7 +106,7 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
             f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
         ) from e
     assert isinstance(resolved, DictConfig)
-    check_values(resolved, dict(_leaves(resolved)), known)
+    check_values(resolved)
     OmegaConf.set_readonly(resolved, True)
     return resolved
 
@@ -120,15 +115,13 @@ def read(path: Path) -> DictConfig:
     """Reads the frozen configuration of a run, also of one that older code started.
 
     A key missing in the file gets base.yaml's default, which is the old behaviour; a key that
-    base.yaml no longer has is left out. ``mutable`` is always base.yaml's. Raises UserError when
-    there is no file at ``path``.
+    base.yaml no longer has is left out. Raises UserError when there is no file at ``path``.
     """
     if not path.exists():
         raise UserError(
             f"{path} does not exist: no run has been started there (warmstart train RECIPE)"
         )
-    own = _plain(OmegaConf.load(path), resolve=False)
-    filled = _filled(_defaults(), own | {"mutable": _defaults()["mutable"]})
+    filled = _filled(_defaults(), _plain(OmegaConf.load(path), resolve=False))
     config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
     assert isinstance(config, DictConfig)
     OmegaConf.set_readonly(config, True)
@@ -162,18 +155,17 @@ def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
 
 
 def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
-    """Returns the differences that a run may not have, as ``key: old -> new``; keys under
-    ``mutable`` may change.
+    """Returns the differences that a run may not have, as ``key: old -> new``; keys that are
+    mutable in ``schema`` may change.
     """
+    from trainer.recipe import schema  # pydantic is slow to import
+
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    mirrors = _mirrors()
+    may_change = {key for key, mutable in schema.recipe_keys() if mutable} | _mirrors().keys()
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key)
-        and key not in mirrors
-        and not key.startswith(UNREAD)
-        and not any(key == m or key.startswith(f"{m}.") for m in old.mutable)
+        if before.get(key) != after.get(key) and key not in may_change
     ]
 
 
@@ -254,13 +246,12 @@ def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _mirrors() -> dict[str, str]:
-    """Returns {key under ``verl``: our key that base.yaml sets it from}."""
+    """Returns {key under ``verl``: our keys that base.yaml sets it from}."""
     raw = OmegaConf.load(RECIPES / "base.yaml").verl
-    return {
-        f"verl.{path}": value[2:-1]
-        for path, value in _leaves(raw)
-        if isinstance(value, str) and value.startswith("${")
+    sources = {
+        f"verl.{path}": re.findall(r"\$\{(.+?)\}", str(value)) for path, value in _leaves(raw)
     }
+    return {key: " and ".join(names) for key, names in sources.items() if names}
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -290,7 +281,7 @@ def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> N
         raise UserError(f"{override!r} is not an override: write key=value")
     if key in known or _is_free(key):
         if source := _mirrors().get(key):
-            raise UserError(f"{key} is set from {source}: change that key instead")
+            raise UserError(f"{key} is set from {source}: change that instead")
         if key.startswith("verl.") and not key.startswith(OPEN):
             raise UserError(
                 f"{key} cannot be set: this trainer reads its settings from data and train"

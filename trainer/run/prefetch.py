@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from common.errors import UserError, first_line
 from common.files import write_json
 from data_prep.benchmarks import download, sets
+from data_prep.output.folder import dataset_folder
 from data_prep.source import hub
 from data_prep.source import source as sources
 
@@ -58,7 +59,7 @@ def _benchmarks(config: DictConfig) -> dict[str, str]:
     """Fetches the missing sets for evaluation and decontamination; returns the commits by set."""
     folder = Path(config.eval.benchmarks)
     names = sets.expand([*config.eval.sets, *config.data.decontaminate])
-    if folder == Path(config.data.dir) / config.data.name:  # the dataset's own held-out problems
+    if folder == dataset_folder(config):  # the dataset's own held-out problems
         return {}
     return {
         name: download.fetch(folder, name)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError, first_line
 from common.files import MANIFEST, sha256_file
+from data_prep.output.folder import dataset_folder
 
 SAMPLE_BYTES = 2**20
 """Bytes hashed at the end of a weights file: enough to tell models of one shape apart without
@@ -35,7 +36,7 @@ def dataset_identity(config: DictConfig) -> str:
     """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not
     built.
     """
-    manifest = Path(config.data.dir) / config.data.name / MANIFEST
+    manifest = dataset_folder(config) / MANIFEST
     if not manifest.exists():
         raise UserError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
     return sha256_file(manifest)

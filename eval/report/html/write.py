@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
 from common.records import ANSWERED, Grade, graders_differ
+from data_prep.output.folder import dataset_folder
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
 from eval.report.html.figures import figures
@@ -57,7 +58,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     compared = base_vs_sft.newest(run, partial)
     evaluations = [_sheets(e) for e in compared.both]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
-    manifest = run_facts.dataset_folder(config) / MANIFEST
+    manifest = dataset_folder(config) / MANIFEST
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     notes = [
         base_vs_sft.LEGEND,

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
 from common.records import Problem
 from data_prep.benchmarks import sets
+from data_prep.output.folder import dataset_folder
 from eval import evaluate
 from eval.rl import pool
 from eval.rl.prepare import prepare
@@ -25,7 +26,7 @@ POOL = 30
 def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
     config = configs.read(run.config)
     folder = pool.build(run, config, None, POOL)
-    dataset = Path(config.data.dir) / config.data.name
+    dataset = dataset_folder(config)
     problems = {line["problem"] for line in lines(folder / "rl_pool.jsonl")}
     assert len(problems) == POOL
     assert not problems & set(pq.read_table(dataset / "rows.parquet")["problem"].to_pylist())
@@ -47,7 +48,7 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(
     run: Run, tmp_path: Path
 ) -> None:
     config = configs.read(run.config)
-    dataset = Path(config.data.dir) / config.data.name
+    dataset = dataset_folder(config)
     rows = pq.read_table(dataset / "rows.parquet", filters=[("split", "=", "train")]).to_pylist()
     held_out = lines(dataset / "heldout.jsonl")[3]["problem"]
     new = "Find the sum of all primes below 10."
@@ -86,7 +87,7 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(
 
 def test_without_rows_to_spare_the_training_rows_are_the_pool(run: Run) -> None:
     config = configs.read(run.config)
-    spare = Path(config.data.dir) / config.data.name / "spare.jsonl"
+    spare = dataset_folder(config) / "spare.jsonl"
     kept = spare.read_text()
     spare.write_text("")
     try:
@@ -118,7 +119,7 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
         3,
     ) and "23 have right" in second.counts
     validation = pq.read_table(second.folder / "validation.parquet").to_pylist()
-    held_out = lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")
+    held_out = lines(dataset_folder(config) / "heldout.jsonl")
     assert [row["prompt"][0]["content"] for row in validation] == [p["problem"] for p in held_out]
     before = sha256_file(second.folder / MANIFEST)
     assert prepare(run, config, STEP) == second and sha256_file(second.folder / MANIFEST) == before
@@ -232,7 +233,7 @@ def test_refusals(run: Run) -> None:
     )
     with pytest.raises(UserError, match="trained on another build"):
         prepare(run, config, STEP)
-    dataset = Path(config.data.dir) / config.data.name
+    dataset = dataset_folder(config)
     write_json(
         run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}}
     )

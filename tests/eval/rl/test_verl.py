@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.files import write_jsonl
+from data_prep.output.folder import dataset_folder
 from data_prep.tokenizer import chat, tokenizers
 from eval.results import base_vs_sft
 from eval.rl.prepare import prepare
@@ -81,10 +82,7 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
     build = create_continuous_token_builder(
         model.tokenizer, hf_model_type=model.hf_config.model_type
     )
-    held_out = {
-        line["id"]: line
-        for line in lines(Path(config.data.dir) / config.data.name / "heldout.jsonl")
-    }
+    held_out = {line["id"]: line for line in lines(dataset_folder(config) / "heldout.jsonl")}
     for files, expected in ((data.train_files, golds), (data.val_files, held_out)):
         rows = create_rl_dataset(files, data, model.tokenizer, model.processor)
         assert {row["extra_info"]["id"] for row in rows} == expected.keys()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from tests.conftest import lines, warmstart
 from tests.trainer.conftest import RECIPE, STEPS
@@ -101,7 +102,9 @@ def test_gradients_that_stay_non_finite_end_the_run_with_the_rows(short_run: Pat
     assert "no finite gradient in 3 steps in a row" in done.stderr
     config = configs.read(broken / "config.yaml")
     ids = set(
-        token_files.read(Path(folder / config.verl.data.train_files)).column("id").to_pylist()
+        token_files.read(folder / token_file(dataset_folder(config), "train"))
+        .column("id")
+        .to_pylist()
     )
     named = done.stderr.split("the rows of step 3: ")[1].splitlines()[0].split(", ")
     assert len(named) == 16 and set(named) <= ids

@@ -1,0 +1,16 @@
+"""Where a recipe's dataset is, and its token files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def dataset_folder(config: Any) -> Path:
+    """Returns the folder of the recipe's dataset."""
+    return Path(config.data.dir) / config.data.name
+
+
+def token_file(dataset: Path, split: str) -> Path:
+    """Returns the file of encoded rows of ``split`` (train or test) in a dataset's folder."""
+    return dataset / "tokens" / f"{split}.arrow"

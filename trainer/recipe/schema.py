@@ -1,0 +1,250 @@
+"""The type and range of every recipe key, and whether it may change between attempts of one run.
+
+recipes/base.yaml has each key's default and meaning. Import this module only where a recipe is
+checked, because pydantic takes long to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from common.errors import UserError
+from trainer.planning.hardware import GPUS
+
+MUTABLE = "mutable"
+T = TypeVar("T")
+Mutable = Annotated[T, MUTABLE]
+"""Marks a key, or all keys of a section, that may change between attempts of one run."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+WANTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "value_error": "{error}",
+}
+"""pydantic's error type -> what the key must be; for other types pydantic's words are used."""
+
+
+def _kind_of_gpu(name: str) -> str:
+    if name not in GPUS:
+        raise ValueError(f"one of {', '.join(GPUS)}")
+    return name
+
+
+def _two_shares(betas: list[float]) -> list[float]:
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError("two numbers in [0, 1)")
+    return betas
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    path: str
+    revision: str | None
+    license: Mutable[str | None]
+    init: dict[str, Any] | None
+    context: PositiveInt | None
+    init_seed: NonNegativeInt
+    tokenizer: Literal["model", "qwen3", "trained"]
+
+
+class Arithmetic(Section):
+    problems: PositiveInt
+    digits: PositiveInt
+    seed: int
+
+
+class Synth(Section):
+    seeds: str
+    seed_rows: PositiveInt
+    examples: PositiveInt
+    problems: PositiveInt
+    per_request: PositiveInt
+    backend: Literal["anthropic", "local"]
+    model: str
+    temperature: NonNegativeFloat
+    max_tokens: PositiveInt
+    usd_per_million_input: Mutable[NonNegativeFloat]
+    usd_per_million_output: Mutable[NonNegativeFloat]
+    max_usd: Mutable[PositiveFloat | None]
+
+
+class Data(Section):
+    name: str
+    dir: str
+    source: str
+    hub_config: str | None
+    revision: str | None
+    split: str
+    columns: dict[str, str | None] | None
+    clean: Literal[None, "gsm8k"]
+    verifier: str
+    trace_choice: Literal["first", "shortest", "longest", "random"]
+    question_types: list[str] | None
+    max_bad_records: NonNegativeInt
+    arithmetic: Arithmetic
+    max_chars: PositiveInt
+    max_length: PositiveInt
+    min_think_tokens: NonNegativeInt
+    decontaminate: list[str]
+    engine: Mutable[Literal["local", "ray"]]
+    processes: Mutable[PositiveInt | None]
+    train_rows: PositiveInt | None
+    test_rows: NonNegativeInt
+    seed: NonNegativeInt
+    answer_style: Literal["boxed", "answer_is"]
+    filters: Literal["standard", "synthetic"]
+    synth: Synth
+
+
+class Train(Section):
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    max_steps: PositiveInt | None
+    lr: PositiveFloat
+    warmup_ratio: Share
+    min_lr_ratio: Share
+    warmup_steps: PositiveInt | None
+    weight_decay: NonNegativeFloat
+    betas: Annotated[list[float], AfterValidator(_two_shares)]
+    clip_grad: PositiveFloat
+    lora_rank: PositiveInt | None
+    lora_alpha: PositiveInt
+    seed: NonNegativeInt
+    max_tokens_per_gpu: Mutable[PositiveInt]
+    sequence_parallel: Mutable[PositiveInt]
+    precision: Literal["bf16", "fp32"]
+    deterministic: bool
+    attention: Literal["auto", "flash_attn", "varlen", "sdpa"]
+    checkpointing: Mutable[Literal["none", "selective", "full"]]
+    prefetch: Mutable[bool]
+    compile: bool
+    fused_optimizer: bool
+    liger: bool
+    validate_every: Mutable[PositiveInt | None]
+    save_every: Mutable[PositiveInt | None]
+    keep_last: Mutable[PositiveInt]
+    keep_every: Mutable[PositiveInt | None]
+    keep_best: Mutable[NonNegativeInt]
+    hang_minutes: Mutable[PositiveFloat]
+    profile_steps: Mutable[str | None]
+    loggers: Mutable[list[Literal["tensorboard", "wandb"]]]
+    ranks: Mutable[PositiveInt]
+
+
+class Cluster(Section):
+    gpu: Annotated[str, AfterValidator(_kind_of_gpu)]
+    gpu_memory_gib: PositiveFloat | None
+    gpu_peak_tflops: PositiveFloat | None
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    network_gbits: PositiveInt
+
+
+class Eval(Section):
+    benchmarks: str
+    sets: list[str]
+    limit: PositiveInt | None
+    rollouts: PositiveInt | None
+    temperature: NonNegativeFloat | None
+    top_p: Annotated[PositiveFloat, Field(le=1)]
+    max_tokens: PositiveInt
+    seed: int
+    dtype: Literal["auto", "float32", "bfloat16", "nf4"]
+    engines: PositiveInt | None
+    tensor_parallel: PositiveInt
+    concurrency: PositiveInt
+
+
+class Run(Section):
+    name: str
+    root: str
+
+
+class VerlEngine(Section):
+    strategy: Literal["fsdp2"]
+    offload_policy: Mutable[bool]
+
+
+class Verl(Section):
+    """The keys of verl's with a rule of ours; verl checks the others."""
+
+    engine: VerlEngine
+
+
+class Recipe(Section):
+    name: str
+    device: Mutable[Literal["cuda", "cpu"]]
+    model: Model
+    data: Data
+    train: Train
+    cluster: Mutable[Cluster]
+    eval: Mutable[Eval]
+    run: Run
+    reference: Mutable[dict[str, Any] | None]
+    verl: Verl
+
+
+def check(values: Any) -> None:
+    """Checks the type and range of every value of a resolved configuration. Raises UserError naming
+    each wrong key, what it must be and what it is.
+    """
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as e:
+        wrong = (
+            f"{_name(error['loc'])} must be {_wanted(error)}, not {error['input']!r}"
+            for error in e.errors()
+        )
+        raise UserError("; ".join(wrong)) from e
+
+
+def recipe_keys(
+    model: type[BaseModel] = Recipe, prefix: str = "", mutable: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Yields (dotted name, whether it is mutable) of every key; a free-form mapping is one key."""
+    for name, field in model.model_fields.items():
+        kind, own = field.annotation, mutable or MUTABLE in field.metadata
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from recipe_keys(kind, f"{prefix}{name}.", own)
+        else:
+            yield f"{prefix}{name}", own
+
+
+def _name(place: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return "".join(parts).removeprefix(".")
+
+
+def _wanted(error: Any) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        return "one of " + context["expected"].replace(" or ", ", ").replace("'", "")
+    if error["type"] == "greater_than" and context["gt"] == 0:
+        return "positive"
+    words = WANTED.get(error["type"])
+    return words.format(**context) if words else error["msg"].removeprefix("Input should be ")

@@ -99,25 +99,28 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from eval.card import card
     from eval.evaluate import evaluate as stage
     from trainer.recipe import load as configs
-    from trainer.run import folder
+    from trainer.run import frozen_config
+    from trainer.run.folder import Run
+    from trainer.run.model_label import BASE, ModelLabel
 
-    label, overrides = _split(label, overrides)
-    if folder.Run.find(target):
+    word, overrides = _split(label, overrides)
+    if Run.find(target):
         run, config = _run(target)
         config = configs.amend(config, overrides)
-        label = label or str(run.exports[-1] if run.exports else "base")
+        newest = ModelLabel(run.exports[-1]) if run.exports else BASE
+        model = ModelLabel.parse(word) if word else newest
     else:
         config = configs.for_model(target, overrides)
-        label = label or "base"
-        if label != "base":
-            raise UserError(f"{target} is a model, not a run: it has no step {label}")
+        model = BASE
+        if word not in (None, "base"):
+            raise UserError(f"{target} is a model, not a run: it has no step {word}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         if not tokenizer.exists():
             loaded = tokenizers.from_model(config.model.path, config.model.revision)
             with whole_folder(tokenizer) as partial:
                 loaded.save_pretrained(str(partial))
-        run = folder.start(config)
-    print(stage(config, run, label if label == "base" else f"step_{label}"))
+        run = frozen_config.start(config)
+    print(stage(config, run, model))
     card.refresh(run)
     return DONE
 
@@ -214,16 +217,17 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.report.html.write import write as write_page
     from eval.report.report import headline, write
     from trainer.recipe import load as configs
-    from trainer.run import folder
+    from trainer.run import frozen_config
     from trainer.run.base_model import materialise
+    from trainer.run.model_label import BASE, ModelLabel
 
     config = configs.load(recipe, overrides)
-    folder.check(config)
+    frozen_config.check(config)
     _build(config)
-    run = folder.start(config)
+    run = frozen_config.start(config)
     materialise(config)
     _say("evaluating the base model")
-    stage(config, run, "base")
+    stage(config, run, BASE)
     _say("training")
     code = _train(config)
     if code != DONE:
@@ -231,7 +235,7 @@ def line(recipe: str, overrides: list[str]) -> int:
     step = run.checkpoints[-1]
     _export(run, config, step)
     _say(f"evaluating step {step}")
-    stage(config, run, f"step_{step}")
+    stage(config, run, ModelLabel(step))
     path, page = write(run, config), write_page(run, config)
     card.refresh(run)
     print(headline(run, config))
@@ -249,7 +253,7 @@ def _build(config: Any) -> None:
 
 def _train(config: Any) -> int:
     from trainer.loop.launcher import train as launch
-    from trainer.run.folder import check
+    from trainer.run.frozen_config import check
     from trainer.run.status import is_trained
     from trainer.run.trained_from import dataset_identity
 

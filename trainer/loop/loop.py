@@ -26,9 +26,9 @@ from trainer.batching import sampler
 from trainer.process import process_group
 from trainer.process.deadline import Deadline, job_end
 from trainer.process.stop_signal import StopRequest
-from trainer.process.watchdog import SET_UP_MINUTES, Watchdog, stacks
+from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
 from trainer.recipe import load as configs
-from trainer.run.folder import OUTCOME, PROVENANCE, Run
+from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics, rebuild
 
 SKIPS_IN_A_ROW = 3
@@ -40,7 +40,7 @@ class Job:
     """The state of a rank before its first step."""
 
     rank: int
-    attempt: Path
+    attempt: Attempt
     rows: Any
     held_out: Any
     engine: Any
@@ -55,14 +55,13 @@ class Job:
 
 
 def train(
-    run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str
+    run: Run, attempt: Attempt | None, config: DictConfig, stop: StopRequest, rendezvous: str
 ) -> int:
     """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit
     code.
 
-    Collective over the ranks. ``attempt`` is the folder for metrics, traces and the outcome; only
-    rank 0 needs it. Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be
-    saved.
+    Collective over the ranks. Only rank 0 needs ``attempt``. Raises StageFailed when the gradients
+    stay non-finite, or checkpoints cannot be saved.
     """
     import torch.distributed as dist
 
@@ -85,7 +84,7 @@ def train(
     return exit_code(status)
 
 
-def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str) -> Job:
+def _set_up(run: Run, attempt: Attempt | None, config: DictConfig, rendezvous: str) -> Job:
     import torch.distributed as dist
 
     from trainer.batching.dataset import TokenDataset
@@ -101,7 +100,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     rank = process_group.join(config.device, rendezvous, timeout)
     # From rank 0, because a shared file system may show ranks different checkpoints for a while.
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
-    watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
+    watchdog = Watchdog(settings.hang_minutes, found.stacks(rank))
     rows, held_out = (
         TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files)
     )
@@ -137,15 +136,15 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     )
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # Read by rank 0 only: a shared file system may show the file to the others later.
-    identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}
-    tracker = Tracker(config, run.root, job.attempt, step) if job.rank == 0 else None
+    identity = read_json(job.attempt.provenance)["identity"] if job.rank == 0 else {}
+    tracker = Tracker(config, run, job.attempt, step) if job.rank == 0 else None
     stopped, validated, skips = False, job.unvalidated is None, 0
 
     def asked() -> bool:
         job.watchdog.alive()  # called before each micro-batch of a validation
         return stop.asked or deadline.near(saver.seconds)
 
-    trace = job.attempt / f"trace-rank{job.rank}.json.gz"
+    trace = job.attempt.trace(job.rank)
     with tracker or nullcontext(), Profiler(settings.profile_steps, job.total, trace) as profiler:
         if job.unvalidated is not None:
             val_loss = stepper.validate(job.held_out, asked)
@@ -198,7 +197,7 @@ def _due(step: int, every: int | None, border: bool) -> bool:
 def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:
     if job.rank == 0:
         rebuild(run)
-        write_json(job.attempt / OUTCOME, outcome)
+        write_json(job.attempt.outcome, outcome)
 
 
 def exit_code(status: str) -> int:
@@ -209,9 +208,9 @@ def exit_code(status: str) -> int:
 def main() -> None:
     """Entry point of one rank."""
     stop = StopRequest()
-    run, attempt = Run(Path(sys.argv[1])), Path(sys.argv[2])
+    run, attempt = Run(Path(sys.argv[1])), Attempt(Path(sys.argv[2]))
     try:
-        code = train(run, attempt, configs.read(attempt / "config.yaml"), stop, sys.argv[3])
+        code = train(run, attempt, configs.read(attempt.config), stop, sys.argv[3])
     except StageFailed as e:  # on all ranks at once
         if os.environ["RANK"] == "0":
             print(f"warmstart: {e}", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_jsonl
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Attempt, Run
 
 
 @dataclass(frozen=True)
@@ -118,19 +118,18 @@ def read(run: Run) -> list[dict[str, Any]]:
     """
     steps: dict[int, dict[str, Any]] = {}
     for attempt in run.attempts:
-        made = attempt / PROVENANCE
-        if not made.exists():  # it ended before it started training
+        if not attempt.provenance.exists():  # it ended before it started training
             continue
-        first = read_json(made)["first_step"]
+        first = read_json(attempt.provenance)["first_step"]
         steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(
             attempt
         )
     return [steps[step] for step in sorted(steps)]
 
 
-def of_attempt(attempt: Path) -> dict[int, dict[str, Any]]:
+def of_attempt(attempt: Attempt) -> dict[int, dict[str, Any]]:
     """Returns the steps that an attempt wrote, by number; an incomplete last line is ignored."""
-    path = attempt / "metrics.jsonl"
+    path = attempt.metrics
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return {
         values["step"]: values

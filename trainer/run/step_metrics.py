@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.files import read_json, write_jsonl
+from common.files import follow_jsonl, read_json, read_jsonl, write_jsonl
 from trainer.run.folder import Attempt, Run
 
 
@@ -96,17 +96,8 @@ def follow(path: Path) -> Iterator[StepMetrics | None]:
     """Yields the steps of a growing metrics file as they are written, and None whenever there is no
     new one.
     """
-    position = 0
-    while True:
-        if path.exists():
-            with path.open("rb") as f:
-                f.seek(position)
-                for line in iter(f.readline, b""):
-                    if not line.endswith(b"\n"):
-                        break
-                    position += len(line)
-                    yield StepMetrics(**json.loads(line))
-        yield None
+    for values in follow_jsonl(path):
+        yield None if values is None else StepMetrics(**values)
 
 
 def read(run: Run) -> list[dict[str, Any]]:
@@ -129,12 +120,9 @@ def read(run: Run) -> list[dict[str, Any]]:
 
 def of_attempt(attempt: Attempt) -> dict[int, dict[str, Any]]:
     """Returns the steps that an attempt wrote, by number; an incomplete last line is ignored."""
-    path = attempt.metrics
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return {
-        values["step"]: values
-        for values in (json.loads(line) for line in lines if line[-1] == "\n")
-    }
+    if not attempt.metrics.exists():
+        return {}
+    return {values["step"]: values for values in read_jsonl(attempt.metrics, growing=True)}
 
 
 def rebuild(run: Run) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from common.files import write_json
+from trainer.run import step_metrics
 from trainer.run.folder import SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -42,6 +44,22 @@ def test_attempts_are_numbered_and_sorted_as_numbers(tmp_path: Path) -> None:
     run = Run(tmp_path)
     made = [run.new_attempt() for _ in range(11)]
     assert run.attempts == made and [attempt.number for attempt in made] == list(range(1, 12))
+
+
+def test_a_broken_line_of_a_run_is_named_and_a_torn_last_one_is_no_error(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    attempt = run.new_attempt()
+    write_json(attempt.provenance, {"first_step": 0})
+    attempt.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    (tmp_path / SUBMISSIONS).write_text('{"label": "base"}\n{"la')
+    assert step_metrics.read(run) == [{"step": 1}, {"step": 2}]
+    assert run.notes(SUBMISSIONS) == [{"label": "base"}]
+    attempt.metrics.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    (tmp_path / SUBMISSIONS).write_text('{"la\n{"label": "base"}\n')
+    with pytest.raises(UserError, match=r"attempts/1/metrics\.jsonl, line 2: not valid JSON"):
+        step_metrics.read(run)
+    with pytest.raises(UserError, match=r"submissions\.jsonl, line 1: not valid JSON"):
+        run.notes(SUBMISSIONS)
 
 
 def test_submitted_steps_without_an_export_are_awaited(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from trainer.batching import balance, sampler
+from trainer.batching import sampler
+from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.dataset import TokenDataset
-from trainer.batching.flops import Shape, training_flops
+from trainer.batching.flops import Shape
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Done:
     flops: float
     """Training FLOPs of the global batch."""
     balance: float
-    """See ``balance.efficiency``."""
+    """See ``StepPlan.efficiency``."""
     fill: float
     """Tokens of the step over the token budget of its micro-batches."""
     data_seconds: float
@@ -66,7 +67,7 @@ class Stepper:
         ).tolist()
         plan = self._plan(self.rows, chosen)
         reading = time.monotonic()
-        batches = [[self.rows[row] for row in micro] for micro in plan[self.group]]
+        batches = [[self.rows[row] for row in micro] for micro in plan.micro_batches[self.group]]
         read = time.monotonic()
         lr = self.engine.lr_scheduler.get_last_lr()[0]
         with self.engine.train_mode():
@@ -74,17 +75,15 @@ class Stepper:
                 batches, sum(map(self.rows.supervised, chosen))
             )
         self.engine.lr_scheduler_step()
-        lengths = {row: self.rows.lengths[row] for row in chosen}
-        tokens = sum(lengths.values())
         return Done(
             rows=chosen,
             loss=loss,
             grad_norm=grad_norm,
             lr=lr,
-            tokens=tokens,
-            flops=float(training_flops(self.shape, list(lengths.values())).sum()),
-            balance=balance.efficiency(plan, lengths, self.shape),
-            fill=tokens / (self.budget * self.groups * len(plan[0])),
+            tokens=plan.tokens,
+            flops=plan.flops,
+            balance=plan.efficiency,
+            fill=plan.tokens / (self.budget * self.groups * plan.micro_steps),
             data_seconds=read - reading,
             seconds=time.monotonic() - begin,
         )
@@ -99,7 +98,7 @@ class Stepper:
         plan = self._plan(held_out, range(len(held_out)))
         total = 0.0
         with self.engine.eval_mode():
-            for micro in plan[self.group]:
+            for micro in plan.micro_batches[self.group]:
                 stop = torch.tensor(int(asked()))
                 dist.all_reduce(stop, dist.ReduceOp.MAX)
                 if stop:
@@ -109,7 +108,7 @@ class Stepper:
         dist.all_reduce(summed)
         return summed.item() / sum(map(held_out.supervised, range(len(held_out))))
 
-    def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> balance.Plan:
-        return balance.plan_step(
+    def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> StepPlan:
+        return plan_step(
             {row: rows.lengths[row] for row in chosen}, self.groups, self.budget, self.shape
         )

@@ -14,13 +14,14 @@ import pytest
 from common.errors import UserError
 from common.records import Tokens
 from data_prep.tokenizer import token_files
+from tests.bench.bench_balance import choose_degree
 from tests.conftest import ROOT
 from tests.trainer.planning import footprint
 from tools import limits_page
 from trainer.planning import memory
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import choose_degree, eligible
+from trainer.planning.layouts import eligible
 from trainer.planning.memory import Setup
 from trainer.planning.planner import Planner, recommend
 from trainer.planning.step_time import StepTime, Timing, step_time

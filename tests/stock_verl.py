@@ -18,8 +18,16 @@ from omegaconf import OmegaConf
 
 from tests.gpu.training import record
 from trainer.batching import sampler
+from trainer.batching.dataset import TokenDataset
 from trainer.process import cpu_platform, process_group
 from trainer.recipe import load as configs
+
+
+class Rows(TokenDataset):
+    """Our rows, with the signature of verl's ``data.custom_cls``."""
+
+    def __init__(self, parquet_files: str, **_: Any) -> None:
+        super().__init__(Path(parquet_files))
 
 
 def main(path: Path, out: Path, overrides: list[str]) -> None:
@@ -74,7 +82,7 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
             "data": {
                 "num_workers": 0,
                 "val_files": None,
-                "custom_cls": {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"},
+                "custom_cls": {"path": "pkg://tests.stock_verl", "name": "Rows"},
             },
             "trainer": {
                 "total_epochs": 1,

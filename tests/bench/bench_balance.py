@@ -26,7 +26,7 @@ import numpy as np
 
 from common.errors import UserError
 from tests.bench.table import Result, publish
-from trainer.batching.balance import StepPlan, plan_step, row_flops
+from trainer.batching.balance import MicroBatches, StepPlan, plan_step, row_flops
 from trainer.batching.flops import Shape, training_flops
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
@@ -53,7 +53,7 @@ def draw(clip: int, batch: int, seed: int) -> dict[int, int]:
     return dict(enumerate(np.clip(lengths.round(), 1, clip).astype(int).tolist()))
 
 
-def planned(micro_batches: list[list[list[int]]], lengths: dict[int, int]) -> StepPlan:
+def planned(micro_batches: MicroBatches, lengths: dict[int, int]) -> StepPlan:
     """The plan with these micro-batches, for Qwen3-4B."""
     return StepPlan.of(micro_batches, lengths, row_flops(lengths, QWEN3_4B))
 

@@ -112,7 +112,7 @@ def train_with_trl(config: DictConfig, out: Path, liger: bool) -> None:
             if "loss" in logs:
                 record(out, state.global_step, float(logs["loss"]))
 
-    train, rows = config.train, TokenDataset(config.verl.data.train_files)
+    train, rows = config.train, TokenDataset(Path(config.verl.data.train_files))
     steps = range(train.max_steps)
     order = [
         i

@@ -24,6 +24,11 @@ import numpy as np
 from common.errors import UserError
 from trainer.batching.flops import Shape, training_flops
 
+MicroBatches = list[list[list[int]]]
+"""[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be
+empty.
+"""
+
 MICRO_STEP = 0.02  # of the step's mean time: what an additional micro-step must save
 MOVES, GAIN = 300, 1e-6  # local search ends after MOVES, or when no move shortens the step by GAIN
 
@@ -32,10 +37,7 @@ MOVES, GAIN = 300, 1e-6  # local search ends after MOVES, or when no move shorte
 class StepPlan:
     """The micro-batches of one optimizer step."""
 
-    micro_batches: list[list[list[int]]]
-    """[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be
-    empty.
-    """
+    micro_batches: MicroBatches
     tokens: int
     """Tokens of all rows."""
     flops: float
@@ -45,7 +47,7 @@ class StepPlan:
 
     @staticmethod
     def of(
-        micro_batches: list[list[list[int]]], lengths: Mapping[int, int], flops: Mapping[int, float]
+        micro_batches: MicroBatches, lengths: Mapping[int, int], flops: Mapping[int, float]
     ) -> StepPlan:
         """Returns the plan with its figures; ``lengths`` and ``flops`` are tokens and FLOPs by
         row.

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -31,6 +31,11 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics, rebuild
 
+if TYPE_CHECKING:
+    from trainer.batching.dataset import TokenDataset
+    from trainer.checkpoint.saver import Saver
+    from trainer.engine.fsdp import Engine
+
 SKIPS_IN_A_ROW = 3
 """Consecutive steps without a finite gradient that end the run: the weights would not recover."""
 
@@ -41,17 +46,29 @@ class Job:
 
     rank: int
     attempt: Attempt
-    rows: Any
-    held_out: Any
-    engine: Any
-    saver: Any
+    rows: TokenDataset
+    held_out: TokenDataset
+    engine: Engine
+    saver: Saver
     watchdog: Watchdog
     per_epoch: int
+    """Steps per epoch."""
     total: int
+    """Steps of the run."""
     first: int
     """Number of steps trained before this attempt."""
     unvalidated: StepMetrics | None
     """Metrics of step ``first`` if a stop interrupted its validation."""
+
+    def epoch(self, step: int) -> int:
+        """Returns the epoch of ``step``; both count from 1."""
+        return (step - 1) // self.per_epoch + 1
+
+    def is_due(self, step: int, every: int | None) -> bool:
+        """Returns whether to act after ``step``: every ``every`` steps, or after each epoch when
+        that is not set; always after the last step.
+        """
+        return step == self.total or step % (every or self.per_epoch) == 0
 
 
 def train(
@@ -102,7 +119,8 @@ def _set_up(run: Run, attempt: Attempt | None, config: DictConfig, rendezvous: s
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
     watchdog = Watchdog(settings.hang_minutes, found.stacks(rank))
     rows, held_out = (
-        TokenDataset(path) for path in (config.verl.data.train_files, config.verl.data.val_files)
+        TokenDataset(Path(path))
+        for path in (config.verl.data.train_files, config.verl.data.val_files)
     )
     per_epoch = sampler.steps_per_epoch(len(rows), settings.batch_size)
     total = min(per_epoch * settings.epochs, settings.max_steps or sys.maxsize)
@@ -129,55 +147,59 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     from trainer.loop.profiler import Profiler
     from trainer.loop.step import Stepper
 
-    settings, step, saver = config.train, job.first, job.saver
-    stepper, meter = (
-        Stepper(job.engine, job.rows, settings),
-        Meter(job.engine, config.cluster, job.total, step),
-    )
+    settings, saver = config.train, job.saver
+    stepper = Stepper(job.engine, job.rows, settings)
+    meter = Meter(job.engine, config.cluster, job.total, job.first)
+    profiler = Profiler(settings.profile_steps, job.total, job.attempt.trace(job.rank))
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # Read by rank 0 only: a shared file system may show the file to the others later.
     identity = read_json(job.attempt.provenance)["identity"] if job.rank == 0 else {}
-    tracker = Tracker(config, run, job.attempt, step) if job.rank == 0 else None
-    stopped, validated, skips = False, job.unvalidated is None, 0
+    tracker = Tracker(config, run, job.attempt, job.first) if job.rank == 0 else None
 
     def asked() -> bool:
         job.watchdog.alive()  # called before each micro-batch of a validation
         return stop.asked or deadline.near(saver.seconds)
 
-    trace = job.attempt.trace(job.rank)
-    with tracker or nullcontext(), Profiler(settings.profile_steps, job.total, trace) as profiler:
+    step, skips, stopped, validated = job.first, 0, False, True
+    with tracker or nullcontext(), profiler:
         if job.unvalidated is not None:
             val_loss = stepper.validate(job.held_out, asked)
             validated, stopped = val_loss is not None, val_loss is None
             if tracker is not None and validated:
                 tracker.log(replace(job.unvalidated, val_loss=val_loss))
+
         while step < job.total and not stopped:
+            # Train.
             with profiler.step(step + 1):
-                done = stepper.train(step)
+                result = stepper.train(step)
             step += 1
             job.watchdog.stepped()
-            border = step % job.per_epoch == 0 or step == job.total
-            validates = len(job.held_out) > 0 and (
-                _due(step, settings.validate_every, border) or step == job.total
-            )
-            val_loss = stepper.validate(job.held_out, asked) if validates else None
-            validated = not validates or val_loss is not None
-            epoch = (step - 1) // job.per_epoch + 1
-            metrics, stopped, saved = meter.gather(
-                step, epoch, done, val_loss, asked(), saver.ended
-            )
+
+            # Validate; None if a stop interrupts it.
+            val_loss, validated = None, True
+            if len(job.held_out) > 0 and job.is_due(step, settings.validate_every):
+                val_loss = stepper.validate(job.held_out, asked)
+                validated = val_loss is not None
+
+            # Agree, measure, log.
+            stopped, saved = process_group.any_rank(asked(), saver.ended)
+            metrics = meter.gather(step, job.epoch(step), result, val_loss)
             deadline.stepped(metrics.seconds)
             if tracker is not None:
                 tracker.log(metrics)
+
+            # Give up when the weights are lost.
             skips = skips + 1 if metrics.skipped else 0
             if skips == SKIPS_IN_A_ROW:
                 saver.settle()
                 raise StageFailed(
                     f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows "
-                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in done.rows)
+                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in result.rows)
                 )
-            retry = saved and not saver.settle()
-            if retry or stopped or step == job.total or _due(step, settings.save_every, border):
+
+            # Save, also at a stop, and again if the last save failed.
+            failed = saved and not saver.settle()
+            if failed or stopped or job.is_due(step, settings.save_every):
                 if tracker is not None:
                     tracker.sync()
                 saver.save(
@@ -185,13 +207,6 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
                 )
         saver.finish()
     return step, step == job.total and validated
-
-
-def _due(step: int, every: int | None, border: bool) -> bool:
-    """Returns whether an action is due after ``step``: every ``every`` steps, or at ``border`` when
-    that is not set.
-    """
-    return step % every == 0 if every else border
 
 
 def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:

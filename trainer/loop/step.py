@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -17,11 +17,15 @@ from trainer.batching import sampler
 from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.dataset import TokenDataset
 from trainer.batching.flops import Shape
+from trainer.process import process_group
+
+if TYPE_CHECKING:
+    from trainer.engine.fsdp import Engine
 
 
 @dataclass(frozen=True)
-class Done:
-    """Figures of a finished step on this rank."""
+class StepResult:
+    """A finished step on this rank."""
 
     rows: list[int]
     """Rows of the global batch, by index."""
@@ -51,7 +55,7 @@ class Stepper:
     over the ranks.
     """
 
-    def __init__(self, engine: Any, rows: TokenDataset, settings: DictConfig) -> None:
+    def __init__(self, engine: Engine, rows: TokenDataset, settings: DictConfig) -> None:
         self.engine, self.rows, self.settings = engine, rows, settings
         self.shape = replace(
             Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0
@@ -59,7 +63,7 @@ class Stepper:
         self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
         self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
 
-    def train(self, step: int) -> Done:
+    def train(self, step: int) -> StepResult:
         """Runs optimizer step ``step`` (0-based)."""
         begin = time.monotonic()
         chosen = sampler.step_rows(
@@ -75,7 +79,7 @@ class Stepper:
                 batches, sum(map(self.rows.supervised, chosen))
             )
         self.engine.lr_scheduler_step()
-        return Done(
+        return StepResult(
             rows=chosen,
             loss=loss,
             grad_norm=grad_norm,
@@ -99,8 +103,7 @@ class Stepper:
         total = 0.0
         with self.engine.eval_mode():
             for micro in plan.micro_batches[self.group]:
-                stop = torch.tensor(int(asked()))
-                dist.all_reduce(stop, dist.ReduceOp.MAX)
+                (stop,) = process_group.any_rank(asked())
                 if stop:
                     return None
                 total += self.engine.evaluate([[held_out[row] for row in micro]])

@@ -29,6 +29,8 @@ from tests.bench.table import Result, publish
 from tests.conftest import lines
 from trainer.loop import launcher
 from trainer.recipe import load as configs
+from trainer.run.folder import Run
+from trainer.run.trained_from import dataset_identity
 
 LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
 BATCH, STEPS, WARM = 16, 12, 2
@@ -108,7 +110,7 @@ def main() -> None:
             0, sorted(os.sched_getaffinity(0))[:RANKS]
         )  # one thread a rank, ours too
         config = prepare(root)
-        if code := launcher.train(config):
+        if code := launcher.train(Run.of(config), config, dataset_identity(config)):
             sys.exit(f"training failed: exit {code}")
         steps = lines(root / "runs" / "tiny" / "metrics.jsonl")
         theirs = stock(config, root)

@@ -39,7 +39,7 @@ from trainer.recipe import load as configs
 from trainer.run import base_model, frozen_config
 from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics, follow
-from trainer.run.trained_from import identity
+from trainer.run.trained_from import model_identity
 
 CRASH_GRACE_SECONDS = 10
 """How long the other ranks may take to exit after one has crashed or hung; they cannot save without
@@ -48,39 +48,40 @@ it.
 POLL_SECONDS = 0.2
 
 
-def train(config: DictConfig) -> int:
-    """Starts or resumes ``config``'s run and trains to its last step; returns the exit code.
+def train(run: Run, config: DictConfig, dataset: str) -> int:
+    """Starts or resumes ``run`` and trains to its last step; returns the exit code.
 
-    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError
-    when the run was started with other values, another process is writing it, or it cannot resume
+    Starts ``train.ranks`` processes here; under srun this process is one rank. ``config`` has
+    passed ``frozen_config.check``; ``dataset`` is the dataset's identity. Raises UserError when the
+    ranks cannot train the dataset's rows, another process is writing the run, or it cannot resume
     from its checkpoints.
     """
     if not process_group.under_slurm(os.environ):
-        with _attempt(config) as (run, attempt):
+        with _attempt(run, config, dataset) as attempt:
             return _launch(run, attempt, config)
     stop = StopRequest()
     os.environ.update(process_group.slurm_environment(os.environ))
     if os.environ["RANK"] == "0":
-        with _attempt(config) as (run, attempt):
+        with _attempt(run, config, dataset) as attempt:
             return loop.train(run, attempt, config, stop, "env://")
     # Only rank 0 reports a stop in its exit code, so that srun does not kill the other ranks for a
     # non-zero one.
-    code = loop.train(Run.of(config), None, config, stop, "env://")
+    code = loop.train(run, None, config, stop, "env://")
     return 0 if code == STOPPED else code
 
 
 @contextmanager
-def _attempt(config: DictConfig) -> Iterator[tuple[Run, Attempt]]:
-    """Yields the locked run and a new attempt, which resumes from the newest
-    checkpoint.
+def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
+    """Yields a new attempt of the run, which stays locked; it resumes from the newest checkpoint.
 
     Checkpoint hashes are verified here, once, before any rank loads.
     """
     _check_fits(config)
-    run = frozen_config.start(config)
+    frozen_config.freeze(run, config)
     with writer(run.lock):
         base_model.materialise(config)
-        trained_from = identity(config)
+        model = model_identity(config.model.path, config.model.revision)
+        trained_from = {"dataset": dataset, **model}
         start = resume.choose(run, trained_from)
         resume.prepare(run, start)
         prune(run, Retention.of(config.train))
@@ -91,7 +92,7 @@ def _attempt(config: DictConfig) -> Iterator[tuple[Run, Attempt]]:
         write_text(attempt.log, "".join(f"{note}\n" for note in start.notes))
         for note in start.notes:
             print(note, flush=True)
-        yield run, attempt
+        yield attempt
 
 
 def _check_fits(config: DictConfig) -> None:

@@ -24,9 +24,10 @@ import numpy as np
 
 from common.files import write_json
 from common.records import Tokens
-from data_prep.tokenizer import token_files, tokenizers
+from data_prep.tokenizer import tokenizers
 from tests.bench.table import Result, publish
 from tests.conftest import lines
+from tests.token_rows import write_tokens
 from trainer.loop import launcher
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -73,7 +74,7 @@ def prepare(root: Path) -> Any:
             Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n)
             for i, n in enumerate(kept)
         )
-        token_files.write(folder / "tokens" / f"{split}.arrow", rows)
+        write_tokens(folder / "tokens" / f"{split}.arrow", rows)
     write_json(folder / "manifest.json", {})
     return config
 

@@ -66,20 +66,38 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
     """
     with path.open("rb") as f:
         for number, line in enumerate(f, 1):
-            if not line.strip() or (growing and not line.endswith(b"\n")):
-                continue
-            try:
-                value = json.loads(line)
-            except (
-                ValueError,
-                RecursionError,
-            ) as e:  # ValueError also covers integers with too many digits
-                raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
-            if not isinstance(value, dict):
-                raise UserError(
-                    f"{path}, line {number}: expected an object, found {type(value).__name__}"
-                )
-            yield value
+            if line.strip() and (line.endswith(b"\n") or not growing):
+                yield _object(path, number, line)
+
+
+def follow_jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yields the objects of a growing JSONL file as they are written, and None whenever there is no
+    new one; the file need not exist yet.
+
+    Raises UserError naming file and line when a complete line is not a JSON object.
+    """
+    position = number = 0
+    while True:
+        if path.exists():
+            with path.open("rb") as f:
+                f.seek(position)
+                for line in f:
+                    if not line.endswith(b"\n"):
+                        break
+                    position, number = position + len(line), number + 1
+                    if line.strip():
+                        yield _object(path, number, line)
+        yield None
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as e:  # ValueError: also integers with too many digits
+        raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
+    return value
 
 
 def write_jsonl(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -74,6 +74,10 @@ class Rollout:
     seconds: float
 
 
+ROLLOUTS = "rollouts.jsonl"
+"""Name of a file of rollouts, one per line."""
+
+
 @dataclass(frozen=True)
 class Grade:
     """The grade of one rollout.

@@ -4,7 +4,6 @@ run.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
 from eval.generation import generate, rollout_files
 from eval.grading import grade, metrics
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import Run, is_complete, lock_of
+from trainer.run.model_label import ModelLabel
 
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
@@ -40,12 +40,11 @@ class Plan:
     tokenizer: Path
 
 
-def plan(config: DictConfig, run: Run, label: str) -> Plan:
-    """Plans the evaluation of the base model (``base``) or of a step's export (``step_N``).
+def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
+    """Plans the evaluation of the base model or of a step's export.
 
     The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
-    when ``label`` is neither, or when the export, the model, the tokenizer or a benchmark file is
-    missing.
+    when the export, the model, the tokenizer or a benchmark file is missing.
     """
     model, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
@@ -58,8 +57,8 @@ def plan(config: DictConfig, run: Run, label: str) -> Plan:
     return Plan(folder, settings, model, revision, tokenizer)
 
 
-def evaluate(config: DictConfig, run: Run, label: str) -> Path:
-    """Evaluates the base model (``base``) or the export of a step (``step_N``); returns the folder.
+def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
+    """Evaluates the base model or the export of a step; returns the folder.
 
     Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as
     ``plan`` does, and while another process writes the folder.
@@ -71,7 +70,7 @@ def evaluate(config: DictConfig, run: Run, label: str) -> Path:
     problems = benchmarks.load(
         Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit
     )
-    with writer(folder / "lock"):
+    with writer(lock_of(folder)):
         begin = time.monotonic()
         _freeze(folder, planned.settings)
         benchmarks.write_problems(folder / PROBLEMS, problems)
@@ -114,7 +113,7 @@ def regrade(folder: Path) -> Path:
             raise UserError(
                 f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one"
             )
-    with writer(folder / "lock"):
+    with writer(lock_of(folder)):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS))
         _complete(folder, graded_with=provenance.versions())
@@ -155,30 +154,27 @@ def sampling(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def _model(config: DictConfig, run: Run, label: str) -> tuple[str, str | None]:
+def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | None]:
     """Returns the model's folder or hub name, and its revision on the hub (None for a folder)."""
-    if label == "base":
+    if label.step is None:
         path = config.model.path
         return path, None if Path(path).exists() else config.model.revision
-    step = re.fullmatch(r"step_(\d+)", label)
-    if not step:
-        raise UserError(f"{label!r} is neither base nor step_N")
-    export = run.export(int(step[1]))
+    export = run.export(label.step)
     if not is_complete(export):
-        there = ", ".join(f"step_{n}" for n in run.exports) or "none"
+        there = ", ".join(str(ModelLabel(step)) for step in run.exports) or "none"
         raise UserError(
             f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} "
-            f"{step[1]}"
+            f"{label.step}"
         )
     return str(export), None
 
 
 def _settings(
-    config: DictConfig, label: str, model: str, revision: str | None, tokenizer: Path
+    config: DictConfig, label: ModelLabel, model: str, revision: str | None, tokenizer: Path
 ) -> dict[str, Any]:
     """Returns everything that changes a rollout or its grade."""
     return {
-        "model": {"label": label, "identity": _identity(model, revision)},
+        "model": {"label": str(label), "identity": _identity(model, revision)},
         "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
         "template": chat.template_hash(),
         "tokenizer": sha256_file(tokenizer / "tokenizer.json"),

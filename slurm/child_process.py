@@ -15,6 +15,7 @@ from common.exit_codes import FAILED, STOPPED
 from common.files import write_text
 from common.processes import die_with_parent
 from trainer.process.stop_signal import SIGNALS
+from trainer.run.folder import Run
 
 
 class Stoppable:
@@ -66,7 +67,7 @@ def code_file(run: Path, job: str) -> Path:
     srun's own exit code is the largest of all tasks, including those that it killed after the first
     failure, so it does not tell why the work ended.
     """
-    return run / f".exit-{job}"
+    return Run(run).exit_code(job)
 
 
 def leave_code(run: Path, code: int) -> None:

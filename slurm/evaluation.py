@@ -18,6 +18,7 @@ from slurm import command_lines, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from trainer.run.folder import Run
+from trainer.run.model_label import BASE, ModelLabel
 
 REPORT_POLL_SECONDS = 2
 
@@ -33,23 +34,24 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         raise UserError(
             "what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]"
         )
-    name, label, *overrides = words
+    name, word, *overrides = words
+    label = ModelLabel.parse(word)
     run = Run.find(name)
     root = str(run.root) if run else name
     stack, port = command_lines.stack(), network.free_port()
-    export = [*stack, "-m", "warmstart", "export", root, label]
+    export = [*stack, "-m", "warmstart", "export", root, label.word]
     # The evaluation survives the loss of a node; only the first task's exit code counts.
     nodes = job.allocation.srun(
-        "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label, *overrides
+        "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label.word, *overrides
     )
-    token = Path(root).resolve() / f".ray-token-{os.environ.get('SLURM_JOB_ID', 'JOB')}"
+    token = Run(Path(root).resolve()).ray_token(os.environ.get("SLURM_JOB_ID", "JOB"))
     ray = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ADDRESS": f"{command_lines.FIRST_NODE}:{port}",
     }
     if job.submission:
-        exports = [] if label == "base" else [command_lines.line(export)]
+        exports = [] if label == BASE else [command_lines.line(export)]
         print(job.submission, *exports, command_lines.line(nodes, ray), sep="\n")
         return DONE
     if run is None:
@@ -60,7 +62,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in addresses.items())
     forget(run)
     work, code = Stoppable(), DONE
-    if label != "base":
+    if label != BASE:
         code = work.run(export)
     if code == DONE:
         _write_secret(token)
@@ -76,7 +78,7 @@ def _report(run: Run, stack: Sequence[str]) -> int:
     """
     while True:
         try:
-            with writer(run.root / "report.lock"):
+            with writer(run.report_lock):
                 return subprocess.run(
                     [*stack, "-m", "warmstart", "report", str(run.root)]
                 ).returncode

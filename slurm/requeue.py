@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
-from common.files import read_json
+from common.records import ROLLOUTS
 from slurm.child_process import take_code
 from trainer.process.stop_signal import SIGNALS
-from trainer.run.folder import REQUEUES, Run
+from trainer.run.folder import REQUEUES, Run, parse_evaluation
+from trainer.run.model_label import ModelLabel
 
 TRAIN = "train"
 REQUESTS = tuple(128 + number for number in SIGNALS)
@@ -89,20 +90,15 @@ def of_training(run: Run, code: int, since: int) -> str:
 
     ``since`` is the number of attempts at the last decision.
     """
-    outcome = run.attempts[-1] / "outcome.json" if len(run.attempts) > since else None
-    if outcome is not None and outcome.exists():
-        return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[
-            read_json(outcome)["status"]
-        ]
-    return kind_of(code)
+    status = run.attempts[-1].status if len(run.attempts) > since else None
+    if status is None:
+        return kind_of(code)
+    return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status]
 
 
-def rollouts(run: Run, label: str) -> int:
-    """Returns the number of rollouts of the base model (``base``) or of a step (its number) so
-    far.
-    """
-    name = label if label == "base" else f"step_{label}"
-    files = [folder / "rollouts.jsonl" for folder in run.evaluations if f"@{name}-" in folder.name]
+def rollouts(run: Run, label: ModelLabel) -> int:
+    """Returns the number of the model's rollouts so far."""
+    files = [f / ROLLOUTS for f in run.evaluations if parse_evaluation(f)[1] == label]
     return sum(path.read_bytes().count(b"\n") for path in files if path.exists())
 
 
@@ -140,17 +136,18 @@ def forget(run: Run) -> None:
     take_code(run.root, os.environ["SLURM_JOB_ID"])
 
 
-def conclude(run: Run, code: int, label: str = TRAIN) -> int:
+def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
     """Decides, records the decision and requeues; returns the job's exit code.
 
     ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that
     the first task wrote takes precedence.
     """
+    what = TRAIN if label is None else label.word
     job = os.environ["SLURM_JOB_ID"]
     before = [line for line in run.notes(REQUEUES) if line["job"] == job]
     own = take_code(run.root, job)
     code = code if own is None else own
-    if label == TRAIN:
+    if label is None:
         kind = (
             of_training(run, code, before[-1]["attempt"] if before else 0)
             if own is None
@@ -166,7 +163,7 @@ def conclude(run: Run, code: int, label: str = TRAIN) -> int:
         )
     line = {
         "job": job,
-        "what": label,
+        "what": what,
         "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1,
         "attempt": len(run.attempts),
         "code": code,
@@ -177,7 +174,7 @@ def conclude(run: Run, code: int, label: str = TRAIN) -> int:
         "reason": decision.reason,
     }
     run.note(REQUEUES, line)
-    print(f"warmstart: {label}: {decision.reason}", flush=True)
+    print(f"warmstart: {what}: {decision.reason}", flush=True)
     if decision.again:
         print(
             f"warmstart: job {job} goes back into the queue, for {decision.pause} s at least",

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from common.files import read_json, sha256_json, writer
+from common.files import sha256_json, writer
 from trainer.recipe import load as configs
 from trainer.run.folder import SUBMISSIONS, Run
+from trainer.run.model_label import BASE, ModelLabel
 
 POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
@@ -38,7 +39,7 @@ def watch(
     invalid overrides, and while another process watches.
     """
     stop, pause = stop or Event(), poll
-    with writer(run.root / "watch.lock"):
+    with writer(run.watch_lock):
         while True:
             finished = has_finished(run)
             failures = submit_missing(run, overrides)
@@ -57,28 +58,29 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
     settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
     there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
     failures = 0
-    for label in ("base", *map(str, run.checkpoints)):
-        if (label, settings) in there:
+    for label in (BASE, *map(ModelLabel, run.checkpoints)):
+        if (label.word, settings) in there:
             continue
         job, fault = submit(run, label, overrides)
         if job is None:
             failures += 1
             print(
-                f"warmstart: the evaluation of {label} could not be submitted: {fault}", flush=True
+                f"warmstart: the evaluation of {label.word} could not be submitted: {fault}",
+                flush=True,
             )
             continue
-        run.note(SUBMISSIONS, {"label": label, "settings": settings, "job": job})
-        print(f"warmstart: job {job} evaluates {label}", flush=True)
+        run.note(SUBMISSIONS, {"label": label.word, "settings": settings, "job": job})
+        print(f"warmstart: job {job} evaluates {label.word}", flush=True)
     return failures
 
 
-def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, str]:
+def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str | None, str]:
     """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output).
 
     The environment has no SLURM_* variables except SLURM_CONF, as if a user submitted on the login
     node.
     """
-    command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label, *overrides]
+    command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label.word, *overrides]
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"
     }
@@ -95,5 +97,4 @@ def submit(run: Run, label: str, overrides: Sequence[str]) -> tuple[str | None, 
 
 def has_finished(run: Run) -> bool:
     """Returns whether the last attempt trained to the end."""
-    outcome = run.attempts[-1] / "outcome.json" if run.attempts else None
-    return outcome is not None and outcome.exists() and read_json(outcome)["status"] == "finished"
+    return bool(run.attempts) and run.attempts[-1].status == "finished"

@@ -16,7 +16,8 @@ from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from slurm.submit_evaluations import watch
 from trainer.recipe import load as configs
-from trainer.run.folder import Run, check
+from trainer.run.folder import Run
+from trainer.run.frozen_config import check
 
 
 def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> int:

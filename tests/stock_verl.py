@@ -20,8 +20,16 @@ from omegaconf import OmegaConf
 from data_prep.output.folder import dataset_folder, token_file
 from tests.gpu.training import record
 from trainer.batching import sampler
+from trainer.batching.dataset import TokenDataset
 from trainer.process import cpu_platform, process_group
 from trainer.recipe import load as configs
+
+
+class Rows(TokenDataset):
+    """Our rows, with the signature of verl's ``data.custom_cls``."""
+
+    def __init__(self, parquet_files: str, **_: Any) -> None:
+        super().__init__(Path(parquet_files))
 
 
 def main(path: Path, out: Path, overrides: list[str]) -> None:
@@ -82,7 +90,7 @@ def main(path: Path, out: Path, overrides: list[str]) -> None:
                 "max_token_len_per_gpu": config.train.max_tokens_per_gpu,
                 "train_files": str(token_file(dataset_folder(config), "train")),
                 "num_workers": 0,
-                "custom_cls": {"path": "pkg://trainer.batching.dataset", "name": "TokenDataset"},
+                "custom_cls": {"path": "pkg://tests.stock_verl", "name": "Rows"},
             },
             "trainer": {
                 "total_epochs": 1,

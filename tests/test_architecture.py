@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -118,6 +119,71 @@ def test_only_one_module_imports_hydra() -> None:
     assert [p for p in MODULES if "hydra" in imported(p)] == [
         ROOT / "trainer" / "recipe" / "load.py"
     ]
+
+
+FOLDER = ROOT / "trainer" / "run" / "folder.py"
+KNOW_RUNS = ("trainer", "eval", "slurm", "warmstart")
+
+
+def joined(tree: ast.AST) -> list[ast.expr]:
+    """The right side of every ``path / name``."""
+    return [
+        node.right
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    ]
+
+
+def texts(nodes: Iterable[ast.AST]) -> list[str]:
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def run_names() -> set[str]:
+    """Names of a run's files and folders, as folder.py joins them to paths."""
+    tree = ast.parse(FOLDER.read_text())
+    constants = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    listed = [n for node in constants for n in ([node, *getattr(node, "elts", [])])]
+    return {*texts(joined(tree)), *texts(listed)}
+
+
+def run_literals(source: str) -> list[str]:
+    """The names of a run's files in a module: file names anywhere, folder names where a path is
+    joined, and every name joined to a ``.root``.
+    """
+    tree, names = ast.parse(source), run_names()
+    files = [text for text in texts(ast.walk(tree)) if text in names and "." in text]
+    folders = [text for text in texts(joined(tree)) if text in names and "." not in text]
+    below = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Div)
+        and isinstance(node.left, ast.Attribute)
+        and node.left.attr == "root"
+    ]
+    return files + folders + below
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if p.relative_to(ROOT).parts[0] in KNOW_RUNS and p != FOLDER],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_only_the_folder_module_names_a_runs_files(path: Path) -> None:
+    assert run_literals(path.read_text()) == []
+
+
+def test_a_planted_name_of_a_runs_file_is_found() -> None:
+    assert {"config.yaml", "log", "outcome.json", "latest", "checkpoints", "evals"} <= run_names()
+    assert {"report.md", "report.html", "requeues.jsonl", "loss.png"} <= run_names()
+    for source in (
+        "a / 'log'",
+        "NAME = 'metrics.jsonl'",
+        "read(f'{x}', 'outcome.json')",
+        "run.root / name",
+    ):
+        assert run_literals(source), source
+    assert run_literals("{'log': 1, 'checkpoints': folder / 'model'}") == []
 
 
 @pytest.mark.parametrize("module", LIGHT)

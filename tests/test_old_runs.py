@@ -21,7 +21,9 @@ from eval.results import evaluation
 from slurm import submit_evaluations
 from tests.conftest import environment, lines
 from trainer.recipe import load as configs
-from trainer.run.folder import Run, check, is_complete
+from trainer.run.folder import Run, is_complete
+from trainer.run.frozen_config import check
+from trainer.run.model_label import BASE, ModelLabel
 from warmstart import dataset
 
 SHAPE = {
@@ -61,7 +63,7 @@ def aged(run: Run) -> Run:
     """The run as code still older would have left it: without some keys, and with others that are
     no more.
     """
-    for path in (run.config, run.attempts[0] / "config.yaml"):
+    for path in (run.config, run.attempts[0].config):
         config = OmegaConf.load(path)
         del (
             config.train.warmup_steps,
@@ -113,10 +115,11 @@ def test_only_what_the_user_changes_is_refused(old: Run) -> None:
 
 def test_an_old_runs_evaluations_and_submissions_are_known(old: Run) -> None:
     config = configs.read(old.config)
-    folders = [evaluate.plan(config, old, label).folder for label in ("base", f"step_{STOPPED}")]
+    folders = [evaluate.plan(config, old, label).folder for label in (BASE, ModelLabel(STOPPED))]
     assert folders == old.evaluations and all(map(is_complete, folders))
-    assert evaluate.plan(configs.read(aged(old).config), old, "base").folder == folders[0]
-    assert [sorted(group) for group in evaluation.groups(old, partial=False)] == [[-1, STOPPED]]
+    assert evaluate.plan(configs.read(aged(old).config), old, BASE).folder == folders[0]
+    (group,) = evaluation.groups(old, partial=False)
+    assert sorted(group) == [BASE, ModelLabel(STOPPED)]
 
 
 def test_an_old_dataset_is_not_built_again(old: Run) -> None:
@@ -209,7 +212,7 @@ def test_an_old_run_goes_on_and_each_steps_peak_memory_is_its_own(old: Run) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"going on from runs/old/checkpoints/step_{STOPPED}" in done.stdout
-    steps = {line["step"]: line for line in lines(old.attempts[1] / "metrics.jsonl")}
+    steps = {line["step"]: line for line in lines(old.attempts[1].metrics)}
     assert list(steps) == list(range(STOPPED + 1, STEPS + 1))
     assert steps[STEPS]["loss"] == pytest.approx(LAST_LOSS, abs=0.01)
     peaks = {step: line["peak_memory_gb"] for step, line in steps.items()}

@@ -6,10 +6,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from trainer.run.folder import Run
 
 
 def data(recipe: str, overrides: list[str]) -> int:
@@ -34,8 +39,12 @@ def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
 def train(recipe: str, overrides: list[str]) -> int:
     """train from where the run stands to its end"""
     from trainer.recipe import load as configs
+    from trainer.run import frozen_config
+    from trainer.run.trained_from import dataset_identity
 
-    return _train(configs.load(recipe, overrides))
+    config = configs.load(recipe, overrides)
+    dataset = dataset_identity(config)
+    return _train(frozen_config.check(config), config, dataset)
 
 
 def plan(recipe: str, overrides: list[str]) -> int:
@@ -71,10 +80,8 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
 
     config = configs.load(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
-    _say(
-        f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1"
-        + (f", and pin with {pins}" if pins else "")
-    )
+    pinned = f", and pin with {pins}" if pins else ""
+    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1{pinned}")
     return DONE
 
 
@@ -100,25 +107,28 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from eval.card import card
     from eval.evaluate import evaluate as stage
     from trainer.recipe import load as configs
-    from trainer.run import folder
+    from trainer.run import frozen_config
+    from trainer.run.folder import Run
+    from trainer.run.model_label import BASE, ModelLabel
 
-    label, overrides = _split(label, overrides)
-    if folder.Run.find(target):
+    word, overrides = _split(label, overrides)
+    if Run.find(target):
         run, config = _run(target)
         config = configs.amend(config, overrides)
-        label = label or str(run.exports[-1] if run.exports else "base")
+        newest = ModelLabel(run.exports[-1]) if run.exports else BASE
+        model = ModelLabel.parse(word) if word else newest
     else:
         config = configs.for_model(target, overrides)
-        label = label or "base"
-        if label != "base":
-            raise UserError(f"{target} is a model, not a run: it has no step {label}")
+        model = BASE
+        if word not in (None, "base"):
+            raise UserError(f"{target} is a model, not a run: it has no step {word}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         if not tokenizer.exists():
             loaded = tokenizers.from_model(config.model.path, config.model.revision)
             with whole_folder(tokenizer) as partial:
                 loaded.save_pretrained(str(partial))
-        run = folder.start(config)
-    print(stage(config, run, label if label == "base" else f"step_{label}"))
+        run = frozen_config.start(config)
+    print(stage(config, run, model))
     card.refresh(run)
     return DONE
 
@@ -188,12 +198,8 @@ def rl(
     step = int(label or found.exports[-1])
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     _say(made.counts)
-    again = (
-        ""
-        if made.folder
-        else " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
-    )
-    _say(f"next: {made.command}{again}")
+    again = " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    _say(f"next: {made.command}{'' if made.folder else again}")
     return DONE if made.folder else STOPPED
 
 
@@ -215,24 +221,26 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.report.html.write import write as write_page
     from eval.report.report import headline, write
     from trainer.recipe import load as configs
-    from trainer.run import folder
+    from trainer.run import frozen_config
     from trainer.run.base_model import materialise
+    from trainer.run.model_label import BASE, ModelLabel
+    from trainer.run.trained_from import dataset_identity
 
     config = configs.load(recipe, overrides)
-    folder.check(config)
+    run = frozen_config.check(config)
     _build(config)
-    run = folder.start(config)
+    frozen_config.freeze(run, config)
     materialise(config)
     _say("evaluating the base model")
-    stage(config, run, "base")
+    stage(config, run, BASE)
     _say("training")
-    code = _train(config)
+    code = _train(run, config, dataset_identity(config))
     if code != DONE:
         return code
     step = run.checkpoints[-1]
     _export(run, config, step)
     _say(f"evaluating step {step}")
-    stage(config, run, f"step_{step}")
+    stage(config, run, ModelLabel(step))
     path, page = write(run, config), write_page(run, config)
     card.refresh(run)
     print(headline(run, config))
@@ -240,7 +248,7 @@ def line(recipe: str, overrides: list[str]) -> int:
     return DONE
 
 
-def _build(config: Any) -> None:
+def _build(config: DictConfig) -> None:
     from warmstart.dataset import build
 
     folder, rows, built = build(config)
@@ -248,23 +256,20 @@ def _build(config: Any) -> None:
     _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
 
 
-def _train(config: Any) -> int:
+def _train(run: Run, config: DictConfig, dataset: str) -> int:
     from trainer.loop.launcher import train as launch
-    from trainer.run.folder import check
     from trainer.run.status import is_trained
-    from trainer.run.trained_from import dataset_identity
 
-    dataset_identity(config)
-    if is_trained(check(config)):
+    if is_trained(run):
         _say("trained to the end already")
         return DONE
-    code = launch(config)
+    code = launch(run, config, dataset)
     if code == STOPPED:
         _say("stopped on purpose: run the same command again to go on")
     return code
 
 
-def _export(run: Any, config: Any, step: int | None) -> Path:
+def _export(run: Run, config: DictConfig, step: int | None) -> Path:
     from eval.card import card
     from trainer.export.export import export as stage
 
@@ -281,7 +286,7 @@ def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[st
     return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 
-def _run(name: str) -> tuple[Any, Any]:
+def _run(name: str) -> tuple[Run, DictConfig]:
     from trainer.recipe import load as configs
     from trainer.run.folder import Run
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.files import read_jsonl
-from common.records import Problem
+from common.records import ROLLOUTS, Problem
 from data_prep.answers.boxed import visible
 from data_prep.benchmarks import sets
 from data_prep.synth.generation import Replies, Reply
@@ -18,7 +18,6 @@ from data_prep.synth.prompts import Request
 
 SET = "synth"
 PROMPTS = "prompts.jsonl"
-ROLLOUTS = "rollouts.jsonl"
 
 Generate = Callable[[Sequence[Problem], Path], None]
 """Completes ROLLOUTS in the folder with one rollout per problem; the problem's text is the prompt.

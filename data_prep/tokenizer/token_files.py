@@ -17,11 +17,6 @@ BATCH = 256
 """Rows per record batch."""
 
 
-def write(path: Path, rows: Iterable[Tokens]) -> int:
-    """Writes encoded rows to one Arrow file. Returns the number of rows."""
-    return write_table(path, map(vars, rows), schema_of(COLUMNS))
-
-
 def schema_of(columns: Iterable[str]) -> Any:
     """Returns the Arrow schema for these fields of Row or Tokens; others are strings."""
     import pyarrow as pa

@@ -21,13 +21,13 @@ from eval.card import limitations, usage
 from eval.grading.metrics import TOTAL
 from eval.report import run_facts
 from eval.results import base_vs_sft
-from eval.results.base_vs_sft import BASE
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs
 from trainer.run import device_hours, step_metrics
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
+from trainer.run.model_label import BASE, ModelLabel
 
-CARD, PICTURE = "README.md", "loss.png"
+CARD = "README.md"
 NO_DATASET = (
     "The dataset, whose manifest's hash is below, was not at hand when this card was written."
 )
@@ -51,7 +51,7 @@ def write(run: Run, folder: Path, repo: str | None = None) -> Path:
         raise UserError(
             f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs"
         )
-    run_facts.loss_picture(folder / PICTURE, steps)
+    run_facts.loss_picture(folder / LOSS_PICTURE, steps)
     write_text(folder / CARD, _Card(run, step, steps, repo).text())
     return folder / CARD
 
@@ -61,9 +61,10 @@ class _Card:
 
     def __init__(self, run: Run, step: int, steps: list[dict[str, Any]], repo: str | None) -> None:
         self.run, self.step, self.steps, self.repo = run, step, steps, repo
-        self.config = configs.read(run.attempts[-1] / "config.yaml")
+        self.label = ModelLabel(step)
+        self.config = configs.read(run.attempts[-1].config)
         self.export = read_json(run.export(step) / MANIFEST)
-        self.compared = base_vs_sft.of_step(run, step)
+        self.compared = base_vs_sft.of_model(run, self.label)
         self.evaluations = [e for c in self.compared for e in c.both]
         manifest = dataset_folder(self.config) / MANIFEST
         # Uses the dataset only if it is the build that the checkpoint was trained on.
@@ -194,15 +195,14 @@ class _Card:
         """
         begun = {}
         for folder in self.run.evaluations:
-            suite, _, rest = folder.name.partition("@")
+            suite, label = parse_evaluation(folder)
             if RL_POOL in suite.split("+"):
                 continue
-            label = rest.rpartition("-")[0]
-            if not is_complete(folder) and label in (BASE, f"step_{self.step}"):
+            if not is_complete(folder) and label in (BASE, self.label):
                 begun[label] = f"{label}: `{folder.name}` has begun"
         missing = {
             BASE: not any(c.base for c in self.compared),
-            f"step_{self.step}": not any(c.sft for c in self.compared),
+            self.label: not any(c.sft for c in self.compared),
         }
         absent = [
             f"{label}: not evaluated yet"
@@ -248,7 +248,9 @@ class _Card:
 
     def _training(self) -> str:
         table = run_facts.recipe(self.config, self._base(), self.steps[-1])
-        return "\n\n".join([table, run_facts.training(self.steps), f"![loss by step]({PICTURE})"])
+        return "\n\n".join(
+            [table, run_facts.training(self.steps), f"![loss by step]({LOSS_PICTURE})"]
+        )
 
     def _licence(self) -> str:
         known = self.config.model.license

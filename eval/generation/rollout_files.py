@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from common.errors import UserError
 from common.files import heal_jsonl, read_jsonl, write_text
+from common.records import ROLLOUTS as ROLLOUTS
 from common.records import Grade, Key, Rollout
 
-ROLLOUTS = "rollouts.jsonl"
 GRADES = "grades.jsonl"
 
 

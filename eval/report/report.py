@@ -70,13 +70,17 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         lengths["training answers"] = [length - prompt for length, prompt in pairs]
     for e in compared.both:
         lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
-    histogram(run.root / "tokens.png", lengths, "tokens")
-    sections += ["## Lengths", base_vs_sft.lengths(compared.named), "![tokens](tokens.png)"]
+    histogram(run.lengths_picture, lengths, "tokens")
+    sections += [
+        "## Lengths",
+        base_vs_sft.lengths(compared.named),
+        f"![tokens]({run.lengths_picture.name})",
+    ]
     sections += ["## Grader disagreements", tables.disagreements(compared)]
     sections += ["## RL readiness", rl_readiness.section(compared)]
     if steps:
-        run_facts.loss_picture(run.root / "loss.png", steps)
-        sections += ["## Training", run_facts.training(steps), "![loss](loss.png)"]
+        run_facts.loss_picture(run.loss_picture, steps)
+        sections += ["## Training", run_facts.training(steps), f"![loss]({run.loss_picture.name})"]
         if table := run_facts.milestones(steps, (config.reference or {}).get("loss")):
             sections.append(table)
     sections += [

@@ -15,7 +15,7 @@ from common.text import markdown_table
 from eval.results.base_vs_sft import Evaluation
 from trainer.recipe import load as configs
 from trainer.run.device_hours import ranks_of
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Run
 
 
 def training(steps: Sequence[dict[str, Any]]) -> str:
@@ -68,11 +68,10 @@ def origin(run: Run) -> dict[str, Any]:
     """Returns git commit and package versions of the newest attempt that recorded them, else of
     this process.
     """
-    made = next(
-        (read_json(a / PROVENANCE) for a in reversed(run.attempts) if (a / PROVENANCE).exists()),
-        None,
-    )
-    return made or {"git": provenance.git_commit(), "versions": provenance.versions()}
+    recorded = [a.provenance for a in run.attempts if a.provenance.exists()]
+    if recorded:
+        return read_json(recorded[-1])
+    return {"git": provenance.git_commit(), "versions": provenance.versions()}
 
 
 def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:

@@ -14,8 +14,9 @@ from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
 from eval.results import evaluation as evaluations
-from eval.results.evaluation import BASE, Evaluation, Values
+from eval.results.evaluation import Evaluation, Values
 from trainer.run.folder import Run
+from trainer.run.model_label import BASE, ModelLabel
 
 NEAR_ZERO = 0.02
 """A pass@1 of at most this is called near zero."""
@@ -60,7 +61,7 @@ class Comparison:
     @property
     def named(self) -> dict[str, Evaluation]:
         """The evaluations that exist, by label."""
-        return {e.label: e for e in self.both}
+        return {str(e.label): e for e in self.both}
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
@@ -77,13 +78,13 @@ def newest(run: Run, partial: bool = False) -> Comparison:
             f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}"
         )
     group = max(groups, key=lambda group: (max(group), group[max(group)].age))
-    step = max(group)
-    return Comparison(group.get(-1), group[step] if step >= 0 else None)
+    latest = max(group)
+    return Comparison(group.get(BASE), None if latest == BASE else group[latest])
 
 
-def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
-    """Returns every evaluation of a step against the base model; the base model's if there are
-    none.
+def of_model(run: Run, label: ModelLabel, partial: bool = False) -> list[Comparison]:
+    """Returns every evaluation of a model against the base model; the base model's if there are
+    none, or if it is the model.
 
     The order is that of each settings group's latest step, by the age of its evaluation, newest
     first.
@@ -92,24 +93,18 @@ def of_step(run: Run, step: int, partial: bool = False) -> list[Comparison]:
         evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True
     )
     found = [
-        Comparison(group.get(-1), group.get(step))
+        Comparison(group.get(BASE), None if label == BASE else group.get(label))
         for group in groups
-        if step in group or -1 in group
+        if label in group or BASE in group
     ]
     return [c for c in found if c.sft] or found
 
 
 def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
-    """Returns evaluations of the same step under other settings than those of ``compared``, as
-    ``of_step`` orders.
+    """Returns evaluations of the same model under other settings than those of ``compared``, as
+    ``of_model`` orders.
     """
-    step = compared.known.step
-    if step < 0:
-        found = [
-            Comparison(group[-1], None) for group in evaluations.groups(run, partial) if -1 in group
-        ]
-    else:
-        found = of_step(run, step, partial)
+    found = of_model(run, compared.known.label, partial)
     return [c for c in found if c.known.folder != compared.known.folder]
 
 
@@ -129,7 +124,7 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
         _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
     ]
     sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
-    lines = [["pass@1", BASE, sft, "improvement"]]
+    lines = [["pass@1", "base", sft, "improvement"]]
     beside = any(given) and cap < known.settings["max_tokens"] and any(at_cap)
     lines[0] += [f"at {cap:,} tokens"] if beside else []
     lines[0] += ["published base", "published SFT"] if any(given) else []

@@ -12,7 +12,8 @@ from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
-from eval.results.evaluation import BASE, Evaluation, Values
+from eval.results.evaluation import Evaluation, Values
+from trainer.run.model_label import BASE
 
 LEGEND = (
     f"Brackets hold {LEVEL:.0%} intervals over problems like these. A difference is the mean over "
@@ -152,7 +153,7 @@ def _published(subject: Subject) -> list[list[str]]:
     for name in (*e.settings["benchmarks"], TOTAL):
         for metric in accuracies(e.n):
             theirs = base_vs_sft.published_figures(reference, e, name, metric).get(
-                BASE if e.label == BASE else "sft"
+                "base" if e.label == BASE else "sft"
             )
             sets = by_set(values[metric], name)
             if theirs is not None and sets:

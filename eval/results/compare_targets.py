@@ -13,9 +13,10 @@ from common.errors import UserError
 from eval.evaluate import SETTINGS
 from eval.results import base_vs_sft
 from eval.results import evaluation as evaluations
-from eval.results.evaluation import BASE, Evaluation
+from eval.results.evaluation import Evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete
+from trainer.run.model_label import ModelLabel
 
 OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
 """Settings that two evaluations may differ in: the comparison is about them, or handles the
@@ -68,14 +69,18 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
     """
     if not label:
         return base_vs_sft.newest(run, partial).known
-    number = label.removeprefix("step_")
-    if label != BASE and not number.isdigit():
-        raise UserError(f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number")
-    step = -1 if label == BASE else int(number)
-    found = [c.sft for c in base_vs_sft.of_step(run, step, partial) if c.sft]
+    try:
+        wanted = ModelLabel.parse(label)
+    except UserError as e:
+        raise UserError(
+            f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number"
+        ) from e
+    evaluated = [c.known for c in base_vs_sft.of_model(run, wanted, partial)]
+    found = [evaluation for evaluation in evaluated if evaluation.label == wanted]
     if not found:
         raise UserError(
-            f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} {number}"
+            f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} "
+            f"{wanted.word}"
         )
     return found[0]
 

@@ -18,8 +18,8 @@ from eval.grading import grade as grading
 from eval.grading import metrics
 from eval.grading.metrics import METRICS
 from trainer.run.folder import Run, is_complete
+from trainer.run.model_label import ModelLabel
 
-BASE = "base"
 RL_POOL = "rl_pool"
 """Name of the set with a run's problems for RL (:mod:`eval.rl.pool`), which is not a benchmark."""
 Values = Mapping[tuple[str, str], float]
@@ -33,13 +33,8 @@ class Evaluation:
     """
 
     folder: Path
-    label: str
+    label: ModelLabel
     settings: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """The step of the evaluated export; -1 for the base model."""
-        return -1 if self.label == BASE else int(self.label.removeprefix("step_"))
 
     @property
     def n(self) -> int:
@@ -146,14 +141,13 @@ class Evaluation:
         return metrics.per_problem(self.problems, within, self.n)
 
 
-def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
-    """Returns evaluations by step (-1 is the base model), one dict per group of equal settings but
-    for the model.
+def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
+    """Returns evaluations by model, one dict per group of equal settings but for the model.
 
     Evaluations of RL's pool are left out. If a group has two of one step, which was exported twice,
     the newer is taken.
     """
-    found: dict[str, dict[int, Evaluation]] = {}
+    found: dict[str, dict[ModelLabel, Evaluation]] = {}
     for folder in run.evaluations:
         if is_complete(folder) or (partial and has_begun(folder)):
             evaluation = read(folder)
@@ -161,8 +155,8 @@ def groups(run: Run, partial: bool) -> list[dict[int, Evaluation]]:
                 continue
             same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
             group = found.setdefault(same, {})
-            group[evaluation.step] = max(
-                evaluation, group.get(evaluation.step, evaluation), key=lambda e: e.age
+            group[evaluation.label] = max(
+                evaluation, group.get(evaluation.label, evaluation), key=lambda e: e.age
             )
     return list(found.values())
 
@@ -179,4 +173,4 @@ def has_begun(folder: Path) -> bool:
 def read(folder: Path) -> Evaluation:
     """Returns the evaluation in ``folder``."""
     settings = read_json(folder / SETTINGS)
-    return Evaluation(folder, settings["model"]["label"], settings)
+    return Evaluation(folder, ModelLabel.parse(settings["model"]["label"]), settings)

@@ -33,7 +33,7 @@ from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
 from eval.results.evaluation import RL_POOL
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.trained_from import dataset_identity
 
 PROBLEMS = 2_000
@@ -46,7 +46,7 @@ SFT = "sft"
 
 def folder_of(run: Run) -> Path:
     """Returns the folder of the run's pool."""
-    return run.rl / "pool"
+    return run.rl_pool
 
 
 def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
@@ -68,7 +68,7 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
         raise UserError(f"a pool has at least one problem, not {count}")
     if file and not (file.is_file() and file.suffix == ".jsonl"):
         raise UserError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
-    with writer(run.rl / "lock"):
+    with writer(lock_of(run.rl)):
         if not is_complete(folder):
             with whole_folder(folder) as partial:
                 write_json(partial / MANIFEST, _fill(partial, run, config, file, count or PROBLEMS))

@@ -41,7 +41,8 @@ from eval.results import evaluation as evaluations
 from eval.results.evaluation import RL_POOL, Evaluation
 from eval.rl import grpo, pool, prompts
 from trainer.recipe import load as configs
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import Run, is_complete, lock_of
+from trainer.run.model_label import ModelLabel
 from trainer.run.trained_from import dataset_identity
 
 OWN = ("eval.sets", "eval.benchmarks")
@@ -104,7 +105,7 @@ def prepare(
             "above 0"
         )
     pool.build(run, config, file, count)
-    planned = evaluate.plan(probe, run, f"step_{step}")
+    planned = evaluate.plan(probe, run, ModelLabel(step))
     made = read_json(folder / MANIFEST)
     known = (
         f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
@@ -114,8 +115,8 @@ def prepare(
             None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known
         )
     origin = _origin(run, step, probe, planned)
-    target = run.rl / f"step_{step}-{sha256_json(origin)[:8]}"
-    with writer(run.rl / "lock"):
+    target = run.rl_start(step, sha256_json(origin))
+    with writer(lock_of(run.rl)):
         if not is_complete(target):
             with whole_folder(target) as partial:
                 filled = _fill(partial, target, run, step, config, probe, planned)

@@ -19,16 +19,20 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
 
+from common.errors import UserError
 from tests.bench.table import Result, publish
-from trainer.batching.balance import Plan, efficiency, plan_step
-from trainer.batching.flops import training_flops
+from trainer.batching.balance import MicroBatches, StepPlan, plan_step, row_flops
+from trainer.batching.flops import Shape, training_flops
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import choose_degree, degrees
+from trainer.planning.layouts import degrees, eligible
+from trainer.planning.memory import Setup
+from trainer.planning.step_time import timing
 from trainer.planning.workload import KNOWN
 
 QWEN3_4B = KNOWN["Qwen/Qwen3-4B-Base"]
@@ -49,7 +53,12 @@ def draw(clip: int, batch: int, seed: int) -> dict[int, int]:
     return dict(enumerate(np.clip(lengths.round(), 1, clip).astype(int).tolist()))
 
 
-def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget: int) -> Plan:
+def planned(micro_batches: MicroBatches, lengths: dict[int, int]) -> StepPlan:
+    """The plan with these micro-batches, for Qwen3-4B."""
+    return StepPlan.of(micro_batches, lengths, row_flops(lengths, QWEN3_4B))
+
+
+def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget: int) -> StepPlan:
     """verl's ``rearrange_micro_batches`` on every group of rows, as many virtual ranks in this
     process.
 
@@ -74,10 +83,10 @@ def verl_micro_batches(lengths: dict[int, int], groups: list[list[int]], budget:
             micros if len(micros) == count else rearrange(rows, count)
             for rows, micros in zip(groups, plan, strict=True)
         ]
-    return plan
+    return planned(plan, lengths)
 
 
-def stock(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+def stock(lengths: dict[int, int], groups: int, budget: int) -> StepPlan:
     """verl's SFT trainer: torch's DistributedSampler gives every rank its share, each packs its
     own.
     """
@@ -90,7 +99,7 @@ def stock(lengths: dict[int, int], groups: int, budget: int) -> Plan:
     return verl_micro_batches(lengths, [list(sampler) for sampler in samplers], budget)
 
 
-def ray(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+def ray(lengths: dict[int, int], groups: int, budget: int) -> StepPlan:
     """verl's Ray trainer (``_balance_batch``): ranks get equally many rows of like workload, each
     packs its own.
     """
@@ -103,13 +112,40 @@ def ray(lengths: dict[int, int], groups: int, budget: int) -> Plan:
     )
 
 
-def ours(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+def ours(lengths: dict[int, int], groups: int, budget: int) -> StepPlan:
     """The planner under test."""
     return plan_step(lengths, groups, budget, QWEN3_4B)
 
 
+def choose_degree(
+    shape: Shape, cluster: Cluster, steps: Sequence[Mapping[int, int]], tokens_per_gpu: int
+) -> int:
+    """Returns the sequence-parallel degree for ``steps`` of rows (row -> tokens), with full
+    checkpointing.
+
+    A group of ``degree`` ranks shares micro-batches of ``tokens_per_gpu`` x ``degree`` tokens.
+    Raises UserError when a step has too few rows for every degree.
+    """
+    layouts = {}
+    rows = min(map(len, steps))
+    for degree in degrees(shape, cluster):
+        groups = cluster.ranks // degree
+        if groups > rows:
+            continue
+        plans = [plan_step(lengths, groups, tokens_per_gpu * degree, shape) for lengths in steps]
+        setup = Setup(cluster.ranks, degree, tokens_per_gpu, "full")
+        layouts[degree] = timing(shape, setup, cluster, plans, steps)
+    if not layouts:
+        raise UserError(
+            f"{cluster.ranks} ranks are too many for batches of {rows} rows: use fewer, or a "
+            "larger train.batch_size"
+        )
+    best = min(eligible(list(layouts.values())), key=lambda layout: layout.step.total)
+    return next(degree for degree, layout in layouts.items() if layout is best)
+
+
 def ceiling(lengths: dict[int, int], groups: int) -> float:
-    """What ``efficiency`` is at most: the step takes as long as its longest row."""
+    """What ``StepPlan.efficiency`` is at most: the step takes as long as its longest row."""
     flops = training_flops(QWEN3_4B, list(lengths.values()))
     return min(1.0, float(flops.sum() / groups / flops.max()))
 
@@ -124,7 +160,7 @@ def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
         if groups > batch:
             continue
         figures = {
-            name: fmean(efficiency(plan(step, groups, budget), step, QWEN3_4B) for step in steps)
+            name: fmean(plan(step, groups, budget).efficiency for step in steps)
             for name, plan in (("ours", ours), (STOCK, stock), (RAY, ray))
         }
         best[degree] = figures["ours"]

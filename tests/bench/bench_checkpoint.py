@@ -27,7 +27,7 @@ from tests.trainer.engine.ranks import SUPERVISED, forked, rows
 from trainer.process import process_group
 from trainer.recipe import load as configs
 from trainer.run import base_model
-from trainer.run.folder import Run
+from trainer.run.folder import Attempt, Run
 
 RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
 SHARE = 0.25
@@ -60,12 +60,12 @@ def measure(rank: int, root: Path) -> None:
     from trainer.checkpoint.retention import Retention
     from trainer.checkpoint.saver import Saver
     from trainer.engine.build import build_engine
-    from trainer.process.watchdog import Watchdog, stacks
+    from trainer.process.watchdog import Watchdog
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     process_group.join("cpu", f"file://{root}/meeting")
     engine = build_engine(configs.read(root / "config.yaml"), total_steps=1000)
-    watchdog = Watchdog(10, stacks(root, rank))
+    watchdog = Watchdog(10, Attempt(root).stacks(rank))
     saver = Saver(
         Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo")
     )

@@ -57,10 +57,10 @@ MOST = 1.10
 REAL = {"problems": 24, "n": 8, "budget": 384, "concurrency": 16}
 PREPARE = """
 from trainer.recipe import load as configs
-from trainer.run import folder as rundir
+from trainer.run import frozen_config
 from trainer.run.base_model import materialise
 config = configs.load("tiny", ["data.arithmetic.problems=400"])
-rundir.start(config)
+frozen_config.start(config)
 materialise(config)
 """
 

@@ -24,11 +24,14 @@ import numpy as np
 
 from common.files import write_json
 from common.records import Tokens
-from data_prep.tokenizer import token_files, tokenizers
+from data_prep.tokenizer import tokenizers
 from tests.bench.table import Result, publish
 from tests.conftest import lines
+from tests.token_rows import write_tokens
 from trainer.loop import launcher
 from trainer.recipe import load as configs
+from trainer.run.folder import Run
+from trainer.run.trained_from import dataset_identity
 
 LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
 BATCH, STEPS, WARM = 16, 12, 2
@@ -71,7 +74,7 @@ def prepare(root: Path) -> Any:
             Tokens(str(i), random.integers(0, len(words), n, dtype=np.int32), 8, n)
             for i, n in enumerate(kept)
         )
-        token_files.write(folder / "tokens" / f"{split}.arrow", rows)
+        write_tokens(folder / "tokens" / f"{split}.arrow", rows)
     write_json(folder / "manifest.json", {})
     return config
 
@@ -108,7 +111,7 @@ def main() -> None:
             0, sorted(os.sched_getaffinity(0))[:RANKS]
         )  # one thread a rank, ours too
         config = prepare(root)
-        if code := launcher.train(config):
+        if code := launcher.train(Run.of(config), config, dataset_identity(config)):
             sys.exit(f"training failed: exit {code}")
         steps = lines(root / "runs" / "tiny" / "metrics.jsonl")
         theirs = stock(config, root)

@@ -47,6 +47,29 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     assert files.heal_jsonl(path) == 0
 
 
+def test_a_growing_file_is_followed_to_its_last_complete_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = files.follow_jsonl(path)
+    assert next(lines) is None  # there is no file yet
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a"')
+    assert [next(lines) for _ in range(4)] == [{"a": 1}, {"a": 2}, None, None]
+    assert list(files.read_jsonl(path, growing=True)) == [{"a": 1}, {"a": 2}]
+    with path.open("ab") as f:
+        f.write(b": 3}\n")
+    assert [next(lines), next(lines)] == [{"a": 3}, None]
+
+
+@pytest.mark.parametrize("line", [b"{torn", b"[1]", b'{"a": "\xff"}'])
+def test_a_broken_line_in_the_middle_is_named(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
+    followed = files.follow_jsonl(path)
+    assert next(followed) == {"a": 1}
+    for rest in (followed, files.read_jsonl(path), files.read_jsonl(path, growing=True)):
+        with pytest.raises(UserError, match=r"a\.jsonl, line 2: "):
+            list(rest)
+
+
 def test_a_second_writer_is_told_of_the_first_and_a_dead_one_is_succeeded(tmp_path: Path) -> None:
     lock = tmp_path / "run.lock"
     code = (

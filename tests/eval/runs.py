@@ -17,6 +17,7 @@ from eval.generation import rollout_files
 from eval.grading.metrics import write_metrics
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
+from trainer.run.model_label import ModelLabel
 
 SETTINGS_OF_ALL: dict[str, Any] = {
     "template": "t",
@@ -62,7 +63,7 @@ def evaluation(
     """
     chosen = SETTINGS_OF_ALL | {"benchmarks": {name: f"hash of {name}" for name in sets}} | settings
     hashed = f"{abs(hash(str(sorted((k, str(v)) for k, v in chosen.items())))):x}"
-    folder = run.evaluation("+".join(sets), label, hashed)
+    folder = run.evaluation("+".join(sets), ModelLabel.parse(label), hashed)
     folder.mkdir(parents=True)
     problems = [
         Problem(f"{name}/{i}", "?", str(i), name)

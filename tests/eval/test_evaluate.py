@@ -15,6 +15,7 @@ from eval import evaluate as stage
 from eval.evaluate import evaluate
 from eval.generation import rollout_files
 from trainer.run.folder import Run
+from trainer.run.model_label import BASE, ModelLabel
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "runs/toy")
 
 
-def fill(config: DictConfig, run: Run, label: str) -> Path:
+def fill(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     """Puts a right rollout for every problem into the planned folder, as an earlier call would have
     left them.
     """
@@ -71,18 +72,18 @@ def fill(config: DictConfig, run: Run, label: str) -> Path:
 
 
 def test_finished_rollouts_are_graded_without_an_engine(config: DictConfig, run: Run) -> None:
-    folder = fill(config, run, "base")
+    folder = fill(config, run, BASE)
     assert (
         re.fullmatch(r"add@base-[0-9a-f]{8}", folder.name) and folder.parent == run.root / "evals"
     )
-    assert evaluate(config, run, "base") == folder
+    assert evaluate(config, run, BASE) == folder
     manifest = read_json(folder / "manifest.json")
     names = ("settings.json", "problems.jsonl", "rollouts.jsonl", "grades.jsonl", "metrics.json")
     assert manifest["files"] == {name: sha256_file(folder / name) for name in names}
     assert {"ray", "torch", "transformers"} <= set(manifest["versions"])
     assert read_json(folder / "metrics.json")["total"]["pass@1"] == 1
     before = (folder / "manifest.json").stat()
-    assert evaluate(config, run, "base") == folder
+    assert evaluate(config, run, BASE) == folder
     assert (folder / "manifest.json").stat() == before
 
 
@@ -103,16 +104,16 @@ def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> Non
 
 
 def evaluate_filled(config: DictConfig, run: Run) -> Path:
-    fill(config, run, "base")
-    return evaluate(config, run, "base")
+    fill(config, run, BASE)
+    return evaluate(config, run, BASE)
 
 
 def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> None:
-    folder = stage.plan(config, run, "base").folder
+    folder = stage.plan(config, run, BASE).folder
     for key in ("engines", "tensor_parallel", "concurrency"):
         other = config.copy()
         other.eval[key] = 2
-        assert stage.plan(other, run, "base").folder == folder
+        assert stage.plan(other, run, BASE).folder == folder
     changes = {
         "temperature": 0,
         "top_p": 1,
@@ -126,12 +127,12 @@ def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> 
     for key, value in changes.items():
         other = config.copy()
         other.eval[key] = value
-        folders.add(stage.plan(other, run, "base").folder)
+        folders.add(stage.plan(other, run, BASE).folder)
     (Path(config.model.path) / "config.json").write_text('{"other": 1}')
-    folders.add(stage.plan(config, run, "base").folder)
+    folders.add(stage.plan(config, run, BASE).folder)
     with (Path(config.eval.benchmarks) / "add.jsonl").open("a") as f:
         f.write('{"id": "new", "problem": "?", "answer": "1"}\n')
-    folders.add(stage.plan(config, run, "base").folder)
+    folders.add(stage.plan(config, run, BASE).folder)
     assert len(folders) == 1 + len(changes) + 2
 
 
@@ -139,32 +140,30 @@ def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
     with pytest.raises(
         UserError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"
     ):
-        evaluate(config, run, "step_5")
+        evaluate(config, run, ModelLabel(5))
     run.export(5).mkdir(parents=True)
     (run.export(5) / "manifest.json").write_text("{}")
-    planned = stage.plan(config, run, "step_5")
+    planned = stage.plan(config, run, ModelLabel(5))
     assert planned.folder.name.startswith("add@step_5-")
     assert planned.model == str(run.export(5))
 
 
 def test_a_hub_model_keeps_its_revision(config: DictConfig, run: Run) -> None:
     config.model.path, config.model.revision = "some/model", "abc"
-    planned = stage.plan(config, run, "base")
+    planned = stage.plan(config, run, BASE)
     assert planned.settings["model"]["identity"] == {"name": "some/model", "revision": "abc"}
     assert planned.revision == "abc"
 
 
 def test_refusals(config: DictConfig, run: Run) -> None:
-    with pytest.raises(UserError, match="neither base nor step_N"):
-        evaluate(config, run, "last")
     folder = evaluate_filled(config, run)
     (folder / "manifest.json").unlink()
     (folder / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="of other settings"):
-        evaluate(config, run, "base")
+        evaluate(config, run, BASE)
     (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="warmstart data RECIPE"):
-        evaluate(config, run, "base")
+        evaluate(config, run, BASE)
 
 
 def test_suites() -> None:
@@ -178,9 +177,9 @@ def test_a_suite_brings_its_protocol(config: DictConfig, run: Run) -> None:
     lines = [json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(sets.EXPECTED["gsm8k_test"])]
     (Path(config.eval.benchmarks) / "gsm8k_test.jsonl").write_text("".join(lines))
     config.eval.update({"sets": ["gsm8k"], "rollouts": None, "temperature": None})
-    planned = stage.plan(config, run, "base")
+    planned = stage.plan(config, run, BASE)
     assert planned.folder.name.startswith("gsm8k@base-")
     assert (planned.settings["rollouts"], planned.settings["temperature"]) == (1, 0)
     assert planned.settings["benchmarks"].keys() == {"gsm8k_test"}
     config.eval.temperature = 0.5
-    assert stage.plan(config, run, "base").settings["temperature"] == 0.5
+    assert stage.plan(config, run, BASE).settings["temperature"] == 0.5

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from common.files import damaged, read_json, sha256_file
 from tests.conftest import ROOT, environment, lines
-from trainer.run.folder import PROVENANCE, SCALARS, Run
+from trainer.run.folder import SCALARS, Attempt, Run
 from trainer.run.step_metrics import of_attempt
 
 EPOCH, SAVE_EVERY, VALIDATE_EVERY = 12, 4, 6
@@ -112,16 +112,16 @@ class Trial:
     @property
     def starts(self) -> list[int]:
         """The step that each attempt went on from."""
-        return [read_json(attempt / PROVENANCE)["first_step"] for attempt in self.run.attempts]
+        return [read_json(attempt.provenance)["first_step"] for attempt in self.run.attempts]
 
     @property
     def outcomes(self) -> list[str | None]:
         """How each attempt ended; None when it could not say."""
-        paths = [attempt / "outcome.json" for attempt in self.run.attempts]
+        paths = [attempt.outcome for attempt in self.run.attempts]
         return [read_json(path)["status"] if path.exists() else None for path in paths]
 
     def log(self, attempt: int) -> str:
-        return (self.run.attempts[attempt - 1] / "log").read_text(encoding="utf-8")
+        return self.run.attempts[attempt - 1].log.read_text(encoding="utf-8")
 
 
 def differences(reference: Run, run: Run) -> list[str]:
@@ -137,12 +137,14 @@ def differences(reference: Run, run: Run) -> list[str]:
     for attempt in run.attempts:
         for step, values in of_attempt(attempt).items():
             found += [
-                _unlike(f"{attempt.name}: step {step}: {k}", steps[step][k], values[k])
+                _unlike(f"{attempt.number}: step {step}: {k}", steps[step][k], values[k])
                 for k in EXACT
             ]
         for (step, rank), ids in _rows(attempt).items():
             found.append(
-                _unlike(f"{attempt.name}: step {step}: rows of rank {rank}", rows[step, rank], ids)
+                _unlike(
+                    f"{attempt.number}: step {step}: rows of rank {rank}", rows[step, rank], ids
+                )
             )
     losses, wanted = (
         {s["step"]: s["val_loss"] for s in lines(r.metrics)} for r in (run, reference)
@@ -164,11 +166,11 @@ def _unlike(what: str, wanted: Any, found: Any) -> str:
     return "" if wanted == found else f"{what}: {wanted} -> {found}"
 
 
-def _rows(attempt: Path) -> dict[tuple[int, int], list[str]]:
+def _rows(attempt: Attempt) -> dict[tuple[int, int], list[str]]:
     """(step, rank) -> ids of the rows that it read, of the steps that it ended."""
     return {
         (line["step"], line["rank"]): line["ids"]
-        for path in attempt.glob("rows-*")
+        for path in attempt.root.glob("rows-*")
         for line in lines(path)
     }
 

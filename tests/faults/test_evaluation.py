@@ -34,10 +34,10 @@ RECIPE = [
 PREPARE = """
 import sys
 from trainer.recipe import load as configs
-from trainer.run import folder as rundir
+from trainer.run import frozen_config
 from trainer.run.base_model import materialise
 config = configs.load("tiny", sys.argv[1:])
-rundir.start(config)
+frozen_config.start(config)
 materialise(config)
 """
 CAMPAIGNS = [

@@ -11,9 +11,9 @@ import torch
 
 from common.files import write_json
 from common.records import Tokens
-from data_prep.tokenizer import token_files
 from tests.gpu.bench import Bench
 from tests.gpu.setting import SEED
+from tests.token_rows import write_tokens
 
 PROMPT = 100
 """Tokens without loss at the start of a row."""
@@ -96,7 +96,7 @@ def _rows(bench: Bench, name: str, words: Any) -> None:
         )
         for i, n in enumerate(load.lengths(bench.setting.steps))
     )
-    token_files.write(folder / "tokens" / "train.arrow", made)
+    write_tokens(folder / "tokens" / "train.arrow", made)
     words.save_pretrained(str(folder / "tokenizer"))
 
 

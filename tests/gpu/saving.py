@@ -13,7 +13,7 @@ import torch.distributed as dist
 from common.files import read_json, write_json
 from tests.gpu.bench import Bench
 from tests.gpu.training import PEAK, Ours, compare, figures, record
-from trainer.run.folder import Run
+from trainer.run.folder import Attempt, Run
 
 QUIET, AFTER = 3, 3
 """Steps before a save that are timed, and steps after it that are repeated from the checkpoint."""
@@ -178,11 +178,11 @@ def _run(bench: Bench) -> Run:
 def _saver(bench: Bench, ours: Ours) -> Any:
     from trainer.checkpoint.retention import Retention
     from trainer.checkpoint.saver import Saver
-    from trainer.process.watchdog import Watchdog, stacks
+    from trainer.process.watchdog import Watchdog
 
     run = _run(bench)
     run.root.mkdir(exist_ok=True)
-    watchdog = Watchdog(10, stacks(run.root, 0))
+    watchdog = Watchdog(10, Attempt(run.root).stacks(0))
     return Saver(run, ours.engine, Retention(9, None, 0), watchdog, dist.new_group(backend="gloo"))
 
 

@@ -114,7 +114,7 @@ def forecast(bench: Bench, config: DictConfig) -> float:
     fullest = max(
         sum(lengths[row] for row in rows)
         for lengths in bench.step_lengths(config)
-        for rows in plan_step(lengths, 1, config.train.max_tokens_per_gpu, shape)[0]
+        for rows in plan_step(lengths, 1, config.train.max_tokens_per_gpu, shape).micro_batches[0]
     )
     setup = memory.Setup(
         ranks=1,

@@ -58,7 +58,7 @@ def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: 
         "stopped",
         "done",
     ]
-    write_json(run.new_attempt() / "outcome.json", {"status": "stopped", "step": 3, "total": 9})
+    write_json(run.new_attempt().outcome, {"status": "stopped", "step": 3, "total": 9})
     assert of_training(run, 137, since=0) == "stopped"
     assert of_training(run, 137, since=1) == "crashed", "an older attempt's outcome"
 

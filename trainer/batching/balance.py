@@ -24,7 +24,7 @@ import numpy as np
 from common.errors import UserError
 from trainer.batching.flops import Shape, training_flops
 
-Plan = list[list[list[int]]]
+MicroBatches = list[list[list[int]]]
 """[group][micro-batch] -> rows; every group has the same number of micro-batches, some may be
 empty.
 """
@@ -33,14 +33,55 @@ MICRO_STEP = 0.02  # of the step's mean time: what an additional micro-step must
 MOVES, GAIN = 300, 1e-6  # local search ends after MOVES, or when no move shortens the step by GAIN
 
 
-def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape) -> Plan:
+@dataclass(frozen=True)
+class StepPlan:
+    """The micro-batches of one optimizer step."""
+
+    micro_batches: MicroBatches
+    tokens: int
+    """Tokens of all rows."""
+    flops: float
+    """Training FLOPs of all rows."""
+    efficiency: float
+    """The groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
+
+    @staticmethod
+    def of(
+        micro_batches: MicroBatches, lengths: Mapping[int, int], flops: Mapping[int, float]
+    ) -> StepPlan:
+        """Returns the plan with its figures; ``lengths`` and ``flops`` are tokens and FLOPs by
+        row.
+        """
+        loads = np.array(
+            [[sum(flops[row] for row in rows) for rows in group] for group in micro_batches]
+        )
+        return StepPlan(
+            micro_batches,
+            tokens=sum(lengths.values()),
+            flops=float(np.sum(list(flops.values()))),
+            efficiency=float(loads.sum() / len(micro_batches) / loads.max(axis=0).sum()),
+        )
+
+    @property
+    def micro_steps(self) -> int:
+        """Number of micro-batches of each group."""
+        return len(self.micro_batches[0])
+
+
+def row_flops(lengths: Mapping[int, int], shape: Shape) -> dict[int, float]:
+    """Returns the training FLOPs of each row of ``lengths`` (row -> tokens)."""
+    flops = training_flops(shape, list(lengths.values())).tolist()
+    return dict(zip(lengths, flops, strict=True))
+
+
+def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape) -> StepPlan:
     """Packs the rows of one optimizer step (row -> tokens) into micro-batches for ``groups``
     data-parallel groups.
 
     ``budget``: tokens of one micro-batch over all ranks of a group (train.max_tokens_per_gpu times
-    the sequence-parallel degree). A pure function that does not depend on the order of ``lengths``,
-    so that every rank computes the same plan. The heaviest micro-step comes first, so that too
-    little memory shows at once. Raises UserError when a row is longer than the budget.
+    the sequence-parallel degree). A pure function; the micro-batches do not depend on the order of
+    ``lengths``, so that every rank computes the same ones. The heaviest micro-step comes first, so
+    that too little memory shows at once. Raises UserError when a row is longer than the budget.
     """
     assert lengths, "a step has rows"
     rows = sorted(lengths, key=lambda row: (-lengths[row], row))
@@ -50,8 +91,13 @@ def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape
             "(train.max_tokens_per_gpu times the sequence-parallel degree): raise "
             "train.max_tokens_per_gpu"
         )
-    tokens = np.array([lengths[row] for row in rows], dtype=np.int64)
-    step = _Step(tokens, training_flops(shape, tokens), groups, budget)
+    flops = row_flops(lengths, shape)
+    step = _Step(
+        np.array([lengths[row] for row in rows], dtype=np.int64),
+        np.array([flops[row] for row in rows]),
+        groups,
+        budget,
+    )
     bins = step.improve(step.start())
     load = step.loads(bins)
     members: list[list[int]] = [[] for _ in load]
@@ -59,16 +105,8 @@ def plan_step(lengths: Mapping[int, int], groups: int, budget: int, shape: Shape
         members[b].append(row)
     micros = math.ceil(np.count_nonzero(load) / groups)
     heaviest_first = np.argsort(-load, kind="stable")[: micros * groups]
-    return [[members[b] for b in heaviest_first[group::groups]] for group in range(groups)]
-
-
-def efficiency(plan: Plan, lengths: Mapping[int, int], shape: Shape) -> float:
-    """Returns the groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to
-    1.
-    """
-    flops = dict(zip(lengths, training_flops(shape, list(lengths.values())).tolist(), strict=True))
-    loads = np.array([[sum(flops[row] for row in rows) for rows in group] for group in plan])
-    return float(loads.sum() / len(plan) / loads.max(axis=0).sum())
+    micro_batches = [[members[b] for b in heaviest_first[group::groups]] for group in range(groups)]
+    return StepPlan.of(micro_batches, lengths, flops)
 
 
 @dataclass(frozen=True)

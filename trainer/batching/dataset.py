@@ -5,7 +5,6 @@ read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -14,17 +13,14 @@ from data_prep.tokenizer import token_files
 
 
 class TokenDataset(Dataset):
-    """Rows of one Arrow file, memory-mapped; the signature is verl's ``data.custom_cls``.
+    """Rows of one Arrow file, memory-mapped.
 
     An item holds ``input_ids``, ``position_ids`` (int64) and ``loss_mask`` (int64, 1 on
     the assistant's tokens), each of shape (length,).
     """
 
-    def __init__(
-        self, parquet_files: Any, tokenizer: Any = None, config: Any = None, **_: Any
-    ) -> None:
-        path = parquet_files if isinstance(parquet_files, str | Path) else parquet_files[0]
-        self.table = token_files.read(Path(path))
+    def __init__(self, path: Path) -> None:
+        self.table = token_files.read(path)
         self.lengths: list[int] = self.table.column("length").to_pylist()
         self.prompt_lens: list[int] = self.table.column("prompt_len").to_pylist()
 

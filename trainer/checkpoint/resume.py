@@ -45,7 +45,7 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
         raise UserError(
             f"{run.root} has checkpoints, and none is intact:\n  "
             + "\n  ".join(notes)
-            + f"\nrestore one from a copy; to begin anew: rm -r {run.root / 'checkpoints'}"
+            + f"\nrestore one from a copy; to begin anew: rm -r {run.checkpoints_folder}"
         )
     return Start(0, [*notes, "starting from the base model"], bad)
 

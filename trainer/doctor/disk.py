@@ -134,9 +134,9 @@ def _probe(folder: Path) -> tuple[str, float]:
             "a renamed folder keeps its old name, or two names that differ in case are one",
             seconds,
         )
-    os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))
+    os.close(os.open(folder / "exclusive", os.O_CREAT | os.O_EXCL))
     try:
-        os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(folder / "exclusive", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return "", seconds
     return "two processes can make one lock", seconds

@@ -18,7 +18,7 @@ from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge
 from trainer.doctor.forecast import look
 from trainer.process import process_group
 from trainer.recipe import load as configs
-from trainer.run import folder
+from trainer.run import frozen_config
 from trainer.run.folder import Run
 
 HERE = ""
@@ -32,7 +32,7 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
     try:
         config = configs.load(recipe, overrides)
         fix = "run.name=NAME, or the values that the run has"
-        run = folder.check(config)
+        run = frozen_config.check(config)
     except UserError as e:
         return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)] * leads_node})
     if under_slurm:

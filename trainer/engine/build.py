@@ -5,18 +5,21 @@ sharded.
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 from trainer.run.trained_from import model_folder
 
+if TYPE_CHECKING:
+    from trainer.engine.fsdp import Engine
+
 NOT_SET = -1
 """verl's value of ``lr_warmup_steps`` for "compute it from the warmup ratio"."""
 
 
-def build_engine(config: DictConfig, total_steps: int) -> Any:
+def build_engine(config: DictConfig, total_steps: int) -> Engine:
     """Returns the engine for ``config`` over the process group, ready to train ``total_steps``
     steps.
 

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from common import provenance
 from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
-from common.files import read_json, write_json, write_text, writer
+from common.files import write_json, write_text, writer
 from common.processes import die_with_parent
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
@@ -34,13 +33,13 @@ from trainer.batching import sampler
 from trainer.checkpoint import resume
 from trainer.checkpoint.retention import Retention, prune
 from trainer.loop import loop
-from trainer.process import process_group, watchdog
+from trainer.process import process_group
 from trainer.process.stop_signal import SIGNALS, StopRequest
 from trainer.recipe import load as configs
-from trainer.run import base_model, folder
-from trainer.run.folder import OUTCOME, PROVENANCE
+from trainer.run import base_model, frozen_config
+from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics, follow
-from trainer.run.trained_from import identity
+from trainer.run.trained_from import model_identity
 
 CRASH_GRACE_SECONDS = 10
 """How long the other ranks may take to exit after one has crashed or hung; they cannot save without
@@ -49,52 +48,51 @@ it.
 POLL_SECONDS = 0.2
 
 
-def train(config: DictConfig) -> int:
-    """Starts or resumes ``config``'s run and trains to its last step; returns the exit code.
+def train(run: Run, config: DictConfig, dataset: str) -> int:
+    """Starts or resumes ``run`` and trains to its last step; returns the exit code.
 
-    Starts ``train.ranks`` processes here; under srun this process is one rank. Raises UserError
-    when the run was started with other values, another process is writing it, or it cannot resume
+    Starts ``train.ranks`` processes here; under srun this process is one rank. ``config`` has
+    passed ``frozen_config.check``; ``dataset`` is the dataset's identity. Raises UserError when the
+    ranks cannot train the dataset's rows, another process is writing the run, or it cannot resume
     from its checkpoints.
     """
     if not process_group.under_slurm(os.environ):
-        with _attempt(config) as (run, attempt):
+        with _attempt(run, config, dataset) as attempt:
             return _launch(run, attempt, config)
     stop = StopRequest()
     os.environ.update(process_group.slurm_environment(os.environ))
     if os.environ["RANK"] == "0":
-        with _attempt(config) as (run, attempt):
+        with _attempt(run, config, dataset) as attempt:
             return loop.train(run, attempt, config, stop, "env://")
     # Only rank 0 reports a stop in its exit code, so that srun does not kill the other ranks for a
     # non-zero one.
-    code = loop.train(folder.Run.of(config), None, config, stop, "env://")
+    code = loop.train(run, None, config, stop, "env://")
     return 0 if code == STOPPED else code
 
 
 @contextmanager
-def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
-    """Yields the locked run and the folder of a new attempt, which resumes from the newest
-    checkpoint.
+def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
+    """Yields a new attempt of the run, which stays locked; it resumes from the newest checkpoint.
 
     Checkpoint hashes are verified here, once, before any rank loads.
     """
     _check_fits(config)
-    run = folder.start(config)
+    frozen_config.freeze(run, config)
     with writer(run.lock):
         base_model.materialise(config)
-        trained_from = identity(config)
+        model = model_identity(config.model.path, config.model.revision)
+        trained_from = {"dataset": dataset, **model}
         start = resume.choose(run, trained_from)
         resume.prepare(run, start)
         prune(run, Retention.of(config.train))
         attempt = run.new_attempt()
-        configs.write(config, attempt / "config.yaml")
+        configs.write(config, attempt.config)
         made = {"git": provenance.git_commit(), "versions": provenance.versions()}
-        write_json(
-            attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step}
-        )
-        write_text(attempt / "log", "".join(f"{note}\n" for note in start.notes))
+        write_json(attempt.provenance, {**made, "identity": trained_from, "first_step": start.step})
+        write_text(attempt.log, "".join(f"{note}\n" for note in start.notes))
         for note in start.notes:
             print(note, flush=True)
-        yield run, attempt
+        yield attempt
 
 
 def _check_fits(config: DictConfig) -> None:
@@ -116,24 +114,22 @@ def _check_fits(config: DictConfig) -> None:
     sampler.check_fits(lengths, config.train, count)
 
 
-def _launch(run: folder.Run, attempt: Path, config: DictConfig) -> int:
+def _launch(run: Run, attempt: Attempt, config: DictConfig) -> int:
     processes: list[subprocess.Popen[bytes]] = []
     with _forwarding(processes) as forwarded, tempfile.TemporaryDirectory() as meeting:
-        with (attempt / "log").open("a", encoding="utf-8") as log:
+        with attempt.log.open("a", encoding="utf-8") as log:
             for process in _spawn(run, attempt, config, log, f"file://{meeting}/ranks"):
                 processes.append(process)
                 if forwarded:  # before this rank was in ``processes``
                     process.send_signal(forwarded[0])
         codes, stuck = _wait(processes, attempt)
-    status = read_json(attempt / OUTCOME)["status"] if (attempt / OUTCOME).exists() else None
+    status = attempt.status
     hung = _keep_stacks(attempt, len(processes))
     if status in ("finished", "stopped"):
         return loop.exit_code(status)
-    if (
-        forwarded and not (attempt / "metrics.jsonl").exists()
-    ):  # training had not started: nothing to save
+    if forwarded and not attempt.metrics.exists():  # training had not started: nothing to save
         return STOPPED
-    tail = (attempt / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+    tail = attempt.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
     failed = [f"rank {r} {stuck.get(r, f'exited {code}')}" for r, code in enumerate(codes) if code]
     if hung:
         minutes = f"train.hang_minutes={config.train.hang_minutes}"
@@ -143,18 +139,18 @@ def _launch(run: folder.Run, attempt: Path, config: DictConfig) -> int:
         )
     print("\n".join(tail), file=sys.stderr)
     print(
-        f"training failed ({'; '.join(failed)}); the whole log is {attempt / 'log'}",
+        f"training failed ({'; '.join(failed)}); the whole log is {attempt.log}",
         file=sys.stderr,
     )
     return USAGE if USAGE in codes else FAILED
 
 
-def _keep_stacks(attempt: Path, count: int) -> list[int]:
+def _keep_stacks(attempt: Attempt, count: int) -> list[int]:
     """Moves the stack dumps of hung ranks into the attempt's log; returns these ranks."""
     hung = []
-    with (attempt / "log").open("a", encoding="utf-8") as log:
+    with attempt.log.open("a", encoding="utf-8") as log:
         for rank in range(count):
-            path = watchdog.stacks(attempt, rank)
+            path = attempt.stacks(rank)
             if path.exists() and path.stat().st_size:
                 hung.append(rank)
                 log.write(
@@ -166,7 +162,7 @@ def _keep_stacks(attempt: Path, count: int) -> list[int]:
 
 
 def _spawn(
-    run: folder.Run, attempt: Path, config: DictConfig, log: IO[str], rendezvous: str
+    run: Run, attempt: Attempt, config: DictConfig, log: IO[str], rendezvous: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Starts one process per rank, each in its own session so that a terminal's Ctrl-C reaches only
     the launcher.
@@ -182,7 +178,14 @@ def _spawn(
         }
     for rank in range(count):
         yield subprocess.Popen(
-            [sys.executable, "-m", "trainer.loop.loop", str(run.root), str(attempt), rendezvous],
+            [
+                sys.executable,
+                "-m",
+                "trainer.loop.loop",
+                str(run.root),
+                str(attempt.root),
+                rendezvous,
+            ],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -213,7 +216,7 @@ def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]
 
 
 def _wait(
-    processes: list[subprocess.Popen[bytes]], attempt: Path
+    processes: list[subprocess.Popen[bytes]], attempt: Attempt
 ) -> tuple[list[int], dict[int, str]]:
     """Waits for all ranks and shows their progress; after a crash, kills the ranks that do not exit
     in time.
@@ -223,7 +226,7 @@ def _wait(
     crashed: float | None = None
     stuck: dict[int, str] = {}
     with tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
-        steps = follow(attempt / "metrics.jsonl")
+        steps = follow(attempt.metrics)
         while any(process.poll() is None for process in processes):
             time.sleep(POLL_SECONDS)
             _show(steps, bar)

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from trainer.recipe import load as configs
+from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics
 
 
@@ -19,10 +20,10 @@ class Tracker:
     resumed step.
     """
 
-    def __init__(self, config: DictConfig, root: Path, attempt: Path, first: int) -> None:
-        self.lines = (attempt / "metrics.jsonl").open("a", encoding="utf-8")
-        self.board = _board(root, first) if "tensorboard" in config.train.loggers else None
-        self.wandb = _wandb(config, root) if "wandb" in config.train.loggers else None
+    def __init__(self, config: DictConfig, run: Run, attempt: Attempt, first: int) -> None:
+        self.lines = attempt.metrics.open("a", encoding="utf-8")
+        self.board = _board(run, first) if "tensorboard" in config.train.loggers else None
+        self.wandb = _wandb(config, run.root) if "wandb" in config.train.loggers else None
 
     def __enter__(self) -> Tracker:
         return self
@@ -56,10 +57,10 @@ class Tracker:
             self.wandb.log(values, step=metrics.step)
 
 
-def _board(root: Path, first: int) -> Any:
+def _board(run: Run, first: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(root / "tensorboard"), purge_step=first + 1)
+    return SummaryWriter(str(run.tensorboard), purge_step=first + 1)
 
 
 def _wandb(config: DictConfig, root: Path) -> Any:

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -27,10 +27,15 @@ from trainer.batching import sampler
 from trainer.process import process_group
 from trainer.process.deadline import Deadline, job_end
 from trainer.process.stop_signal import StopRequest
-from trainer.process.watchdog import SET_UP_MINUTES, Watchdog, stacks
+from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
 from trainer.recipe import load as configs
-from trainer.run.folder import OUTCOME, PROVENANCE, Run
+from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics, rebuild
+
+if TYPE_CHECKING:
+    from trainer.batching.dataset import TokenDataset
+    from trainer.checkpoint.saver import Saver
+    from trainer.engine.fsdp import Engine
 
 SKIPS_IN_A_ROW = 3
 """Consecutive steps without a finite gradient that end the run: the weights would not recover."""
@@ -41,29 +46,40 @@ class Job:
     """The state of a rank before its first step."""
 
     rank: int
-    attempt: Path
-    rows: Any
-    held_out: Any
-    engine: Any
-    saver: Any
+    attempt: Attempt
+    rows: TokenDataset
+    held_out: TokenDataset
+    engine: Engine
+    saver: Saver
     watchdog: Watchdog
     per_epoch: int
+    """Steps per epoch."""
     total: int
+    """Steps of the run."""
     first: int
     """Number of steps trained before this attempt."""
     unvalidated: StepMetrics | None
     """Metrics of step ``first`` if a stop interrupted its validation."""
 
+    def epoch(self, step: int) -> int:
+        """Returns the epoch of ``step``; both count from 1."""
+        return (step - 1) // self.per_epoch + 1
+
+    def is_due(self, step: int, every: int | None) -> bool:
+        """Returns whether to act after ``step``: every ``every`` steps, or after each epoch when
+        that is not set; always after the last step.
+        """
+        return step == self.total or step % (every or self.per_epoch) == 0
+
 
 def train(
-    run: Run, attempt: Path | None, config: DictConfig, stop: StopRequest, rendezvous: str
+    run: Run, attempt: Attempt | None, config: DictConfig, stop: StopRequest, rendezvous: str
 ) -> int:
     """Trains from the newest checkpoint to the last step, or to an agreed stop; returns the exit
     code.
 
-    Collective over the ranks. ``attempt`` is the folder for metrics, traces and the outcome; only
-    rank 0 needs it. Raises StageFailed when the gradients stay non-finite, or checkpoints cannot be
-    saved.
+    Collective over the ranks. Only rank 0 needs ``attempt``. Raises StageFailed when the gradients
+    stay non-finite, or checkpoints cannot be saved.
     """
     import torch.distributed as dist
 
@@ -86,7 +102,7 @@ def train(
     return exit_code(status)
 
 
-def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str) -> Job:
+def _set_up(run: Run, attempt: Attempt | None, config: DictConfig, rendezvous: str) -> Job:
     import torch.distributed as dist
 
     from trainer.batching.dataset import TokenDataset
@@ -102,7 +118,7 @@ def _set_up(run: Run, attempt: Path | None, config: DictConfig, rendezvous: str)
     rank = process_group.join(config.device, rendezvous, timeout)
     # From rank 0, because a shared file system may show ranks different checkpoints for a while.
     found, step = process_group.agree((attempt, run.checkpoints[-1] if run.checkpoints else 0))
-    watchdog = Watchdog(settings.hang_minutes, stacks(found, rank))
+    watchdog = Watchdog(settings.hang_minutes, found.stacks(rank))
     rows, held_out = (
         TokenDataset(token_file(dataset_folder(config), split)) for split in ("train", "test")
     )
@@ -131,55 +147,59 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     from trainer.loop.profiler import Profiler
     from trainer.loop.step import Stepper
 
-    settings, step, saver = config.train, job.first, job.saver
-    stepper, meter = (
-        Stepper(job.engine, job.rows, settings),
-        Meter(job.engine, config.cluster, job.total, step),
-    )
+    settings, saver = config.train, job.saver
+    stepper = Stepper(job.engine, job.rows, settings)
+    meter = Meter(job.engine, config.cluster, job.total, job.first)
+    profiler = Profiler(settings.profile_steps, job.total, job.attempt.trace(job.rank))
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # Read by rank 0 only: a shared file system may show the file to the others later.
-    identity = read_json(job.attempt / PROVENANCE)["identity"] if job.rank == 0 else {}
-    tracker = Tracker(config, run.root, job.attempt, step) if job.rank == 0 else None
-    stopped, validated, skips = False, job.unvalidated is None, 0
+    identity = read_json(job.attempt.provenance)["identity"] if job.rank == 0 else {}
+    tracker = Tracker(config, run, job.attempt, job.first) if job.rank == 0 else None
 
     def asked() -> bool:
         job.watchdog.alive()  # called before each micro-batch of a validation
         return stop.asked or deadline.near(saver.seconds)
 
-    trace = job.attempt / f"trace-rank{job.rank}.json.gz"
-    with tracker or nullcontext(), Profiler(settings.profile_steps, job.total, trace) as profiler:
+    step, skips, stopped, validated = job.first, 0, False, True
+    with tracker or nullcontext(), profiler:
         if job.unvalidated is not None:
             val_loss = stepper.validate(job.held_out, asked)
             validated, stopped = val_loss is not None, val_loss is None
             if tracker is not None and validated:
                 tracker.log(replace(job.unvalidated, val_loss=val_loss))
+
         while step < job.total and not stopped:
+            # Train.
             with profiler.step(step + 1):
-                done = stepper.train(step)
+                result = stepper.train(step)
             step += 1
             job.watchdog.stepped()
-            border = step % job.per_epoch == 0 or step == job.total
-            validates = len(job.held_out) > 0 and (
-                _due(step, settings.validate_every, border) or step == job.total
-            )
-            val_loss = stepper.validate(job.held_out, asked) if validates else None
-            validated = not validates or val_loss is not None
-            epoch = (step - 1) // job.per_epoch + 1
-            metrics, stopped, saved = meter.gather(
-                step, epoch, done, val_loss, asked(), saver.ended
-            )
+
+            # Validate; None if a stop interrupts it.
+            val_loss, validated = None, True
+            if len(job.held_out) > 0 and job.is_due(step, settings.validate_every):
+                val_loss = stepper.validate(job.held_out, asked)
+                validated = val_loss is not None
+
+            # Agree, measure, log.
+            stopped, saved = process_group.any_rank(asked(), saver.ended)
+            metrics = meter.gather(step, job.epoch(step), result, val_loss)
             deadline.stepped(metrics.seconds)
             if tracker is not None:
                 tracker.log(metrics)
+
+            # Give up when the weights are lost.
             skips = skips + 1 if metrics.skipped else 0
             if skips == SKIPS_IN_A_ROW:
                 saver.settle()
                 raise StageFailed(
                     f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows "
-                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in done.rows)
+                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in result.rows)
                 )
-            retry = saved and not saver.settle()
-            if retry or stopped or step == job.total or _due(step, settings.save_every, border):
+
+            # Save, also at a stop, and again if the last save failed.
+            failed = saved and not saver.settle()
+            if failed or stopped or job.is_due(step, settings.save_every):
                 if tracker is not None:
                     tracker.sync()
                 saver.save(
@@ -189,17 +209,10 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     return step, step == job.total and validated
 
 
-def _due(step: int, every: int | None, border: bool) -> bool:
-    """Returns whether an action is due after ``step``: every ``every`` steps, or at ``border`` when
-    that is not set.
-    """
-    return step % every == 0 if every else border
-
-
 def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:
     if job.rank == 0:
         rebuild(run)
-        write_json(job.attempt / OUTCOME, outcome)
+        write_json(job.attempt.outcome, outcome)
 
 
 def exit_code(status: str) -> int:
@@ -210,9 +223,9 @@ def exit_code(status: str) -> int:
 def main() -> None:
     """Entry point of one rank."""
     stop = StopRequest()
-    run, attempt = Run(Path(sys.argv[1])), Path(sys.argv[2])
+    run, attempt = Run(Path(sys.argv[1])), Attempt(Path(sys.argv[2]))
     try:
-        code = train(run, attempt, configs.read(attempt / "config.yaml"), stop, sys.argv[3])
+        code = train(run, attempt, configs.read(attempt.config), stop, sys.argv[3])
     except StageFailed as e:  # on all ranks at once
         if os.environ["RANK"] == "0":
             print(f"warmstart: {e}", flush=True)

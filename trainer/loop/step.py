@@ -7,20 +7,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from trainer.batching import balance, sampler
+from trainer.batching import sampler
+from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.dataset import TokenDataset
-from trainer.batching.flops import Shape, training_flops
+from trainer.batching.flops import Shape
+from trainer.process import process_group
+
+if TYPE_CHECKING:
+    from trainer.engine.fsdp import Engine
 
 
 @dataclass(frozen=True)
-class Done:
-    """Figures of a finished step on this rank."""
+class StepResult:
+    """A finished step on this rank."""
 
     rows: list[int]
     """Rows of the global batch, by index."""
@@ -36,7 +41,7 @@ class Done:
     flops: float
     """Training FLOPs of the global batch."""
     balance: float
-    """See ``balance.efficiency``."""
+    """See ``StepPlan.efficiency``."""
     fill: float
     """Tokens of the step over the token budget of its micro-batches."""
     data_seconds: float
@@ -50,7 +55,7 @@ class Stepper:
     over the ranks.
     """
 
-    def __init__(self, engine: Any, rows: TokenDataset, settings: DictConfig) -> None:
+    def __init__(self, engine: Engine, rows: TokenDataset, settings: DictConfig) -> None:
         self.engine, self.rows, self.settings = engine, rows, settings
         self.shape = replace(
             Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0
@@ -58,7 +63,7 @@ class Stepper:
         self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
         self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
 
-    def train(self, step: int) -> Done:
+    def train(self, step: int) -> StepResult:
         """Runs optimizer step ``step`` (0-based)."""
         begin = time.monotonic()
         chosen = sampler.step_rows(
@@ -66,7 +71,7 @@ class Stepper:
         ).tolist()
         plan = self._plan(self.rows, chosen)
         reading = time.monotonic()
-        batches = [[self.rows[row] for row in micro] for micro in plan[self.group]]
+        batches = [[self.rows[row] for row in micro] for micro in plan.micro_batches[self.group]]
         read = time.monotonic()
         lr = self.engine.lr_scheduler.get_last_lr()[0]
         with self.engine.train_mode():
@@ -74,17 +79,15 @@ class Stepper:
                 batches, sum(map(self.rows.supervised, chosen))
             )
         self.engine.lr_scheduler_step()
-        lengths = {row: self.rows.lengths[row] for row in chosen}
-        tokens = sum(lengths.values())
-        return Done(
+        return StepResult(
             rows=chosen,
             loss=loss,
             grad_norm=grad_norm,
             lr=lr,
-            tokens=tokens,
-            flops=float(training_flops(self.shape, list(lengths.values())).sum()),
-            balance=balance.efficiency(plan, lengths, self.shape),
-            fill=tokens / (self.budget * self.groups * len(plan[0])),
+            tokens=plan.tokens,
+            flops=plan.flops,
+            balance=plan.efficiency,
+            fill=plan.tokens / (self.budget * self.groups * plan.micro_steps),
             data_seconds=read - reading,
             seconds=time.monotonic() - begin,
         )
@@ -99,9 +102,8 @@ class Stepper:
         plan = self._plan(held_out, range(len(held_out)))
         total = 0.0
         with self.engine.eval_mode():
-            for micro in plan[self.group]:
-                stop = torch.tensor(int(asked()))
-                dist.all_reduce(stop, dist.ReduceOp.MAX)
+            for micro in plan.micro_batches[self.group]:
+                (stop,) = process_group.any_rank(asked())
                 if stop:
                     return None
                 total += self.engine.evaluate([[held_out[row] for row in micro]])
@@ -109,7 +111,7 @@ class Stepper:
         dist.all_reduce(summed)
         return summed.item() / sum(map(held_out.supervised, range(len(held_out))))
 
-    def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> balance.Plan:
-        return balance.plan_step(
+    def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> StepPlan:
+        return plan_step(
             {row: rows.lengths[row] for row in chosen}, self.groups, self.budget, self.shape
         )

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from trainer.batching import sampler
-from trainer.batching.balance import Plan, plan_step
+from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.flops import Shape, training_flops
 from trainer.planning import memory
 from trainer.planning.cluster import Cluster
@@ -81,7 +81,7 @@ class Planner:
         self.lengths: Lengths = lengths or lengths_of(config)
         self.cluster: Cluster = cluster_of(config)
         self.steps = self._sample()
-        self.plans: dict[tuple[int, int], list[Plan]] = {}
+        self.plans: dict[tuple[int, int], list[StepPlan]] = {}
 
     def _sample(self) -> list[dict[int, int]]:
         """Returns the rows (index -> tokens) of steps spread over the first epoch, as the sampler
@@ -163,7 +163,7 @@ class Planner:
             timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory
         )
 
-    def _plans(self, setup: Setup) -> list[Plan]:
+    def _plans(self, setup: Setup) -> list[StepPlan]:
         key = setup.sequence_parallel, setup.tokens
         if key not in self.plans:
             groups, budget = (

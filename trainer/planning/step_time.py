@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from trainer.batching.balance import Plan, efficiency
+from trainer.batching.balance import MicroBatches, StepPlan
 from trainer.batching.flops import Shape
 from trainer.planning import work
 from trainer.planning.cluster import MEMORY_SHARE, Cluster
@@ -69,7 +69,7 @@ def timing(
     shape: Shape,
     setup: Setup,
     cluster: Cluster,
-    plans: Sequence[Plan],
+    plans: Sequence[StepPlan],
     steps: Sequence[Mapping[int, int]],
 ) -> Timing:
     """Returns the mean over ``steps`` of rows (row -> tokens), each run with its plan of
@@ -78,20 +78,26 @@ def timing(
     planned = list(zip(plans, steps, strict=True))
     return Timing(
         StepTime.mean(
-            [step_time(shape, setup, cluster, plan, lengths) for plan, lengths in planned]
+            [
+                step_time(shape, setup, cluster, plan.micro_batches, lengths)
+                for plan, lengths in planned
+            ]
         ),
-        float(np.mean([efficiency(plan, lengths, shape) for plan, lengths in planned])),
+        float(np.mean([plan.efficiency for plan in plans])),
     )
 
 
 def step_time(
-    shape: Shape, setup: Setup, cluster: Cluster, plan: Plan, lengths: Mapping[int, int]
+    shape: Shape,
+    setup: Setup,
+    cluster: Cluster,
+    micro_batches: MicroBatches,
+    lengths: Mapping[int, int],
 ) -> StepTime:
-    """Forecasts one step of ``plan``, [group][micro-batch] -> rows of ``lengths`` tokens; saves are
-    not included.
-    """
+    """Forecasts one step of rows of ``lengths`` tokens; saves are not included."""
     micros = [
-        [np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group] for group in plan
+        [np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group]
+        for group in micro_batches
     ]
     tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
     pairs = (

@@ -74,6 +74,16 @@ def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10
     return dist.get_rank()
 
 
+def any_rank(*mine: bool) -> list[bool]:
+    """Returns for each flag whether it is true on any rank. Collective."""
+    import torch
+    import torch.distributed as dist
+
+    flags = torch.tensor(mine, dtype=torch.int32)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return flags.bool().tolist()
+
+
 def agree(mine: Any) -> Any:
     """Returns rank 0's value on every rank. Collective."""
     import torch.distributed as dist

@@ -16,19 +16,12 @@ compiling.
 """
 
 
-def stacks(attempt: Path, rank: int) -> Path:
-    """Returns the file for a hung rank's stacks; one file per rank, because all ranks may write at
-    once.
-    """
-    return attempt / f"stacks-rank{rank}.txt"
-
-
 class Watchdog:
     """Active from construction until ``close``. Call ``alive`` on progress."""
 
     def __init__(self, minutes: float, path: Path) -> None:
         """``minutes`` is the allowance after the first step, for a step, a validation micro-batch
-        or a save.
+        or a save; ``path`` is the file for the stacks.
         """
         self.minutes, self.allowance = minutes, max(minutes, SET_UP_MINUTES)
         self.path, self.file = path, path.open("w", encoding="utf-8")

@@ -11,7 +11,7 @@ from common.files import MANIFEST, read_json
 from common.text import markdown_table
 from trainer.recipe import load as configs
 from trainer.run import step_metrics
-from trainer.run.folder import Run
+from trainer.run.folder import Run, parse_evaluation
 
 CUDA, CPU = "GPU-hours", "CPU process-hours"
 
@@ -38,7 +38,7 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
     ranks: set[int] = set()
     count = 0
     for attempt in run.attempts:
-        unit = CUDA if configs.read(attempt / "config.yaml").device == "cuda" else CPU
+        unit = CUDA if configs.read(attempt.config).device == "cuda" else CPU
         for step in step_metrics.of_attempt(attempt).values():
             if until is None or step["step"] <= until:
                 hours[unit] = hours.get(unit, 0) + step["seconds"] * ranks_of(step) / 3600
@@ -72,7 +72,7 @@ def _evaluation(folder: Path) -> list[Cost]:
     made = read_json(folder / MANIFEST)
     if "wall_seconds" not in made:
         return []
-    suite, _, label = folder.name.rpartition("-")[0].partition("@")
+    suite, label = parse_evaluation(folder)
     note = f"{made['wall_seconds']:,.0f} s on {made['devices']}, engine start-up included"
     unit = CUDA if made["device"] == "cuda" else CPU
     return [

@@ -12,9 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from common.errors import UserError
-from common.files import MANIFEST, heal_jsonl
-from trainer.recipe import load as configs
+from common.files import MANIFEST, heal_jsonl, read_json, read_jsonl
+from trainer.run.model_label import ModelLabel
 
 SCALARS = "state.json"
 """File in a checkpoint's folder: step, scheduler, optimizer scalars, identity and metrics."""
@@ -26,12 +25,62 @@ REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
 """Files that the job scripts append to: why a job was requeued or not, and which evaluations were
 submitted.
 """
-OUTCOME = "outcome.json"
-"""File in an attempt's folder: how the attempt ended."""
-PROVENANCE = "provenance.json"
-"""File in an attempt's folder: git commit, package versions, model, dataset and the step it started
-after.
-"""
+LOSS_PICTURE = "loss.png"
+"""The training loss by step: a file in the run's folder, and beside an export's model card."""
+_EVALUATION = re.compile(r"(.+)@(base|step_[0-9]+)-.+")
+"""Name of an evaluation's folder: suite, model and a hash of the settings."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The folder of one attempt to train a run, with a member for every path in it."""
+
+    root: Path
+
+    @property
+    def number(self) -> int:
+        """The attempt's number, counted from 1."""
+        return int(self.root.name)
+
+    @property
+    def config(self) -> Path:
+        """The configuration that the attempt executes."""
+        return self.root / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the attempt and its ranks print."""
+        return self.root / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """Step metrics, one JSON line per step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def provenance(self) -> Path:
+        """Git commit, package versions, model, dataset and the step the attempt started after;
+        written when training starts.
+        """
+        return self.root / "provenance.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the attempt ended."""
+        return self.root / "outcome.json"
+
+    @property
+    def status(self) -> str | None:
+        """``finished``, ``stopped`` or ``failed``; None without an outcome."""
+        return read_json(self.outcome)["status"] if self.outcome.exists() else None
+
+    def stacks(self, rank: int) -> Path:
+        """Returns the file for a hung rank's stacks; one per rank, as all may write at once."""
+        return self.root / f"stacks-rank{rank}.txt"
+
+    def trace(self, rank: int) -> Path:
+        """Returns the file for a rank's profiler trace."""
+        return self.root / f"trace-rank{rank}.json.gz"
 
 
 @dataclass(frozen=True)
@@ -49,8 +98,9 @@ class Run:
     def find(name: str) -> Run | None:
         """Returns the run in the folder ``name`` or runs/``name``; None if there is none."""
         for root in (Path(name), Path("runs") / name):
-            if (root / "config.yaml").exists():
-                return Run(root)
+            run = Run(root)
+            if run.config.exists():
+                return run
         return None
 
     @property
@@ -75,48 +125,47 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """Step metrics of the run, rebuilt from its attempts' metrics; for each step the last
-        attempt counts.
-        """
+        """Step metrics of the run, rebuilt from those of its attempts."""
         return self.root / "metrics.jsonl"
 
     @property
-    def attempts(self) -> list[Path]:
-        """Attempt folders, oldest first."""
-        return sorted(
-            (p for p in (self.root / "attempts").glob("*") if p.name.isdigit()),
-            key=lambda p: int(p.name),
-        )
+    def attempts(self) -> list[Attempt]:
+        """The attempts, oldest first."""
+        folders = (p for p in (self.root / "attempts").glob("*") if p.name.isdigit())
+        return sorted(map(Attempt, folders), key=lambda attempt: attempt.number)
 
-    def new_attempt(self) -> Path:
-        """Creates and returns the next attempt's folder."""
-        path = self.root / "attempts" / str(len(self.attempts) + 1)
-        path.mkdir(parents=True)
-        return path
+    def new_attempt(self) -> Attempt:
+        """Creates the next attempt's folder; returns the attempt."""
+        attempt = Attempt(self.root / "attempts" / str(len(self.attempts) + 1))
+        attempt.root.mkdir(parents=True)
+        return attempt
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """Folder of all checkpoints."""
+        return self.root / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
         """Returns the folder of a complete checkpoint."""
-        return self.root / "checkpoints" / f"step_{step}"
+        return self.checkpoints_folder / f"step_{step}"
 
     def partial_checkpoint(self, step: int) -> Path:
-        """Returns the folder of a checkpoint that is being written, or whose writing was
-        interrupted.
-        """
-        return self.root / "checkpoints" / f".step_{step}.partial"
+        """Returns the folder of a checkpoint whose writing has not ended."""
+        return self.checkpoints_folder / f".step_{step}.partial"
 
     def deleted_checkpoint(self, step: int) -> Path:
         """Returns the folder of a checkpoint that is being deleted."""
-        return self.root / "checkpoints" / f".step_{step}.deleted"
+        return self.checkpoints_folder / f".step_{step}.deleted"
 
     @property
     def partial_checkpoints(self) -> list[Path]:
         """Folders of unfinished checkpoints."""
-        return sorted((self.root / "checkpoints").glob(".step_*.partial"))
+        return sorted(self.checkpoints_folder.glob(".step_*.partial"))
 
     @property
     def deleted_checkpoints(self) -> list[Path]:
         """Folders of checkpoints whose deletion has not finished."""
-        return sorted((self.root / "checkpoints").glob(".step_*.deleted"))
+        return sorted(self.checkpoints_folder.glob(".step_*.deleted"))
 
     def export(self, step: int) -> Path:
         """Returns the folder of a checkpoint's Hugging Face export."""
@@ -129,29 +178,29 @@ class Run:
     @property
     def checkpoints(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
-        return _complete_steps(self.root / "checkpoints")
+        return _complete_steps(self.checkpoints_folder)
 
     @property
     def exports(self) -> list[int]:
         """Steps with a complete export, ascending."""
         return _complete_steps(self.root / "export")
 
-    def evaluation(self, suite: str, label: str, config_hash: str) -> Path:
-        """Returns the folder of one evaluation; ``label`` is ``base`` or ``step_N``."""
+    def evaluation(self, suite: str, label: ModelLabel, config_hash: str) -> Path:
+        """Returns the folder of one evaluation; ``parse_evaluation`` is the inverse."""
         return self.root / "evals" / f"{suite}@{label}-{config_hash[:8]}"
 
     @property
     def evaluations(self) -> list[Path]:
         """Folders of evaluations, complete or not."""
-        return sorted(p for p in (self.root / "evals").glob("*@*-*") if p.is_dir())
+        folders = (self.root / "evals").glob("*")
+        return sorted(p for p in folders if _EVALUATION.fullmatch(p.name) and p.is_dir())
 
     def notes(self, name: str) -> list[dict[str, Any]]:
         """Returns the complete lines of a JSONL file that may be growing; empty if there is no
         file.
         """
         path = self.root / name
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return list(read_jsonl(path, growing=True)) if path.exists() else []
 
     def note(self, name: str, line: dict[str, Any]) -> None:
         """Appends a line to a JSONL file, with the time as its first field, and fsyncs it."""
@@ -166,8 +215,8 @@ class Run:
     @property
     def awaited(self) -> set[int]:
         """Steps whose evaluation is submitted but whose export does not exist yet."""
-        labels = {note["label"] for note in self.notes(SUBMISSIONS)} - {"base"}
-        return set(map(int, labels)) - set(self.exports)
+        steps = (ModelLabel.parse(note["label"]).step for note in self.notes(SUBMISSIONS))
+        return {step for step in steps if step is not None} - set(self.exports)
 
     @property
     def rl(self) -> Path:
@@ -175,42 +224,73 @@ class Run:
         return self.root / "rl"
 
     @property
+    def rl_pool(self) -> Path:
+        """Folder of the problems that RL may train on."""
+        return self.rl / "pool"
+
+    def rl_start(self, step: int, inputs_hash: str) -> Path:
+        """Returns the folder of one RL start from the export of ``step``."""
+        return self.rl / f"step_{step}-{inputs_hash[:8]}"
+
+    @property
     def report(self) -> Path:
-        """The run's report."""
+        """The run's report, in Markdown."""
         return self.root / "report.md"
+
+    @property
+    def page(self) -> Path:
+        """The report as one page of HTML, with every rollout."""
+        return self.root / "report.html"
+
+    @property
+    def loss_picture(self) -> Path:
+        """The report's picture of the training loss."""
+        return self.root / LOSS_PICTURE
+
+    @property
+    def lengths_picture(self) -> Path:
+        """The report's picture of the rollouts' lengths."""
+        return self.root / "tokens.png"
+
+    @property
+    def report_lock(self) -> Path:
+        """Lock of the evaluation job that writes the report."""
+        return self.root / "report.lock"
+
+    @property
+    def watch_lock(self) -> Path:
+        """Lock of the process that submits the run's evaluations."""
+        return self.root / "watch.lock"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's events."""
+        return self.root / "tensorboard"
+
+    def exit_code(self, job: str) -> Path:
+        """Returns the file in which the first task of a Slurm job writes its exit code."""
+        return self.root / f".exit-{job}"
+
+    def ray_token(self, job: str) -> Path:
+        """Returns the file with the secret of a Slurm job's Ray cluster."""
+        return self.root / f".ray-token-{job}"
+
+
+def parse_evaluation(folder: Path) -> tuple[str, ModelLabel]:
+    """Returns suite and model of an evaluation, from its folder's name (``Run.evaluation``)."""
+    found = _EVALUATION.fullmatch(folder.name)
+    assert found, f"{folder} is no evaluation of a run"
+    return found[1], ModelLabel.parse(found[2])
+
+
+def lock_of(folder: Path) -> Path:
+    """Returns the lock of the process that writes an evaluation, or the files for RL."""
+    return folder / "lock"
 
 
 def is_complete(folder: Path) -> bool:
     """Returns True when the folder's manifest, which is written last, exists."""
     return (folder / MANIFEST).exists()
-
-
-def check(config: DictConfig) -> Run:
-    """Returns the run of ``config``, which need not exist yet.
-
-    Raises UserError when it was started with other values of keys that may not change.
-    """
-    run = Run.of(config)
-    if not run.config.exists():
-        return run
-    changes = configs.immutable_changes(configs.read(run.config), config)
-    if changes:
-        raise UserError(
-            f"{run.root} was started with other values:\n  "
-            + "\n  ".join(changes)
-            + "\nuse those values, or name a new run with run.name=NAME"
-        )
-    return run
-
-
-def start(config: DictConfig) -> Run:
-    """Opens the run of ``config``, freezing the configuration on first use. Raises UserError as
-    ``check`` does.
-    """
-    run = check(config)
-    if not run.config.exists():
-        configs.write(config, run.config)
-    return run
 
 
 def _complete_steps(folder: Path) -> list[int]:

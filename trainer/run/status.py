@@ -11,9 +11,16 @@ from common.files import MANIFEST, held, read_json
 from common.text import duration
 from trainer.run import step_metrics
 from trainer.run.device_hours import Cost, costs, shown
-from trainer.run.folder import OUTCOME, PROVENANCE, REQUEUES, SUBMISSIONS, Run, is_complete
-
-BASE = "base"
+from trainer.run.folder import (
+    REQUEUES,
+    SUBMISSIONS,
+    Attempt,
+    Run,
+    is_complete,
+    lock_of,
+    parse_evaluation,
+)
+from trainer.run.model_label import BASE, ModelLabel
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -25,6 +32,7 @@ def status(run: Run) -> dict[str, Any]:
     steps = step_metrics.read(run)
     last = steps[-1] if steps else {}
     done = [folder for folder in run.evaluations if is_complete(folder)]
+    logs = [str(attempt.log) for attempt in run.attempts if attempt.log.exists()]
     newest = run.checkpoint(run.checkpoints[-1]) / MANIFEST if run.checkpoints else None
     return {
         "run": str(run.root),
@@ -38,18 +46,15 @@ def status(run: Run) -> dict[str, Any]:
         "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations}
         | _pending(run),
         "device_hours": [asdict(cost) for cost in costs(run, done)],
-        "log": next((str(a / "log") for a in reversed(run.attempts) if (a / "log").exists()), None),
+        "log": logs[-1] if logs else None,
     }
 
 
 def is_trained(run: Run) -> bool:
     """Returns True when the last attempt finished and the checkpoint of its last step exists."""
-    outcome = (
-        read_json(run.attempts[-1] / OUTCOME)
-        if run.attempts and (run.attempts[-1] / OUTCOME).exists()
-        else {}
-    )
-    return outcome.get("status") == "finished" and outcome["total"] in run.checkpoints
+    if not run.attempts or run.attempts[-1].status != "finished":
+        return False
+    return read_json(run.attempts[-1].outcome)["total"] in run.checkpoints
 
 
 def table(values: dict[str, Any]) -> str:
@@ -85,16 +90,18 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
-def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
+def _attempt(run: Run, attempt: Attempt) -> dict[str, Any]:
     steps = step_metrics.of_attempt(attempt)
-    made, ended = (
-        read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME)
-    )
+    made = read_json(attempt.provenance) if attempt.provenance.exists() else {}
+    ended = read_json(attempt.outcome) if attempt.outcome.exists() else {}
     running = attempt == run.attempts[-1] and held(run.lock)
-    number = int(attempt.name)
-    requeues = [n for n in run.notes(REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
+    requeues = [
+        note
+        for note in run.notes(REQUEUES)
+        if note["what"] == "train" and note["attempt"] == attempt.number
+    ]
     return {
-        "attempt": number,
+        "attempt": attempt.number,
         "outcome": ended.get("status", "running" if running else "cut off"),
         "reason": ended.get("reason") or (requeues[-1]["reason"] if requeues else None),
         "first_step": made.get("first_step"),
@@ -112,18 +119,15 @@ def _told(attempt: dict[str, Any]) -> str:
 def _evaluation(folder: Path) -> str:
     if is_complete(folder):
         return "done"
-    return "running" if held(folder / "lock") else "interrupted"
+    return "running" if held(lock_of(folder)) else "interrupted"
 
 
 def _pending(run: Run) -> dict[str, str]:
     """Returns the evaluations not started: of the base model, the newest checkpoint, and those of
     submitted jobs.
     """
-    begun = {folder.name.rpartition("-")[0].partition("@")[2] for folder in run.evaluations}
-    jobs = {_label(note["label"]): f"pending, job {note['job']}" for note in run.notes(SUBMISSIONS)}
-    wanted = dict.fromkeys([BASE, *map(_label, run.checkpoints[-1:])], "pending") | jobs
-    return {label: state for label, state in wanted.items() if label not in begun}
-
-
-def _label(step: int | str) -> str:
-    return BASE if step == BASE else f"step_{step}"
+    begun = {parse_evaluation(folder)[1] for folder in run.evaluations}
+    wanted = dict.fromkeys([BASE, *map(ModelLabel, run.checkpoints[-1:])], "pending")
+    for note in run.notes(SUBMISSIONS):
+        wanted[ModelLabel.parse(note["label"])] = f"pending, job {note['job']}"
+    return {str(label): state for label, state in wanted.items() if label not in begun}

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.files import read_json, write_jsonl
+from common.files import follow_jsonl, read_json, read_jsonl, write_jsonl
 from common.text import duration
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Attempt, Run
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,8 @@ def follow(path: Path) -> Iterator[StepMetrics | None]:
     """Yields the steps of a growing metrics file as they are written, and None whenever there is no
     new one.
     """
-    position = 0
-    while True:
-        if path.exists():
-            with path.open("rb") as f:
-                f.seek(position)
-                for line in iter(f.readline, b""):
-                    if not line.endswith(b"\n"):
-                        break
-                    position += len(line)
-                    yield StepMetrics(**json.loads(line))
-        yield None
+    for values in follow_jsonl(path):
+        yield None if values is None else StepMetrics(**values)
 
 
 def read(run: Run) -> list[dict[str, Any]]:
@@ -118,24 +109,20 @@ def read(run: Run) -> list[dict[str, Any]]:
     """
     steps: dict[int, dict[str, Any]] = {}
     for attempt in run.attempts:
-        made = attempt / PROVENANCE
-        if not made.exists():  # it ended before it started training
+        if not attempt.provenance.exists():  # it ended before it started training
             continue
-        first = read_json(made)["first_step"]
+        first = read_json(attempt.provenance)["first_step"]
         steps = {step: values for step, values in steps.items() if step <= first} | of_attempt(
             attempt
         )
     return [steps[step] for step in sorted(steps)]
 
 
-def of_attempt(attempt: Path) -> dict[int, dict[str, Any]]:
+def of_attempt(attempt: Attempt) -> dict[int, dict[str, Any]]:
     """Returns the steps that an attempt wrote, by number; an incomplete last line is ignored."""
-    path = attempt / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return {
-        values["step"]: values
-        for values in (json.loads(line) for line in lines if line[-1] == "\n")
-    }
+    if not attempt.metrics.exists():
+        return {}
+    return {values["step"]: values for values in read_jsonl(attempt.metrics, growing=True)}
 
 
 def rebuild(run: Run) -> None:

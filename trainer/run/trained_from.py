@@ -20,18 +20,6 @@ reading it all.
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
-def identity(config: DictConfig) -> dict[str, str]:
-    """Returns {name: content hash} of everything that a checkpoint depends on besides the values of
-    ``config``.
-
-    Raises UserError when the dataset is not built, or the model is not there or has no safetensors.
-    """
-    return {
-        "dataset": dataset_identity(config),
-        **model_identity(config.model.path, config.model.revision),
-    }
-
-
 def dataset_identity(config: DictConfig) -> str:
     """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not
     built.
@@ -46,7 +34,8 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
     """Returns the hash of config.json, and for each weights file its size and the hash of its
     header and last MiB.
 
-    A hub model is taken from the cache, or fetched first. Raises UserError as ``identity`` does.
+    A hub model is taken from the cache, or fetched first. Raises UserError when the model is not
+    there or has no safetensors.
     """
     folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from eval.grading.metrics import TOTAL
 from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import BASE, Evaluation
+from eval.results.evaluation import Evaluation
+from trainer.run.model_label import BASE
 
 BINS = 40
 """Bins of the histogram of rollout lengths."""
@@ -102,6 +103,5 @@ def _shares(title: str, lines: Sequence[Line]) -> Axis:
 
 def _names(evaluation: Evaluation) -> tuple[str, str]:
     """Returns the name and kind of an evaluation's line."""
-    return evaluation.label + missing(
-        TOTAL, evaluation
-    ), "base" if evaluation.label == BASE else "sft"
+    kind = "base" if evaluation.label == BASE else "sft"
+    return f"{evaluation.label}{missing(TOTAL, evaluation)}", kind

@@ -32,7 +32,6 @@ from eval.results.evaluation import Evaluation
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run
 
-REPORT = "report.html"
 LISTED = 200
 """Most grader disagreements that are listed per evaluation."""
 SHORT = 120
@@ -89,8 +88,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             for p in range(len(sheets))
         ],
     )
-    write_text(run.root / REPORT, page)
-    return run.root / REPORT
+    write_text(run.page, page)
+    return run.page
 
 
 def _sheets(evaluation: Evaluation) -> list[Sheet]:
@@ -115,7 +114,7 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
         if pair and graders_differ(pair[1].exact, pair[1].verified)
     ]
     return {
-        "label": evaluation.label + missing(TOTAL, evaluation),
+        "label": f"{evaluation.label}{missing(TOTAL, evaluation)}",
         "folder": str(evaluation.folder.relative_to(run.root)),
         "n": evaluation.n,
         "problems": [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from common.records import Row
-from data_prep.tokenizer import chat, token_files, tokenizers
+from data_prep.tokenizer import chat, tokenizers
+from tests.token_rows import write_tokens
 from trainer.batching.dataset import TokenDataset
 
 ROW = Row(
@@ -52,7 +53,7 @@ def test_genuine_vocabulary_splits_text_as_its_ranks_do(qwen3: Any) -> None:
 
 def test_loss_covers_exactly_the_assistants_tokens(qwen3: Any, tmp_path: Any) -> None:
     encoded = chat.encode(qwen3, [ROW])[0]
-    token_files.write(tmp_path / "t.arrow", [encoded])
+    write_tokens(tmp_path / "t.arrow", [encoded])
     item = TokenDataset(tmp_path / "t.arrow")[0]
     trained = item["input_ids"][item["loss_mask"] == 1].tolist()
     untrained = item["input_ids"][item["loss_mask"] == 0].tolist()

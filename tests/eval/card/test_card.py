@@ -21,7 +21,8 @@ from eval.generation import rollout_files
 from eval.report import report
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Run
+from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.step_metrics import StepMetrics
 
 SETS = {"aime2025": 30, "amc2023": 40}
@@ -72,11 +73,11 @@ def run(tmp_path: Path) -> Run:
     write_json(dataset / "manifest.json", manifest)
     configs.write(config, run.config)
     attempt = run.new_attempt()
-    configs.write(config, attempt / "config.yaml")
+    configs.write(config, attempt.config)
     write_json(
-        attempt / PROVENANCE, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
+        attempt.provenance, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
     )
-    write_text(attempt / "metrics.jsonl", "".join(step(n).json() for n in range(1, STEP + 2)))
+    write_text(attempt.metrics, "".join(step(n).json() for n in range(1, STEP + 2)))
     write_json(
         run.export(STEP) / "manifest.json",
         {
@@ -114,7 +115,7 @@ def step(number: int) -> StepMetrics:
     )
 
 
-def evaluated(run: Run, label: str, right: int, cut: int = 0) -> Path:
+def evaluated(run: Run, label: ModelLabel, right: int, cut: int = 0) -> Path:
     """Evaluates ``label`` without an engine: of each problem's four rollouts so many are right or
     cut.
     """
@@ -142,8 +143,8 @@ def metadata(text: str) -> Any:
 
 
 def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -> None:
-    evaluated(run, "base", 0)
-    evaluated(run, f"step_{STEP}", 3, cut=1)
+    evaluated(run, BASE, 0)
+    evaluated(run, ModelLabel(STEP), 3, cut=1)
     (path,) = card.refresh(run)
     text = path.read_text()
     headline = report.headline(run, configs.read(run.config))
@@ -191,7 +192,7 @@ def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_lef
     (path,) = card.refresh(run)
     assert "- base: not evaluated yet\n- step_2: not evaluated yet" in path.read_text()
     assert metadata(path.read_text()).eval_results is None
-    folder = evaluated(run, "base", 0)
+    folder = evaluated(run, BASE, 0)
     shutil.copytree(folder, begun := folder.with_name(folder.name.replace("base", f"step_{STEP}")))
     (begun / "manifest.json").unlink()
     with (begun / rollout_files.ROLLOUTS).open("a") as f:
@@ -204,8 +205,8 @@ def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_lef
 
 
 def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
-    evaluated(run, "base", 0)
-    evaluated(run, f"step_{STEP}", 3)
+    evaluated(run, BASE, 0)
+    evaluated(run, ModelLabel(STEP), 3)
     (run.root / "evals" / f"{RL_POOL}@step_{STEP}-abc12345").mkdir()
     assert "Pending" not in card.refresh(run)[0].read_text()
     (run.root / "evals" / f"aime2024@step_{STEP}-abc12345").mkdir()

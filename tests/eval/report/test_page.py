@@ -22,7 +22,8 @@ from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser
 from tests.data_prep.openr1 import thought
 from trainer.recipe import load as configs
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Run
+from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.step_metrics import StepMetrics
 
 HOSTILE = (
@@ -66,21 +67,21 @@ def made(folder: Path, sets: dict[str, list[Problem]], n: int, answer: Answer) -
     run = Run(folder / "runs" / "sft_4b")
     configs.write(config, run.config)
     attempt = run.new_attempt()
-    configs.write(config, attempt / "config.yaml")
+    configs.write(config, attempt.config)
     write_json(
-        attempt / PROVENANCE, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
+        attempt.provenance, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
     )
-    write_text(attempt / "metrics.jsonl", "".join(step(i).json() for i in range(1, 41)))
+    write_text(attempt.metrics, "".join(step(i).json() for i in range(1, 41)))
     write_json(
         run.export(2) / "manifest.json", {"step": 2, "parameters": 1, "dataset": "x", "files": {}}
     )
-    for label in ("base", "step_2"):
+    for label in (BASE, ModelLabel(2)):
         planned = evaluate.plan(config, run, label)
         planned.folder.mkdir(parents=True)
         with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
             for problem in (p for problems in sets.values() for p in problems):
                 for k in range(n):
-                    text, tokens, finish = answer(label, problem, k)
+                    text, tokens, finish = answer(str(label), problem, k)
                     key = (problem.set, problem.id, k)
                     rollout_files.append(
                         f, Rollout(key, 1000 + k, text, tokens, finish, "engine-0", 2.5)

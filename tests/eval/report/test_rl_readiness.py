@@ -18,6 +18,7 @@ from eval.grading.metrics import METRICS, summarise, tallies
 from eval.report.rl_readiness import enough, informative, readiness, section
 from eval.results.base_vs_sft import Comparison
 from eval.results.evaluation import Evaluation
+from trainer.run.model_label import ModelLabel
 
 BUDGET = 64
 
@@ -83,7 +84,7 @@ def evaluation(
         rollout_files.write_grades(folder / rollout_files.GRADES, grades.values())
         write_json(folder / METRICS, summarise(problems, rollouts, grades, n, BUDGET))
         write_json(folder / MANIFEST, {})
-    return Evaluation(folder, label, settings)
+    return Evaluation(folder, ModelLabel.parse(label), settings)
 
 
 def test_every_figure(tmp_path: Path) -> None:

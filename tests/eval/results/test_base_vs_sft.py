@@ -18,7 +18,6 @@ from eval.generation import rollout_files
 from eval.grading.metrics import METRICS, TOTAL
 from eval.report import report, tables
 from eval.results import base_vs_sft
-from eval.results.evaluation import BASE
 from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -45,7 +44,7 @@ def sft(problem: Problem, k: int) -> str | None:
 
 
 def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
-    evaluation(run, BASE, SETS, base)
+    evaluation(run, "base", SETS, base)
     folder = evaluation(run, "step_7", SETS, sft)
     found = report.write(run, configs.read(run.config)).read_text()
     assert "| amc2023 (12 problems) | 0.00 % [0.0, 26.5]† | 37.50 % [" in found
@@ -77,19 +76,19 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
 
 
 def test_identical_rollouts_raise_an_alarm_where_they_are_long_and_sampled(run: Run) -> None:
-    evaluation(run, BASE, SETS, lambda p, k: "x")
+    evaluation(run, "base", SETS, lambda p, k: "x")
     compared = base_vs_sft.newest(run)
     assert ["66 rollouts of base" in line for line in tables.alarms(compared)] == [True]
     greedy, short = (empty_run(run.root.with_name(name)) for name in ("greedy", "short"))
-    evaluation(greedy, BASE, SETS, lambda p, k: "x", temperature=0)
-    evaluation(short, BASE, SETS, lambda p, k: "x", tokens=lambda p, k: 100)
+    evaluation(greedy, "base", SETS, lambda p, k: "x", temperature=0)
+    evaluation(short, "base", SETS, lambda p, k: "x", tokens=lambda p, k: 100)
     assert (
         tables.alarms(base_vs_sft.newest(greedy)) == tables.alarms(base_vs_sft.newest(short)) == []
     )
 
 
 def test_the_base_model_alone_is_a_comparison(run: Run) -> None:
-    evaluation(run, BASE, {"amc2023": 12}, base)
+    evaluation(run, "base", {"amc2023": 12}, base)
     lines = base_vs_sft.headline(base_vs_sft.newest(run), None)
     assert lines[0] == ["pass@1", "base", "SFT", "improvement"]
     assert lines[1] == ["amc2023 (12 problems)", "0.00 % [0.0, 26.5]†", "not evaluated", ""]
@@ -105,7 +104,7 @@ def test_published_figures_stand_only_beside_the_same_problems(run: Run) -> None
     def late(problem: Problem, k: int) -> int:
         return 16_384 + k
 
-    evaluation(run, BASE, {"amc2023": 12}, base)
+    evaluation(run, "base", {"amc2023": 12}, base)
     evaluation(run, "step_7", {"amc2023": 12}, sft, tokens=late)
     titles, line, *_ = base_vs_sft.headline(base_vs_sft.newest(run), reference)
     assert titles[4:] == ["at 16,384 tokens", "published base", "published SFT"]
@@ -121,7 +120,7 @@ def test_published_figures_stand_only_beside_the_same_problems(run: Run) -> None
 
 
 def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None:
-    evaluation(run, BASE, SETS, base)
+    evaluation(run, "base", SETS, base)
     folder = evaluation(run, "step_7", SETS, sft, complete=False)
     ledgers = folder / rollout_files.ROLLOUTS
     lines = ledgers.read_bytes().splitlines(keepends=True)
@@ -156,7 +155,7 @@ def test_a_partial_view_is_asked_for_and_says_so_in_every_line(run: Run) -> None
 def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
     with pytest.raises(UserError, match="no complete evaluation yet: warmstart eval"):
         base_vs_sft.newest(run)
-    folder = evaluation(run, BASE, SETS, base, complete=False)
+    folder = evaluation(run, "base", SETS, base, complete=False)
     with pytest.raises(
         UserError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"
     ):
@@ -167,7 +166,7 @@ def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
 
 
 def test_a_shorter_budget_takes_the_answers_of_longer_rollouts_away(run: Run) -> None:
-    evaluation(run, BASE, {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: 100 * (k + 1))
+    evaluation(run, "base", {"a": 4}, lambda p, k: p.answer, tokens=lambda p, k: 100 * (k + 1))
     known = base_vs_sft.newest(run).known
     assert {*known.values_within(250)["pass@1"].values()} == {0.5}
     assert (
@@ -194,7 +193,7 @@ def test_a_step_that_was_exported_twice_has_its_newer_evaluation(run: Run, later
 
 
 def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
-    for label, answer in ((BASE, base), ("step_7", sft)):
+    for label, answer in (("base", base), ("step_7", sft)):
         evaluation(run, label, {"aime2025": 10}, answer)
     other = evaluation(run, "step_7", {"amc2023": 12}, sft)
     os.utime(other / MANIFEST, (2e9, 2e9))
@@ -212,7 +211,7 @@ def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
 def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
     evaluation(
         run,
-        BASE,
+        "base",
         {"a": 4},
         lambda p, k: p.answer,
         tokens=lambda p, k: budget - 1,
@@ -234,7 +233,7 @@ def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
 def test_a_damaged_evaluation_is_named_with_its_remedy(
     run: Run, name: str, remedy: str, lost: int
 ) -> None:
-    path = evaluation(run, BASE, SETS, base) / name
+    path = evaluation(run, "base", SETS, base) / name
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-lost]))
     with pytest.raises(
         UserError, match=rf"{name} is damaged \({88 - lost} of 88 rollouts\): {remedy}"
@@ -243,7 +242,7 @@ def test_a_damaged_evaluation_is_named_with_its_remedy(
 
 
 def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
-    folder = evaluation(run, BASE, SETS, base)
+    folder = evaluation(run, "base", SETS, base)
     (folder / METRICS).unlink()
     with pytest.raises(UserError, match=rf"no {METRICS}\): warmstart grade .* writes it anew"):
         report.write(run, configs.read(run.config))
@@ -252,7 +251,7 @@ def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
 
 
 def test_what_does_not_print_is_shown_as_such(run: Run) -> None:
-    folder = evaluation(run, BASE, SETS, base)
+    folder = evaluation(run, "base", SETS, base)
     grades = rollout_files.read_grades(folder / rollout_files.GRADES)
     hostile = Grade(("amc2023", "amc2023/0", 0), "boxed", "5\ud800\0\x1b[2J\u202e", False, True)
     rollout_files.write_grades(

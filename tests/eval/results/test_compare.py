@@ -14,7 +14,6 @@ from eval.generation import rollout_files
 from eval.grading.intervals import difference
 from eval.results import base_vs_sft
 from eval.results.compare import compare
-from eval.results.evaluation import BASE
 from tests.eval.runs import Answer, empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -63,7 +62,7 @@ def test_a_real_difference_is_told_and_its_figures_are_the_paired_tests(
 
 
 def test_what_may_be_chance_is_called_so(run: Run) -> None:
-    evaluation(run, BASE, SETS, solves(0.2))
+    evaluation(run, "base", SETS, solves(0.2))
     evaluation(
         run, "step_7", SETS, lambda p, k: solves(0.2)(p, k) if p.id != "amc2023/5" else p.answer
     )
@@ -74,7 +73,7 @@ def test_what_may_be_chance_is_called_so(run: Run) -> None:
 
 
 def test_several_models_are_one_table_each_against_the_first(run: Run) -> None:
-    for label, share in ((BASE, 0.1), ("step_5", 0.4), ("step_9", 0.5)):
+    for label, share in (("base", 0.1), ("step_5", 0.4), ("step_9", 0.5)):
         evaluation(run, label, SETS, solves(share))
     text = compare(["mine@base", "mine@5", "mine@step_9"])
     assert text.count("\n## A = mine@base, B = ") == 2
@@ -109,7 +108,7 @@ def test_folders_and_other_numbers_of_rollouts_and_problems(run: Run) -> None:
 def test_evaluations_that_were_not_sampled_alike_are_refused(
     run: Run, changed: dict, words: str
 ) -> None:
-    evaluation(run, BASE, SETS, solves(0.1))
+    evaluation(run, "base", SETS, solves(0.1))
     evaluation(run, "step_7", SETS, solves(0.1), **changed)
     with pytest.raises(UserError, match=f"cannot be compared.*: {words}.*warmstart eval"):
         compare(["mine@base", "mine@7"])
@@ -129,13 +128,13 @@ def test_refusals(run: Run, other: Run) -> None:
     ):
         with pytest.raises(UserError, match=words):
             compare(["mine", target])
-    evaluation(other, BASE, {"math500": 5}, solves(0.1))
+    evaluation(other, "base", {"math500": 5}, solves(0.1))
     with pytest.raises(UserError, match="no set in common: aime2025, amc2023 and math500"):
         compare(["mine", "other"])
 
 
 def test_a_partial_evaluation_is_asked_for_and_named(run: Run) -> None:
-    evaluation(run, BASE, SETS, solves(0.1))
+    evaluation(run, "base", SETS, solves(0.1))
     folder = evaluation(run, "step_7", SETS, solves(0.9), complete=False)
     path = folder / rollout_files.ROLLOUTS
     path.write_bytes(
@@ -169,7 +168,7 @@ def test_published_figures_are_met_at_their_budget(run: Run) -> None:
         }
     )
     configs.write(config, run.config)
-    evaluation(run, BASE, SETS, lambda p, k: None)
+    evaluation(run, "base", SETS, lambda p, k: None)
 
     def half(problem: Problem, k: int) -> int:
         return 20_000 if k == 0 else 500
@@ -188,7 +187,7 @@ def test_a_problem_that_one_has_no_rollout_of_is_no_problem_of_both(run: Run) ->
     def solved(problem: Problem, k: int) -> str:
         return problem.answer
 
-    evaluation(run, BASE, {"amc2023": 8}, solved, complete=False)
+    evaluation(run, "base", {"amc2023": 8}, solved, complete=False)
     folder = evaluation(run, "step_7", {"amc2023": 8}, solved, complete=False)
     path = folder / rollout_files.ROLLOUTS
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[16:]))
@@ -197,11 +196,11 @@ def test_a_problem_that_one_has_no_rollout_of_is_no_problem_of_both(run: Run) ->
 
 
 def test_greedy_evaluations_have_one_accuracy_with_its_count(run: Run) -> None:
-    for label, share in ((BASE, 0.1), ("step_5", 0.9)):
+    for label, share in (("base", 0.1), ("step_5", 0.9)):
         evaluation(run, label, {"gsm8k_test": 40}, solves(share), rollouts=1, temperature=0)
     text = compare(["mine@base", "mine@5"])
     assert "@1, all" not in text and line(text, "mine@base")[2:] == ["unknown"]
-    assert [line(text, f"mine@{x}")[1].split(" [")[0] for x in (BASE, "step_5")] == [
+    assert [line(text, f"mine@{x}")[1].split(" [")[0] for x in ("base", "step_5")] == [
         "4 / 40 = 10.00 %",
         "36 / 40 = 90.00 %",
     ]
@@ -221,7 +220,13 @@ def test_lengths_and_device_time_are_ratios_to_the_first(run: Run, other: Run) -
 
     sets, greedy = {"gsm8k_test": 20}, {"rollouts": 1, "temperature": 0}
     evaluation(
-        run, BASE, sets, solves(0.1), tokens=lambda p, k: 1_000, timed=on("cuda", 30, 20), **greedy
+        run,
+        "base",
+        sets,
+        solves(0.1),
+        tokens=lambda p, k: 1_000,
+        timed=on("cuda", 30, 20),
+        **greedy,
     )
     evaluation(
         run, "step_5", sets, solves(0.1), tokens=lambda p, k: 400, timed=on("cuda", 6, 10), **greedy
@@ -242,7 +247,9 @@ def test_lengths_and_device_time_are_ratios_to_the_first(run: Run, other: Run) -
         for target in targets
     ]
     assert [c[1] for c in cells] == ["1,000", "400 (0.40 x)", "1,000 (1.00 x)", "1,000 (1.00 x)"]
-    evaluation(other, BASE, sets, lambda p, k: None, tokens=lambda p, k: 0, max_tokens=0, **greedy)
+    evaluation(
+        other, "base", sets, lambda p, k: None, tokens=lambda p, k: 0, max_tokens=0, **greedy
+    )
     evaluation(other, "step_8", sets, solves(0.1), max_tokens=0, **greedy)
     assert (
         line(compare(["other@base", "other@8"]).split("## Lengths")[1], "other@step_8")[1]

@@ -10,6 +10,7 @@ from eval import evaluate
 from eval.generation import rollout_files
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
+from trainer.run.model_label import ModelLabel
 
 STEP = 7
 
@@ -23,7 +24,7 @@ def sample(
     name, verb, root, step, *overrides = shlex.split(command)
     assert (name, verb, root) == ("warmstart", "eval", str(run.root))
     config = configs.amend(configs.read(run.config), overrides)
-    planned = evaluate.plan(config, run, f"step_{step}")
+    planned = evaluate.plan(config, run, ModelLabel.parse(step))
     planned.folder.mkdir(parents=True)
     with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
         for i, p in enumerate(
@@ -35,4 +36,4 @@ def sample(
                 rollout_files.append(
                     f, Rollout((p.set, p.id, k), 0, text, tokens, "stop", "engine-0", 0.1)
                 )
-    return evaluate.evaluate(config, run, f"step_{step}")
+    return evaluate.evaluate(config, run, ModelLabel.parse(step))

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from tests.bench.bench_balance import QWEN3_4B, draw, ours, ray
-from trainer.batching.balance import MICRO_STEP, Plan, efficiency, plan_step
+from tests.bench.bench_balance import draw, ours, ray
+from trainer.batching.balance import MICRO_STEP, StepPlan, plan_step, row_flops
 from trainer.batching.flops import Shape, training_flops
 
 # Attention outweighs the rest from four tokens on, and is next to nothing.
@@ -25,12 +25,16 @@ few_rows = st.dictionaries(st.integers(0, 99), st.integers(1, 100), min_size=1, 
 groups, budgets = st.integers(1, 6), st.integers(100, 300)
 
 
-def cost(plan: Plan, lengths: dict[int, int], shape: Shape) -> float:
+def planned(micro_batches: list, lengths: dict[int, int], shape: Shape) -> StepPlan:
+    return StepPlan.of(micro_batches, lengths, row_flops(lengths, shape))
+
+
+def cost(plan: StepPlan) -> float:
     """The step's FLOPs in lockstep over its mean, and what its micro-steps are charged."""
-    return 1 / efficiency(plan, lengths, shape) + MICRO_STEP * len(plan[0])
+    return 1 / plan.efficiency + MICRO_STEP * plan.micro_steps
 
 
-def spread_by_tokens(lengths: dict[int, int], groups: int, budget: int) -> Plan:
+def spread_by_tokens(lengths: dict[int, int], groups: int, budget: int, shape: Shape) -> StepPlan:
     """Longest first into the emptiest of the fewest micro-batches that hold all rows."""
     for micros in range(1, len(lengths) + 1):
         bins: list[list[int]] = [[] for _ in range(micros * groups)]
@@ -40,7 +44,7 @@ def spread_by_tokens(lengths: dict[int, int], groups: int, budget: int) -> Plan:
             bins[emptiest].append(row)
             tokens[emptiest] += lengths[row]
         if max(tokens) <= budget:
-            return [bins[group::groups] for group in range(groups)]
+            return planned([bins[group::groups] for group in range(groups)], lengths, shape)
     raise AssertionError("a row is longer than the budget")
 
 
@@ -72,11 +76,14 @@ def least_cost(lengths: dict[int, int], groups: int, budget: int, shape: Shape) 
 def test_every_row_once_within_the_budget(
     lengths: dict[int, int], groups: int, budget: int, shape: Shape
 ) -> None:
-    plan = plan_step(lengths, groups, budget, shape)
+    step = plan_step(lengths, groups, budget, shape)
+    plan = step.micro_batches
     assert len(plan) == groups
     assert len({len(micros) for micros in plan}) == 1
     assert sorted(row for micros in plan for rows in micros for row in rows) == sorted(lengths)
     assert all(sum(lengths[row] for row in rows) <= budget for micros in plan for rows in micros)
+    assert step.tokens == sum(lengths.values())
+    assert step.flops == training_flops(shape, list(lengths.values())).sum()
     assert all(any(micros[m] for micros in plan) for m in range(len(plan[0]))), (
         "a micro-step without rows"
     )
@@ -88,9 +95,8 @@ def test_the_order_of_the_rows_does_not_matter(
 ) -> None:
     shuffled = list(lengths.items())
     rng.shuffle(shuffled)
-    assert plan_step(dict(shuffled), groups, budget, shape) == plan_step(
-        lengths, groups, budget, shape
-    )
+    plan, again = (plan_step(dict(rows), groups, budget, shape) for rows in (lengths, shuffled))
+    assert plan.micro_batches == again.micro_batches and plan.efficiency == again.efficiency
 
 
 @given(rows, groups, budgets, shapes)
@@ -98,11 +104,8 @@ def test_the_order_of_the_rows_does_not_matter(
 def test_never_worse_than_spreading_tokens(
     lengths: dict[int, int], groups: int, budget: int, shape: Shape
 ) -> None:
-    plan, peer = (
-        plan_step(lengths, groups, budget, shape),
-        spread_by_tokens(lengths, groups, budget),
-    )
-    assert cost(plan, lengths, shape) <= cost(peer, lengths, shape) * (1 + 1e-9)
+    plan = plan_step(lengths, groups, budget, shape)
+    assert cost(plan) <= cost(spread_by_tokens(lengths, groups, budget, shape)) * (1 + 1e-9)
 
 
 @given(few_rows, st.integers(1, 4), budgets, shapes)
@@ -110,7 +113,7 @@ def test_close_to_the_best_plan(
     lengths: dict[int, int], groups: int, budget: int, shape: Shape
 ) -> None:
     plan = plan_step(lengths, groups, budget, shape)
-    assert cost(plan, lengths, shape) <= 4 / 3 * least_cost(lengths, groups, budget, shape)
+    assert cost(plan) <= 4 / 3 * least_cost(lengths, groups, budget, shape)
 
 
 def test_small_steps_are_mostly_planned_best() -> None:
@@ -123,35 +126,35 @@ def test_small_steps_are_mostly_planned_best() -> None:
             rng.choice([100, 150, 300]),
             rng.choice([ATTENTION, DENSE]),
         )
-        best += cost(plan_step(*case), lengths, case[-1]) <= least_cost(*case) * (1 + 1e-9)
+        best += cost(plan_step(*case)) <= least_cost(*case) * (1 + 1e-9)
     assert best >= 190
 
 
 def test_rows_of_like_length_share_a_micro_step() -> None:
     lengths = {0: 100, 1: 100, 2: 60, 3: 60, 4: 40, 5: 40}
-    assert plan_step(lengths, 2, 100, ATTENTION) == [[[0], [2, 4]], [[1], [3, 5]]]
+    plan = plan_step(lengths, 2, 100, ATTENTION)
+    assert plan.micro_batches == [[[0], [2, 4]], [[1], [3, 5]]]
 
 
 def test_another_micro_step_has_to_pay() -> None:
     lengths = dict(enumerate([40, 85, 45, 20, 25, 75]))
     one = plan_step(lengths, 2, 150, ATTENTION)
-    two = [[[1], [2]], [[5, 4, 3], [0]]]
-    assert len(one[0]) == 1
-    gain = 1 / efficiency(one, lengths, ATTENTION) - 1 / efficiency(two, lengths, ATTENTION)
+    two = planned([[[1], [2]], [[5, 4, 3], [0]]], lengths, ATTENTION)
+    assert one.micro_steps == 1
+    gain = 1 / one.efficiency - 1 / two.efficiency
     assert 0 < gain < MICRO_STEP
 
 
 def test_a_group_may_have_no_rows() -> None:
-    assert plan_step({7: 10}, 3, 100, DENSE) == [[[7]], [[]], [[]]]
+    assert plan_step({7: 10}, 3, 100, DENSE).micro_batches == [[[7]], [[]], [[]]]
 
 
 def test_efficiency_is_mean_over_slowest() -> None:
     lengths = {0: 30, 1: 30, 2: 10, 3: 10}
-    assert efficiency([[[0], [2]], [[1], [3]]], lengths, DENSE) == 1
+    assert planned([[[0], [2]], [[1], [3]]], lengths, DENSE).efficiency == 1
     total, long = training_flops(DENSE, list(lengths.values())).sum(), training_flops(DENSE, 30)
-    assert efficiency([[[0], [1]], [[2], [3]]], lengths, DENSE) == pytest.approx(
-        total / 2 / (2 * long)
-    )
+    uneven = planned([[[0], [1]], [[2], [3]]], lengths, DENSE)
+    assert uneven.efficiency == pytest.approx(total / 2 / (2 * long))
 
 
 def test_a_row_over_the_budget_is_named() -> None:
@@ -170,10 +173,7 @@ def test_balance_of_long_think_rows_on_16_groups(
     """Figures of bench_balance on fewer draws."""
     steps = [draw(clip * 1024, batch, seed) for seed in range(10)]
     plans = [ours(step, 16, clip * 1024 * degree) for step in steps]
-    assert (
-        fmean(efficiency(plan, step, QWEN3_4B) for plan, step in zip(plans, steps, strict=True))
-        >= least
-    )
+    assert fmean(plan.efficiency for plan in plans) >= least
 
 
 def test_many_moves_stay_within_the_budget() -> None:
@@ -181,7 +181,7 @@ def test_many_moves_stay_within_the_budget() -> None:
         assert (
             max(
                 sum(map(lengths.get, rows))
-                for micros in ours(lengths, 16, 16_384)
+                for micros in ours(lengths, 16, 16_384).micro_batches
                 for rows in micros
             )
             <= 16_384
@@ -193,6 +193,6 @@ def test_balance_is_above_the_ray_trainers_in_no_more_micro_steps(clip: int, bat
     """verl's own code on the same steps, 16 ranks."""
     steps = [draw(clip, batch, seed) for seed in range(10)]
     plans, peers = [ours(step, 16, clip) for step in steps], [ray(step, 16, clip) for step in steps]
-    for plan, peer, step in zip(plans, peers, steps, strict=True):
-        assert efficiency(plan, step, QWEN3_4B) >= efficiency(peer, step, QWEN3_4B)
-    assert fmean(len(plan[0]) for plan in plans) <= fmean(len(peer[0]) for peer in peers)
+    for plan, peer in zip(plans, peers, strict=True):
+        assert plan.efficiency >= peer.efficiency
+    assert fmean(plan.micro_steps for plan in plans) <= fmean(peer.micro_steps for peer in peers)

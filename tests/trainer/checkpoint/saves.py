@@ -23,7 +23,7 @@ from common.errors import StageFailed, UserError
 from tests.trainer.engine.ranks import SUPERVISED, forked, rows
 from trainer.process import process_group
 from trainer.recipe import load as configs
-from trainer.run.folder import Run
+from trainer.run.folder import Attempt, Run
 
 SEED = 3
 PHASES = {"first": 4, "fewer": 2, "again": 4, "more": 4, "dropout": 2, "full": 2}
@@ -223,7 +223,7 @@ def phase(rank: int, name: str, root: Path) -> None:
     from trainer.checkpoint.retention import Retention
     from trainer.checkpoint.saver import Saver
     from trainer.engine.build import build_engine
-    from trainer.process.watchdog import Watchdog, stacks
+    from trainer.process.watchdog import Watchdog
 
     os.environ |= {
         "RANK": str(rank),
@@ -233,7 +233,7 @@ def phase(rank: int, name: str, root: Path) -> None:
     process_group.join("cpu", f"file://{root}/meeting-{name}")
     engine = build_engine(configs.read(root / f"{name}.yaml"), total_steps=10)
     group = dist.new_group(backend="gloo")
-    watchdog = Watchdog(10, stacks(root, rank))
+    watchdog = Watchdog(10, Attempt(root).stacks(rank))
 
     def save(run: str, step: int) -> Saver:
         saver = Saver(Run(root / run), engine, Retention(9, None, 0), watchdog, group)

@@ -18,7 +18,7 @@ from tests.conftest import environment
 from trainer.doctor import disk, nodes, slurm
 from trainer.process import process_group
 from trainer.recipe import load as configs
-from trainer.run import folder as rundir
+from trainer.run import frozen_config
 from warmstart.cli import main
 
 SMALL = ["data.arithmetic.problems=100"]
@@ -111,7 +111,7 @@ def flipped(folder: Path) -> None:
 
 
 def started(folder: Path) -> None:
-    rundir.start(configs.load("tiny", [*SMALL, "train.lr=1e-3"]))
+    frozen_config.start(configs.load("tiny", [*SMALL, "train.lr=1e-3"]))
 
 
 def nothing(folder: Path) -> None:

@@ -163,18 +163,18 @@ import torch
 import torch.distributed as dist
 from trainer.loop import gather_metrics as meters
 from trainer.recipe import load as configs
-from trainer.loop.step import Done
+from trainer.loop.step import StepResult
 
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meeting", rank=0, world_size=1)
 engine = SimpleNamespace(engine_config=SimpleNamespace(mixed_precision={"param_dtype": "bf16"}))
 counts = {"tokens": 10, "flops": 1e12, "balance": 1.0, "fill": 1.0}
-done = Done([0], 1.0, 1.0, 1e-3, **counts, data_seconds=0.0, seconds=2.0)
+result = StepResult([0], 1.0, 1.0, 1e-3, **counts, data_seconds=0.0, seconds=2.0)
 meters.get_device_name = lambda: "cuda"  # the one thing that a machine without a GPU cannot answer
 for name, words in json.loads(sys.argv[2]):
     torch.cuda.get_device_name = lambda: name
     meter = meters.Meter(engine, configs.load("tiny", words).cluster, 10, 0)
     for step in (1, 2):
-        print(meter.gather(step, 1, done, None, False, False)[0].mfu)
+        print(meter.gather(step, 1, result, None).mfu)
 """
 
 

@@ -14,14 +14,15 @@ import pytest
 from common.errors import UserError
 from common.records import Tokens
 from data_prep.output.folder import dataset_folder, token_file
-from data_prep.tokenizer import token_files
+from tests.bench.bench_balance import choose_degree
 from tests.conftest import ROOT
+from tests.token_rows import write_tokens
 from tests.trainer.planning import footprint
 from tools import limits_page
 from trainer.planning import memory
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import choose_degree, eligible
+from trainer.planning.layouts import eligible
 from trainer.planning.memory import Setup
 from trainer.planning.planner import Planner, recommend
 from trainer.planning.step_time import StepTime, Timing, step_time
@@ -218,7 +219,7 @@ def test_a_degree_that_the_cluster_lacks_is_said(
 def test_lengths_are_the_datasets_own_where_it_is_built(tmp_path: Path) -> None:
     config = configs.load("sft_4b", [f"data.dir={tmp_path}"])
     rows = [Tokens(id=str(n), input_ids=[0] * n, prompt_len=1, length=n) for n in range(100, 300)]
-    token_files.write(token_file(dataset_folder(config), "train"), rows)
+    write_tokens(token_file(dataset_folder(config), "train"), rows)
     planner = Planner(config)
     assert planner.lengths.tokens.tolist() == list(range(100, 300))
     assert planner.total_steps == 2 * 4

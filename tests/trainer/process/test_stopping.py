@@ -18,7 +18,7 @@ from trainer.loop.profiler import Profiler
 from trainer.process.deadline import GRACE_SECONDS, Deadline, job_end
 from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
 from trainer.run import step_metrics
-from trainer.run.folder import PROVENANCE, Run
+from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics
 
 STEP = StepMetrics(
@@ -88,9 +88,9 @@ def test_a_watchdog_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def attempt(run: Run, number: int, first: int, steps: list[StepMetrics], torn: str = "") -> None:
-    folder = run.root / "attempts" / str(number)
-    write_json(folder / PROVENANCE, {"first_step": first})
-    (folder / "metrics.jsonl").write_text("".join(step.json() for step in steps) + torn)
+    attempt = Attempt(run.root / "attempts" / str(number))
+    write_json(attempt.provenance, {"first_step": first})
+    attempt.metrics.write_text("".join(step.json() for step in steps) + torn)
 
 
 def test_a_run_shows_each_step_once_as_the_attempt_that_was_built_on_ran_it(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_bad_values_are_named(overrides: list[str], words: str) -> None:
 
 
 def test_more_ranks_and_a_plan_are_refused() -> None:
+    config = configs.load("qlora_tiny", ["train.ranks=2"])
     with pytest.raises(UserError, match=r"there are 2: set train\.ranks=1"):
-        launcher.train(configs.load("qlora_tiny", ["train.ranks=2"]))
+        launcher.train(Run.of(config), config, "dataset")
     with pytest.raises(UserError, match="a QLoRA runs on one GPU in one way"):
         Planner(configs.load("qlora_tiny"))

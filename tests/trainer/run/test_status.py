@@ -10,7 +10,8 @@ import pytest
 
 from common.files import write_json, writer
 from tests.trainer.conftest import STEPS
-from trainer.run.folder import Run
+from trainer.run.folder import Attempt, Run
+from trainer.run.model_label import BASE
 from trainer.run.status import is_trained, status
 from warmstart.cli import main
 
@@ -60,16 +61,16 @@ def test_a_run_that_goes_on_after_crashes(run: Run, capsys: pytest.CaptureFixtur
     work.
     """
     for number in (2, 3, 4):
-        write_json(run.root / "attempts" / str(number) / "provenance.json", {"first_step": STEPS})
-        shutil.copy(run.attempts[0] / "config.yaml", run.attempts[-1] / "config.yaml")
-        (run.attempts[-1] / "log").touch()
-    write_json(run.attempts[1] / "outcome.json", {"status": "failed", "reason": "no space"})
+        write_json(Attempt(run.root / "attempts" / str(number)).provenance, {"first_step": STEPS})
+        shutil.copy(run.attempts[0].config, run.attempts[-1].config)
+        run.attempts[-1].log.touch()
+    write_json(run.attempts[1].outcome, {"status": "failed", "reason": "no space"})
     note = {"what": "train", "attempt": 3, "reason": "crashed, 2 of at most 3 times in a row"}
     (run.root / "requeues.jsonl").write_text(json.dumps(note) + '\n{"torn')
     (run.root / "submissions.jsonl").write_text(
         json.dumps({"label": str(STEPS), "job": "77"}) + "\n"
     )
-    base = run.evaluation("t0", "base", "0" * 8)
+    base = run.evaluation("t0", BASE, "0" * 8)
     with writer(run.lock), writer(base / "lock"):
         values, text = status(run), shown(capsys)
     assert [a["outcome"] for a in values["attempts"]] == [

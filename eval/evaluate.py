@@ -180,7 +180,7 @@ def _settings(
     return {
         "model": {"label": label, "identity": _identity(model, revision)},
         "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
-        "template": chat.template_hash(),
+        "template": chat.template_identity(chat.template()),
         "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
         "limit": config.eval.limit,
         "answer_style": config.data.answer_style,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from common.files import read_json, sha256_json, writer
+from common.files import read_json, sha256_json, write_lock
 from trainer.recipe import load as configs
 from trainer.run.folder import SUBMISSIONS, Run
 
@@ -38,7 +38,7 @@ def watch(
     invalid overrides, and while another process watches.
     """
     stop, pause = stop or Event(), poll
-    with writer(run.root / "watch.lock"):
+    with write_lock(run.root / "watch.lock"):
         while True:
             finished = has_finished(run)
             failures = submit_missing(run, overrides)

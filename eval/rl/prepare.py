@@ -26,8 +26,8 @@ from common.files import (
     sha256_json,
     whole_folder,
     write_json,
+    write_lock,
     write_text,
-    writer,
 )
 from common.records import Problem
 from data_prep.benchmarks import sets
@@ -114,7 +114,7 @@ def prepare(
         )
     origin = _origin(run, step, probe, planned)
     target = run.rl / f"step_{step}-{sha256_json(origin)[:8]}"
-    with writer(run.rl / "lock"):
+    with write_lock(run.rl / "lock"):
         if not is_complete(target):
             with whole_folder(target) as partial:
                 filled = _fill(partial, target, run, step, config, probe, planned)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from common import provenance
 from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
-from common.files import read_json, write_json, write_text, writer
+from common.files import file_errors, read_json, write_json, write_lock, write_text
 from data_prep.tokenizer import token_files
 from trainer.batching import sampler
 from trainer.checkpoint import resume
@@ -78,19 +78,20 @@ def _attempt(config: DictConfig) -> Iterator[tuple[folder.Run, Path]]:
     """
     _check_fits(config)
     run = folder.start(config)
-    with writer(run.lock):
+    with write_lock(run.lock):
         base_model.materialise(config)
         trained_from = identity(config)
         start = resume.choose(run, trained_from)
         resume.prepare(run, start)
         prune(run, Retention.of(config.train))
-        attempt = run.new_attempt()
-        configs.write(config, attempt / "config.yaml")
         made = {"git": provenance.git_commit(), "versions": provenance.versions()}
-        write_json(
-            attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step}
-        )
-        write_text(attempt / "log", "".join(f"{note}\n" for note in start.notes))
+        with file_errors(run.root):
+            attempt = run.new_attempt()
+            configs.write(config, attempt / "config.yaml")
+            write_json(
+                attempt / PROVENANCE, {**made, "identity": trained_from, "first_step": start.step}
+            )
+            write_text(attempt / "log", "".join(f"{note}\n" for note in start.notes))
         for note in start.notes:
             print(note, flush=True)
         yield run, attempt

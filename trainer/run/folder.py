@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.errors import UserError
-from common.files import MANIFEST, heal_jsonl
+from common.files import MANIFEST, file_errors, heal_jsonl
 from trainer.recipe import load as configs
 
 SCALARS = "state.json"
@@ -209,7 +209,8 @@ def start(config: DictConfig) -> Run:
     """
     run = check(config)
     if not run.config.exists():
-        configs.write(config, run.config)
+        with file_errors(run.root):
+            configs.write(config, run.config)
     return run
 
 

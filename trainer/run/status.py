@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.files import MANIFEST, held, read_json
+from common.files import MANIFEST, is_locked, read_json
 from trainer.run import step_metrics
 from trainer.run.device_hours import Cost, costs, shown
 from trainer.run.folder import OUTCOME, PROVENANCE, REQUEUES, SUBMISSIONS, Run, is_complete
@@ -27,7 +27,7 @@ def status(run: Run) -> dict[str, Any]:
     newest = run.checkpoint(run.checkpoints[-1]) / MANIFEST if run.checkpoints else None
     return {
         "run": str(run.root),
-        "running": held(run.lock),
+        "running": is_locked(run.lock),
         "attempts": [_attempt(run, attempt) for attempt in run.attempts],
         "step": last.get("step", 0),
         **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
@@ -89,7 +89,7 @@ def _attempt(run: Run, attempt: Path) -> dict[str, Any]:
     made, ended = (
         read_json(attempt / n) if (attempt / n).exists() else {} for n in (PROVENANCE, OUTCOME)
     )
-    running = attempt == run.attempts[-1] and held(run.lock)
+    running = attempt == run.attempts[-1] and is_locked(run.lock)
     number = int(attempt.name)
     requeues = [n for n in run.notes(REQUEUES) if (n["what"], n["attempt"]) == ("train", number)]
     return {
@@ -111,7 +111,7 @@ def _told(attempt: dict[str, Any]) -> str:
 def _evaluation(folder: Path) -> str:
     if is_complete(folder):
         return "done"
-    return "running" if held(folder / "lock") else "interrupted"
+    return "running" if is_locked(folder / "lock") else "interrupted"
 
 
 def _pending(run: Run) -> dict[str, str]:

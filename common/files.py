@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,48 @@ from common.errors import UserError
 MANIFEST = "manifest.json"
 LEASE_SECONDS = 60
 """Seconds without a heartbeat after which a writer loses its lock."""
+FREE_SPACE = "free some space there, then run the command again"
+MAKE_WRITABLE = "make it writable, or name another folder"
+FIXES = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EACCES: MAKE_WRITABLE,
+    errno.EROFS: MAKE_WRITABLE,
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or name another folder",
+    errno.EISDIR: "a folder stands where a file is needed: move it away, or name another file",
+}
+"""Errors of the file system that a person can fix, and how."""
+
+
+class Locked(UserError):
+    """Another process holds a lock."""
+
+
+@contextlib.contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Raises an OSError of the block as a UserError if a person can fix it and it is about
+    ``path``, a file below it, or a folder above it. An error that names no file (a full disk)
+    counts as one about ``path``.
+    """
+    try:
+        yield
+    except OSError as e:
+        place = path if e.filename is None else Path(os.fsdecode(e.filename))
+        whole, named = path.absolute(), place.absolute()
+        related = named.is_relative_to(whole) or whole.is_relative_to(named)
+        if e.errno not in FIXES or not related:
+            raise
+        raise UserError(f"{place}: {os.strerror(e.errno)}: {FIXES[e.errno]}") from e
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and its parents where they are missing. Raises UserError when a file stands
+    in the way or they cannot be written.
+    """
+    with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -151,22 +194,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to ``path`` when the block ends without an exception.
 
     On an exception the partial folder is removed; one left by a killed process is removed by the
-    next call. Raises FileExistsError when ``path`` exists.
+    next call. Raises FileExistsError when ``path`` exists, UserError as ``file_errors`` does.
     """
     if path.exists():
         raise FileExistsError(path)
     partial = path.with_name(f".{path.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _fsync_tree(partial)
-        partial.rename(path)
-        fsync(path.parent)
-    finally:
+    with file_errors(path.parent):
         if partial.exists():
             shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            _fsync_tree(partial)
+            partial.rename(path)
+            fsync(path.parent)
+        finally:
+            if partial.exists():
+                shutil.rmtree(partial)
 
 
 def fsync(path: Path) -> None:
@@ -184,34 +228,36 @@ def _fsync_tree(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def writer(lock: Path, wait: bool = True) -> Iterator[None]:
-    """Holds ``lock`` as the only writer of what it guards: a lease with a heartbeat, safe over NFS.
+def write_lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Holds the lock ``path`` as the only writer of what it guards: a lease with a heartbeat, safe
+    over NFS.
 
     The lock of a process that died on this host is taken over at once. If the holder is on another
-    host, waits for its lease to expire, unless ``wait`` is false. Raises UserError naming the
-    holder when it is alive.
+    host, waits for its lease to expire, unless ``wait`` is false. Raises Locked naming the holder
+    when it is alive, UserError when the lock's folder cannot be written.
     """
     from filelock import SoftFileLease, Timeout
 
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lease = SoftFileLease(lock, lease_duration=LEASE_SECONDS)
-    elsewhere = _owner(lock).get("host") not in (None, os.uname().nodename)
-    try:
-        lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere and wait else 0)
-    except Timeout as e:
-        owner = _owner(lock)
-        raise UserError(
-            f"{lock.parent} is being written by process {owner.get('pid', '?')} on host "
-            f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
-        ) from e
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
+    make_folder(path.parent)
+    with file_errors(path.parent):
+        elsewhere = _owner(path).get("host") not in (None, os.uname().nodename)
+        try:
+            lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere and wait else 0)
+        except Timeout as e:
+            owner = _owner(path)
+            raise Locked(
+                f"{path.parent} is being written by process {owner.get('pid', '?')} on host "
+                f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
+            ) from e
     try:
         yield
     finally:
         lease.release()
 
 
-def held(lock: Path) -> bool:
-    """Returns whether a writer seems to hold ``lock``, without trying to take it: the holder has
+def is_locked(lock: Path) -> bool:
+    """Returns whether a process seems to hold ``lock``, without trying to take it: the holder has
     not died on this host, and its last heartbeat is younger than LEASE_SECONDS.
     """
     owner = _owner(lock)

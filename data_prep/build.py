@@ -17,7 +17,7 @@ from typing import Any
 
 from common import provenance
 from common.errors import UserError
-from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
+from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_lock
 from common.progress import progress
 from common.records import Problem
 from data_prep import parallel
@@ -50,7 +50,7 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
     """
     if _built(folder, settings):
         return False
-    with writer(folder.with_name(f".{folder.name}.lock")):
+    with write_lock(folder.with_name(f".{folder.name}.lock")):
         if _built(folder, settings):  # another process may have built it in the meantime
             return False
         if folder.exists():

@@ -82,6 +82,6 @@ def _ray(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             ):
                 yield row["result"][0]
         except RayTaskError as e:
-            if isinstance(e.cause, UserError | ValueError):
+            if isinstance(e.cause, UserError | ValueError | OSError):
                 raise e.cause from None
             raise

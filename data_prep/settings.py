@@ -61,7 +61,7 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
     values = asdict(replace(settings, source=Source("")))
     values |= {
         "source": source,
-        "template": chat.template_hash(),
+        "template": chat.template_identity(chat.template()),
         "thresholds": _thresholds(modules),
     }
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))

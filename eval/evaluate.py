@@ -13,7 +13,15 @@ from omegaconf import DictConfig
 
 from common import provenance
 from common.errors import UserError
-from common.files import MANIFEST, read_json, sha256_file, sha256_json, write_json, writer
+from common.files import (
+    MANIFEST,
+    file_errors,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_lock,
+)
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
@@ -70,10 +78,11 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     problems = benchmarks.load(
         Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit
     )
-    with writer(lock_of(folder)):
+    with write_lock(lock_of(folder)):
         begin = time.monotonic()
-        _freeze(folder, planned.settings)
-        benchmarks.write_problems(folder / PROBLEMS, problems)
+        with file_errors(folder):
+            _freeze(folder, planned.settings)
+            benchmarks.write_problems(folder / PROBLEMS, problems)
         options = {key: planned.settings[key] for key in SAMPLING}
         options |= {key: config.eval[key] for key in ("engines", "tensor_parallel", "concurrency")}
         engines, made = generate.generate(
@@ -113,7 +122,7 @@ def regrade(folder: Path) -> Path:
             raise UserError(
                 f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one"
             )
-    with writer(lock_of(folder)):
+    with write_lock(lock_of(folder)):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         _judge(folder, problems, read_json(folder / SETTINGS))
         _complete(folder, graded_with=provenance.versions())
@@ -176,7 +185,7 @@ def _settings(
     return {
         "model": {"label": str(label), "identity": _identity(model, revision)},
         "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
-        "template": chat.template_hash(),
+        "template": chat.template_identity(chat.template()),
         "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
         "limit": config.eval.limit,
         "answer_style": config.data.answer_style,

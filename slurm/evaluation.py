@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.exit_codes import DONE
-from common.files import writer
+from common.files import Locked, write_lock
 from slurm import command_lines, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
@@ -78,11 +78,11 @@ def _report(run: Run, stack: Sequence[str]) -> int:
     """
     while True:
         try:
-            with writer(run.report_lock):
+            with write_lock(run.report_lock):
                 return subprocess.run(
                     [*stack, "-m", "warmstart", "report", str(run.root)]
                 ).returncode
-        except UserError:  # another evaluation is writing the report
+        except Locked:  # another evaluation is writing the report
             time.sleep(REPORT_POLL_SECONDS)
 
 

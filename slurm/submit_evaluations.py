@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from common.files import sha256_json, writer
+from common.files import sha256_json, write_lock
 from trainer.recipe import load as configs
 from trainer.run.folder import SUBMISSIONS, Run
 from trainer.run.model_label import BASE, ModelLabel
@@ -39,7 +39,7 @@ def watch(
     invalid overrides, and while another process watches.
     """
     stop, pause = stop or Event(), poll
-    with writer(run.watch_lock):
+    with write_lock(run.watch_lock):
         while True:
             finished = has_finished(run)
             failures = submit_missing(run, overrides)

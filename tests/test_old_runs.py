@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_json, write_json
+from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.results import evaluation
 from slurm import submit_evaluations
@@ -136,6 +137,19 @@ def test_an_old_dataset_is_not_built_again(old: Run) -> None:
                 "tiny", [*WORDS, "data.columns={messages: m}", "data.answer_style=answer_is"]
             )
         )
+
+
+def test_an_old_dataset_and_evaluation_know_a_template_by_its_texts(
+    old: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their manifests have the hash of the template's file as it was then."""
+    config, source = configs.load("tiny", WORDS), chat.template()
+    monkeypatch.setattr(chat, "template", lambda: "{# a comment #}" + source)
+    assert dataset.build(config)[2] is False
+    assert evaluate.plan(configs.read(old.config), old, "base").folder == old.evaluations[0]
+    monkeypatch.setattr(chat, "template", lambda: source.replace("<|im_end|>", "<|endoftext|>"))
+    with pytest.raises(UserError, match=r"built with other settings:\n  template: 2eefca\w+ -> "):
+        dataset.build(config)
 
 
 def test_hashes_of_an_old_runs_configuration_are_what_they_were(old: Run) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
+from common.files import file_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -144,7 +145,8 @@ def grade(target: str) -> int:
         raise UserError(
             f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text"
         )
-    grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
+    with file_errors(path.parent):
+        grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
     print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
     return DONE
 
@@ -156,9 +158,10 @@ def report(run: str, partial: bool) -> int:
     from eval.report.report import write
 
     found, config = _run(run)
-    print(write(found, config, partial))
-    print(write_page(found, config, partial))
-    card.refresh(found)
+    with file_errors(found.root):
+        print(write(found, config, partial))
+        print(write_page(found, config, partial))
+        card.refresh(found)
     return DONE
 
 
@@ -241,8 +244,9 @@ def line(recipe: str, overrides: list[str]) -> int:
     _export(run, config, step)
     _say(f"evaluating step {step}")
     stage(config, run, ModelLabel(step))
-    path, page = write(run, config), write_page(run, config)
-    card.refresh(run)
+    with file_errors(run.root):
+        path, page = write(run, config), write_page(run, config)
+        card.refresh(run)
     print(headline(run, config))
     print(f"\nreport: {path}, to open in a browser: {page}")
     return DONE

@@ -10,7 +10,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.errors import UserError, first_line
-from common.files import MANIFEST, read_json, sha256_file, write_json, write_jsonl
+from common.files import (
+    MANIFEST,
+    file_errors,
+    make_folder,
+    read_json,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from data_prep.benchmarks import sets
 
 
@@ -72,8 +80,8 @@ def fetch(folder: Path, name: str) -> str:
             f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}"
         ) from e
     path = folder / f"{name}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".") as partial:
+    make_folder(folder)
+    with file_errors(folder), TemporaryDirectory(dir=folder, prefix=".") as partial:
         try:
             write_jsonl(
                 Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import sha256_file
+from common.files import file_errors, sha256_file
 from common.progress import progress
 from data_prep.source.shards import Unit, cut
 from data_prep.synth.generation import Backend, Generation
@@ -67,8 +67,9 @@ class Source:
         units, hashes = [], []
         with progress("source bytes hashed", sum(p.stat().st_size for p in paths)) as advance:
             for path in paths:
-                units += cut(path)
-                hashes.append([path.name, sha256_file(path)])
+                with file_errors(path):
+                    units += cut(path)
+                    hashes.append([path.name, sha256_file(path)])
                 advance(path.stat().st_size)
         return units, hub | {"files": sorted(hashes)}
 

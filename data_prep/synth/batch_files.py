@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.files import fsync, read_json, read_jsonl, write_json, write_text
+from common.files import fsync, make_folder, read_json, read_jsonl, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ledger:
 
     def __init__(self, folder: Path, token: str) -> None:
         self.folder, self.token = folder, token
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         paths = sorted(p for p in folder.glob("*.json"))
         self.batches = {b.number: b for b in (Batch(**_tupled(read_json(p))) for p in paths)}
 

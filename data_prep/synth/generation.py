@@ -21,12 +21,13 @@ from common import provenance
 from common.errors import StageFailed, UserError
 from common.files import (
     MANIFEST,
+    file_errors,
     read_json,
     sha256_file,
     sha256_json,
     write_json,
     write_jsonl,
-    writer,
+    write_lock,
 )
 from common.records import Problem
 from data_prep.synth import prompts
@@ -119,7 +120,7 @@ class Generation:
         """
         assert backend.name == self.backend
         if not self.is_complete:
-            with writer(self.folder / "lock"):
+            with write_lock(self.folder / "lock"), file_errors(self.folder):
                 self._complete(backend)
         _check(read_json(self.folder / MANIFEST)["settings"], self.identity(), self.folder)
         return self.folder / RECORDS

@@ -14,10 +14,34 @@ from typing import Any
 
 import numpy as np
 
-from common.files import sha256_file
+from common.files import sha256_json
 from common.records import END_OF_TURN, Row, Tokens
 
 TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
+
+_USER, _ASSISTANT = "user", "assistant"
+_THOUGHT = "<think>\n2 + 2 = 4\n</think>\n\nThe answer is \\boxed{4}."
+PROBES: tuple[tuple[tuple[tuple[str, str], ...], bool], ...] = (
+    (((_USER, "What is 2 + 2?"),), False),
+    (((_USER, "What is 2 + 2?"),), True),
+    (((_USER, "What is 2 + 2?"), (_ASSISTANT, _THOUGHT)), False),
+    (((_USER, "What is 2 + 2?"), (_ASSISTANT, _THOUGHT)), True),
+    (
+        ((_USER, "  Sum:\n\n  1 ≤ n²\t→ ∑ € 数学 🙂 <b>&amp;</b> \n"), (_ASSISTANT, "\n √ \n")),
+        False,
+    ),
+    (((_USER, ""), (_ASSISTANT, "")), False),
+    (((_USER, ""),), True),
+    ((("system", "Be brief."), (_USER, "2 + 2?"), (_ASSISTANT, _THOUGHT), (_USER, "Why?")), True),
+)
+"""Conversations, as (role, content) per message and whether the assistant's turn is opened, whose
+texts identify a template. They must never change.
+"""
+FIRST_TEXTS = "962a3d9cf72dbd912eccbce45b55007e78e41f5ecdc6a53e4eae370dc4dcac43"
+FIRST_FILE = "2eefca287a0f008b170ce31bc2c4dabb398a64eb74716bf64db5d9a21da50da9"
+"""Hashes of the first template's texts and of its file. Datasets and evaluations recorded the
+latter, so it stays the identity of these texts.
+"""
 
 
 @functools.cache
@@ -26,9 +50,20 @@ def template() -> str:
     return TEMPLATE_FILE.read_text(encoding="utf-8")
 
 
-def template_hash() -> str:
-    """Returns the SHA-256 of the template file, in hex."""
-    return sha256_file(TEMPLATE_FILE)
+def template_identity(source: str) -> str:
+    """Returns the identity of the texts that a Jinja template renders, in hex: two templates have
+    the same one if they render the probe conversations alike, whatever their comments and spaces.
+    """
+    compiled = _compiled(source)
+    texts = [
+        compiled.render(
+            messages=[{"role": role, "content": content} for role, content in turns],
+            add_generation_prompt=opened,
+        )
+        for turns, opened in PROBES
+    ]
+    rendered = sha256_json(texts)
+    return FIRST_FILE if rendered == FIRST_TEXTS else rendered
 
 
 def messages(problem: str) -> list[dict[str, str]]:
@@ -89,14 +124,12 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 @functools.cache
-def _compiled() -> Any:
+def _compiled(source: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # The same settings as in transformers, so that apply_chat_template renders the same text.
-    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-        template()
-    )
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source)
 
 
 def _render(**context: Any) -> str:
-    return _compiled().render(**context)
+    return _compiled(template()).render(**context)

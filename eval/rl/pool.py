@@ -22,7 +22,7 @@ from common.files import (
     whole_folder,
     write_json,
     write_jsonl,
-    writer,
+    write_lock,
 )
 from common.records import Problem
 from common.seeded_order import seeded_key
@@ -68,7 +68,7 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
         raise UserError(f"a pool has at least one problem, not {count}")
     if file and not (file.is_file() and file.suffix == ".jsonl"):
         raise UserError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
-    with writer(lock_of(run.rl)):
+    with write_lock(lock_of(run.rl)):
         if not is_complete(folder):
             with whole_folder(folder) as partial:
                 write_json(partial / MANIFEST, _fill(partial, run, config, file, count or PROBLEMS))

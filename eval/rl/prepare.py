@@ -26,8 +26,8 @@ from common.files import (
     sha256_json,
     whole_folder,
     write_json,
+    write_lock,
     write_text,
-    writer,
 )
 from common.records import Problem
 from data_prep.benchmarks import sets
@@ -116,7 +116,7 @@ def prepare(
         )
     origin = _origin(run, step, probe, planned)
     target = run.rl_start(step, sha256_json(origin))
-    with writer(lock_of(run.rl)):
+    with write_lock(lock_of(run.rl)):
         if not is_complete(target):
             with whole_folder(target) as partial:
                 filled = _fill(partial, target, run, step, config, probe, planned)

@@ -1,9 +1,11 @@
 """Files are whole or absent, and one process writes at a time."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,19 +75,71 @@ def test_a_broken_line_in_the_middle_is_named(line: bytes, tmp_path: Path) -> No
 def test_a_second_writer_is_told_of_the_first_and_a_dead_one_is_succeeded(tmp_path: Path) -> None:
     lock = tmp_path / "run.lock"
     code = (
-        "import time; from pathlib import Path; from common.files import writer\n"
-        f"with writer(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from common.files import write_lock\n"
+        f"with write_lock(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with (
         pytest.raises(UserError, match=rf"process {holder.pid} on host {os.uname().nodename}"),
-        files.writer(lock),
+        files.write_lock(lock),
     ):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with files.writer(lock):
+    with files.write_lock(lock):
         pass
     assert not lock.exists()
+
+
+@pytest.fixture
+def blocked(tmp_path: Path) -> Path:
+    """A folder that cannot be made, because a file stands where its parent is needed."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "folder" / "deep"
+
+
+def test_a_file_where_a_folder_is_needed_is_an_error_of_one_line(blocked: Path) -> None:
+    said = rf"{blocked.parents[1]}.*: Not a directory: a file stands where a folder is needed: move"
+    with pytest.raises(UserError, match=said), files.write_lock(blocked / "lock"):
+        pass
+    with pytest.raises(UserError, match=said), files.whole_folder(blocked):
+        pass
+    with pytest.raises(UserError, match=said), files.write_lock(blocked.parents[1] / "lock"):
+        pass
+
+
+def test_a_full_or_read_only_disk_is_an_error_of_one_line(
+    small_disk: Callable[[int], Path],
+) -> None:
+    disk = small_disk(1 << 20)
+    with (
+        pytest.raises(UserError, match=rf"^{disk}: No space left on device: free some space"),
+        files.whole_folder(disk / "new") as partial,
+    ):
+        (partial / "a").write_bytes(bytes(2 << 20))
+    assert list(disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    said = rf"^{disk}/new.*: Read-only file system: make it writable, or name another folder"
+    with pytest.raises(UserError, match=said), files.whole_folder(disk / "new" / "deep"):
+        pass
+    with pytest.raises(UserError, match=said), files.write_lock(disk / "new" / "deep" / "lock"):
+        pass
+
+
+def test_only_errors_about_the_path_and_with_a_remedy_are_the_users(tmp_path: Path) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a"))
+    with (
+        pytest.raises(UserError, match=rf"^{tmp_path / 'a'}: Permission denied: make it writable"),
+        files.file_errors(tmp_path),
+    ):
+        raise denied
+    for error, path in (
+        (denied, tmp_path / "b"),
+        (OSError(errno.EIO, "Input/output error", str(tmp_path / "a")), tmp_path),
+        (FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "a")), tmp_path),
+    ):
+        with pytest.raises(OSError) as raised, files.file_errors(path):
+            raise error
+        assert raised.value is error

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from tests.conftest import environment, warmstart
 from tests.eval.runs import empty_run, evaluation
+from trainer.recipe import load as configs
+from trainer.run import frozen_config
 
 VERBS = (
     "data",
@@ -62,12 +65,19 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
         (["grade", "nothing.jsonl"], "nothing.jsonl does not exist"),
         (["data", "gsm8k_smoke"], "data.source is not set"),
         (["data", "gsm8k_smoke", "data.source=none.jsonl"], "none.jsonl matches no file"),
+        (["data", "tiny", "data.dir=/dev/null"], "/dev/null: Not a directory: a file stands"),
+        (["data", "tiny", "data.dir=/dev/null/data"], "/dev/null/data: Not a directory: a file"),
     ],
 )
 def test_a_users_error_is_named_and_exits_2(words: list[str], message: str, tmp_path: Path) -> None:
     done = warmstart(*words, folder=tmp_path, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert message in done.stderr
+
+
+def test_a_run_that_cannot_be_started_there_is_a_users_error() -> None:
+    with pytest.raises(UserError, match=r"^/dev/null/tiny: Not a directory: a file stands where"):
+        frozen_config.start(configs.load("tiny", ["run.root=/dev/null"]))
 
 
 def test_inspect_shows_where_the_loss_is(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from common.errors import UserError
-from common.files import writer
+from common.files import write_lock
 from trainer.run import step_metrics
 from trainer.run.folder import Run
 
@@ -46,7 +46,7 @@ def prune(run: Run, retention: Retention) -> None:
     losses = {s["step"]: s["val_loss"] for s in step_metrics.read(run) if s["val_loss"] is not None}
     for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses) - run.awaited):
         try:
-            with writer(run.export_lease(step), wait=False):
+            with write_lock(run.export_lease(step), wait=False):
                 run.checkpoint(step).rename(run.deleted_checkpoint(step))
         except (UserError, OSError):
             continue

@@ -23,7 +23,7 @@ from common.files import (
     verify,
     whole_folder,
     write_json,
-    writer,
+    write_lock,
 )
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
@@ -42,7 +42,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
         return folder
     _check_there(run, step)
     tokenizer = tokenizers.load(Path(config.verl.model.tokenizer_path))
-    with writer(run.export_lease(step)):
+    with write_lock(run.export_lease(step)):
         if not is_complete(folder):
             # Checked again: only under the lease is it safe from pruning.
             _check_there(run, step)

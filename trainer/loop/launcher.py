@@ -25,7 +25,7 @@ from tqdm import tqdm
 from common import provenance
 from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
-from common.files import write_json, write_text, writer
+from common.files import file_errors, write_json, write_lock, write_text
 from common.processes import die_with_parent
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
@@ -78,18 +78,21 @@ def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
     """
     _check_fits(config)
     frozen_config.freeze(run, config)
-    with writer(run.lock):
+    with write_lock(run.lock):
         base_model.materialise(config)
         model = model_identity(config.model.path, config.model.revision)
         trained_from = {"dataset": dataset, **model}
         start = resume.choose(run, trained_from)
         resume.prepare(run, start)
         prune(run, Retention.of(config.train))
-        attempt = run.new_attempt()
-        configs.write(config, attempt.config)
         made = {"git": provenance.git_commit(), "versions": provenance.versions()}
-        write_json(attempt.provenance, {**made, "identity": trained_from, "first_step": start.step})
-        write_text(attempt.log, "".join(f"{note}\n" for note in start.notes))
+        with file_errors(run.root):
+            attempt = run.new_attempt()
+            configs.write(config, attempt.config)
+            write_json(
+                attempt.provenance, {**made, "identity": trained_from, "first_step": start.step}
+            )
+            write_text(attempt.log, "".join(f"{note}\n" for note in start.notes))
         for note in start.notes:
             print(note, flush=True)
         yield attempt

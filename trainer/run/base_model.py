@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.errors import UserError
-from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, writer
+from common.files import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_lock
 from data_prep.tokenizer import tokenizers
 
 VOCABULARY_MULTIPLE = 128
@@ -26,7 +26,7 @@ def materialise(config: DictConfig) -> None:
     folder, tokenizer = Path(config.model.path), Path(config.verl.model.tokenizer_path)
     init, seed = dict(config.model.init), config.model.init_seed
     identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
-    with writer(folder.with_name(f".{folder.name}.lock")):
+    with write_lock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
             manifest = folder / MANIFEST
             if not manifest.exists() or read_json(manifest)["identity"] != identity:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from common.errors import UserError
+from common.files import file_errors
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 
@@ -32,7 +33,8 @@ def check(config: DictConfig) -> Run:
 def freeze(run: Run, config: DictConfig) -> None:
     """Writes the configuration of a run that has none yet; ``config`` has passed ``check``."""
     if not run.config.exists():
-        configs.write(config, run.config)
+        with file_errors(run.root):
+            configs.write(config, run.config)
 
 
 def start(config: DictConfig) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.errors import UserError, first_line
-from common.files import write_json
+from common.files import file_errors, write_json
 from data_prep.benchmarks import download, sets
 from data_prep.output.folder import dataset_folder
 from data_prep.source import hub
@@ -35,7 +35,8 @@ def prefetch(config: DictConfig) -> dict[str, str]:
         _, pins["data.revision"] = hub.download(
             source.name, source.hub_config, source.split, source.revision
         )
-    write_json(Path(data.dir) / f"{data.name}.prefetch.json", pins | fetched)
+    with file_errors(Path(data.dir)):
+        write_json(Path(data.dir) / f"{data.name}.prefetch.json", pins | fetched)
     return pins
 
 

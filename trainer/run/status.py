@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.files import MANIFEST, held, read_json
+from common.files import MANIFEST, is_locked, read_json
 from common.text import duration
 from trainer.run import step_metrics
 from trainer.run.device_hours import Cost, costs, shown
@@ -36,7 +36,7 @@ def status(run: Run) -> dict[str, Any]:
     newest = run.checkpoint(run.checkpoints[-1]) / MANIFEST if run.checkpoints else None
     return {
         "run": str(run.root),
-        "running": held(run.lock),
+        "running": is_locked(run.lock),
         "attempts": [_attempt(run, attempt) for attempt in run.attempts],
         "step": last.get("step", 0),
         **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
@@ -94,7 +94,7 @@ def _attempt(run: Run, attempt: Attempt) -> dict[str, Any]:
     steps = step_metrics.of_attempt(attempt)
     made = read_json(attempt.provenance) if attempt.provenance.exists() else {}
     ended = read_json(attempt.outcome) if attempt.outcome.exists() else {}
-    running = attempt == run.attempts[-1] and held(run.lock)
+    running = attempt == run.attempts[-1] and is_locked(run.lock)
     requeues = [
         note
         for note in run.notes(REQUEUES)
@@ -119,7 +119,7 @@ def _told(attempt: dict[str, Any]) -> str:
 def _evaluation(folder: Path) -> str:
     if is_complete(folder):
         return "done"
-    return "running" if held(lock_of(folder)) else "interrupted"
+    return "running" if is_locked(lock_of(folder)) else "interrupted"
 
 
 def _pending(run: Run) -> dict[str, str]:

@@ -181,3 +181,42 @@ def test_trained_vocabulary_has_the_same_special_tokens_and_round_trips() -> Non
     assert words.decode(encoded.input_ids) == chat.render(ROW.problem, ROW.solution)
     assert words.decode(encoded.input_ids, skip_special_tokens=True).count("<think>") == 1
     assert np.max(encoded.input_ids) < len(words)
+
+
+def test_the_templates_identity_is_the_one_in_old_manifests() -> None:
+    assert chat.template_identity(chat.template()) == chat.FIRST_FILE
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{# Qwen3's turns, nothing removed. #}" + chat.template(),
+        chat.template() + "\n",
+        chat.template().replace("{%- for", "\n  {%-   for"),
+    ],
+    ids=["comment", "newline", "spaces"],
+)
+def test_a_template_that_renders_the_same_texts_keeps_its_identity(source: str) -> None:
+    assert source != chat.template() and chat.template_identity(source) == chat.FIRST_FILE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<|im_end|>", "<|endoftext|>"),
+        ("message['content']", "message['content'].strip()"),
+        ("message['content']", "message['content'].split('</think>')[-1]"),
+        ("assistant\\n", "assistant\\n<think>\\n"),
+        ("message['content']", "(message['content'] or '-')"),
+    ],
+    ids=["end", "strip", "no thoughts", "opened thoughts", "empty"],
+)
+def test_a_template_that_renders_other_texts_has_another_identity(old: str, new: str) -> None:
+    source = chat.template().replace(old, new)
+    assert source != chat.template() and chat.template_identity(source) != chat.FIRST_FILE
+
+
+def test_a_template_of_other_texts_has_the_hash_of_its_texts() -> None:
+    """Also then, comments change nothing."""
+    other = chat.template().replace("<|im_end|>", "<|endoftext|>")
+    assert chat.template_identity("{# a comment #}" + other) == chat.template_identity(other)

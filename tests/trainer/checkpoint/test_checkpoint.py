@@ -16,7 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from common.errors import UserError
-from common.files import MANIFEST, sha256_file, write_json, writer
+from common.files import MANIFEST, sha256_file, write_json, write_lock
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.checkpoint.saves import PHASES
@@ -236,7 +236,7 @@ def test_retention_keeps_the_last_the_nth_and_the_best() -> None:
 
 def test_a_checkpoint_that_is_being_exported_is_not_pruned(run: Run) -> None:
     run.deleted_checkpoint(5).mkdir()
-    with writer(run.export_lease(10)):
+    with write_lock(run.export_lease(10)):
         prune(run, Retention(1, None, 0))
         assert run.checkpoints == [10, 30]
     prune(run, Retention(1, None, 0))

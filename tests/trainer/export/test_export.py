@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.files import read_json, writer
+from common.files import read_json, write_lock
 from data_prep.tokenizer import token_files
 from tests.conftest import environment, warmstart
 from tests.trainer.conftest import STEPS
@@ -143,7 +143,7 @@ def test_is_refused_while_another_process_holds_the_checkpoint_or_when_it_is_dam
     folder = tmp_path / "runs" / "tiny"
     shutil.copytree(short_run, folder, ignore=shutil.ignore_patterns("export"))
     shutil.copytree(short_run.parent.parent / "data", tmp_path / "data")
-    with writer(folder / "export" / f".step_{STEPS}.lock"):
+    with write_lock(folder / "export" / f".step_{STEPS}.lock"):
         done = warmstart("export", "tiny", folder=tmp_path, check=False)
     assert done.returncode == 2 and "is being written by process" in done.stderr
     shard = next((folder / "checkpoints" / f"step_{STEPS}").glob("*.safetensors"))

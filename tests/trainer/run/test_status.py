@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_json, writer
+from common.files import write_json, write_lock
 from tests.trainer.conftest import STEPS
 from trainer.run.folder import Attempt, Run
 from trainer.run.model_label import BASE
@@ -71,7 +71,7 @@ def test_a_run_that_goes_on_after_crashes(run: Run, capsys: pytest.CaptureFixtur
         json.dumps({"label": str(STEPS), "job": "77"}) + "\n"
     )
     base = run.evaluation("t0", BASE, "0" * 8)
-    with writer(run.lock), writer(base / "lock"):
+    with write_lock(run.lock), write_lock(base / "lock"):
         values, text = status(run), shown(capsys)
     assert [a["outcome"] for a in values["attempts"]] == [
         "finished",

@@ -1,13 +1,13 @@
-# Sourced by the job scripts, in a job and on the login node: this site's environment and its Python, which does the rest.
-# Outside of a job it hands the script to sbatch, or with --dry-run shows what would run; leading --options are sbatch's.
+# The job scripts source this file, in a job and on the login node. It loads the site's environment and starts Python.
+# Outside a job it submits the script, or with --dry-run shows what would run; leading --options go to sbatch.
 # shellcheck shell=bash
 
-# Slurm runs a copy of the script, whose own place says nothing.
+# Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 IMAGE="" VENV="" OVERRIDES=() EVAL_OPTIONS=()
 # shellcheck source=slurm/site.example.env
 [[ ! -f slurm/site.env ]] || source slurm/site.env
-# Only here: a site's modules may use variables that are not set.
+# Only from here on, because a site's modules may use unset variables.
 set -euo pipefail
 
 options=()
@@ -20,12 +20,12 @@ if [[ -z ${SLURM_JOB_ID:-} ]]; then
     [[ " ${options[*]} " == *" --dry-run "* ]] || exec sbatch "${options[@]}" "slurm/${0##*/}" "$@"
 fi
 
-# Ranks and engines run in the image where the site has one; what talks to Slurm always runs on the host.
+# If the site has an image, ranks and engines run in it; this Python talks to Slurm and always runs on the host.
 export IMAGE
 python=${VENV:-$PWD/.venv-gpu}/bin/python
 [[ -z $IMAGE ]] || python=${VENV:-$PWD/.venv}/bin/python
 if [[ ! -x $python ]]; then
-    echo "there is no $python: make setup-gpu, or set VENV in slurm/site.env" >&2
+    echo "$python does not exist: make setup-gpu, or set VENV in slurm/site.env" >&2
     exit 2
 fi
 

@@ -49,18 +49,26 @@ def addresses(nodes: str, here: str) -> dict[str, str]:
     """Returns {node name: IPv4 address} for a Slurm node list that includes this host's node,
     ``here``.
 
-    Raises UserError when Slurm does not know ``here`` or a node's address does not resolve.
+    A node that the controller does not show has its name as its address, Slurm's own default.
+    Raises UserError when a node's address does not resolve.
     """
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
+    ).stdout.split()
     shown = subprocess.run(
         ["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True
     ).stdout
-    names = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
-    if here not in names:
-        raise UserError(f"scontrol show node {nodes} does not say where {here} is")
-    try:
-        found = {node: socket.gethostbyname(name) for node, name in names.items()}
-    except OSError as e:
-        raise UserError(f"a node of {nodes} has an address that does not resolve here ({e})") from e
+    known = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
+    found = {}
+    for node in listed:
+        name = known.get(node, node)
+        try:
+            found[node] = socket.gethostbyname(name)
+        except OSError as e:
+            raise UserError(
+                f"the address {name} of node {node} does not resolve on {here} ({e}): "
+                f"see scontrol show node {node}"
+            ) from e
     others = [
         a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback
     ]

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from threading import Event, Thread
 
@@ -65,17 +67,21 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
     if (code := conclude(run, code)) != DONE:
         return code
     watcher.join()
-    if not _watch(run):
-        print(f"warmstart: evaluations are missing: warmstart watch {run.root}", flush=True)
+    # A command of its own, because even a crash in it must not fail a job that has finished
+    # training.
+    last = [sys.executable, "-m", "warmstart", "watch", str(run.root), "--once"]
+    if code := subprocess.run(last).returncode:
+        print(
+            f"warmstart: evaluations are missing (exit code {code}): run "
+            f"warmstart watch {run.root}",
+            flush=True,
+        )
     return DONE
 
 
-def _watch(run: Run, over: Event | None = None) -> bool:
-    """Submits evaluations until ``over`` is set; without it only those that are due. Prints a
-    UserError and returns False, so that it does not fail the job.
-    """
+def _watch(run: Run, over: Event) -> None:
+    """Submits evaluations until ``over`` is set. Prints a UserError: training goes on without."""
     try:
-        return watch(run, once=over is None, stop=over)
+        watch(run, stop=over)
     except UserError as e:
         print(f"warmstart: {e}", flush=True)
-        return False

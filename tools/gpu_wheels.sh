@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# tools/gpu_wheels.sh [FOLDER]   gathers what `python -m tests.gpu.check` needs on a machine without network that has
-#                                Python 3.12, PyTorch for CUDA 13, transformers and their needs, in FOLDER (.gpu-wheels)
+# tools/gpu_wheels.sh [FOLDER]   gathers in FOLDER (.gpu-wheels) the packages that `python -m tests.gpu.check` needs
+#                                on a machine without network that has Python 3.12, PyTorch for CUDA 13 and transformers
 #
-# There: pip install --no-index --no-deps --target SITE FOLDER/*.whl; PYTHONPATH=SITE python -m tests.gpu.check --out FILE
+# On that machine: pip install --no-index --no-deps --target SITE FOLDER/*.whl; PYTHONPATH=SITE python -m tests.gpu.check --out FILE
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,9 +11,9 @@ LIMIT_MB=40
 PYTHON=${PYTHON:-.venv/bin/python}
 PACKAGES=(transformers tokenizers verl tensordict torchdata datasets hydra-core omegaconf trl liger-kernel bitsandbytes
     codetiming dill multiprocess xxhash fsspec pyvers cloudpickle orjson filelock pillow)
-# Published as source alone.
+# Published only as source.
 SOURCES=(antlr4-python3-runtime)
-# pip takes each tag as it stands, none of the older ones that it implies.
+# pip takes each tag literally, without the older ones that it implies.
 PLATFORMS=(--platform manylinux_2_28_x86_64 --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64
     --platform manylinux2014_x86_64)
 
@@ -45,7 +45,7 @@ mkdir "$work/found"
 "${pip[@]}" download --no-deps --require-hashes --only-binary=:all: --python-version 3.12 --implementation cp \
     "${PLATFORMS[@]}" -r "$work/wheels.txt" -d "$work/found"
 "${pip[@]}" wheel --no-deps --require-hashes --no-binary=:all: -r "$work/sources.txt" -w "$work/found"
-# bitsandbytes brings its library for every CUDA there is.
+# bitsandbytes contains its library for every CUDA version.
 "$PYTHON" tools/slim_wheel.py "$work"/found/bitsandbytes-*.whl \
     'bitsandbytes/libbitsandbytes_*' bitsandbytes/libbitsandbytes_cuda130.so bitsandbytes/libbitsandbytes_cpu.so
 
@@ -54,4 +54,4 @@ mkdir -p "$FOLDER"
 mv "$work"/found/*.whl "$FOLDER"
 kilobytes=$(du -sk "$FOLDER" | cut -f 1)
 printf 'gpu-wheels: %d wheels, %d MiB in %s\n' "$(find "$FOLDER" -name '*.whl' | wc -l)" $((kilobytes / 1024)) "$FOLDER"
-((kilobytes <= LIMIT_MB * 1024)) || die "that is more than $LIMIT_MB MiB."
+((kilobytes <= LIMIT_MB * 1024)) || die "the wheels may have at most $LIMIT_MB MiB."

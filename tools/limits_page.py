@@ -190,60 +190,60 @@ def _gpu(name: str) -> tuple[str, ...]:
 
 TEXT = """# Limits on paper
 
-What the hardware allows at best, and what the recipes are forecast to reach. **Nothing on this page
-was measured on a GPU** ([measured.md](measured.md) has what was): every figure comes from the
-functions behind `warmstart plan` (`python -m tools.limits_page` writes the page, a test compares
-them). Row lengths are the published ones: a lognormal with median {median:,} and p99 {p99:,}
-characters at {ratio} characters a token, without the rows that `data.max_length` drops.
+This page has the lower bounds that the hardware sets, and the forecasts for the recipes. **Nothing
+on it was measured on a GPU** ([measured.md](measured.md) has the measurements): every figure comes
+from the functions behind `warmstart plan` (`python -m tools.limits_page` writes the page, a test
+compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99
+{p99:,} characters at {ratio} characters per token, without the rows that `data.max_length` drops.
 
-**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours as the recipe stands
-({own_gib:.1f} GiB a GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,}
-steps of {tokens:,.0f} tokens. Saves and evaluations come on top.
+**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours in the recipe's layout
+({own_gib:.1f} GiB per GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,}
+steps of {tokens:,.0f} tokens. Saves and evaluations are not included.
 
-## Floors and forecasts, hours of the run
+## Lower bounds and forecasts, in hours per run
 
 {floors}
 
 - *Arithmetic floor*: the training FLOPs of the rows (6 per matmul weight and token, causal
   attention, no recomputation) at the full bf16 peak of all GPUs. MFU is this floor over the
   forecast of the recommended layout.
-- *Traffic floor*: weights read twice and gradients written once a step, the inputs and outputs of
-  every matmul and attention moved once, AdamW's state once, at the full memory bandwidth. It is far
-  below the arithmetic: a step could be bound by arithmetic. Eager kernels move several times as
-  much, for norms, rotary embedding and SwiGLU are kernels of their own.
-- *Layout*: sequence-parallel degree, tokens of a micro-batch on one GPU, checkpointing.
-- *Recommended*: forecasts within {tolerance:.0%} of the shortest step are not told apart. Of these,
-  layouts whose ranks are balanced to {balanced} (or the best balanced) compete; the fastest is
-  taken, or of those within {nearly:.0%} of it the one that needs least memory.
+- *Traffic floor*: per step, weights are read twice and gradients written once, the inputs and
+  outputs of every matmul and attention move once, and AdamW's state once, at the full memory
+  bandwidth. It is far below the arithmetic floor, so a step could be compute-bound. Eager kernels
+  move several times as much, because norms, rotary embedding and SwiGLU are separate kernels.
+- *Layout*: sequence-parallel degree, tokens per micro-batch and GPU, checkpointing.
+- *Recommended*: forecasts within {tolerance:.0%} of the shortest step count as equal. Of these,
+  only layouts whose ranks are balanced to {balanced} (or the best balanced) are candidates. Of the
+  candidates within {nearly:.0%} of the fastest, the one that needs the least memory is recommended.
 
-## Memory at the peak on 4 x 4 A100-40GB, GiB a GPU
+## Peak memory on 4 x 4 A100-40GB, GiB per GPU
 
 {memory}
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted
 one by one (`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors
 without values: 90 to 100 % of the count is live at the peak, and FLOPs and memory traffic of all
-operators are within 10 % of the forecast's. Real steps on CPU hold within 10 % of the count
+operators are within 10 % of the forecast. Real steps on CPU take memory within 10 % of the count
 (`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context} GiB) and fragmentation
-({fragmentation:.0%}) are assumed. Leaving the reduce-scatter to the last micro-batch
-(`verl.engine.use_no_sync_for_gradient_accumulation`) would keep whole float32 gradients on every
-GPU, {accumulated} GiB: it stays off.
+({fragmentation:.0%}) are assumed. `verl.engine.use_no_sync_for_gradient_accumulation` stays off: it
+delays the reduce-scatter to the last micro-batch, and would keep unsharded float32 gradients of
+{accumulated} GiB on every GPU.
 
-## What is assumed of the hardware
+## Assumptions about the hardware
 
 {gpus}
 
-Rates and bf16 peaks are those of NVIDIA's data sheets, without sparsity; matmuls and
-attention reach the stated share of the peak (sources:
-`trainer/planning/hardware.py`). The link is between GPUs of a node, in one direction: PCIe where
-NVLink is missing or joins pairs alone. For a GPU that is not listed (a MIG slice, a virtual GPU, a
-laptop's), choose the nearest kind and state `cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
+Rates and bf16 peaks are from NVIDIA's data sheets, without sparsity; matmuls and attention reach
+the stated share of the peak (sources: `trainer/planning/hardware.py`). The link is between GPUs of
+one node, in one direction: PCIe where NVLink is missing or joins only pairs. For a GPU that is not
+listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and set
+`cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
 
-Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory's bandwidth. The
-A100 nodes have 200 Gb/s between them, the H100 nodes 3,200. Kernels are transformers' eager ones;
-`train.compile` and `train.liger` would lower the traffic. A step is, over its micro-steps, the
-slowest group's matmuls, attention and elementwise traffic, what FSDP's gathers and reduce-scatters
-take beyond that, and Ulysses' exchanges, which nothing hides.
+Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory bandwidth. The
+network is 200 Gb/s per node for A100, 3,200 for H100. Kernels are transformers' eager ones;
+`train.compile` and `train.liger` would lower the traffic. A step's time is the sum over its
+micro-steps of the slowest group's matmuls, attention and elementwise traffic, the part of FSDP's
+gathers and reduce-scatters that these do not hide, and Ulysses' exchanges, which are never hidden.
 """
 
 

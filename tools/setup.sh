@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # tools/setup.sh                          make .venv with the pinned CPU stack (make setup)
 # tools/setup.sh gpu                      make .venv-gpu with the pinned GPU stack (make setup-gpu)
-# tools/setup.sh requirements [--upgrade] write requirements-{cpu,gpu}.txt anew (make requirements)
+# tools/setup.sh requirements [--upgrade] rewrite requirements-{cpu,gpu}.txt (make requirements)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=.venv
 PINS=requirements-cpu.txt
 MIN_UV="0.9.0"
-# Wheels only, but for what is published as source alone.
+# Wheels only, except for packages that are published only as source.
 WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime --no-binary flash-attn)
 export UV_PYTHON_DOWNLOADS=never
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -19,7 +19,7 @@ die() {
     exit 1
 }
 
-# What the environment was made from, and where: a moved folder has stale paths in its scripts.
+# Prints the environment's inputs and its folder: after a move, its scripts have stale paths.
 fingerprint() {
     pwd -P
     sha256sum "$PINS" setup.py
@@ -34,15 +34,15 @@ is_ready() {
 find_python() {
     local name path
     for name in python3.11 python3.12 python3 python; do
-        # A name on PATH may be a shim for an interpreter that is not selected: ask it who it is.
+        # A name on PATH may be a shim without a selected interpreter: ask it for its version.
         path=$("$name" -c '
 import sys
 if (3, 11) <= sys.version_info[:2] < (3, 13) and sys.maxsize > 2**32:
     print(sys.executable)' 2>/dev/null) || continue
         [[ -n $path ]] && printf '%s\n' "$path" && return
     done
-    die "Python 3.11 or 3.12 is needed and none is on PATH (python3 is: $(python3 --version 2>/dev/null || echo missing))." \
-        "Debian 12 and Ubuntu 24.04 have one: sudo apt-get install python3 python3-venv"
+    die "Python 3.11 or 3.12 is needed, and PATH has neither (python3 is: $(python3 --version 2>/dev/null || echo missing))." \
+        "On Debian 12 or Ubuntu 24.04: sudo apt-get install python3 python3-venv"
 }
 
 uv_is_usable() {
@@ -62,13 +62,13 @@ find_uv() {
     "$python" -c 'import venv, ensurepip; ensurepip.version()' >/dev/null 2>/dev/null || die \
         "$python cannot make a virtual environment (its venv module is not installed)." \
         "Run: sudo apt-get install python3-venv" \
-        "then call make again."
+        "Then run make again."
     say "no uv >= $MIN_UV on PATH: installing one into .venv-bootstrap"
     rm -rf .venv-bootstrap
     "$python" -m venv .venv-bootstrap
-    # The pin and its hashes, as they stand in requirements-cpu.txt.
+    # The pin and its hashes, from requirements-cpu.txt.
     pin=$(awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements-cpu.txt)
-    [[ -n $pin ]] || die "requirements-cpu.txt has no uv in it."
+    [[ -n $pin ]] || die "requirements-cpu.txt does not pin uv."
     printf '%s\n' "$pin" >.venv-bootstrap/uv.txt
     .venv-bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
         --require-hashes -r .venv-bootstrap/uv.txt
@@ -78,16 +78,16 @@ find_uv() {
 make_venv() {
     local python
     is_ready && return
-    # One setup at a time; the second one then finds the work done.
+    # One setup at a time; a second one waits, then finds the environment ready.
     exec 9<.
     flock 9
     is_ready && return
     python=$(find_python)
     find_uv "$python"
     if [[ -f $VENV/.ready && "$(head -n 1 "$VENV/.ready")" == "$(pwd -P)" ]] && "$VENV/bin/python" -c '' 2>/dev/null; then
-        rm -f "$VENV/.ready" # complete, but older than the pins: bring it up to date
+        rm -f "$VENV/.ready" # complete but older than the pins: update it
     else
-        # None yet, or half of one: a package cut off while it was unpacked can look installed.
+        # Missing or incomplete: a package whose unpacking was cut off can look installed.
         "$UV" venv --quiet --clear --python "$python" "$VENV"
     fi
     say "installing $PINS into $VENV"

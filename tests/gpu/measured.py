@@ -1,4 +1,4 @@
-"""Writes docs/measured.md, what was measured on GPUs, from the files of checks.
+"""Writes docs/measured.md, the measurements on GPUs, from the files of checks.
 
     python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md
 
@@ -17,9 +17,8 @@ from tests.gpu.rows import FAILED, SKIPPED, Row, Sheet, read
 
 INTRODUCTION = """# Measured on GPUs
 
-Every figure on this page comes from a file below docs/measured/, which `make gpu-check` wrote on
-one GPU.
-`python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md` writes the page.
+Every figure on this page comes from a file in docs/measured/, which `make gpu-check` wrote on one
+GPU. `python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md` writes the page.
 
 To add a GPU: run `make gpu-check OUT=docs/measured/NAME.jsonl` on it (eight minutes, no network),
 then the command above. A machine that has PyTorch but not this project's environment needs the
@@ -28,10 +27,10 @@ packages that `make gpu-wheels` gathers:
     pip install --no-index --no-deps --target SITE .gpu-wheels/*.whl
     PYTHONPATH=SITE python -m tests.gpu.check --out FILE
 
-*ratio* is ours over the peer's. A row with a limit fails above it; speeds have none.
+*ratio* is our value over the peer's. A row with a limit fails above it; speeds have no limit.
 """
-NOTHING = """**Nothing has been measured on a GPU so far.** What this project says of GPUs is a
-forecast (docs/limits.md) or was run on CPU cores."""
+NOTHING = """**Nothing has been measured on a GPU so far.** All figures for GPUs are forecasts
+(docs/limits.md), or come from runs on CPU cores."""
 
 
 def page(paths: Sequence[Path]) -> str:
@@ -61,7 +60,7 @@ def section(path: Path, sheet: Sheet) -> Iterator[str]:
         f"{run['commit']}. Qwen3-4B's shape, {run['layers']} layers in full training, rows of at "
         f"most {run['length']:,} tokens; a {run['mode']} check. {counts['passed']} passed, "
         f"{counts['failed']} failed, {counts['skipped']} skipped ({path.name})."
-        + ("" if sheet.closing else " **It was ended before its time.**")
+        + ("" if sheet.closing else " **It was ended early.**")
     )
     yield ""
     titles = ("case", "metric", "ours", "peer", "ratio", "limit", "")

@@ -1,5 +1,6 @@
 """Which jobs go back into the queue."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 from common.files import write_json
 from slurm.child_process import leave_code, take_code
 from slurm.requeue import CRASHES, Decision, Ended, decide, of_training
-from tests.conftest import ROOT
-from trainer.run.folder import REQUEUES, Run
+from tests.conftest import ROOT, environment
+from trainer.recipe import load as configs
+from trainer.run import folder
+from trainer.run.folder import REQUEUES, SUBMISSIONS, Run
 
 
 def history(*ended: Ended) -> list[dict]:
@@ -114,3 +117,28 @@ def test_a_command_that_was_asked_to_stop_has_stopped(words: list[str], code: in
         [sys.executable, "-c", STARTS, *words], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout == f"{code}\n", done.stderr
+
+
+def test_a_crash_while_submitting_evaluations_does_not_fail_a_finished_training(
+    tmp_path: Path,
+) -> None:
+    """The job runs without Slurm: its srun does nothing, as if training had finished."""
+    words = ["tiny", f"run.root={tmp_path}"]
+    run = folder.start(configs.load(words[0], words[1:]))
+    run.new_attempt()
+    (run.root / SUBMISSIONS).mkdir()  # provokes an IsADirectoryError, which no code expects
+    (tmp_path / "srun").symlink_to("/bin/true")
+    job = {"JOB_ID": "7", "JOB_NUM_NODES": "1", "NTASKS_PER_NODE": "1", "CPUS_PER_TASK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "slurm.job", "slurm/sft_4b.sh", "--", "train", "--", *words],
+        cwd=ROOT,
+        env=environment()
+        | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        | {f"SLURM_{name}": value for name, value in job.items()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "IsADirectoryError" in done.stderr
+    assert f"warmstart watch {run.root}" in done.stdout
+    assert [line["ended"] for line in run.notes(REQUEUES)] == ["done"]

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from common.errors import StageFailed
 from trainer.checkpoint import checkpoint, rng
 from trainer.checkpoint.retention import Retention, prune
-from trainer.process.deadline import ASSUMED_BYTES_PER_SECOND
+from trainer.process.deadline import save_seconds
 from trainer.process.watchdog import Watchdog
 from trainer.run.folder import Run
 
@@ -75,7 +75,7 @@ class Saver:
         parameters = sum(
             p.numel() * p.itemsize for p in engine.module.parameters() if p.requires_grad
         )
-        self.seconds = COPIES * parameters / dist.get_world_size() / ASSUMED_BYTES_PER_SECOND
+        self.seconds = save_seconds(COPIES * parameters, dist.get_world_size())
         """Seconds of the longest save from call to commit, at least the estimate from the
         parameters' size.
         """

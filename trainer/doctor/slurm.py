@@ -19,7 +19,7 @@ from common.text import duration
 from trainer.doctor.disk import checkpoint_bytes
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
-from trainer.process.deadline import ASSUMED_BYTES_PER_SECOND, Deadline, job_end
+from trainer.process.deadline import Deadline, job_end, save_seconds
 from trainer.recipe import load as configs
 
 SCRIPTS = configs.RECIPES.parent / "slurm"
@@ -33,31 +33,25 @@ def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
     in_job = "SLURM_JOB_ID" in os.environ
     script = SCRIPTS / f"{config.name}.sh"
     script = script if script.exists() else SCRIPTS / "sft_4b.sh"
-    margin = _margin(config, outlook)
+    deadline, save = Deadline(None), _save_seconds(config, outlook)
+    deadline.slowest = outlook.step_seconds or 0.0
+    margin = deadline.margin(save)
     if in_job:
         yield from _allocation(config)
         yield _limit(outlook, margin)
     else:
         yield Finding(NOT_HERE, "time limit", "this is no Slurm job")
-    yield _signal(script, outlook, margin)
+    yield _signal(script, margin, measured=save == outlook.save_seconds)
     yield _submission(SCRIPTS / "eval.sh" if in_job else script, in_job, config)
 
 
-def _margin(config: DictConfig, outlook: Outlook) -> float:
-    """Returns the seconds before the job's end at which the run must stop, by ``Deadline``'s
-    formula.
-    """
-    deadline = Deadline(None)
-    deadline.slowest = outlook.step_seconds or 0.0
-    if outlook.save_seconds is not None:
-        return deadline.margin(outlook.save_seconds)
-    ranks = (
-        config.cluster.nodes * config.cluster.gpus_per_node
-        if config.device == "cuda"
-        else config.train.ranks
-    )
+def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
+    """Returns how long a save may take, in seconds, as the run itself computes it."""
+    ranks = config.train.ranks
+    if config.device == "cuda":
+        ranks = config.cluster.nodes * config.cluster.gpus_per_node
     size = checkpoint_bytes(outlook.shape) if outlook.shape else 0
-    return deadline.margin(size / ranks / ASSUMED_BYTES_PER_SECOND)
+    return save_seconds(size, ranks, outlook.save_seconds or 0.0)
 
 
 def _allocation(config: DictConfig) -> Iterator[Finding]:
@@ -110,13 +104,9 @@ def _limit(outlook: Outlook, margin: float) -> Finding:
     return Finding(OK, "time limit", text)
 
 
-def _signal(script: Path, outlook: Outlook, margin: float) -> Finding:
+def _signal(script: Path, margin: float, measured: bool) -> Finding:
     given = SIGNAL.search(script.read_text(encoding="utf-8")) if script.exists() else None
-    how = (
-        "measured"
-        if outlook.save_seconds is not None
-        else "assuming 100 MB/s a rank until a save was timed"
-    )
+    how = "measured" if measured else "assuming that each rank writes 100 MB/s"
     text = f"a stop needs {margin:,.0f} s ({how})"
     if given is None:
         return Finding(

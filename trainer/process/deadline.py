@@ -38,6 +38,13 @@ def job_end(environment: Mapping[str, str]) -> float | None:
     return datetime.fromisoformat(found[1]).timestamp() if found else None
 
 
+def save_seconds(size: float, ranks: int, measured: float = 0.0) -> float:
+    """Returns how long a save may take, in seconds: the longest ``measured`` one, and at least the
+    estimate from the checkpoint's ``size`` in bytes.
+    """
+    return max(measured, size / ranks / ASSUMED_BYTES_PER_SECOND)
+
+
 class Deadline:
     """Tells when to stop: ``margin`` seconds before ``end`` (None: never)."""
 

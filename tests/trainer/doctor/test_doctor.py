@@ -268,6 +268,18 @@ def test_a_signal_that_comes_later_than_a_save_needs(
     assert finding["fix"] == "sbatch --signal=USR1@230"
 
 
+def test_a_fast_save_does_not_shorten_the_margin_below_the_runs_own(
+    look: Look, folder: Path
+) -> None:
+    """Like the run, the doctor takes the estimate from the size where a save was faster."""
+    estimate = look("sft_4b")["signal"]["cause"]
+    write_json(
+        folder / "runs" / "sft_4b" / "checkpoints" / "step_3" / "manifest.json", {"seconds": 1}
+    )
+    assert look("sft_4b")["signal"]["cause"] == estimate
+    assert "assuming that each rank writes 100 MB/s" in estimate
+
+
 # Ranks of a step: real processes, the second one on another machine as far as they can tell.
 
 

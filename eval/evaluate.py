@@ -25,15 +25,16 @@ from common.files import (
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
-from eval.generation import generate, rollout_files
+from eval.evaluation_settings import EvaluationSettings
+from eval.generation import rollout_files
+from eval.generation.generate import generate
+from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import ModelLabel
 
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
-SAMPLING = ("rollouts", "temperature", "top_p", "max_tokens", "seed", "dtype")
-"""Keys of ``eval`` that change rollouts."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,8 @@ class Plan:
     """The inputs of an evaluation, and its folder, whose name has a hash of the settings."""
 
     folder: Path
-    settings: dict[str, Any]
-    model: str
-    """A folder or a hub name."""
-    revision: str | None
-    tokenizer: Path
+    settings: EvaluationSettings
+    model: Model
 
 
 def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
@@ -54,15 +52,18 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
     The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
     when the export, the model, the tokenizer or a benchmark file is missing.
     """
-    model, revision = _model(config, run, label)
+    path, revision = _model(config, run, label)
     tokenizer = Path(config.verl.model.tokenizer_path)
     if not (tokenizer / "tokenizer.json").exists():
         raise UserError(
             f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)"
         )
-    settings = _settings(config, label, model, revision, tokenizer)
-    folder = run.evaluation(suite(list(settings["benchmarks"])), label, sha256_json(settings))
-    return Plan(folder, settings, model, revision, tokenizer)
+    model = Model(path, tokenizer, config.eval.dtype, revision, config.model.context)
+    settings = _settings(config, label, model)
+    folder = run.evaluation(
+        suite(list(settings.benchmarks)), label, sha256_json(settings.to_json())
+    )
+    return Plan(folder, settings, model)
 
 
 def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
@@ -83,24 +84,14 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
         with file_errors(folder):
             _freeze(folder, planned.settings)
             benchmarks.write_problems(folder / PROBLEMS, problems)
-        options = {key: planned.settings[key] for key in SAMPLING}
-        options |= {key: config.eval[key] for key in ("engines", "tensor_parallel", "concurrency")}
-        engines, made = generate.generate(
-            problems,
-            planned.model,
-            planned.tokenizer,
-            folder,
-            revision=planned.revision,
-            model_context=config.model.context,
-            device=config.device,
-            **options,
-        )
+        engines = EngineSettings.from_config(config)
+        generated = generate(problems, folder, planned.model, planned.settings.sampling, engines)
         _judge(folder, problems, planned.settings)
         # These count this call only: a resumed evaluation took longer and has more rollouts.
         used = {
-            "device": config.device,
-            "devices": engines * config.eval.tensor_parallel,
-            "timed_rollouts": made,
+            "device": engines.device,
+            "devices": generated.engines * engines.tensor_parallel,
+            "timed_rollouts": generated.made,
         }
         _complete(
             folder,
@@ -124,14 +115,16 @@ def regrade(folder: Path) -> Path:
             )
     with write_lock(lock_of(folder)):
         problems = benchmarks.read_problems(folder / PROBLEMS)
-        _judge(folder, problems, read_json(folder / SETTINGS))
+        settings = EvaluationSettings.from_json(read_json(folder / SETTINGS))
+        _judge(folder, problems, settings)
         _complete(folder, graded_with=provenance.versions())
     return folder
 
 
-def _judge(folder: Path, problems: list[Problem], settings: dict[str, Any]) -> None:
-    grade.grade_folder(folder, problems, settings["answer_style"])
-    metrics.write_metrics(folder, problems, settings["rollouts"], settings["max_tokens"])
+def _judge(folder: Path, problems: list[Problem], settings: EvaluationSettings) -> None:
+    grade.grade_folder(folder, problems, settings.answer_style)
+    sampling = settings.sampling
+    metrics.write_metrics(folder, problems, sampling.rollouts, sampling.max_tokens)
 
 
 def _complete(folder: Path, **facts: Any) -> None:
@@ -149,18 +142,15 @@ def suite(sets: list[str]) -> str:
     return next(names, "+".join(sets))
 
 
-def sampling(config: DictConfig) -> dict[str, Any]:
-    """Returns the values of ``SAMPLING``; the suite gives what the recipe leaves null. Raises
-    UserError when suites differ.
+def sampling(config: DictConfig) -> SamplingSettings:
+    """Returns the recipe's sampling; the suite gives what the recipe leaves null. Raises UserError
+    when suites differ.
     """
     values = config.eval
     rollouts, temperature = benchmarks.protocol(
         list(values.sets), values.rollouts, values.temperature
     )
-    return {key: values[key] for key in SAMPLING} | {
-        "rollouts": rollouts,
-        "temperature": temperature,
-    }
+    return SamplingSettings(rollouts, temperature, values.top_p, values.max_tokens, values.seed)
 
 
 def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | None]:
@@ -178,25 +168,24 @@ def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | 
     return str(export), None
 
 
-def _settings(
-    config: DictConfig, label: ModelLabel, model: str, revision: str | None, tokenizer: Path
-) -> dict[str, Any]:
-    """Returns everything that changes a rollout or its grade."""
-    return {
-        "model": {"label": str(label), "identity": _identity(model, revision)},
-        "benchmarks": benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
-        "template": chat.template_identity(chat.template()),
-        "tokenizer": sha256_file(tokenizer / "tokenizer.json"),
-        "limit": config.eval.limit,
-        "answer_style": config.data.answer_style,
-        **sampling(config),
-    }
+def _settings(config: DictConfig, label: ModelLabel, model: Model) -> EvaluationSettings:
+    return EvaluationSettings(
+        label=label,
+        identity=_identity(model),
+        benchmarks=benchmarks.hashes(Path(config.eval.benchmarks), list(config.eval.sets)),
+        template=chat.template_identity(chat.template()),
+        tokenizer=sha256_file(model.tokenizer / "tokenizer.json"),
+        limit=config.eval.limit,
+        answer_style=config.data.answer_style,
+        sampling=sampling(config),
+        dtype=model.dtype,
+    )
 
 
-def _identity(model: str, revision: str | None) -> dict[str, str | None]:
-    folder = Path(model)
+def _identity(model: Model) -> dict[str, str | None]:
+    folder = Path(model.path)
     if not folder.exists():
-        return {"name": model, "revision": revision}
+        return {"name": model.path, "revision": model.revision}
     if is_complete(folder):
         return {MANIFEST: sha256_file(folder / MANIFEST)}
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
@@ -207,11 +196,11 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
     return {path.name: sha256_file(path) for path in files}
 
 
-def _freeze(folder: Path, settings: dict[str, Any]) -> None:
+def _freeze(folder: Path, settings: EvaluationSettings) -> None:
     path = folder / SETTINGS
     if not path.exists():
-        write_json(path, settings)
-    elif read_json(path) != settings:
+        write_json(path, settings.to_json())
+    elif read_json(path) != settings.to_json():
         raise UserError(
             f"{folder} holds rollouts of other settings ({path}): move that folder away"
         )

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from eval.generation import vllm_actor
+from eval.generation.settings import EngineSettings, Model
 
 TOKENS = 64
 
@@ -26,13 +27,8 @@ def main() -> None:
 
     arguments = vllm_actor.arguments(
         AutoConfig.from_pretrained(model),
-        model=model,
-        revision=None,
-        tokenizer=Path(model),
-        dtype="float32",
-        device="cpu",
-        tensor_parallel=1,
-        concurrency=len(prompts),
+        Model(model, Path(model), "float32"),
+        EngineSettings("cpu", 1, tensor_parallel=1, concurrency=len(prompts)),
         context=max(map(len, prompts)) + 2 * TOKENS,
     )
     # Here the exported generation config is what is tested: it alone says where to stop.

@@ -95,6 +95,7 @@ def _backend(config: DictConfig) -> Backend:
 
     def generate(problems: Sequence[Problem], folder: Path) -> None:
         from eval.generation.generate import generate as generator
+        from eval.generation.settings import EngineSettings, Model, SamplingSettings
 
         tokenizer = folder / "tokenizer"
         if not tokenizer.exists():
@@ -102,19 +103,16 @@ def _backend(config: DictConfig) -> Backend:
                 tokenizers.from_model(synth.model, None).save_pretrained(str(partial))
         generator(
             problems,
-            synth.model,
-            tokenizer,
             folder,
-            rollouts=1,
-            temperature=synth.temperature,
-            top_p=1.0,
-            max_tokens=synth.max_tokens,
-            seed=config.data.seed,
-            dtype=config.eval.dtype,
-            device=config.device,
-            engines=config.eval.engines,
-            tensor_parallel=config.eval.tensor_parallel,
-            concurrency=config.eval.concurrency,
+            Model(synth.model, tokenizer, config.eval.dtype),
+            SamplingSettings(
+                rollouts=1,
+                temperature=synth.temperature,
+                top_p=1.0,
+                max_tokens=synth.max_tokens,
+                seed=config.data.seed,
+            ),
+            EngineSettings.from_config(config),
         )
 
     return Local(generate)

@@ -18,8 +18,7 @@ from data_prep.output.folder import dataset_folder
 from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.card import limitations, usage
-from eval.grading.metrics import TOTAL
-from eval.report import run_facts
+from eval.report import run_facts, tables
 from eval.results import base_vs_sft
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs
@@ -99,41 +98,50 @@ class _Card:
         return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
 
     def _metadata(self) -> Any:
-        from huggingface_hub import EvalResult, ModelCardData
+        from huggingface_hub import ModelCardData
 
-        results = [
-            EvalResult(
-                task_type="text-generation",
-                task_name="Text generation",
-                dataset_type=name,
-                dataset_name=name,
-                dataset_args={
-                    "sha256": c.sft.settings["benchmarks"][name],
-                    "problems": figures["problems"],
-                },
-                metric_type=metric,
-                metric_name=f"{metric} ({c.sft.settings['rollouts']} rollouts a problem)",
-                metric_value=round(figures[metric] * 100, 2),
-                metric_args={k: c.sft.settings[k] for k in ("temperature", "top_p", "max_tokens")},
-            )
-            for c in self.compared
-            if c.sft
-            for name, figures in c.sft.figures.items()
-            if name != TOTAL
-            for metric in ("pass@1", f"maj@{c.sft.settings['rollouts']}")
-        ]
-        source = (self.dataset or {"settings": {"source": {}}})["settings"]["source"]
+        datasets = self.dataset["settings"]["source"].get("hub") if self.dataset else None
         return ModelCardData(
             language="en",
             license=self.config.model.license,
             library_name="transformers",
             pipeline_tag="text-generation",
             base_model=self._hub_base(),
-            datasets=source.get("hub"),
+            datasets=datasets,
             tags=["math", "reasoning", "chain-of-thought", "sft", "rl-warm-start", "verl"],
             model_name=self.name,
-            eval_results=results or None,
+            eval_results=self._results() or None,
         )
+
+    def _results(self) -> list[Any]:
+        """Returns pass@1 and maj@n of each evaluated set, as the hub's EvalResult."""
+        from huggingface_hub import EvalResult
+
+        results = []
+        for sft in (c.sft for c in self.compared if c.sft):
+            sampling = sft.settings.sampling
+            for name, figures in tables.figures_of_sets(sft).items():
+                for metric in ("pass@1", f"maj@{sampling.rollouts}"):
+                    result = EvalResult(
+                        task_type="text-generation",
+                        task_name="Text generation",
+                        dataset_type=name,
+                        dataset_name=name,
+                        dataset_args={
+                            "sha256": sft.settings.benchmarks[name],
+                            "problems": figures["problems"],
+                        },
+                        metric_type=metric,
+                        metric_name=f"{metric} ({sampling.rollouts} rollouts per problem)",
+                        metric_value=round(figures[metric] * 100, 2),
+                        metric_args={
+                            "temperature": sampling.temperature,
+                            "top_p": sampling.top_p,
+                            "max_tokens": sampling.max_tokens,
+                        },
+                    )
+                    results.append(result)
+        return results
 
     def _hub_base(self) -> str | None:
         """Returns the base model's name on the hub; None for random weights or a local folder."""
@@ -216,19 +224,20 @@ class _Card:
         is none.
         """
         theirs = self.dataset["files"]["heldout.jsonl"] if self.dataset else None
-        sets = (item for e in self.evaluations for item in e.settings["benchmarks"].items())
+        sets = (item for e in self.evaluations for item in e.settings.benchmarks.items())
         return next((name for name, content in sets if content == theirs), None)
 
     def _usage(self) -> str:
-        sampling = (
-            self.compared[0].known.settings if self.compared else evaluate.sampling(self.config)
-        )
+        if self.compared:
+            sampling = self.compared[0].known.settings.sampling
+        else:
+            sampling = evaluate.sampling(self.config)
         model = self.repo or "path/to/this/folder"
         problem = self._problem()
         return "\n\n".join(
             [
                 "The tokenizer carries the chat template that the model was trained with; "
-                f"sampling and budget ({sampling['max_tokens']:,} tokens, the reasoning included) "
+                f"sampling and budget ({sampling.max_tokens:,} tokens, the reasoning included) "
                 "are the evaluation's.",
                 _fenced(usage.transformers(model, problem, sampling), "python"),
                 _fenced(usage.vllm(model, problem, sampling), "python"),

@@ -40,9 +40,9 @@ def _of(sft: Evaluation) -> Iterator[str]:
     if hits := total["hit_budget"]:
         cut = total["states"].get("truncated", 0) / total["rollouts"]
         yield (
-            f"{hits:.1%} of its rollouts were ended by the budget of "
-            f"{sft.settings['max_tokens']:,} tokens (median rollout {total['tokens']['p50']:,}); "
-            f"{cut:.1%} had no answer by then and count as wrong."
+            f"{hits:.1%} of its rollouts hit the budget of {sft.settings.sampling.max_tokens:,} "
+            f"tokens (the median rollout has {total['tokens']['p50']:,}); {cut:.1%} had no answer "
+            "by then and count as wrong."
         )
     for name, figures in sft.figures.items():
         if name == TOTAL:

@@ -5,8 +5,8 @@ sampling.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from eval.generation.settings import SamplingSettings
 
 PATTERN = "<think>\n... reasoning ...\n</think>\n... the steps in short ... \\boxed{answer}"
 
@@ -16,13 +16,11 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def transformers(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """Returns a program that uses transformers. ``sampling`` has max_tokens, temperature and
-    top_p.
-    """
-    how = (
-        f"do_sample=True, temperature={sampling['temperature']}, top_p={sampling['top_p']}, top_k=0"
-    )
+def transformers(model: str, problem: str, sampling: SamplingSettings) -> str:
+    """Returns a program that uses transformers."""
+    how = "do_sample=False"
+    if sampling.temperature:
+        how = f"do_sample=True, temperature={sampling.temperature}, top_p={sampling.top_p}, top_k=0"
     return f"""\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -35,24 +33,22 @@ prompt = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
 ).to(model.device)
 output = model.generate(
-    **prompt, max_new_tokens={sampling["max_tokens"]},
-    {how if sampling["temperature"] else "do_sample=False"},
+    **prompt, max_new_tokens={sampling.max_tokens},
+    {how},
 )
 print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
 """
 
 
-def vllm(model: str, problem: str, sampling: Mapping[str, Any]) -> str:
-    """Returns a program that uses vLLM. ``sampling`` has rollouts, max_tokens, temperature and
-    top_p.
-    """
+def vllm(model: str, problem: str, sampling: SamplingSettings) -> str:
+    """Returns a program that uses vLLM."""
     return f"""\
 from vllm import LLM, SamplingParams
 
 llm = LLM({quoted(model)})
 sampling = SamplingParams(
-    n={sampling["rollouts"]}, max_tokens={sampling["max_tokens"]},
-    temperature={sampling["temperature"]}, top_p={sampling["top_p"]},
+    n={sampling.rollouts}, max_tokens={sampling.max_tokens},
+    temperature={sampling.temperature}, top_p={sampling.top_p},
 )
 messages = [{{"role": "user", "content": {quoted(problem)}}}]
 for rollout in llm.chat(messages, sampling)[0].outputs:

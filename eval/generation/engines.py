@@ -12,22 +12,23 @@ from typing import Any
 from common.errors import UserError, first_line
 from common.records import Key
 from eval.generation import vllm_actor
+from eval.generation.settings import EngineSettings
 
 START, BEAT = "start", "beat"
 """Requests to an engine besides rollouts."""
 
 
-def placement(
-    nodes: Sequence[int], engines: int | None, tensor_parallel: int, device: str
-) -> tuple[int, int]:
+def placement(nodes: Sequence[int], settings: EngineSettings) -> tuple[int, int]:
     """Returns the number of engines, and the GPUs or cores per engine; ``nodes`` has the GPUs or
     cores of each node.
 
-    An engine runs on one node. With ``engines`` null as many start as fit: on GPUs one per
-    tensor-parallel group, on CPUs one per node. Raises UserError when fewer than ``engines`` fit.
+    An engine runs on one node. If their number is not set, as many start as fit: on GPUs one per
+    tensor-parallel group, on CPUs one per node. Raises UserError when fewer fit than are set.
     """
-    kind = "GPUs" if device == "cuda" else "cores"
-    if device == "cuda":
+    engines, tensor_parallel = settings.count, settings.tensor_parallel
+    on_gpus = settings.device == "cuda"
+    kind = "GPUs" if on_gpus else "cores"
+    if on_gpus:
         fit, share = sum(there // tensor_parallel for there in nodes), tensor_parallel
     else:
         fit = engines or len(nodes)
@@ -39,7 +40,7 @@ def placement(
         raise UserError(
             f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel}: Ray "
             f"has {kind} {'+'.join(map(str, nodes)) or '0'} on its nodes, too few: lower them"
-            + (", or set device=cpu" if device == "cuda" else "")
+            + (", or set device=cpu" if on_gpus else "")
         )
     return engines or fit, share
 
@@ -101,18 +102,19 @@ def reason(error: Any) -> str:
 
 def creator(
     ray: Any,
-    device: str,
+    settings: EngineSettings,
     share: int,
-    tensor_parallel: int,
     log: Callable[[str], Path],
     *arguments: Any,
 ) -> Callable[[str], Any]:
-    """Returns the function that starts the actor of a name; ``arguments`` are Engine's after its
-    name and log.
+    """Returns the function that starts the actor of a name on ``share`` GPUs or cores;
+    ``arguments`` are Engine's after its name and log.
     """
+    kind = "num_gpus" if settings.device == "cuda" else "num_cpus"
+    variables = vllm_actor.environment(settings.device, share, settings.tensor_parallel)
     remote = ray.remote(vllm_actor.Engine).options(
-        **({"num_gpus": share} if device == "cuda" else {"num_cpus": share}),
+        **{kind: share},
         max_concurrency=10_000,  # the scheduler limits the requests per engine
-        runtime_env={"env_vars": vllm_actor.environment(device, share, tensor_parallel)},
+        runtime_env={"env_vars": variables},
     )
     return lambda name: remote.remote(name, log(name), *arguments)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +24,31 @@ from eval.generation.driver import Driver
 from eval.generation.engines import Fleet, creator, placement
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
+from eval.generation.settings import EngineSettings, Model, SamplingSettings
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The number of engines that ran and of rollouts that they made; both are 0 when no rollout was
+    missing.
+    """
+
+    engines: int
+    made: int
 
 
 def generate(
     problems: Sequence[Problem],
-    model: str,
-    tokenizer: Path,
     folder: Path,
-    *,
-    rollouts: int,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    seed: int,
-    dtype: str,
-    device: str,
-    engines: int | None,
-    tensor_parallel: int,
-    concurrency: int,
-    revision: str | None = None,
-    model_context: int | None = None,
-) -> tuple[int, int]:
-    """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has ``rollouts`` of
-    every problem.
+    model: Model,
+    sampling: SamplingSettings,
+    engines: EngineSettings,
+) -> Generated:
+    """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has
+    ``sampling.rollouts`` of every problem.
 
-    Returns the number of engines and the number of new rollouts; (0, 0) when there was nothing to
-    generate.
-
-    ``model`` is a folder or a hub name; ``max_tokens`` is the budget per rollout, ``concurrency``
-    the most requests per engine at a time; ``engines`` null starts as many as fit; ``temperature``
-    0 is greedy; ``device`` is cuda or cpu; ``model_context``, in tokens, overrides the model's
-    max_position_embeddings. Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one
-    on this machine, on loopback only.
+    Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one on this machine, on
+    loopback only.
 
     Raises UserError when there is no such model, the context does not fit it, or the engines do not
     fit Ray's nodes; StageFailed when no engine is left, or naming the rollouts that were on two
@@ -62,50 +56,39 @@ def generate(
     """
     path = folder / rollout_files.ROLLOUTS
     done = rollout_files.read(path)
-    missing = [(p, k) for p in problems for k in range(rollouts) if (p.set, p.id, k) not in done]
+    missing = [
+        (p, k) for p in problems for k in range(sampling.rollouts) if (p.set, p.id, k) not in done
+    ]
     if not missing:
-        return 0, 0
+        return Generated(engines=0, made=0)
 
     from transformers import AutoConfig, AutoTokenizer
 
-    encoder = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    encoder = AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=False)
     try:
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=False
+        )
     except OSError as e:
-        raise UserError(f"no model at {model}: {str(e).splitlines()[0]}") from e
-    config.max_position_embeddings = model_context or config.max_position_embeddings
+        raise UserError(f"no model at {model.path}: {str(e).splitlines()[0]}") from e
+    config.max_position_embeddings = model.context or config.max_position_embeddings
     prompts = {(p.set, p.id): chat.encode_prompt(encoder, p.problem) for p in problems}
     context = context_length(
-        {key: len(ids) for key, ids in prompts.items()}, max_tokens, config.max_position_embeddings
+        {key: len(ids) for key, ids in prompts.items()},
+        sampling.max_tokens,
+        config.max_position_embeddings,
     )
-    arguments = vllm_actor.arguments(
-        config,
-        model=model,
-        revision=revision,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        device=device,
-        tensor_parallel=tensor_parallel,
-        concurrency=concurrency,
-        context=context,
-    )
-    specials = set(encoder.all_special_tokens)
-    sampling = {
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "stop_token_ids": _stop_ids(encoder, model, revision),
-        # The text never includes a stop token, but always the think tags, which may be special
-        # tokens.
-        "skip_special_tokens": not specials & {THINK_OPEN, THINK_CLOSE},
-        "spaces_between_special_tokens": False,
-    }
+    arguments = vllm_actor.arguments(config, model, engines, context)
+    params = _sampling_params(encoder, model, sampling)
     tasks = {(p.set, p.id, k): prompts[p.set, p.id] for p, k in missing}
     lengths = [(key, rollout.tokens) for key, rollout in done.items()]
     scheduler = Scheduler(
-        {key: len(ids) for key, ids in tasks.items()}, lengths, max_tokens, concurrency
+        {key: len(ids) for key, ids in tasks.items()},
+        lengths,
+        sampling.max_tokens,
+        engines.concurrency,
     )
-    seeds = {key: rollout_seed(seed, key) for key in tasks}
+    seeds = {key: rollout_seed(sampling.seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)
 
     def log(name: str) -> Path:
@@ -113,20 +96,20 @@ def generate(
 
     # The driver reads one answer of a dead engine; Ray would print all the others.
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
-    kind = "GPU" if device == "cuda" else "CPU"
+    kind = "GPU" if engines.device == "cuda" else "CPU"
     with (
-        ray_session(cpus=engines or 1) as ray,
+        ray_session(cpus=engines.count or 1) as ray,
         path.open("a", encoding="utf-8") as file,
         progress("rollouts", len(done) + len(missing), initial=len(done)) as advance,
     ):
         nodes = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
-        count, share = placement(nodes, engines, tensor_parallel, device)
-        fleet = Fleet(ray, creator(ray, device, share, tensor_parallel, log, arguments, sampling))
-        driver = Driver(fleet, scheduler, Pulse(max_tokens), tasks, seeds, log)
+        count, share = placement(nodes, engines)
+        fleet = Fleet(ray, creator(ray, engines, share, log, arguments, params))
+        driver = Driver(fleet, scheduler, Pulse(sampling.max_tokens), tasks, seeds, log)
         for rollout in driver.run([f"engine-{i}" for i in range(count)]):
             rollout_files.append(file, rollout)
             advance(1)
-    return count, len(missing)
+    return Generated(count, len(missing))
 
 
 def rollout_seed(seed: int, key: Key) -> int:
@@ -155,7 +138,22 @@ def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limi
     return longest + max_tokens
 
 
-def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
+def _sampling_params(encoder: Any, model: Model, sampling: SamplingSettings) -> dict[str, Any]:
+    """Returns the arguments of vLLM's SamplingParams that all rollouts share."""
+    specials = set(encoder.all_special_tokens)
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "stop_token_ids": _stop_ids(encoder, model),
+        # The text never includes a stop token, but always the think tags, which may be special
+        # tokens.
+        "skip_special_tokens": not specials & {THINK_OPEN, THINK_CLOSE},
+        "spaces_between_special_tokens": False,
+    }
+
+
+def _stop_ids(encoder: Any, model: Model) -> list[int]:
     """Returns the ids of the model's own end tokens, and of the two that may end a turn or a text
     in training.
     """
@@ -167,6 +165,6 @@ def _stop_ids(encoder: Any, model: str, revision: str | None) -> list[int]:
         if token in encoder.get_vocab()
     }
     with contextlib.suppress(OSError):  # a model without a generation config adds no end token
-        eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
+        eos = GenerationConfig.from_pretrained(model.path, revision=model.revision).eos_token_id
         ids.update([eos] if isinstance(eos, int) else eos or [])
     return sorted(ids)

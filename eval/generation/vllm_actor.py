@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.records import Key
+from eval.generation.settings import EngineSettings, Model
 
 KV_CACHE_LIMIT = 4 << 30
 """Most bytes of KV cache per engine on a CPU."""
@@ -95,52 +96,41 @@ class Engine:
         }
 
 
-def arguments(
-    config: Any,
-    *,
-    model: str,
-    revision: str | None,
-    tokenizer: Path,
-    dtype: str,
-    device: str,
-    tensor_parallel: int,
-    concurrency: int,
-    context: int,
-) -> dict[str, Any]:
+def arguments(config: Any, model: Model, engines: EngineSettings, context: int) -> dict[str, Any]:
     """Returns vLLM's engine arguments. ``config`` is the model's (transformers), ``context`` is in
-    tokens; ``dtype`` is one of vLLM's, or ``nf4`` for weights that are quantized to 4 bits while
-    they are loaded.
+    tokens.
     """
-    scheduler = "TakingTurns" if device == "cpu" else "AsyncTakingTurns"
+    on_cpu = engines.device == "cpu"
+    scheduler = "TakingTurns" if on_cpu else "AsyncTakingTurns"
     values = {
-        "model": model,
-        "revision": revision,
-        "tokenizer": str(tokenizer),
+        "model": model.path,
+        "revision": model.revision,
+        "tokenizer": str(model.tokenizer),
         "trust_remote_code": False,
-        "dtype": "bfloat16" if dtype == NF4 else dtype,
+        "dtype": "bfloat16" if model.dtype == NF4 else model.dtype,
         "max_model_len": context,
         # The caller checked the context against this value, which may differ from the model's own.
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
-        "max_num_seqs": concurrency,
+        "max_num_seqs": engines.concurrency,
         "scheduling_policy": "priority",
         "scheduler_cls": f"eval.generation.preemption.{scheduler}",
-        "async_scheduling": device != "cpu",
+        "async_scheduling": not on_cpu,
         "watermark": SPARE,
-        "tensor_parallel_size": tensor_parallel,
+        "tensor_parallel_size": engines.tensor_parallel,
         # Set explicitly: inside a Ray actor vLLM might choose Ray for its own workers.
-        "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
+        "distributed_executor_backend": "uni" if engines.tensor_parallel == 1 else "mp",
         # Ignores the model's generation config: sampling parameters and stop tokens come with each
         # request.
         "generation_config": "vllm",
         "disable_log_stats": True,
         "stream_interval": STRIDE,
     }
-    if dtype == NF4:
+    if model.dtype == NF4:
         values["quantization"] = "bitsandbytes"
-    if device == "cpu":
+    if on_cpu:
         values |= {
             "enforce_eager": True,
-            "kv_cache_memory_bytes": _kv_bytes(config, context, concurrency),
+            "kv_cache_memory_bytes": _kv_bytes(config, context, engines.concurrency),
             # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator
             # cannot do.
             "enable_chunked_prefill": False,

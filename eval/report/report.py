@@ -91,7 +91,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     ]
     for other in base_vs_sft.others(run, compared, partial):
         sections += [
-            f"## Also evaluated: {', '.join(other.known.settings['benchmarks'])}",
+            f"## Also evaluated: {', '.join(other.known.settings.benchmarks)}",
             markdown_table(base_vs_sft.headline(other, config.reference)),
             f"Protocol: {base_vs_sft.protocol(other.known)}.",
         ]

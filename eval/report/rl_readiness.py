@@ -67,7 +67,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
         "answered": answered(figures) / ended if ended else None,
         "stopped": 1 - figures["hit_budget"],
         "tokens": figures["tokens"],
-        "budget": evaluation.settings["max_tokens"],
+        "budget": evaluation.settings.sampling.max_tokens,
         "enough": enough(figures),
     }
 
@@ -103,9 +103,10 @@ def section(compared: Comparison) -> str:
     columns = [readiness(e) for e in compared.both]
     rows = [list(cells) for cells in zip(_titles(columns[0]), *map(_cells, columns), strict=True)]
     known = compared.known
+    temperature = known.settings.sampling.temperature
     caution = (
-        f"These are benchmark problems at temperature {known.settings['temperature']}; `warmstart "
-        "rl` measures the problems that RL would train on, sampled as RL samples."
+        f"These are benchmark problems at temperature {temperature}; `warmstart rl` measures the "
+        "problems that RL would train on, sampled as RL samples."
     )
     titles = ["", *(f"{e.label}{missing(TOTAL, e)}" for e in compared.both)]
     reading = "\n".join(

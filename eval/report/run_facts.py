@@ -88,7 +88,7 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
         **{
             f"{name}.jsonl": value
             for e in evaluations
-            for name, value in e.settings["benchmarks"].items()
+            for name, value in e.settings.benchmarks.items()
         },
         **made["versions"],
     }

@@ -110,7 +110,7 @@ def alarms(compared: Comparison) -> list[str]:
         for e in compared.both
         if e.figures[TOTAL]["identical"]
         and e.figures[TOTAL]["tokens"]["p50"] >= LONG
-        and e.settings["temperature"] > 0
+        and e.settings.sampling.temperature > 0
     ]
 
 

@@ -119,13 +119,13 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
     rows += [(TOTAL, metric) for metric in accuracies(known.n)[1:] if known.n > 1]
     given = [published_figures(reference, known, name, metric) for name, metric in rows]
-    cap = (reference or {}).get("max_tokens", known.settings["max_tokens"])
+    cap = (reference or {}).get("max_tokens", known.settings.sampling.max_tokens)
     at_cap = [
         _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
     ]
     sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
     lines = [["pass@1", "base", sft, "improvement"]]
-    beside = any(given) and cap < known.settings["max_tokens"] and any(at_cap)
+    beside = any(given) and cap < known.settings.sampling.max_tokens and any(at_cap)
     lines[0] += [f"at {cap:,} tokens"] if beside else []
     lines[0] += ["published base", "published SFT"] if any(given) else []
     for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
@@ -156,13 +156,13 @@ def missing(name: str, *these: Evaluation) -> str:
 
 def protocol(evaluation: Evaluation) -> str:
     """Returns how the rollouts were sampled and judged, as text."""
-    sampling = evaluation.settings
-    made = f"{sampling['rollouts']} rollout{'s' * (sampling['rollouts'] > 1)} a problem"
-    weights = ", weights in 4 bits (NF4)" if sampling["dtype"] == NF4 else ""
+    sampling = evaluation.settings.sampling
+    rollouts = "1 rollout" if sampling.rollouts == 1 else f"{sampling.rollouts} rollouts"
+    weights = ", weights in 4 bits (NF4)" if evaluation.settings.dtype == NF4 else ""
     return (
-        f"{made}{weights}, temperature {sampling['temperature']}, top-p {sampling['top_p']}, at "
-        f"most {sampling['max_tokens']:,} tokens; exact match of "
-        f"{ANSWERS[sampling['answer_style']]} after `</think>`"
+        f"{rollouts} per problem{weights}, temperature {sampling.temperature}, "
+        f"top-p {sampling.top_p}, at most {sampling.max_tokens:,} tokens; exact match of "
+        f"{ANSWERS[evaluation.settings.answer_style]} after `</think>`"
     )
 
 
@@ -177,10 +177,10 @@ def published_figures(
     """Returns the published ``base`` and ``sft`` figures of the same problems, in percent; empty if
     there are none.
     """
-    if not reference or evaluation.settings["limit"] is not None:
+    if not reference or evaluation.settings.limit is not None:
         return {}
     sets = reference.get("pass@1", {}).keys() - {TOTAL}
-    if name == TOTAL and evaluation.settings["benchmarks"].keys() != sets:
+    if name == TOTAL and evaluation.settings.benchmarks.keys() != sets:
         return {}
     return reference.get(metric, {}).get(name, {})
 
@@ -198,7 +198,7 @@ def lengths(named: Mapping[str, Evaluation]) -> str:
         figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
         hits = round(figures["hit_budget"] * figures["rollouts"])
         share = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%})"
-        cut = f"{share} at {e.settings['max_tokens']:,}"
+        cut = f"{share} at {e.settings.sampling.max_tokens:,}"
         mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
         mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
         rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])

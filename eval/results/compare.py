@@ -97,10 +97,10 @@ def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[
     for s in subjects:
         if left := len(s.evaluation.problems) - len(keys):
             yield f"{left:,} problems of {s.name} are not among them.{missing(TOTAL, s.evaluation)}"
-    if len({s.evaluation.settings["tokenizer"] for s in subjects}) > 1:
+    if len({s.evaluation.settings.tokenizer for s in subjects}) > 1:
         yield "Their tokenizers differ: the budget counts the tokens of each one's own."
-    if len({s.evaluation.settings["dtype"] for s in subjects}) > 1:
-        weights = ", ".join(f"{s.name} {s.evaluation.settings['dtype']}" for s in subjects)
+    if len({s.evaluation.settings.dtype for s in subjects}) > 1:
+        weights = ", ".join(f"{s.name} {s.evaluation.settings.dtype}" for s in subjects)
         yield f"Their weights differ in precision (eval.dtype): {weights}."
     yield LEGEND
 
@@ -147,10 +147,12 @@ def _published(subject: Subject) -> list[list[str]]:
     these problems.
     """
     e, reference = subject.evaluation, subject.reference or {}
-    budget = min(reference.get("max_tokens", e.settings["max_tokens"]), e.settings["max_tokens"])
-    values = e.values if budget == e.settings["max_tokens"] else e.values_within(budget)
+    budget = min(
+        reference.get("max_tokens", e.settings.sampling.max_tokens), e.settings.sampling.max_tokens
+    )
+    values = e.values if budget == e.settings.sampling.max_tokens else e.values_within(budget)
     lines = [[f"at {budget:,} tokens", "ours", "published", "its rerun error", "our interval"]]
-    for name in (*e.settings["benchmarks"], TOTAL):
+    for name in (*e.settings.benchmarks, TOTAL):
         for metric in accuracies(e.n):
             theirs = base_vs_sft.published_figures(reference, e, name, metric).get(
                 "base" if e.label == BASE else "sft"

@@ -89,10 +89,10 @@ def check(first: Subject, other: Subject) -> None:
     """Raises UserError, naming the differences, unless both used the same sampling settings and
     benchmark files.
     """
-    a, b = first.evaluation.settings, other.evaluation.settings
-    unlike = [key for key in {**a, **b} if key not in OWN and a.get(key) != b.get(key)]
+    a, b = first.evaluation.settings.to_json(), other.evaluation.settings.to_json()
+    unlike = [key for key in a if key not in OWN and a[key] != b[key]]
     told = [
-        WORDS.get(key, key) + ("" if key == "template" else f" {a.get(key)} and {b.get(key)}")
+        WORDS.get(key, key) + ("" if key == "template" else f" {a[key]} and {b[key]}")
         for key in unlike
     ]
     sets = a["benchmarks"].keys() & b["benchmarks"].keys()

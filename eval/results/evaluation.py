@@ -13,6 +13,7 @@ from common.files import MANIFEST, read_json, sha256_json
 from common.records import Grade, Key, Problem, Rollout
 from data_prep.benchmarks import sets
 from eval.evaluate import PROBLEMS, SETTINGS
+from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics
@@ -34,12 +35,12 @@ class Evaluation:
 
     folder: Path
     label: ModelLabel
-    settings: dict[str, Any]
+    settings: EvaluationSettings
 
     @property
     def n(self) -> int:
         """Rollouts per problem."""
-        return self.settings["rollouts"]
+        return self.settings.sampling.rollouts
 
     @property
     def age(self) -> float:
@@ -96,7 +97,7 @@ class Evaluation:
             there = rollout_files.read_grades(self.folder / rollout_files.GRADES)
             self._check_whole(there, rollout_files.GRADES, self._regrade)
             return there
-        grades = grading.grade(self.rollouts.values(), self.problems, self.settings["answer_style"])
+        grades = grading.grade(self.rollouts.values(), self.problems, self.settings.answer_style)
         return {grade.key: grade for grade in grades}
 
     @cached_property
@@ -110,7 +111,7 @@ class Evaluation:
             if not (self.folder / METRICS).exists():
                 raise UserError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
             return read_json(self.folder / METRICS)
-        budget = self.settings["max_tokens"]
+        budget = self.settings.sampling.max_tokens
         return metrics.summarise(
             self.problems, self.rollouts, self.grades, self.n, budget, partial=True
         )
@@ -151,9 +152,11 @@ def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
     for folder in run.evaluations:
         if is_complete(folder) or (partial and has_begun(folder)):
             evaluation = read(folder)
-            if RL_POOL in evaluation.settings["benchmarks"]:
+            if RL_POOL in evaluation.settings.benchmarks:
                 continue
-            same = sha256_json({k: v for k, v in evaluation.settings.items() if k != "model"})
+            same = sha256_json(
+                {k: v for k, v in evaluation.settings.to_json().items() if k != "model"}
+            )
             group = found.setdefault(same, {})
             group[evaluation.label] = max(
                 evaluation, group.get(evaluation.label, evaluation), key=lambda e: e.age
@@ -172,5 +175,5 @@ def has_begun(folder: Path) -> bool:
 
 def read(folder: Path) -> Evaluation:
     """Returns the evaluation in ``folder``."""
-    settings = read_json(folder / SETTINGS)
-    return Evaluation(folder, ModelLabel.parse(settings["model"]["label"]), settings)
+    settings = EvaluationSettings.from_json(read_json(folder / SETTINGS))
+    return Evaluation(folder, settings.label, settings)

@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from common.errors import UserError
+from eval.generation.settings import SamplingSettings
 
 CONFIG, SCRIPT, TRAIN, VALIDATION = (
     "grpo.yaml",
@@ -121,15 +120,13 @@ class Start:
     """Length of the longest prompt, in tokens."""
     response: int
     """Budget of a rollout, in tokens."""
-    sampling: dict[str, Any]
-    """``rollouts``, ``temperature``, ``top_p`` and ``max_tokens`` of the evaluation that chose the
-    problems.
-    """
+    sampling: SamplingSettings
+    """That of the evaluation that chose the problems."""
 
 
-def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any]) -> str:
-    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` has ``temperature``
-    and ``top_p``.
+def config_text(start: Start, config: DictConfig, validation: SamplingSettings) -> str:
+    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` is the sampling of
+    the run's evaluations.
 
     Raises UserError when the number of problems, or ``BATCH``, is smaller than the number of GPUs.
     """
@@ -152,19 +149,19 @@ def config_text(start: Start, config: DictConfig, validation: Mapping[str, Any])
         prompt=start.prompt,
         response=start.response,
         context=context,
-        budget=start.sampling["max_tokens"],
-        group=start.sampling["rollouts"],
-        temperature=start.sampling["temperature"],
-        top_p=start.sampling["top_p"],
+        budget=start.sampling.max_tokens,
+        group=start.sampling.rollouts,
+        temperature=start.sampling.temperature,
+        top_p=start.sampling.top_p,
         batch=batch,
         gpus=gpus,
         seed=train.seed,
         tokens=max(train.max_tokens_per_gpu, -(-context // train.sequence_parallel)),
         sequence_parallel=train.sequence_parallel,
         tensor_parallel=config.eval.tensor_parallel,
-        val_sample=str(validation["temperature"] > 0).lower(),
-        val_temperature=validation["temperature"],
-        val_top_p=validation["top_p"],
+        val_sample=str(validation.temperature > 0).lower(),
+        val_temperature=validation.temperature,
+        val_top_p=validation.top_p,
         steps=STEPS,
         epochs=-(-STEPS // (start.problems // batch)),
         every=EVERY,

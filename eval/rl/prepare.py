@@ -203,7 +203,7 @@ def _fill(
         problems=len(mixed),
         prompt=prompt,
         response=min(_budget(evaluation, mixed), context - prompt),
-        sampling=planned.settings,
+        sampling=planned.settings.sampling,
     )
     write_text(folder / grpo.CONFIG, grpo.config_text(start, probe, evaluate.sampling(config)))
     prompts.write(folder / grpo.TRAIN, mixed, facts)

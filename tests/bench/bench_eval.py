@@ -35,6 +35,7 @@ from eval.generation.driver import Driver
 from eval.generation.engines import Fleet
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
+from eval.generation.settings import EngineSettings, Model
 from tests.bench.decode import (
     BUDGET,
     GPUS,
@@ -183,13 +184,8 @@ def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
     model = folder / "runs" / "tiny" / "base"
     arguments = vllm_actor.arguments(
         AutoConfig.from_pretrained(model),
-        model=str(model),
-        revision=None,
-        tokenizer=folder / "data/tiny/tokenizer",
-        dtype="auto",
-        device="cpu",
-        tensor_parallel=1,
-        concurrency=REAL["concurrency"],
+        Model(str(model), folder / "data/tiny/tokenizer", "auto"),
+        EngineSettings("cpu", 2, tensor_parallel=1, concurrency=REAL["concurrency"]),
         context=REAL["budget"] + 8,
     )
     cores = max(1, len(os.sched_getaffinity(0)) // 2)

@@ -145,14 +145,14 @@ def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
     (run.export(5) / "manifest.json").write_text("{}")
     planned = stage.plan(config, run, ModelLabel(5))
     assert planned.folder.name.startswith("add@step_5-")
-    assert planned.model == str(run.export(5))
+    assert planned.model.path == str(run.export(5))
 
 
 def test_a_hub_model_keeps_its_revision(config: DictConfig, run: Run) -> None:
     config.model.path, config.model.revision = "some/model", "abc"
     planned = stage.plan(config, run, BASE)
-    assert planned.settings["model"]["identity"] == {"name": "some/model", "revision": "abc"}
-    assert planned.revision == "abc"
+    assert planned.settings.identity == {"name": "some/model", "revision": "abc"}
+    assert planned.model.revision == "abc"
 
 
 def test_refusals(config: DictConfig, run: Run) -> None:
@@ -179,7 +179,7 @@ def test_a_suite_brings_its_protocol(config: DictConfig, run: Run) -> None:
     config.eval.update({"sets": ["gsm8k"], "rollouts": None, "temperature": None})
     planned = stage.plan(config, run, BASE)
     assert planned.folder.name.startswith("gsm8k@base-")
-    assert (planned.settings["rollouts"], planned.settings["temperature"]) == (1, 0)
-    assert planned.settings["benchmarks"].keys() == {"gsm8k_test"}
+    assert (planned.settings.sampling.rollouts, planned.settings.sampling.temperature) == (1, 0)
+    assert planned.settings.benchmarks.keys() == {"gsm8k_test"}
     config.eval.temperature = 0.5
-    assert stage.plan(config, run, BASE).settings["temperature"] == 0.5
+    assert stage.plan(config, run, BASE).settings.sampling.temperature == 0.5

@@ -54,6 +54,7 @@ async def _generate(
     from transformers import AutoConfig
 
     from eval.generation import vllm_actor
+    from eval.generation.settings import EngineSettings, Model
 
     device, load = bench.setting.device, bench.load
     os.environ |= vllm_actor.environment(device, os.cpu_count() or 1, 1)
@@ -62,14 +63,9 @@ async def _generate(
     config.max_position_embeddings = context
     arguments = vllm_actor.arguments(
         config,
-        model=str(model),
-        revision=None,
-        tokenizer=model,
-        dtype=dtype,
-        device=device,
-        tensor_parallel=1,
-        concurrency=ROLLOUTS,
-        context=context,
+        Model(str(model), model, dtype),
+        EngineSettings(device, 1, tensor_parallel=1, concurrency=ROLLOUTS),
+        context,
     )
     arguments["enforce_eager"] = (
         True  # compiling and capturing graphs takes longer than the rollouts

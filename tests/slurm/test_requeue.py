@@ -12,7 +12,7 @@ from slurm.child_process import leave_code, take_code
 from slurm.requeue import CRASHES, Decision, Ended, decide, of_training
 from tests.conftest import ROOT, environment
 from trainer.recipe import load as configs
-from trainer.run import folder
+from trainer.run import frozen_config
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run
 
 
@@ -124,7 +124,7 @@ def test_a_crash_while_submitting_evaluations_does_not_fail_a_finished_training(
 ) -> None:
     """The job runs without Slurm: its srun does nothing, as if training had finished."""
     words = ["tiny", f"run.root={tmp_path}"]
-    run = folder.start(configs.load(words[0], words[1:]))
+    run = frozen_config.start(configs.load(words[0], words[1:]))
     run.new_attempt()
     (run.root / SUBMISSIONS).mkdir()  # provokes an IsADirectoryError, which no code expects
     (tmp_path / "srun").symlink_to("/bin/true")

@@ -27,6 +27,7 @@ def test_a_model_that_has_learnt_nothing_fails_the_structure(
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from eval.generation.generate import generate
+    from eval.generation.settings import EngineSettings, Model, SamplingSettings
 
     shape = {
         "hidden_size": 64,
@@ -47,19 +48,10 @@ def test_a_model_that_has_learnt_nothing_fails_the_structure(
     def answer(problems: Sequence[Problem], folder: Path) -> None:
         generate(
             problems,
-            str(tmp_path / "model"),
-            tmp_path / "model",
             folder,
-            rollouts=1,
-            temperature=1.0,
-            top_p=1.0,
-            max_tokens=48,
-            seed=1,
-            dtype="float32",
-            device="cpu",
-            engines=1,
-            tensor_parallel=1,
-            concurrency=8,
+            Model(str(tmp_path / "model"), tmp_path / "model", "float32"),
+            SamplingSettings(rollouts=1, temperature=1.0, top_p=1.0, max_tokens=48, seed=1),
+            EngineSettings("cpu", 1, tensor_parallel=1, concurrency=8),
         )
 
     seeds = benchmarks / "gsm8k_train.jsonl"

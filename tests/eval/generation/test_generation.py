@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.records import Problem, Rollout
 from eval.generation import rollout_files, vllm_actor
 from eval.generation.generate import context_length, rollout_seed
+from eval.generation.settings import EngineSettings, Model
 
 
 def test_seeds_depend_on_seed_and_key_only() -> None:
@@ -49,13 +50,8 @@ def test_four_bit_weights_are_what_vllm_calls_bitsandbytes() -> None:
     for dtype in ("auto", "nf4"):
         arguments = vllm_actor.arguments(
             Qwen3Config(),
-            model="m",
-            revision=None,
-            tokenizer=Path("t"),
-            dtype=dtype,
-            device="cuda",
-            tensor_parallel=1,
-            concurrency=4,
+            Model("m", Path("t"), dtype),
+            EngineSettings("cuda", 1, tensor_parallel=1, concurrency=4),
             context=64,
         )
         made = AsyncEngineArgs(**arguments)
@@ -78,10 +74,13 @@ def test_nothing_missing_starts_nothing(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from common.records import Problem
-from eval.generation.generate import generate
-generate({problems!r}, "none", Path("none"), Path({str(tmp_path)!r}), rollouts=2,
-         temperature=0.6, top_p=0.95, max_tokens=8, seed=0, dtype="auto", device="cpu",
-         engines=1, tensor_parallel=1, concurrency=1)
+from eval.generation.generate import Generated, generate
+from eval.generation.settings import EngineSettings, Model, SamplingSettings
+generated = generate(
+    {problems!r}, Path({str(tmp_path)!r}), Model("none", Path("none"), "auto"),
+    SamplingSettings(rollouts=2, temperature=0.6, top_p=0.95, max_tokens=8, seed=0),
+    EngineSettings("cpu", 1, tensor_parallel=1, concurrency=1))
+assert generated == Generated(engines=0, made=0)
 heavy = {{"ray", "vllm", "transformers", "torch"}} & set(sys.modules)
 assert not heavy, heavy
 """

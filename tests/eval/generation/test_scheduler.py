@@ -14,6 +14,7 @@ from eval.generation import hang_detector
 from eval.generation.engines import placement
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import LATE, LONGEST_FIRST, OVERCOMMIT, SUSPECTS, UNHEARD, Scheduler
+from eval.generation.settings import EngineSettings
 from tests.bench import decode
 
 BUDGET = 100
@@ -238,20 +239,24 @@ def test_the_cache_bounds_what_is_in_flight() -> None:
     assert len(list(scheduler.assign())) == 1  # an engine is never idle
 
 
+def engines(count: int | None, tensor_parallel: int, device: str) -> EngineSettings:
+    return EngineSettings(device, count, tensor_parallel, concurrency=4)
+
+
 def test_placement() -> None:
-    assert placement([4, 4, 3], None, 2, "cuda") == (5, 2)
-    assert placement([4, 4], 3, 1, "cuda") == (3, 1)
-    assert placement([8, 8], None, 1, "cpu") == (2, 8)
-    assert placement([8, 4], 3, 1, "cpu") == (3, 4)
-    assert placement([2], 2, 1, "cpu") == (2, 1)
+    assert placement([4, 4, 3], engines(None, 2, "cuda")) == (5, 2)
+    assert placement([4, 4], engines(3, 1, "cuda")) == (3, 1)
+    assert placement([8, 8], engines(None, 1, "cpu")) == (2, 8)
+    assert placement([8, 4], engines(3, 1, "cpu")) == (3, 4)
+    assert placement([2], engines(2, 1, "cpu")) == (2, 1)
     with pytest.raises(
         UserError, match=r"eval.engines=null with eval.tensor_parallel=4: Ray has GPUs 3\+3"
     ):
-        placement([3, 3], None, 4, "cuda")
+        placement([3, 3], engines(None, 4, "cuda"))
     with pytest.raises(UserError, match=r"eval\.engines=9"):
-        placement([4, 4], 9, 1, "cuda")
+        placement([4, 4], engines(9, 1, "cuda"))
     with pytest.raises(UserError, match="set device=cpu"):
-        placement([], None, 1, "cuda")
+        placement([], engines(None, 1, "cuda"))
 
 
 ONE, TWO = ("s", "p", 0), ("s", "p", 1)

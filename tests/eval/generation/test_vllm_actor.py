@@ -1,6 +1,7 @@
 """Real vLLM engines whose cache is too small for what they have in flight."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from common.ray_session import ray_session
 from eval.generation import vllm_actor
 from eval.generation.engines import creator
+from eval.generation.settings import EngineSettings, Model
 from tests.conftest import Line
 
 ROLLOUTS, TOKENS, PROMPT = 8, 1000, [5] * 8
+ENGINE = EngineSettings("cpu", 1, tensor_parallel=1, concurrency=ROLLOUTS)
 AMPLE, TIGHT = 1.0, 0.4
 EARLY, LATE, BOTH = [False] * ROLLOUTS, [True] * ROLLOUTS, [False, True] * (ROLLOUTS // 2)
 
@@ -26,15 +29,7 @@ def arguments(line: Line) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(model)
     config.max_position_embeddings = TOKENS + len(PROMPT)
     values = vllm_actor.arguments(
-        config,
-        model=str(model),
-        revision=None,
-        tokenizer=model,
-        dtype="float32",
-        device="cpu",
-        tensor_parallel=1,
-        concurrency=ROLLOUTS,
-        context=TOKENS + len(PROMPT),
+        config, Model(str(model), model, "float32"), ENGINE, context=TOKENS + len(PROMPT)
     )
     return values | {"block_size": 32}
 
@@ -44,7 +39,7 @@ def start(ray: Any, log: Path, arguments: dict[str, Any], share: float) -> tuple
     room = int(arguments["kv_cache_memory_bytes"] * share)
     sampling = {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True}
     create = creator(
-        ray, "cpu", 1, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling
+        ray, ENGINE, 1, lambda name: log, arguments | {"kv_cache_memory_bytes": room}, sampling
     )
     actor = create("engine")
     return actor, ray.get(actor.start.remote())
@@ -128,15 +123,7 @@ def test_the_scheduler_is_the_one_that_vllm_takes_there(device: str, stock: str)
     from vllm.config import SchedulerConfig
 
     arguments = vllm_actor.arguments(
-        Qwen3Config(),
-        model="m",
-        revision=None,
-        tokenizer=Path("t"),
-        dtype="auto",
-        device=device,
-        tensor_parallel=1,
-        concurrency=4,
-        context=64,
+        Qwen3Config(), Model("m", Path("t"), "auto"), replace(ENGINE, device=device), context=64
     )
     names = ("scheduler_cls", "async_scheduling", "watermark")
     config = SchedulerConfig.default_factory(**{name: arguments[name] for name in names})

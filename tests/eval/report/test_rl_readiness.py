@@ -13,7 +13,9 @@ from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets
 from eval.evaluate import PROBLEMS, SETTINGS
+from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
+from eval.generation.settings import SamplingSettings
 from eval.grading.metrics import METRICS, summarise, tallies
 from eval.report.rl_readiness import enough, informative, readiness, section
 from eval.results.base_vs_sft import Comparison
@@ -67,15 +69,18 @@ def evaluation(
             rollouts[key] = Rollout(key, 0, text, length, finish, "e", 0.0)
             grades[key] = Grade(key, states[letter], answer, letter == "r", letter == "r")
     n = n or len(rows[0])
-    write_json(
-        folder / SETTINGS,
-        settings := {
-            "rollouts": n,
-            "max_tokens": BUDGET,
-            "temperature": 0.6,
-            "answer_style": "boxed",
-        },
+    settings = EvaluationSettings(
+        label=label,
+        identity={},
+        benchmarks={"s": "hash"},
+        template="t",
+        tokenizer="k",
+        limit=None,
+        answer_style="boxed",
+        sampling=SamplingSettings(n, temperature=0.6, top_p=0.95, max_tokens=BUDGET, seed=0),
+        dtype="auto",
     )
+    write_json(folder / SETTINGS, settings.to_json())
     sets.write_problems(folder / PROBLEMS, problems)
     with (folder / rollout_files.ROLLOUTS).open("w") as f:
         for rollout in rollouts.values():

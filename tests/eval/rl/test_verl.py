@@ -139,7 +139,7 @@ def test_a_trained_model_chooses_its_own_problems(
         0 < extra["right"] < extra["rollouts"] == 4 and extra["in_sft"] for extra in found
     )
     # The pool is no benchmark: the report stays with the held-out rows.
-    assert base_vs_sft.newest(run).known.settings["benchmarks"].keys() == {"heldout"}
+    assert base_vs_sft.newest(run).known.settings.benchmarks.keys() == {"heldout"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""The settings of an evaluation: everything that changes a rollout or its grade."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from eval.generation.settings import SamplingSettings
+from trainer.run.folder import ModelLabel
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The content of an evaluation's settings.json."""
+
+    label: ModelLabel
+    identity: dict[str, str | None]
+    """The model's file names and hashes, or its hub name and revision."""
+    benchmarks: dict[str, str]
+    """Set -> SHA-256 of its file."""
+    template: str
+    """Hash of the chat template."""
+    tokenizer: str
+    """Hash of tokenizer.json."""
+    limit: int | None
+    """Most problems per set."""
+    answer_style: str
+    sampling: SamplingSettings
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values as settings.json has them. Their hash names the evaluation's folder,
+        so an added key gives every evaluation a new folder.
+        """
+        return {
+            "model": {"label": str(self.label), "identity": self.identity},
+            "benchmarks": self.benchmarks,
+            "template": self.template,
+            "tokenizer": self.tokenizer,
+            "limit": self.limit,
+            "answer_style": self.answer_style,
+            **asdict(self.sampling),
+            "dtype": self.dtype,
+        }
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> EvaluationSettings:
+        """Returns the settings that ``to_json`` gave."""
+        keys = ("benchmarks", "template", "tokenizer", "limit", "answer_style", "dtype")
+        sampling = {field.name: values[field.name] for field in fields(SamplingSettings)}
+        model = values["model"]
+        return EvaluationSettings(
+            label=ModelLabel.parse(model["label"]),
+            identity=model["identity"],
+            **{key: values[key] for key in keys},
+            sampling=SamplingSettings(**sampling),
+        )

@@ -146,7 +146,7 @@ def test_an_old_dataset_and_evaluation_know_a_template_by_its_texts(
     config, source = configs.load("tiny", WORDS), chat.template()
     monkeypatch.setattr(chat, "template", lambda: "{# a comment #}" + source)
     assert dataset.build(config)[2] is False
-    assert evaluate.plan(configs.read(old.config), old, "base").folder == old.evaluations[0]
+    assert evaluate.plan(configs.read(old.config), old, BASE).folder == old.evaluations[0]
     monkeypatch.setattr(chat, "template", lambda: source.replace("<|im_end|>", "<|endoftext|>"))
     with pytest.raises(UserError, match=r"built with other settings:\n  template: 2eefca\w+ -> "):
         dataset.build(config)

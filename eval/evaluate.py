@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.differences import differences
 from common.errors import UserError
 from common.files import (
     MANIFEST,
@@ -215,7 +216,9 @@ def _freeze(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
     if not path.exists():
         write_json(path, settings)
-    elif read_json(path) != settings:
+    elif changed := differences(read_json(path), settings):
         raise UserError(
-            f"{folder} holds rollouts of other settings ({path}): move that folder away"
+            f"{folder} holds rollouts of other settings ({path}):\n  "
+            + "\n  ".join(changed.values())
+            + "\nmove that folder away"
         )

@@ -95,7 +95,6 @@ def export(run: str, step: int | None, repo: str | None) -> int:
 
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
-    from common.files import whole_folder
     from data_prep.tokenizer import tokenizers
     from eval.card import card
     from eval.evaluate import evaluate as stage
@@ -113,10 +112,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         if label != "base":
             raise UserError(f"{target} is a model, not a run: it has no step {label}")
         tokenizer = Path(config.verl.model.tokenizer_path)
-        if not tokenizer.exists():
-            loaded = tokenizers.from_model(config.model.path, config.model.revision)
-            with whole_folder(tokenizer) as partial:
-                loaded.save_pretrained(str(partial))
+        tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
         run = folder.start(config)
     print(stage(config, run, label if label == "base" else f"step_{label}"))
     card.refresh(run)

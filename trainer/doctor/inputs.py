@@ -17,7 +17,7 @@ from common.files import MANIFEST, damaged, read_json, sha256_file
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.benchmarks.known import BENCHMARKS
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
-from trainer.run.trained_from import MODEL_FILES, dataset_identity, model_identity
+from trainer.run.trained_from import CONFIG_AND_WEIGHTS, dataset_identity, model_identity
 
 INDEX = "model.safetensors.index.json"
 
@@ -90,7 +90,10 @@ def _model_folder(config: DictConfig) -> Path | str:
     try:
         return Path(
             snapshot_download(
-                path, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=True
+                path,
+                revision=revision,
+                allow_patterns=list(CONFIG_AND_WEIGHTS),
+                local_files_only=True,
             )
         )
     except (OSError, ValueError):

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
 from trainer.recipe.validate import check_values
@@ -165,13 +166,11 @@ def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
     """Returns the differences that a run may not have, as ``key: old -> new``; keys under
     ``mutable`` may change.
     """
-    before, after = dict(_leaves(old)), dict(_leaves(new))
     mirrors = _mirrors()
     return [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted({*before, *after})
-        if before.get(key) != after.get(key)
-        and key not in mirrors
+        line
+        for key, line in differences(dict(_leaves(old)), dict(_leaves(new))).items()
+        if key not in mirrors
         and not key.startswith(UNREAD)
         and not any(key == m or key.startswith(f"{m}.") for m in old.mutable)
     ]

@@ -6,6 +6,7 @@ Files hold them as JSONL or parquet, one record per line or row, under the field
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character's code, which JSON can spell but UTF-8 cannot encode."""
 
 Key = tuple[str, str, int]
 """(set, problem id, k): identifies the k-th rollout of a problem."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from common.differences import differences
 from common.errors import UserError
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
@@ -81,25 +82,12 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     known = {field.name: field.default for field in fields(RowSettings)}
     rows = {name: default for name, default in known.items() if default is not MISSING}
     rows |= {name: value for name, value in old["rows"].items() if name in known}
-    before, after = _flat(old | {"rows": rows}), _flat(new)
-    keys = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
-    changed = [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
-    if changed:
+    if changed := differences(old | {"rows": rows}, new):
         raise UserError(
             f"{folder} was built with other settings:\n  "
-            + "\n  ".join(changed)
+            + "\n  ".join(changed.values())
             + "\nname another dataset with data.name=NAME, or delete that folder"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _thresholds(modules: dict[str, ModuleType]) -> dict[str, Any]:

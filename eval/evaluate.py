@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common import provenance
+from common.differences import differences
 from common.errors import UserError
 from common.files import (
     MANIFEST,
@@ -200,7 +201,9 @@ def _freeze(folder: Path, settings: EvaluationSettings) -> None:
     path = folder / SETTINGS
     if not path.exists():
         write_json(path, settings.to_json())
-    elif read_json(path) != settings.to_json():
+    elif changed := differences(read_json(path), settings.to_json()):
         raise UserError(
-            f"{folder} holds rollouts of other settings ({path}): move that folder away"
+            f"{folder} holds rollouts of other settings ({path}):\n  "
+            + "\n  ".join(changed.values())
+            + "\nmove that folder away"
         )

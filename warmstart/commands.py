@@ -103,7 +103,6 @@ def export(run: str, step: int | None, repo: str | None) -> int:
 
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
-    from common.files import whole_folder
     from data_prep.tokenizer import tokenizers
     from eval.card import card
     from eval.evaluate import evaluate as stage
@@ -124,10 +123,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         if word not in (None, "base"):
             raise UserError(f"{target} is a model, not a run: it has no step {word}")
         tokenizer = Path(config.verl.model.tokenizer_path)
-        if not tokenizer.exists():
-            loaded = tokenizers.from_model(config.model.path, config.model.revision)
-            with whole_folder(tokenizer) as partial:
-                loaded.save_pretrained(str(partial))
+        tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
         run = frozen_config.start(config)
     print(stage(config, run, model))
     card.refresh(run)

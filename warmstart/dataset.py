@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from common.files import MANIFEST, read_json, whole_folder
+from common.files import MANIFEST, read_json
 from common.records import Problem
 from data_prep import build as stage
 from data_prep.output.folder import dataset_folder
@@ -98,9 +98,7 @@ def _backend(config: DictConfig) -> Backend:
         from eval.generation.settings import EngineSettings, Model, SamplingSettings
 
         tokenizer = folder / "tokenizer"
-        if not tokenizer.exists():
-            with whole_folder(tokenizer) as partial:
-                tokenizers.from_model(synth.model, None).save_pretrained(str(partial))
+        tokenizers.save_from_model(synth.model, None, tokenizer)
         generator(
             problems,
             folder,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,32 +19,7 @@ from common.files import (
     write_jsonl,
 )
 from data_prep.benchmarks import sets
-
-
-@dataclass(frozen=True)
-class Source:
-    """A set's dataset on the hub and the names of its columns; without ``id`` the rows are
-    numbered.
-    """
-
-    name: str
-    split: str
-    problem: str = "problem"
-    id: str = "id"
-    config: str | None = None
-
-
-SOURCES = {
-    "aime2024": Source("HuggingFaceH4/aime_2024", "train"),
-    "aime2025": Source("math-ai/aime25", "test"),
-    "aime2026": Source("MathArena/aime_2026", "train", id="problem_idx"),
-    "amc2023": Source("math-ai/amc23", "test", problem="question"),
-    "math500": Source("HuggingFaceH4/MATH-500", "test", id="unique_id"),
-    "gsm8k_test": Source("openai/gsm8k", "test", problem="question", id="", config="main"),
-}
-"""Hub datasets of one benchmark differ in wording, so the manifest records the commit and results
-the file's hash.
-"""
+from data_prep.benchmarks.known import BENCHMARKS, Benchmark
 
 
 def fetch(folder: Path, name: str) -> str:
@@ -59,12 +33,12 @@ def fetch(folder: Path, name: str) -> str:
     from httpx import HTTPError
     from huggingface_hub import HfApi
 
-    if name not in SOURCES:
-        known = ", ".join(SOURCES)
+    if name not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
         raise UserError(
             f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}"
         )
-    source = SOURCES[name]
+    benchmark = BENCHMARKS[name]
     before = (
         read_json(folder / MANIFEST)
         if (folder / MANIFEST).exists()
@@ -72,45 +46,46 @@ def fetch(folder: Path, name: str) -> str:
     )
     pinned = before["sources"].get(name, {}).get("revision")
     try:
-        commit = HfApi().dataset_info(source.name, revision=pinned).sha
+        commit = HfApi().dataset_info(benchmark.hub, revision=pinned).sha
         assert commit is not None
-        rows = load_dataset(source.name, source.config, split=source.split, revision=commit)
+        rows = load_dataset(benchmark.hub, benchmark.config, split=benchmark.split, revision=commit)
     except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
         raise UserError(
-            f"benchmark {name} ({source.name}) cannot be read from the hub: {first_line(e)}"
+            f"benchmark {name} ({benchmark.hub}) cannot be read from the hub: {first_line(e)}"
         ) from e
     path = folder / f"{name}.jsonl"
     make_folder(folder)
     with file_errors(folder), TemporaryDirectory(dir=folder, prefix=".") as partial:
         try:
             write_jsonl(
-                Path(partial) / path.name, [_problem(name, *row, source) for row in enumerate(rows)]
+                Path(partial) / path.name, [_problem(benchmark, *row) for row in enumerate(rows)]
             )
         except KeyError as e:
             raise UserError(
-                f"benchmark {name}: {source.name} has no column {e} at commit {commit}"
+                f"benchmark {name}: {benchmark.hub} has no column {e} at commit {commit}"
             ) from e
         sets.load(Path(partial), [name], None)
         (Path(partial) / path.name).replace(path)
     before["files"][path.name] = sha256_file(path)
     before["sources"][name] = {
-        "hub": source.name,
-        "config": source.config,
-        "split": source.split,
+        "hub": benchmark.hub,
+        "config": benchmark.config,
+        "split": benchmark.split,
         "revision": commit,
     }
     write_json(folder / MANIFEST, before)
     return commit
 
 
-def _problem(name: str, number: int, row: dict[str, Any], source: Source) -> dict[str, str]:
+def _problem(benchmark: Benchmark, number: int, row: dict[str, Any]) -> dict[str, str]:
     answer = str(row["answer"])
+    if "####" in answer:  # GSM8K's answer is a solution that ends with a line "#### 72"
+        answer = answer.rpartition("####")[2].strip().replace(",", "")
     return {
-        "id": str(row[source.id]) if source.id else f"{name}-{number}",
-        "problem": row[source.problem],
-        # GSM8K's answer is a solution that ends with a line "#### 72".
-        "answer": answer.rpartition("####")[2].strip().replace(",", "")
-        if "####" in answer
-        else answer,
-        "source": f"hub:{source.name}",
+        "id": f"{benchmark.name}-{number}"
+        if benchmark.id_column is None
+        else str(row[benchmark.id_column]),
+        "problem": row[benchmark.problem_column],
+        "answer": answer,
+        "source": f"hub:{benchmark.hub}",
     }

@@ -13,26 +13,9 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_jsonl, sha256_file, write_jsonl
-from common.records import Problem
+from common.records import LONE_SURROGATE, Problem
+from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 
-EXPECTED = {
-    "aime2025": 30,
-    "aime2026": 30,
-    "amc2023": 40,
-    "aime2024": 30,
-    "math500": 500,
-    "gsm8k_test": 1319,
-}
-"""Number of problems of the sets with a known size: a file with another count is not that
-benchmark.
-"""
-ANSWERS = {
-    **dict.fromkeys(("aime2024", "aime2025", "aime2026"), re.compile(r"\d{1,3}")),
-    **dict.fromkeys(("amc2023", "gsm8k_test"), re.compile(r"-?\d+(\.\d+)?")),
-}
-"""Pattern of the answers of these sets."""
-ANYTHING = re.compile(r"(?s).*\S.*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 TOTAL = "total"
 """Name of all sets together in results; no set may have it."""
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -110,7 +93,7 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
     """
     problems: dict[str, Problem] = {}
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
-        if broken := [key for key in keys if _SURROGATE.search(value[key])]:
+        if broken := [key for key in keys if LONE_SURROGATE.search(value[key])]:
             raise UserError(
                 f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: fix "
                 "or remove that line"
@@ -161,10 +144,13 @@ def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[s
 
 
 def _load_set(path: Path, name: str) -> list[Problem]:
-    problems = load_file(path, name, ANSWERS.get(name, ANYTHING))
-    if len(problems) != EXPECTED.get(name, len(problems)):
+    known = BENCHMARKS.get(name)
+    if known is None:
+        return load_file(path, name)
+    problems = load_file(path, name, known.answers)
+    if len(problems) != known.problems:
         raise UserError(
-            f"{path} has {len(problems)} problems, but {name} has {EXPECTED[name]}: "
+            f"{path} has {len(problems)} problems, but {name} has {known.problems}: "
             "complete the file (eval.limit takes the first ones), or give your own set another name"
         )
     return problems
@@ -190,6 +176,6 @@ def _file(folder: Path, name: str) -> Path:
         raise UserError(
             f"{path} does not exist ({folder} has {there}): choose among those with "
             "eval.sets=[..], name another folder with eval.benchmarks=DIR"
-            + (", or fetch it (warmstart prefetch RECIPE)" if name in EXPECTED else "")
+            + (", or fetch it (warmstart prefetch RECIPE)" if name in BENCHMARKS else "")
         )
     return path

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from types import NoneType
 from typing import Any
 
-from common.records import THINK_CLOSE, THINK_OPEN, Row, row_id
+from common.records import LONE_SURROGATE, THINK_CLOSE, THINK_OPEN, Row, row_id
 from common.seeded_order import seeded_key
 from data_prep.answers.answer_is import state, stated
 from data_prep.answers.boxed import grade_state, is_exact
@@ -27,9 +27,6 @@ TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box
 """Reasons why a record has no usable trace: the check failed by the trace that passed the most
 checks.
 """
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Dropped(Exception):
@@ -174,7 +171,7 @@ def _row(
     uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
     # NFC, as the tokenizer normalises, so that the tokens decode to exactly this text.
     problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
-    if _SURROGATE.search(problem) or _SURROGATE.search(solution) or _SURROGATE.search(answer):
+    if any(LONE_SURROGATE.search(text) for text in (problem, solution, answer)):
         raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
     return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer)
 

@@ -8,6 +8,10 @@ in a thousand pass structure, quality and AI detection.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 
 from data_prep.duplicates.normalise_text import words
 from data_prep.synth import check_arithmetic
@@ -52,26 +56,88 @@ _MARKUP = re.compile(
     r"\*\*|^#{1,6} |```|\\\(|\\\[|\\(?:frac|times|boxed|text)\b|^\s*[-*] ", re.MULTILINE
 )
 
-_STRUCTURE = (
-    "structure: a part is missing",
-    "structure: a tag or mark of the format is left",
-    "structure: the problem asks nothing",
-    "structure: the answer is not a number",
-    f"structure: {check_arithmetic.NO_ANNOTATION}",
+
+@dataclass(frozen=True)
+class Check:
+    """A check: ``fails`` returns whether a generated problem is dropped; ``reason`` is the
+    funnel's.
+    """
+
+    reason: str
+    fails: Callable[[str, str, str], bool]
+    """Takes problem, solution and answer; the checks before it have passed."""
+
+
+def _part_missing(problem: str, solution: str, answer: str) -> bool:
+    return not (problem.strip() and solution.strip() and answer.strip())
+
+
+def _tagged(problem: str, solution: str, answer: str) -> bool:
+    return bool(_TAG.search(problem) or _TAG.search(solution))
+
+
+def _asks_nothing(problem: str, solution: str, answer: str) -> bool:
+    return "?" not in problem and not _ASKS.search(problem)
+
+
+def _not_a_number(problem: str, solution: str, answer: str) -> bool:
+    return check_arithmetic.number(answer) is None
+
+
+def _without_annotation(problem: str, solution: str, answer: str) -> bool:
+    return not check_arithmetic.ANNOTATION.search(solution)
+
+
+def _negative(problem: str, solution: str, answer: str) -> bool:
+    return _value(answer) < 0
+
+
+def _too_large(problem: str, solution: str, answer: str) -> bool:
+    return _value(answer) > LARGEST
+
+
+def _problem_length(problem: str, solution: str, answer: str) -> bool:
+    return len(words(problem)) < FEWEST_WORDS or len(problem) > LONGEST_PROBLEM
+
+
+def _solution_too_long(problem: str, solution: str, answer: str) -> bool:
+    steps = len(check_arithmetic.ANNOTATION.findall(solution))
+    return len(solution) > LONGEST_SOLUTION or steps > MOST_STEPS
+
+
+def _without_words(problem: str, solution: str, answer: str) -> bool:
+    text = check_arithmetic.ANNOTATION.sub("", solution)
+    return sum(word.isalpha() for word in words(text)) < SAID_WITHOUT_NUMBERS
+
+
+def _lines_repeated(problem: str, solution: str, answer: str) -> bool:
+    lines = Counter(line for line in map(str.strip, solution.splitlines()) if line)
+    return max(lines.values(), default=0) >= REPEATED
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[str, str, str], bool]:
+    return lambda problem, solution, answer: bool(pattern.search(f"{problem}\n{solution}"))
+
+
+# Not a public tuple: a dataset's manifest records those as thresholds.
+_CHECKS = (
+    Check("structure: a part is missing", _part_missing),
+    Check("structure: a tag or mark of the format is left", _tagged),
+    Check("structure: the problem asks nothing", _asks_nothing),
+    Check("structure: the answer is not a number", _not_a_number),
+    Check(f"structure: {check_arithmetic.NO_ANNOTATION}", _without_annotation),
+    Check("answer range: negative", _negative),
+    Check(f"answer range: over {LARGEST}", _too_large),
+    Check("solution quality: problem too short or too long", _problem_length),
+    Check("solution quality: solution too long", _solution_too_long),
+    Check("solution quality: numbers without words", _without_words),
+    Check("solution quality: lines repeated", _lines_repeated),
+    Check("AI detection: self-reference", _matches(_SELF)),
+    Check("AI detection: boilerplate", _matches(_BOILERPLATE)),
+    Check("AI detection: markup", _matches(_MARKUP)),
 )
-_RANGE = ("answer range: negative", f"answer range: over {LARGEST}")
-_QUALITY = (
-    "solution quality: problem too short or too long",
-    "solution quality: solution too long",
-    "solution quality: numbers without words",
-    "solution quality: lines repeated",
-)
-_AI = ("AI detection: self-reference", "AI detection: boilerplate", "AI detection: markup")
 REASONS = (
-    *_STRUCTURE,
-    *_RANGE,
-    *_QUALITY,
-    *_AI,
+    *(check.reason for check in _CHECKS),
     *(f"math verification: {reason}" for reason in check_arithmetic.REASONS),
 )
 """Every reason, in the order checked."""
@@ -81,65 +147,14 @@ def fault(problem: str, solution: str, answer: str) -> str | None:
     """Returns the first of REASONS that applies to a generated problem with its annotations, or
     None. Pure.
     """
-    return (
-        _structure(problem, solution, answer)
-        or _range(answer)
-        or _quality(problem, solution)
-        or _ai(f"{problem}\n{solution}")
-        or _math(problem, solution, answer)
-    )
-
-
-def _structure(problem: str, solution: str, answer: str) -> str | None:
-    missing, tagged, statement, text, without = _STRUCTURE
-    if not (problem.strip() and solution.strip() and answer.strip()):
-        return missing
-    if _TAG.search(problem) or _TAG.search(solution):
-        return tagged
-    if "?" not in problem and not _ASKS.search(problem):
-        return statement
-    if check_arithmetic.number(answer) is None:
-        return text
-    return None if check_arithmetic.ANNOTATION.search(solution) else without
-
-
-def _range(answer: str) -> str | None:
-    value = check_arithmetic.number(answer)
-    assert value is not None
-    if value < 0:
-        return _RANGE[0]
-    return _RANGE[1] if value > LARGEST else None
-
-
-def _quality(problem: str, solution: str) -> str | None:
-    length, long, mute, looping = _QUALITY
-    if len(words(problem)) < FEWEST_WORDS or len(problem) > LONGEST_PROBLEM:
-        return length
-    if (
-        len(solution) > LONGEST_SOLUTION
-        or len(check_arithmetic.ANNOTATION.findall(solution)) > MOST_STEPS
-    ):
-        return long
-    said = [word for word in words(check_arithmetic.ANNOTATION.sub("", solution)) if word.isalpha()]
-    if len(said) < SAID_WITHOUT_NUMBERS:
-        return mute
-    lines = [line for line in map(str.strip, solution.splitlines()) if line]
-    return looping if any(lines.count(line) >= REPEATED for line in set(lines)) else None
-
-
-def _ai(text: str) -> str | None:
-    return next(
-        (
-            reason
-            for reason, p in zip(_AI, (_SELF, _BOILERPLATE, _MARKUP), strict=True)
-            if p.search(text)
-        ),
-        None,
-    )
-
-
-def _math(problem: str, solution: str, answer: str) -> str | None:
-    value = check_arithmetic.number(answer)
-    assert value is not None
-    found = check_arithmetic.fault(problem, solution, value)
+    for check in _CHECKS:
+        if check.fails(problem, solution, answer):
+            return check.reason
+    found = check_arithmetic.fault(problem, solution, _value(answer))
     return f"math verification: {found}" if found else None
+
+
+def _value(answer: str) -> Fraction:
+    value = check_arithmetic.number(answer)
+    assert value is not None
+    return value

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common import provenance
+from common.differences import differences
 from common.errors import StageFailed, UserError
 from common.files import (
     MANIFEST,
@@ -172,11 +173,9 @@ class Generation:
 
 
 def _check(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    changed = sorted(
-        key for key in {*old, *new} if old.get(key) != json.loads(json.dumps(new)).get(key)
-    )
-    if changed:
-        shown = "\n  ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
+    # Round trip, so that it compares equal to what is read from a file.
+    if changed := differences(old, json.loads(json.dumps(new))):
+        shown = "\n  ".join(changed.values())
         raise UserError(
             f"{folder} was generated with other settings:\n  {shown}\nname another dataset with "
             "data.name=NAME, or delete that folder and what was paid for it"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, first_line
+from common.files import whole_folder
 from common.records import END_OF_TEXT, END_OF_TURN
 from data_prep.tokenizer.chat import template
 
@@ -90,6 +91,16 @@ def from_model(path: str, revision: str | None) -> Any:
             "supported"
         )
     return _finish(tokenizer)
+
+
+def save_from_model(path: str, revision: str | None, folder: Path) -> None:
+    """Saves the tokenizer of ``from_model`` into ``folder``, unless that exists. Raises UserError
+    as ``from_model`` does.
+    """
+    if not folder.exists():
+        tokenizer = from_model(path, revision)
+        with whole_folder(folder) as partial:
+            tokenizer.save_pretrained(str(partial))
 
 
 def genuine_qwen3() -> Any:

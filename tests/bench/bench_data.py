@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 from common.files import read_json
 from common.records import Row
-from data_prep.benchmarks.sets import EXPECTED
+from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.build import Workers, build
 from data_prep.rows.map_shard import RowSettings
 from data_prep.settings import Settings
@@ -102,7 +102,7 @@ def ours(root: Path) -> None:
         model=str(root / "model"),
         model_revision=None,
         benchmarks=root / "benchmarks",
-        decontaminate=tuple(EXPECTED),
+        decontaminate=tuple(BENCHMARKS),
         train_rows=None,
         test_rows=200,
         max_bad_records=0,

@@ -10,7 +10,7 @@ import json
 import random
 from pathlib import Path
 
-from data_prep.benchmarks.sets import EXPECTED
+from data_prep.benchmarks.known import BENCHMARKS
 from tests.data_prep.openr1 import NAMES, PLACES, THINGS, record, thought, trace
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "ar", "en", "is")]
@@ -20,7 +20,7 @@ MEDIAN_LOG, SIGMA = 9.47, 0.6
 
 def write_source(path: Path, rows: int) -> None:
     """JSONL, two traces a record, the first of them wrong; a function of ``rows`` alone."""
-    statements = [item["problem"] for name in EXPECTED for item in items(name)]
+    statements = [item["problem"] for name in BENCHMARKS for item in items(name)]
     with path.open("w") as f:
         for i in range(rows):
             rng = random.Random(i)
@@ -42,7 +42,7 @@ def write_source(path: Path, rows: int) -> None:
 def write_benchmarks(folder: Path) -> None:
     """A file for each set whose size is known, of as many generated problems."""
     folder.mkdir()
-    for name in EXPECTED:
+    for name in BENCHMARKS:
         (folder / f"{name}.jsonl").write_text(
             "".join(json.dumps(item) + "\n" for item in items(name))
         )
@@ -53,7 +53,7 @@ def items(name: str) -> list[dict[str, str]]:
     rng = random.Random(name)
     return [
         {"id": str(i), "problem": problem_of(rng), "answer": answer_of(rng)}
-        for i in range(EXPECTED[name])
+        for i in range(BENCHMARKS[name].problems)
     ]
 
 

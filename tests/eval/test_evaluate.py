@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from common.records import Rollout
 from data_prep.benchmarks import sets
+from data_prep.benchmarks.known import BENCHMARKS
 from eval import evaluate as stage
 from eval.evaluate import evaluate
 from eval.generation import rollout_files
@@ -174,7 +175,9 @@ def test_suites() -> None:
 
 def test_a_suite_brings_its_protocol(config: DictConfig, run: Run) -> None:
     line = {"problem": "?", "answer": "1"}
-    lines = [json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(sets.EXPECTED["gsm8k_test"])]
+    lines = [
+        json.dumps({"id": f"g/{i}"} | line) + "\n" for i in range(BENCHMARKS["gsm8k_test"].problems)
+    ]
     (Path(config.eval.benchmarks) / "gsm8k_test.jsonl").write_text("".join(lines))
     config.eval.update({"sets": ["gsm8k"], "rollouts": None, "temperature": None})
     planned = stage.plan(config, run, BASE)

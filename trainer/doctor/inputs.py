@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.files import MANIFEST, damaged, read_json, sha256_file
-from data_prep.benchmarks import download
 from data_prep.benchmarks import sets as benchmarks
+from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
-from trainer.run.trained_from import MODEL_FILES, dataset_identity, model_identity
+from trainer.run.trained_from import CONFIG_AND_WEIGHTS, dataset_identity, model_identity
 
 INDEX = "model.safetensors.index.json"
 
@@ -91,7 +91,10 @@ def _model_folder(config: DictConfig) -> Path | str:
     try:
         return Path(
             snapshot_download(
-                path, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=True
+                path,
+                revision=revision,
+                allow_patterns=list(CONFIG_AND_WEIGHTS),
+                local_files_only=True,
             )
         )
     except (OSError, ValueError):
@@ -170,7 +173,7 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
         problems = benchmarks.load(folder, sets, None)
         bad = damaged(folder) if thorough and not own and (folder / MANIFEST).exists() else []
     except UserError as e:
-        known = set(sets) <= download.SOURCES.keys()
+        known = set(sets) <= BENCHMARKS.keys()
         yield Finding(
             FATAL, "benchmarks", str(e), fetch if known else "eval.benchmarks=DIR or eval.sets=[..]"
         )

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
 from trainer.recipe.validate import check_values
@@ -160,12 +161,11 @@ def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
     """
     from trainer.recipe import schema  # pydantic is slow to import
 
-    before, after = dict(_leaves(old)), dict(_leaves(new))
     may_change = {key for key, mutable in schema.recipe_keys() if mutable} | _mirrors().keys()
     return [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and key not in may_change
+        line
+        for key, line in differences(dict(_leaves(old)), dict(_leaves(new))).items()
+        if key not in may_change
     ]
 
 

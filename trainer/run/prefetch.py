@@ -14,7 +14,7 @@ from data_prep.output.folder import dataset_folder
 from data_prep.source import hub
 from data_prep.source import source as sources
 
-MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+MODEL_AND_TOKENIZER = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 """Weights, configurations and tokenizer; no pickles."""
 
 
@@ -46,7 +46,9 @@ def _model(name: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(MODEL_AND_TOKENIZER))
+        )
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
             f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}"

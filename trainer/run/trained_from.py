@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from common.differences import differences
 from common.errors import UserError, first_line
 from common.files import MANIFEST, sha256_file
 from data_prep.output.folder import dataset_folder
@@ -17,7 +18,7 @@ SAMPLE_BYTES = 2**20
 """Bytes hashed at the end of a weights file: enough to tell models of one shape apart without
 reading it all.
 """
-MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+CONFIG_AND_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def dataset_identity(config: DictConfig) -> str:
@@ -62,16 +63,12 @@ def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) ->
     """Raises UserError naming each difference between the identity ``saved`` in ``checkpoint`` and
     the one ``here``.
     """
-    names = sorted(name for name in {*saved, *here} if saved.get(name) != here.get(name))
-    if names:
-        lines = [
-            f"{name}: {saved.get(name, 'absent')} -> {here.get(name, 'absent')}" for name in names
-        ]
+    if changed := differences(saved, here):
         what = {"dataset": "another build of the dataset", "model": "another base model"}
-        kinds = " and ".join(dict.fromkeys(what[name.partition("/")[0]] for name in names))
+        kinds = " and ".join(dict.fromkeys(what[name.partition("/")[0]] for name in changed))
         raise UserError(
             f"{checkpoint} was trained on {kinds}:\n  "
-            + "\n  ".join(lines)
+            + "\n  ".join(changed.values())
             + "\nrestore what it was trained on, or name a new run with run.name=NAME"
         )
 
@@ -95,7 +92,9 @@ def _fetched(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(CONFIG_AND_WEIGHTS))
+        )
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
             f"model.path={name} is neither a folder nor a model that the hub gives: "

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from data_prep.benchmarks.sets import EXPECTED, expand, hashes, load, protocol
+from data_prep.benchmarks.known import BENCHMARKS
+from data_prep.benchmarks.sets import expand, hashes, load, protocol
 
 
 def write(folder: Path, name: str, lines: list[Any]) -> None:
@@ -73,18 +74,18 @@ def test_missing(tmp_path: Path) -> None:
         load(tmp_path, ["one", "one"], None)
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_known_sets_are_counted(tmp_path: Path, name: str) -> None:
-    lines = [problem(str(i)) for i in range(EXPECTED[name])]
+    lines = [problem(str(i)) for i in range(BENCHMARKS[name].problems)]
     write(tmp_path, name, lines[:-1])
-    with pytest.raises(UserError, match=f"{name} has {EXPECTED[name]}"):
+    with pytest.raises(UserError, match=f"{name} has {BENCHMARKS[name].problems}"):
         load(tmp_path, [name], 3)
     write(tmp_path, name, lines)
-    assert len(load(tmp_path, [name], None)) == EXPECTED[name]
+    assert len(load(tmp_path, [name], None)) == BENCHMARKS[name].problems
 
 
 def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
-    lines = [problem(str(i)) for i in range(EXPECTED["aime2024"])]
+    lines = [problem(str(i)) for i in range(BENCHMARKS["aime2024"].problems)]
     lines[4]["answer"] = "\\frac{1}{2}"
     write(tmp_path, "aime2024", lines)
     with pytest.raises(
@@ -107,7 +108,9 @@ def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
         match=r"eval.sets=\[gsm8k, t0\] differ in their rollouts \(1, 16\): .*set eval.rollouts",
     ):
         protocol(["gsm8k", "t0"], None, None)
-    write(tmp_path, "gsm8k_test", [problem(str(i)) for i in range(EXPECTED["gsm8k_test"])])
+    write(
+        tmp_path, "gsm8k_test", [problem(str(i)) for i in range(BENCHMARKS["gsm8k_test"].problems)]
+    )
     assert (
         {p.set for p in load(tmp_path, ["gsm8k"], 2)}
         == {"gsm8k_test"}
@@ -117,5 +120,5 @@ def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
 
 def test_the_real_sets(benchmarks: Path) -> None:
     assert len(load(benchmarks, ["t0", "gsm8k", "aime2024", "math500"], None)) == sum(
-        EXPECTED.values()
+        known.problems for known in BENCHMARKS.values()
     )

@@ -12,7 +12,8 @@ import pytest
 from common.errors import UserError
 from common.records import UNJUDGED, Grade, Problem, Rollout
 from data_prep.answers.boxed import grade_state, is_exact, normalise
-from data_prep.benchmarks.sets import EXPECTED, load
+from data_prep.benchmarks.known import BENCHMARKS
+from data_prep.benchmarks.sets import load
 from eval.generation import rollout_files
 from eval.grading.grade import (
     WINDOW,
@@ -286,7 +287,7 @@ def test_where_public_graders_go_wrong(text: str, gold: str, right: bool) -> Non
 def test_every_benchmark_answer_is_right_and_its_neighbour_wrong(benchmarks: Path) -> None:
     """Under both graders, in every set of known size."""
     wanted: dict[Pair, bool] = {}
-    for name in EXPECTED:
+    for name in BENCHMARKS:
         answers = [problem.answer for problem in load(benchmarks, [name], None)]
         for gold, other in zip(answers, answers[1:] + answers[:1], strict=True):
             if re.fullmatch(r"-?\d+", gold):

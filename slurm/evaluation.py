@@ -30,9 +30,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     such run.
     """
     if len(words) < 2:
-        raise UserError(
-            "what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]"
-        )
+        raise UserError("usage: sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
     name, label, *overrides = words
     run = Run.find(name)
     root = str(run.root) if run else name

@@ -57,7 +57,7 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
         *site.command("prefetch", "tiny"), cwd=site.folder
     )
     found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)
-    assert "fatal" not in found and "sbatch would take sft_4b.sh" in found
+    assert "fatal" not in found and "sbatch would accept sft_4b.sh" in found
     assert "MASTER_PORT=" in site.cluster.call(
         "slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder
     )

@@ -12,7 +12,7 @@ from trainer.run.folder import Run
 
 
 def decisions(run: Run) -> list[tuple[str, bool]]:
-    """Of its training: how it ended each time, and whether its job was requeued."""
+    """Returns how the run's training ended each time, and whether its job was requeued."""
     return [
         (line["ended"], line["requeued"])
         for line in run.notes("requeues.jsonl")

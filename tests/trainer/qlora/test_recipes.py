@@ -1,5 +1,5 @@
-"""What the QLoRA recipes come to: steps and trained weights, from their values alone, and what they
-refuse.
+"""The QLoRA recipes: their steps and trained weights, from their values alone, and the settings
+that they refuse.
 """
 
 from dataclasses import replace

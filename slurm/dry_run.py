@@ -30,7 +30,7 @@ def page(config: DictConfig, ranks: int, signal: int) -> str:
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)
     lines = {
         "rendezvous": f"rank 0 of {ranks} on the first node listens on MASTER_PORT; "
-        f"the others have {2 * set_up:g} minutes to come",
+        f"the others have {2 * set_up:g} minutes to connect",
         "timeouts": f"set-up and first step {set_up:g} minutes, "
         f"then {settings.hang_minutes:g} without progress; "
         f"asked to stop {signal} s before the time limit",

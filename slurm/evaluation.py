@@ -31,9 +31,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     such run.
     """
     if len(words) < 2:
-        raise UserError(
-            "what is to be evaluated? sbatch slurm/eval.sh RUN base|STEP [key=value ...]"
-        )
+        raise UserError("usage: sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
     name, word, *overrides = words
     label = ModelLabel.parse(word)
     run = Run.find(name)

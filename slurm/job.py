@@ -29,10 +29,10 @@ def main() -> int:
     os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
     try:
         if "--dry-run" in options:
+            given = [option for option in options if option != "--dry-run"]
             # A training script adds the first word, its recipe, itself.
-            job = command_lines.planned(
-                Path(script), [o for o in options if o != "--dry-run"], words[kind == "train" :]
-            )
+            typed = words[1:] if kind == "train" else words
+            job = command_lines.planned(Path(script), given, typed)
         else:
             job = command_lines.Job(command_lines.Allocation.here())
         os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)

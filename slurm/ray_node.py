@@ -119,8 +119,8 @@ def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
             return True
         time.sleep(POLL_SECONDS)
     print(
-        f"warmstart: no Ray at {os.environ['RAY_ADDRESS']}, seen from "
-        f"{os.environ['SLURMD_NODENAME']}",
+        f"warmstart: node {os.environ['SLURMD_NODENAME']} cannot reach Ray at "
+        f"{os.environ['RAY_ADDRESS']}",
         flush=True,
     )
     return False

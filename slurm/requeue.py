@@ -55,11 +55,13 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
     if ended.kind == "done":
         return Decision(False, "done")
     if ended.kind == "refused":
-        return Decision(False, "the configuration or the environment is wrong, and would be again")
+        return Decision(
+            False, "the configuration or the environment is wrong, a rerun would fail too"
+        )
     stuck = before and ended.progress <= before[-1]["progress"]
     if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):
         return Decision(
-            False, f"{ended.kind} at {ended.progress}, where it was requeued before: no progress"
+            False, f"{ended.kind} at {ended.progress}: no progress since the last requeue"
         )
     if ended.kind == "stopped":
         return Decision(True, "stopped on purpose")
@@ -177,7 +179,7 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
     print(f"warmstart: {what}: {decision.reason}", flush=True)
     if decision.again:
         print(
-            f"warmstart: job {job} goes back into the queue, for {decision.pause} s at least",
+            f"warmstart: job {job} goes back into the queue for at least {decision.pause} s",
             flush=True,
         )
         if refusal := requeue(job, decision.pause):

@@ -91,8 +91,8 @@ def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str |
     except subprocess.TimeoutExpired:
         return None, "sbatch has not answered for 5 minutes"
     found = re.search(r"^(\d+)(;\S+)?$", done.stdout, re.MULTILINE)
-    said = (done.stderr or done.stdout).strip()
-    return (found[1] if done.returncode == 0 and found else None), said
+    output = (done.stderr or done.stdout).strip()
+    return (found[1] if done.returncode == 0 and found else None), output
 
 
 def has_finished(run: Run) -> bool:

@@ -78,7 +78,7 @@ def opened(
 
 
 def contrast(page: Any, selector: str) -> float:
-    """Of the first such element's text: the ratio of relative luminances, WCAG 2."""
+    """Returns the contrast of the first matching element's text, a ratio of luminances (WCAG 2)."""
 
     def luminance(colour: str) -> float:
         parts = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]

@@ -119,13 +119,12 @@ def test_without_an_intact_checkpoint_nothing_starts(half_way: Line) -> None:
         data[-1] ^= 1
         shard.write_bytes(data)
         damaged.append(
-            f"{folder.relative_to(half_way.folder)} is passed over: {shard.name} is missing or "
-            "damaged"
+            f"{folder.relative_to(half_way.folder)} is skipped: {shard.name} is missing or damaged"
         )
     done = warmstart("train", "tiny", *SHORT, folder=half_way.folder, check=False)
     assert done.returncode == 2
     assert damaged and all(text in done.stderr for text in damaged)
-    assert "to begin anew: rm -r runs/tiny/checkpoints" in done.stderr
+    assert "or start over: rm -r runs/tiny/checkpoints" in done.stderr
     assert len(list((half_way.run / "attempts").iterdir())) == 2
 
 

@@ -225,7 +225,7 @@ def test_an_old_run_goes_on_and_each_steps_peak_memory_is_its_own(old: Run) -> N
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"going on from runs/old/checkpoints/step_{STOPPED}" in done.stdout
+    assert f"resuming from runs/old/checkpoints/step_{STOPPED}" in done.stdout
     steps = {line["step"]: line for line in lines(old.attempts[1].metrics)}
     assert list(steps) == list(range(STOPPED + 1, STEPS + 1))
     assert steps[STEPS]["loss"] == pytest.approx(LAST_LOSS, abs=0.01)

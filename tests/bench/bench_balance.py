@@ -145,7 +145,9 @@ def choose_degree(
 
 
 def ceiling(lengths: dict[int, int], groups: int) -> float:
-    """What ``StepPlan.efficiency`` is at most: the step takes as long as its longest row."""
+    """Returns the most that ``StepPlan.efficiency`` can be: a step takes as long as its longest
+    row.
+    """
     flops = training_flops(QWEN3_4B, list(lengths.values()))
     return min(1.0, float(flops.sum() / groups / flops.max()))
 

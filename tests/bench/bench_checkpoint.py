@@ -31,7 +31,7 @@ from trainer.run.folder import Attempt, Run
 
 RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
 SHARE = 0.25
-"""Of a blocking save that the pause may take."""
+"""Limit of the pause, as a share of a blocking save."""
 MODEL = {
     "hidden_size": 1024,
     "intermediate_size": 3072,

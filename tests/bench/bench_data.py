@@ -46,7 +46,7 @@ SAMPLE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one case."""
+    """Time and memory of one case."""
 
     seconds: float
     processor: float
@@ -56,7 +56,7 @@ class Cost:
 
 
 def measured(work: Callable[[Path], None], root: Path) -> Cost:
-    """What ``work`` costs in a process of its own."""
+    """Returns the cost of ``work``, which runs in its own process."""
     begin, used, peak = time.perf_counter(), _processor(), 0
     process = SPAWN.Process(target=work, args=(root,))
     process.start()
@@ -125,7 +125,7 @@ def tokenizing(root: Path) -> None:
 
 
 def straightforward(root: Path) -> None:
-    """What one would write first: load_dataset, map (choose, encode), filter, save."""
+    """Runs the obvious implementation: load_dataset, map (choose, encode), filter, save."""
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()

@@ -54,7 +54,7 @@ from tests.conftest import environment
 
 ENGINES, TRACES, CORRELATION = (1, 2, 4, 8, 16, 32, 64), 24, 0.75
 MOST = 1.10
-"""Of the clairvoyant schedule."""
+"""Limit of our time, as a multiple of the clairvoyant schedule's."""
 REAL = {"problems": 24, "n": 8, "budget": 384, "concurrency": 16}
 PREPARE = """
 from trainer.recipe import load as configs

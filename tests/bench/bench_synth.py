@@ -149,8 +149,8 @@ def prefix_filtered(root: Path, benchmarks: Path) -> None:
 
 
 def blocked_cosine(root: Path, benchmarks: Path) -> None:
-    """What one would write first: each block's cosines with all rows, and the same choice of what
-    stays.
+    """Runs the obvious implementation: each block's cosines with all rows, and the same choice of
+    the rows to keep.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer

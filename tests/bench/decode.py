@@ -37,13 +37,13 @@ class Gpu:
 
     name: str
     step: float
-    """Of a step with no sequence: the weights once through memory, and launching kernels."""
+    """Seconds of a step without sequences: reading the weights once, and launching kernels."""
     sequence: float
-    """More for each sequence in it."""
+    """Additional seconds per sequence in it."""
     read: float
-    """More for each token in the cache."""
+    """Additional seconds per token in the cache."""
     prefill: float
-    """Of each token of a prompt, or of a sequence that is read in again."""
+    """Seconds per token of a prompt, or of a preempted sequence that is recomputed."""
     cache: int
     """Tokens."""
 
@@ -135,7 +135,7 @@ class FakeEngine:
         return ended
 
     def _seconds(self, steps: float) -> float:
-        """Of that many steps from now, over which the cache fills up evenly."""
+        """Returns the seconds of the next ``steps`` steps, over which the cache fills evenly."""
         return steps * (self._step() + self._growth() * steps)
 
     def _made(self, seconds: float) -> float:

@@ -15,7 +15,7 @@ from tests.data_prep.openr1 import NAMES, PLACES, THINGS, record, thought, trace
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "ar", "en", "is")]
 MEDIAN_LOG, SIGMA = 9.47, 0.6
-"""Of the length in characters: the exponential of 9.47 is 13,000."""
+"""Lognormal parameters of the length in characters: the exponential of 9.47 is 13,000."""
 
 
 def write_source(path: Path, rows: int) -> None:

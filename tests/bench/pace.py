@@ -45,7 +45,7 @@ CASES = (
     Case("1 row of 2048, 2 ranks, sp2", 2, (2048,), ("train.sequence_parallel=2", *NONE)),
 )
 ROWS, WIDTH, HEADS, DIM = 1024, 256, 4, 64
-"""Of the kernels that are timed: about those of the cases."""
+"""Sizes of the timed kernels, about those of the cases."""
 LINK = 1e9
 """Bytes/s of gloo on one machine, about."""
 

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table on the terminal and .bench/NAME.json."""
+"""Writes a benchmark's results: a table on the terminal and .bench/NAME.json."""
 
 from __future__ import annotations
 

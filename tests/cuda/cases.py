@@ -15,7 +15,7 @@ RANKS = 16
 """The ranks of the recipes' cluster; a process is rank 0."""
 CHECKPOINTING = ("none", "selective", "full")
 DEGREES = (1, 2, 4, 16)
-"""Of sequence parallelism; 16 is more than the models' eight key-value heads."""
+"""Degrees of sequence parallelism; 16 is more than the models' eight key-value heads."""
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,17 @@ def _steps(library: Path, folder: Path, cases: tuple[Case, ...]) -> Steps:
 
 @pytest.fixture(scope="session")
 def quick(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
-    """What every quick case did."""
+    """Returns the measurements of every quick case."""
     return _steps(library, tmp_path_factory.mktemp("quick"), (*QUICK, QLORA))
 
 
 @pytest.fixture(scope="session")
 def slow(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
-    """What the combinations and the whole models did."""
+    """Returns the measurements of the combinations and the full models."""
     return _steps(library, tmp_path_factory.mktemp("slow"), (*WIDE, *WHOLE, QLORA_WHOLE))
 
 
 @pytest.fixture
 def step(request: pytest.FixtureRequest, case: Case) -> dict[str, Any]:
-    """What ``case`` did."""
+    """Returns the measurements of ``case``."""
     return request.getfixturevalue("quick" if case in (*QUICK, QLORA) else "slow")[case]

@@ -15,7 +15,7 @@ from trainer.planning import memory, work
 from trainer.planning.memory import Setup
 
 TOKENS = 20_480
-"""Of a micro-batch on one rank, in the recipes."""
+"""Tokens per micro-batch and rank in the recipes."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ AT_A_TIME = 2
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
-    """What the second step of ``case`` did: the first one has made the optimizer's state."""
+    """Measures the second step of ``case``; the first one creates the optimizer's state."""
     paper.join(case.ranks)
     config = _configured(case, folder)
     mode = fakes.Fakes()

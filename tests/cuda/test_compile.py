@@ -23,7 +23,7 @@ LAYERS = 10
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the layers computed, eager and compiled."""
+    """Returns the layers' results, eager and compiled."""
     if COMPILER is None:
         pytest.skip(
             "COMPILED LAYERS ARE NOT CHECKED HERE: torch.compile on a CPU needs a C++ compiler, "

@@ -32,7 +32,7 @@ SETTINGS_OF_ALL: dict[str, Any] = {
     "answer_style": "boxed",
 }
 Answer = Callable[[Problem, int], str | None]
-"""What a rollout of a problem answers; None is one that the budget cut."""
+"""A rollout's answer to a problem; None if the budget cut the rollout."""
 
 
 def empty_run(folder: Path) -> Run:

@@ -67,8 +67,8 @@ def test_all_killed_at_each_moment_of_a_save_and_at_an_epochs_end(
     finish(trial, reference)
     assert trial.starts == [0, 4, 4, 8, EPOCH]
     for attempt in (2, 3):
-        assert ".step_8.partial is left out: its writing was cut off" in trial.log(attempt)
-    assert "going on from runs/tiny/checkpoints/step_8\n" in trial.log(4)
+        assert ".step_8.partial is ignored: its save was interrupted" in trial.log(attempt)
+    assert "resuming from runs/tiny/checkpoints/step_8\n" in trial.log(4)
 
 
 @pytest.mark.slow
@@ -82,15 +82,14 @@ def test_stop_signals_in_a_validation_in_a_step_and_in_saves(
     output = finish(trial, reference)
     assert trial.outcomes == ["stopped", "stopped", "stopped", "finished"]
     assert all(b > a for a, b in itertools.pairwise(trial.starts))
-    assert f"going on from runs/tiny/checkpoints/step_{trial.starts[3]}\n" in output
+    assert f"resuming from runs/tiny/checkpoints/step_{trial.starts[3]}\n" in output
 
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_once_and_then_stays_full(trial: Trial, reference: Trial) -> None:
     output = trial.attempt(FAILED, "fill_the_disk", saves=[2, 5, 6])
     once = (
-        "the checkpoint of step 8 could not be saved "
-        "(rank 1: [Errno 27] File too large): trying again"
+        "the checkpoint of step 8 could not be saved (rank 1: [Errno 27] File too large): retrying"
     )
     assert once in trial.log(1)
     assert "twice in a row: make room in runs/tiny" in output
@@ -142,7 +141,7 @@ def test_damaged_and_malicious_checkpoints_are_passed_over(trial: Trial, referen
         12: ".metadata is not in its manifest",
         8: f"{SHARD} is missing or damaged",
     }.items():
-        assert f"runs/tiny/checkpoints/step_{step} is passed over: {fault}\n" in output
+        assert f"runs/tiny/checkpoints/step_{step} is skipped: {fault}\n" in output
     assert not marker.exists()
     pickle.loads(poison)  # what would have happened
     assert marker.exists()
@@ -151,9 +150,9 @@ def test_damaged_and_malicious_checkpoints_are_passed_over(trial: Trial, referen
 @pytest.mark.slow
 def test_a_rank_that_stops_answering_ends_the_attempt(trial: Trial, reference: Trial) -> None:
     output = trial.attempt(FAILED, "stop_rank", "train.hang_minutes=0.2", rank=1, step=9)
-    assert "rank 1 did not end by itself (stopped)" in output
-    assert "no sign of life for train.hang_minutes=0.2 on rank 0" in output
-    stacks = trial.log(1).split("rank 0 gave no sign of life; its threads:\n")[1]
+    assert "rank 1 did not exit by itself (stopped)" in output
+    assert "no progress for train.hang_minutes=0.2 on rank 0" in output
+    stacks = trial.log(1).split("rank 0 made no progress; its threads:\n")[1]
     assert "in train_step" in stacks
     finish(trial, reference)
 

@@ -65,7 +65,7 @@ def test_a_file_has_its_device_and_every_row_beside_the_peer(tmp_path: Path) -> 
     assert "| verl | tokens/s | 30,000 1/s | 20,000 (stock verl) | 1.500 |  |  |" in written
     assert "| attention | dq | 0.5 relative error |  |  | 0.02 | **failed** |" in written
     assert "| turns | case |  |  |  |  | skipped: vllm is not installed |" in written
-    assert "2 passed, 1 failed, 1 skipped" in written and "ended before its time" not in written
+    assert "2 passed, 1 failed, 1 skipped" in written and "ended early" not in written
     assert "- verl:" not in written and "- turns:" in written
 
 
@@ -74,7 +74,7 @@ def test_the_newest_check_is_first_and_one_that_was_ended_says_so(tmp_path: Path
     new = write(tmp_path / "b.jsonl", closed=False)
     written = page([old, new])
     assert written.index("NVIDIA H200") < written.index("NVIDIA H100")
-    assert written.count("ended before its time") == 1
+    assert written.count("ended early") == 1
 
 
 def test_a_rehearsal_is_no_measurement(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class Cluster:
         self.environment["SLURM_CONF"] = str(folder / "slurm.conf")
 
     def call(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
-        """What a client command prints on both streams. Raises AssertionError when it fails and
-        ``check`` is true.
+        """Returns the output of a client command, both streams. Raises AssertionError when it fails
+        and ``check`` is true.
         """
         done = subprocess.run(
             words,

@@ -117,7 +117,7 @@ def assert_token_is_secret(site: Site, run: Run, job: str) -> None:
 
 
 def assert_nothing_is_left(site: Site, run: Run) -> None:
-    """Of the jobs' Ray: no token, and no process once Slurm has seen to it."""
+    """Asserts that the jobs' Ray leaves no token, and no process once Slurm has cleaned up."""
     assert list(run.root.glob(".ray-token-*")) == []
 
     def gone() -> bool:

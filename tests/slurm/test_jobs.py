@@ -13,7 +13,7 @@ from trainer.run.folder import Run
 
 
 def decisions(run: Run) -> list[tuple[str, bool]]:
-    """Of its training: how it ended each time, and whether its job was requeued."""
+    """Returns how the run's training ended each time, and whether its job was requeued."""
     return [
         (line["ended"], line["requeued"])
         for line in run.notes("requeues.jsonl")
@@ -58,7 +58,7 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
         *site.command("prefetch", "tiny"), cwd=site.folder
     )
     found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)
-    assert "fatal" not in found and "sbatch would take sft_4b.sh" in found
+    assert "fatal" not in found and "sbatch would accept sft_4b.sh" in found
     assert "MASTER_PORT=" in site.cluster.call(
         "slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder
     )

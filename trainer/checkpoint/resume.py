@@ -19,7 +19,7 @@ class Start:
     step: int
     """Step of the checkpoint; 0 without one."""
     notes: list[str]
-    """One sentence per checkpoint chosen or passed over."""
+    """One sentence per checkpoint chosen or skipped."""
     bad: list[int]
     """Steps of the newer, damaged checkpoints."""
 
@@ -31,21 +31,21 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
     Raises UserError when there are checkpoints but none is intact, or when the chosen one was
     trained from another dataset or model than ``identity``.
     """
-    notes = [f"{folder} is left out: its writing was cut off" for folder in run.partial_checkpoints]
+    notes = [f"{folder} is ignored: its save was interrupted" for folder in run.partial_checkpoints]
     bad: list[int] = []
     for step in reversed(run.checkpoints):
         folder = run.checkpoint(step)
         if fault := _fault(folder):
-            notes.append(f"{folder} is passed over: {fault}")
+            notes.append(f"{folder} is skipped: {fault}")
             bad.append(step)
             continue
         check_same(read_json(folder / SCALARS)["identity"], identity, folder)
-        return Start(step, [*notes, f"going on from {folder}"], bad)
+        return Start(step, [*notes, f"resuming from {folder}"], bad)
     if bad:
         raise UserError(
             f"{run.root} has checkpoints, and none is intact:\n  "
             + "\n  ".join(notes)
-            + f"\nrestore one from a copy; to begin anew: rm -r {run.checkpoints_folder}"
+            + f"\nrestore one from a copy, or start over: rm -r {run.checkpoints_folder}"
         )
     return Start(0, [*notes, "starting from the base model"], bad)
 

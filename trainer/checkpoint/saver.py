@@ -162,7 +162,7 @@ class Saver:
             kept = f"step {self.run.checkpoints[-1]}" if self.run.checkpoints else "none"
             raise StageFailed(
                 f"{text}, twice in a row: make room in {self.run.root} and run the same command "
-                f"again; it goes on from the newest checkpoint ({kept})"
+                f"again; it resumes from the newest checkpoint ({kept})"
             )
         if dist.get_rank() == 0:
-            print(f"warmstart: {text}: trying again", flush=True)
+            print(f"warmstart: {text}: retrying", flush=True)

@@ -70,7 +70,7 @@ def facts(config: DictConfig) -> dict[str, str]:
 def check(config: DictConfig) -> Iterator[Finding]:
     """Yields findings on GPU kind and count, CUDA, driver and NCCL."""
     if config.device == "cpu":
-        yield Finding(OK, "GPUs", "none needed: device=cpu")
+        yield Finding(OK, "GPUs", "not needed with device=cpu")
         return
     gpus, in_job = find(), "SLURM_JOB_ID" in os.environ
     if gpus is None:
@@ -100,7 +100,7 @@ def _kind(config: DictConfig, gpus: Gpus) -> Finding:
             f"warmstart plan {config.name} {fix}, or nodes with larger GPUs",
         )
     if chosen.gpu_memory_gib is not None and chosen.gpu_peak_tflops is not None:
-        return Finding(OK, "GPU kind", f"{text}, with memory and peak of its own")
+        return Finding(OK, "GPU kind", f"{text}, with memory and peak set in the recipe")
     if all(kind is not None and covers(kind, chosen.gpu) for kind in kinds):
         return Finding(OK, "GPU kind", text)
     return Finding(WARNING, "GPU kind", text, fix)
@@ -111,9 +111,10 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
     wanted, found = config.cluster.gpus_per_node if in_job else config.train.ranks, len(gpus.names)
     text = f"{found} here, {key}={wanted}"
     if found < wanted:
-        return Finding(
-            FATAL, "GPU count", text, f"{key}={found}" + (", or sbatch --gpus-per-node=N" * in_job)
-        )
+        fix = f"{key}={found}"
+        if in_job:
+            fix += ", or sbatch --gpus-per-node=N"
+        return Finding(FATAL, "GPU count", text, fix)
     return Finding(OK, "GPU count", text)
 
 
@@ -122,14 +123,14 @@ def _software(gpus: Gpus) -> Finding:
 
     if torch.version.cuda is None:
         return Finding(
-            FATAL, "CUDA", f"torch {torch.__version__} is built without it", "make setup-gpu"
+            FATAL, "CUDA", f"torch {torch.__version__} is built without CUDA", "make setup-gpu"
         )
     text = f"torch {torch.__version__} for CUDA {torch.version.cuda}, driver {gpus.driver}"
     if not torch.cuda.is_available():
         return Finding(
             FATAL,
             "CUDA",
-            f"{text}: torch can use no GPU",
+            f"{text}: torch cannot use a GPU",
             "a newer driver, or torch for an older CUDA",
         )
     return Finding(OK, "CUDA", f"{text}, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")

@@ -66,8 +66,8 @@ def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Findi
     free = shutil.disk_usage(place).free
     text = f"{place} has {free / GB:,.1f} GB free"
     if used:
-        text += f", and {used / GB:,.1f} GB of this run's weights"
-    text += f"; the checkpoints and exports that stay take {needed / GB:,.1f} GB"
+        text += f" and holds {used / GB:,.1f} GB of this run's weights"
+    text += f"; the kept checkpoints and exports need {needed / GB:,.1f} GB"
     if free + used < needed:
         return Finding(
             FATAL,
@@ -107,8 +107,7 @@ def _semantics(place: Path) -> Finding:
     return Finding(
         OK,
         "file system",
-        f"{place}: rename, fsync and exclusive names as needed; one writer flushes {speed:,.2f} "
-        "GB/s",
+        f"{place}: rename, fsync and O_EXCL work; one writer flushes {speed:,.2f} GB/s",
     )
 
 
@@ -131,7 +130,7 @@ def _probe(folder: Path) -> tuple[str, float]:
     (folder / "whole").rename(folder / "Whole")
     if not (folder / "Whole" / "file").exists() or (folder / "whole").exists():
         return (
-            "a renamed folder keeps its old name, or two names that differ in case are one",
+            "a renamed folder keeps its old name, or names are not case-sensitive",
             seconds,
         )
     os.close(os.open(folder / "exclusive", os.O_CREAT | os.O_EXCL))
@@ -139,7 +138,7 @@ def _probe(folder: Path) -> tuple[str, float]:
         os.close(os.open(folder / "exclusive", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return "", seconds
-    return "two processes can make one lock", seconds
+    return "two processes can create the same lock", seconds
 
 
 def _existing(path: Path) -> Path:

@@ -31,10 +31,12 @@ def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
     fix = "recipes/base.yaml lists every key"
     try:
         config = configs.load(recipe, overrides)
-        fix = "run.name=NAME, or the values that the run has"
+        fix = "run.name=NAME, or the run's own values"
         run = frozen_config.check(config)
     except UserError as e:
-        return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)] * leads_node})
+        if not leads_node:
+            return []
+        return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)]})
     if under_slurm:
         return _with_peers(config, run, leads_node)
     alone = Finding(
@@ -52,7 +54,7 @@ def _local(config: DictConfig, run: Run, leads: bool) -> Iterator[Finding]:
         if leads or finding.what != "disk space":
             yield finding
     if leads:
-        yield Finding(OK, "recipe", f"{config.name} composes, run {run.root}")
+        yield Finding(OK, "recipe", f"{config.name} is valid, its run is {run.root}")
         yield from findings
         yield from slurm.check(config, outlook)
 

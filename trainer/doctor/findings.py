@@ -23,7 +23,7 @@ class Finding:
 
     level: str
     what: str
-    """What was checked, in a word or two."""
+    """The subject of the check, in a word or two."""
     cause: str
     fix: str = ""
     """The command or the recipe's keys that fix it."""

@@ -82,9 +82,7 @@ def _known(fact: Callable[[DictConfig], T], config: DictConfig) -> T | None:
 
 def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterator[Finding]:
     if config.device == "cpu":
-        yield Finding(
-            OK, "plan", f"{planner.total_steps:,} steps on device=cpu, which is not planned for"
-        )
+        yield Finding(OK, "plan", f"{planner.total_steps:,} steps; device=cpu has no forecast")
         return
     c = config.cluster
     cluster, fix = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", f"warmstart plan {config.name}"
@@ -93,7 +91,7 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         yield Finding(FATAL, "plan", f"{degree} cannot run on {cluster}", fix)
         return
     needs = (
-        f"{own.needed / GIB:.1f} of {planner.cluster.gpu.memory / GIB:.1f} GiB a GPU on {cluster}"
+        f"{own.needed / GIB:.1f} of {planner.cluster.gpu.memory / GIB:.1f} GiB per GPU on {cluster}"
     )
     if not own.fits:
         yield Finding(FATAL, "plan", f"does not fit: {needs}", fix)

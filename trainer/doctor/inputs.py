@@ -48,12 +48,12 @@ def identity(config: DictConfig) -> dict[str, str]:
 def _model(config: DictConfig, thorough: bool) -> Finding:
     path, fetch = config.model.path, f"warmstart prefetch {config.name}"
     if config.model.init is not None and not Path(path).exists():
-        return Finding(OK, "model", f"{path} is built, at random, when training starts")
+        return Finding(OK, "model", f"{path} is initialised at random when training starts")
     folder = _model_folder(config)
     if isinstance(folder, str):
         return Finding(FATAL, "model", folder, fetch)
     local = folder == Path(path)
-    fix = f"put the model's files into {path} again, or set model.path" if local else fetch
+    fix = f"restore the model's files in {path}, or set model.path" if local else fetch
     try:
         model_identity(str(folder), None)
     except UserError as e:
@@ -67,17 +67,20 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
             "" if local else f"rm {' '.join(str((folder / name).resolve()) for name in bad)} && "
         )
         return Finding(
-            FATAL, "model", f"in {folder} {', '.join(bad)} has not the recorded hash", remove + fix
+            FATAL,
+            "model",
+            f"in {folder} {', '.join(bad)} does not match its recorded hash",
+            remove + fix,
         )
     commit = "" if local else f" at commit {folder.name}"
     if not local and config.model.revision != folder.name:
         return Finding(
             WARNING,
             "model",
-            f"{path} is there{commit}, but not pinned",
+            f"{path} is present{commit}, but not pinned",
             f"model.revision={folder.name}",
         )
-    return Finding(OK, "model", f"{path} is there{commit}")
+    return Finding(OK, "model", f"{path} is present{commit}")
 
 
 def _model_folder(config: DictConfig) -> Path | str:

@@ -97,8 +97,8 @@ class Meeting:
                 wait_for_workers=False,
             )
         except dist.DistError as e:
-            text = f"rank {self.rank} on {this_node()} does not reach {self.address}:{self.port}"
-            fix = f"a node that {self.address} is reachable from (sbatch --exclude={this_node()})"
+            text = f"rank {self.rank} on {this_node()} cannot reach {self.address}:{self.port}"
+            fix = f"use a node that reaches {self.address} (sbatch --exclude={this_node()})"
             return Finding(FATAL, "peers", f"{text}: {first_line(e)}", fix)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
@@ -182,12 +182,12 @@ def is_free(port: int) -> bool:
 
 def busy(port: int) -> Finding:
     """Returns the finding that ``port`` is in use."""
-    text = f"{port}, where the ranks would meet on {this_node()}, is in use"
+    text = f"{port}, the ranks' rendezvous on {this_node()}, is in use"
     return Finding(
         FATAL,
         "port",
         text,
-        f"ss -ltnp 'sport = {port}' names who has it; the next job gets another port",
+        f"ss -ltnp 'sport = {port}' shows its owner; the next job gets another port",
     )
 
 
@@ -212,8 +212,9 @@ def compare(notes: Sequence[Note]) -> Iterator[Finding]:
 def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: timedelta) -> Finding:
     """Returns the finding on ``ranks`` that did not come."""
     heard = names(sorted({note.host for note in notes}))
-    who = f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} of {world}"
-    text = f"no word from {who} within {timeout.total_seconds():,.0f} s; there: {heard}"
+    noun = "rank" if len(ranks) == 1 else "ranks"
+    who = f"{noun} {', '.join(map(str, ranks))} of {world}"
+    text = f"no message from {who} within {timeout.total_seconds():,.0f} s; present: {heard}"
     return Finding(FATAL, "peers", text, "sinfo -R; sbatch --exclude=NODE leaves a node out")
 
 
@@ -221,7 +222,7 @@ def clock(spread: float) -> Finding:
     """Returns the finding on clocks; ``spread`` is between the earliest and the latest one, in
     seconds.
     """
-    text = f"the nodes' are within {max(spread, 0.001):.3f} s"
+    text = f"the nodes' clocks agree within {max(spread, 0.001):.3f} s"
     if spread > CLOCK_SECONDS:
         return Finding(
             WARNING,
@@ -246,7 +247,7 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
             f"cluster.network_gbits={found * 8e-9:,.0f}"
         )
         return Finding(
-            WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f}", fix
+            WARNING, "all-reduce", f"{text}; the forecast assumes {assumed / 1e9:,.0f} GB/s", fix
         )
     return Finding(OK, "all-reduce", text)
 

@@ -40,7 +40,7 @@ def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
         yield from _allocation(config)
         yield _limit(outlook, margin)
     else:
-        yield Finding(NOT_HERE, "time limit", "this is no Slurm job")
+        yield Finding(NOT_HERE, "time limit", "not a Slurm job")
     yield _signal(script, margin, measured=save == outlook.save_seconds)
     yield _submission(SCRIPTS / "eval.sh" if in_job else script, in_job, config)
 
@@ -75,13 +75,11 @@ def _allocation(config: DictConfig) -> Iterator[Finding]:
 def _limit(outlook: Outlook, margin: float) -> Finding:
     end = job_end(os.environ)
     if end is None:
-        return Finding(OK, "time limit", "the job has none that Slurm tells")
+        return Finding(OK, "time limit", "Slurm reports none for this job")
     left = end - time.time()
     text = f"the job ends in {duration(left)}"
     if outlook.step_seconds is None or outlook.hours_left is None:
-        return Finding(
-            OK, "time limit", f"{text}; how long the run takes shows with its first steps"
-        )
+        return Finding(OK, "time limit", f"{text}; the run's length is known after its first steps")
     if left < margin + outlook.step_seconds:
         needs = f"{text}, and a step and its save need {duration(margin + outlook.step_seconds)}"
         return Finding(
@@ -90,16 +88,16 @@ def _limit(outlook: Outlook, margin: float) -> Finding:
             needs,
             f"sbatch --time={duration(10 * (margin + outlook.step_seconds))}",
         )
-    whole = outlook.hours_left * 3600 + margin
+    needed = outlook.hours_left * 3600 + margin
     kind = "measured" if outlook.measured else "forecast"
-    text += f"; {kind} for the rest of the run: {duration(whole)}"
-    if left < whole:
+    text += f"; the rest of the run needs {duration(needed)} ({kind})"
+    if left < needed:
         jobs = math.ceil(outlook.hours_left * 3600 / (left - margin))
         return Finding(
             WARNING,
             "time limit",
             f"{text}, about {jobs} such jobs",
-            f"sbatch --time={duration(1.1 * whole)}",
+            f"sbatch --time={duration(1.1 * needed)}",
         )
     return Finding(OK, "time limit", text)
 
@@ -112,7 +110,7 @@ def _signal(script: Path, margin: float, measured: bool) -> Finding:
         return Finding(
             OK,
             "signal",
-            f"{text}; {script.name} asks for none, the run watches the job's end by itself",
+            f"{text}; {script.name} requests no signal, the run checks the time limit itself",
         )
     text += f", {script.name} gives {int(given[1]):,} s"
     if int(given[1]) < margin:
@@ -134,10 +132,10 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
             command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120
         )
     except subprocess.TimeoutExpired:
-        refusal = "no answer within two minutes"
+        refusal = "sbatch did not answer within two minutes"
     else:
         if done.returncode == 0:
-            return Finding(OK, "submission", f"sbatch would take {script.name}")
+            return Finding(OK, "submission", f"sbatch would accept {script.name}")
         refusal = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     text = f"{script.name}: {refusal}"
     if in_job:

@@ -91,7 +91,7 @@ def _check_model(config: DictConfig, model: Any) -> None:
     )
     if heads % degree or (kv_heads % degree and degree % kv_heads):
         raise UserError(
-            f"train.sequence_parallel={degree} cannot deal out {heads} attention heads and "
+            f"train.sequence_parallel={degree} cannot split {heads} attention heads and "
             f"{kv_heads} key-value heads"
         )
     if config.train.liger and importlib.util.find_spec("liger_kernel") is None:

@@ -70,10 +70,10 @@ def _check(tensors: dict[str, torch.Tensor], sizes: dict[str, torch.Size], folde
     for name, tensor in tensors.items():
         if name not in sizes:
             raise UserError(
-                f"{folder} has no tensor {name} of its config.json's model: fetch the model again"
+                f"{folder} lacks the tensor {name} of its config.json: download the model again"
             )
         if sizes[name] != tensor.shape:
             raise UserError(
-                f"{folder}: {name} has the shape {list(sizes[name])}, and config.json says "
-                f"{list(tensor.shape)}: fetch the model again"
+                f"{folder}: {name} has shape {list(sizes[name])}, config.json says "
+                f"{list(tensor.shape)}: download the model again"
             )

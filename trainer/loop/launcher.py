@@ -107,7 +107,7 @@ def _check_fits(config: DictConfig) -> None:
     )
     if config.train.lora_rank and count > 1:
         raise UserError(
-            f"train.lora_rank is for one rank, and there are {count}: set train.ranks=1, or srun "
+            f"train.lora_rank needs one rank, and there are {count}: set train.ranks=1, or srun "
             "-n 1"
         )
     files = (token_file(dataset_folder(config), split) for split in ("train", "test"))
@@ -137,12 +137,12 @@ def _launch(run: Run, attempt: Attempt, config: DictConfig) -> int:
     if hung:
         minutes = f"train.hang_minutes={config.train.hang_minutes}"
         failed.append(
-            f"no sign of life for {minutes} on rank {', '.join(map(str, hung))}: their stacks are "
+            f"no progress for {minutes} on rank {', '.join(map(str, hung))}: their stacks are "
             "in the log"
         )
     print("\n".join(tail), file=sys.stderr)
     print(
-        f"training failed ({'; '.join(failed)}); the whole log is {attempt.log}",
+        f"training failed ({'; '.join(failed)}); the full log is {attempt.log}",
         file=sys.stderr,
     )
     return USAGE if USAGE in codes else FAILED
@@ -157,7 +157,7 @@ def _keep_stacks(attempt: Attempt, count: int) -> list[int]:
             if path.exists() and path.stat().st_size:
                 hung.append(rank)
                 log.write(
-                    f"rank {rank} gave no sign of life; its "
+                    f"rank {rank} made no progress; its "
                     f"threads:\n{path.read_text(encoding='utf-8')}\n"
                 )
             path.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ def _wait(
                 for rank, process in enumerate(processes):
                     if process.poll() is None:
                         stuck.setdefault(
-                            rank, f"did not end by itself ({psutil.Process(process.pid).status()})"
+                            rank, f"did not exit by itself ({psutil.Process(process.pid).status()})"
                         )
                         process.kill()
         _show(steps, bar)

@@ -47,11 +47,11 @@ def _setting(planner: Planner) -> str:
     return (
         f"{config.name}: {config.model.path}, {planner.shape.parameters:,} parameters\ncluster: "
         f"nodes x GPUs {cluster.nodes} x {cluster.gpus_per_node} {cluster.gpu} "
-        f"({planner.cluster.gpu.memory / GIB:.1f} GiB each), {cluster.network_gbits:,} Gb/s a "
+        f"({planner.cluster.gpu.memory / GIB:.1f} GiB each), {cluster.network_gbits:,} Gb/s per "
         f"node\nrows: {len(rows):,}, mean {rows.mean():,.0f}, median {median:,.0f}, p99 "
         f"{p99:,.0f}, longest {rows.max():,} tokens\n      ({planner.lengths.source})\nrun: "
         f"{planner.total_steps:,} steps of {config.train.batch_size} rows, {planner.tokens:,.0f} "
-        "tokens a step; saves and evaluations are not counted"
+        "tokens per step; saves and evaluations are not counted"
     )
 
 
@@ -82,17 +82,17 @@ def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecas
 
 def _table(planner: Planner, rows: Iterable[tuple[str, Forecast]]) -> str:
     lines = [
-        "        sequence   tokens  checkpoint-             GiB             step                  "
-        "tokens/s",
-        "        parallel    a GPU  ing          offload  a GPU  fits          s  hours  balance  "
-        "   a GPU   MFU",
+        "        sequence   tokens  checkpoint-               GiB             step               "
+        "   tokens/s",
+        "        parallel  per GPU  ing          offload  per GPU  fits          s  hours  "
+        "balance   per GPU   MFU",
     ]
     for mark, f in rows:
         s, seconds = f.setup, f.step.total
         hours, rate, mfu = _speed(planner, seconds)
         lines.append(
             f"{mark:<8}{s.sequence_parallel:>8} {s.tokens:>8,}  {s.checkpointing:<12} "
-            f"{'yes' if s.offload else 'no':<7}{f.needed / GIB:>7.1f}  "
+            f"{'yes' if s.offload else 'no':<7}{f.needed / GIB:>9.1f}  "
             f"{'yes' if f.fits else 'NO':<5}{seconds:>10.2f} {hours:>6.1f} {f.balance:>8.2f}"
             f"{rate:>10,.0f} {mfu:>5.0%}"
         )
@@ -116,9 +116,9 @@ def _detail(name: str, f: Forecast, planner: Planner) -> str:
     memory = "\n".join(f"  {line:<24}{size / GIB:>7.2f}" for line, size in f.lines.items())
     step = f.step
     return (
-        f"{name}: {f.overrides}\n memory at the peak, GiB a GPU\n{memory}\n  "
+        f"{name}: {f.overrides}\n peak memory, GiB per GPU\n{memory}\n  "
         f"{'total':<24}{f.needed / GIB:>7.2f} of {planner.cluster.gpu.memory / GIB:.1f}\n seconds "
-        f"a step\n  {'compute, slowest group':<24}{step.compute:>7.2f}\n  "
+        f"per step\n  {'compute, slowest group':<24}{step.compute:>7.2f}\n  "
         f"{'waiting for FSDP':<24}{step.waiting:>7.2f}\n  "
         f"{'Ulysses exchange':<24}{step.exchange:>7.2f}\n  "
         f"{'optimizer':<24}{step.optimizer:>7.2f}\n  {'total':<24}{step.total:>7.2f}"
@@ -136,23 +136,22 @@ def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:
         return "The recipe's own layout is as fast as any that fits here."
     elif own.fits and own.step.total <= best.step.total:
         stands = (
-            f"as fast in the forecast, and balanced to {best.balance:.2f}, "
-            f"the recipe to {own.balance:.2f}"
+            f"equally fast in the forecast, with balance {best.balance:.2f} "
+            f"instead of the recipe's {own.balance:.2f}"
         )
     elif own.fits:
-        stands = f"{own.step.total / best.step.total:.2f} times as fast as the recipe as it stands"
+        stands = f"{own.step.total / best.step.total:.2f} times as fast as the recipe's layout"
     else:
-        stands = "the recipe as it stands does NOT fit"
+        stands = "the recipe's layout does NOT fit"
     share = 16 * parameters / best.setup.ranks / GIB
-    host = f"\nEach GPU takes {share:.0f} GiB of its host's memory: make sure it is there."
+    host = f"\nEach GPU needs {share:.0f} GiB of host memory: make sure the nodes have it."
     return f"recommended ({stands}):\n  {best.overrides}" + (host if best.setup.offload else "")
 
 
 def _refusal(planner: Planner, layouts: list[Forecast]) -> str:
-    leanest = min(layouts, key=lambda f: f.needed)
+    least = min(layouts, key=lambda f: f.needed)
     return (
-        f"NOTHING FITS: the leanest layout ({leanest.overrides}) needs {leanest.needed / GIB:.1f} "
-        f"GiB a GPU, {planner.config.cluster.gpu} has {planner.cluster.gpu.memory / GIB:.1f}.\n"
-        "More GPUs (cluster.nodes), larger ones (cluster.gpu) or a lower data.max_length would fix "
-        "it."
+        f"NOTHING FITS: the smallest layout ({least.overrides}) needs {least.needed / GIB:.1f} GiB "
+        f"per GPU; {planner.config.cluster.gpu} has {planner.cluster.gpu.memory / GIB:.1f}.\n"
+        "Plan for more GPUs (cluster.nodes) or larger ones (cluster.gpu), or lower data.max_length."
     )

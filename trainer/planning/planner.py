@@ -73,8 +73,7 @@ class Planner:
         """Raises UserError for a QLoRA, and when the model's shape or the rows are not known."""
         if config.train.lora_rank:
             raise UserError(
-                "a QLoRA runs on one GPU in one way: what is planned is the training of every "
-                "weight"
+                "a QLoRA has one layout, on one GPU: only full-parameter training is planned"
             )
         self.config = config
         self.shape: Shape = shape_of(config)

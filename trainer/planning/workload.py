@@ -81,7 +81,7 @@ def _base_shape(config: DictConfig) -> Shape:
         )
     if path not in KNOWN:
         raise UserError(
-            f"the shape of {path} is not known here (only that of {', '.join(KNOWN)}): "
+            f"the shape of {path} is unknown (known: {', '.join(KNOWN)}): "
             "set model.path to a folder that has its config.json"
         )
     return KNOWN[path]
@@ -120,8 +120,8 @@ def assumed_lengths(config: DictConfig) -> Lengths:
     places = np.array([normal.inv_cdf(kept * (i + 0.5) / rows) for i in range(rows)])
     return Lengths(
         (median * np.exp(sigma * places)).astype(np.int64),
-        f"ASSUMED, without the built dataset: lognormal, median {MEDIAN_CHARACTERS:,} and p99 "
-        f"{P99_CHARACTERS:,} characters, {CHARACTERS_A_TOKEN} a token",
+        f"ASSUMED, because no dataset is built: lognormal, median {MEDIAN_CHARACTERS:,} and p99 "
+        f"{P99_CHARACTERS:,} characters, {CHARACTERS_A_TOKEN} per token",
     )
 
 

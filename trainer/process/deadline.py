@@ -30,7 +30,8 @@ def job_end(environment: Mapping[str, str]) -> float | None:
         ).stdout
     except (OSError, subprocess.SubprocessError) as e:
         print(
-            f"warmstart: the job's end is not known, so it is not stopped in time by itself ({e})",
+            "warmstart: the job's time limit is unknown: the run cannot stop in time by itself "
+            f"({e})",
             flush=True,
         )
         return None

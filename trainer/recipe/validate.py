@@ -31,7 +31,7 @@ def check_values(config: DictConfig) -> None:
     for key in FULL_ONLY:
         if config.train.lora_rank is not None and OmegaConf.select(config, key):
             raise UserError(
-                f"{key}=true is for training every weight: leave it out, or set "
+                f"{key}=true is for full-parameter training only: leave it out, or set "
                 "train.lora_rank=null"
             )
     _check_together(config)
@@ -55,7 +55,7 @@ def _check_together(config: DictConfig) -> None:
         )
     if train.precision == "fp32" and train.attention in ("flash_attn", "varlen"):
         raise UserError(
-            f"train.attention={train.attention} computes in bf16 alone: set it to auto, or "
+            f"train.attention={train.attention} computes only in bf16: set it to auto, or "
             "precision=bf16"
         )
     if train.profile_steps is not None:

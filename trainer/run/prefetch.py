@@ -51,10 +51,11 @@ def _model(name: str, revision: str | None) -> str:
         )
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
-            f"model.path={name} (revision {revision}) cannot be had from the hub: {first_line(e)}"
+            f"model.path={name} (revision {revision}) could not be downloaded from the hub: "
+            f"{first_line(e)}"
         ) from e
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model.path={name} has no safetensors files: choose a model that has")
+        raise UserError(f"model.path={name} has no safetensors files: choose one that has")
     return folder.name
 
 

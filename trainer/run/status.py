@@ -71,7 +71,7 @@ def table(values: dict[str, Any]) -> str:
         )
     saved = ", ".join(map(str, values["checkpoints"])) or "none"
     if values["checkpoint_age_s"] is not None:
-        saved += f" (the newest {duration(values['checkpoint_age_s'])} old)"
+        saved += f" (the newest is {duration(values['checkpoint_age_s'])} old)"
     log = values["log"]
     rows = [
         ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),

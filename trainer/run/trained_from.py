@@ -80,7 +80,7 @@ def _weights_identity(file: Path) -> str:
     with file.open("rb") as f:
         begin = f.read(8)
         if len(begin) < 8:
-            raise UserError(f"{file} is no safetensors file: fetch the model again")
+            raise UserError(f"{file} is not a safetensors file: download the model again")
         header = f.read(struct.unpack("<Q", begin)[0])
         size = f.seek(0, os.SEEK_END)
         f.seek(max(0, size - SAMPLE_BYTES))
@@ -97,6 +97,6 @@ def _fetched(name: str, revision: str | None) -> Path:
         )
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
-            f"model.path={name} is neither a folder nor a model that the hub gives: "
-            f"{first_line(e)}; on a node without internet fetch it before (hf download {name})"
+            f"model.path={name} is neither a folder nor a model on the hub: "
+            f"{first_line(e)}; for a node without internet, download it first (hf download {name})"
         ) from e

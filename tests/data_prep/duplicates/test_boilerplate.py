@@ -1,5 +1,5 @@
-"""What is no evidence of contamination, on made-up statements: boilerplate, scraps, a story with
-other numbers.
+"""Overlaps that are no evidence of contamination, on made-up statements: boilerplate, scraps, a
+story with other numbers.
 """
 
 import random

@@ -65,7 +65,7 @@ def test_gsm8k_train_flags_nothing_of_math500(problems: dict[str, list[Problem]]
 def test_gsm8k_train_shares_three_problems_with_gsm8k_test(
     problems: dict[str, list[Problem]], index: Index
 ) -> None:
-    """Of 7,473 rows. Two tell a story of the test with other numbers, one with some other
+    """Two of 7,473 rows tell a story of the test set with other numbers, and one with some other
     numbers.
     """
     found = against(problems["gsm8k_train"], index)

@@ -34,20 +34,20 @@ Answer = Callable[[str, str], str]
 
 @dataclass(frozen=True)
 class Mishaps:
-    """Shares of what goes wrong."""
+    """Shares of requests that fail, by kind of failure."""
 
     limited: float = 0.0
-    """Of submissions turned away with 429."""
+    """Share of submissions refused with 429."""
     lost: float = 0.0
-    """Of submissions that are taken, and answered with 500 or a closed connection."""
+    """Share of submissions accepted, but answered with 500 or a closed connection."""
     failed: float = 0.0
-    """Of submissions that fail with 500 and are not taken."""
+    """Share of submissions that fail with 500 and are not accepted."""
     torn: float = 0.0
-    """Of results files that break off."""
+    """Share of results files that are truncated."""
     errored: float = 0.0
     expired: float = 0.0
     refused: float = 0.0
-    """Of requests, at their first submission."""
+    """Share of requests, at their first submission."""
     hopeless: tuple[str, ...] = ()
     """Requests that are refused each time."""
     polls: int = 1
@@ -56,7 +56,7 @@ class Mishaps:
 
 @dataclass
 class State:
-    """What the server knows."""
+    """The server's state."""
 
     mishaps: Mishaps
     answer: Answer
@@ -122,7 +122,7 @@ class State:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Of one call."""
+    """Handles one call."""
 
     protocol_version = "HTTP/1.1"
     state: State

@@ -1,4 +1,4 @@
-"""What the model is trained on, token by token, in the genuine Qwen3 vocabulary."""
+"""The training tokens of a row, one by one, in the genuine Qwen3 vocabulary."""
 
 import base64
 from importlib.resources import files

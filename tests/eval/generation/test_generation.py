@@ -1,4 +1,4 @@
-"""What of generation needs no engine."""
+"""Generation, as far as it needs no engine."""
 
 import subprocess
 import sys

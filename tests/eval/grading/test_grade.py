@@ -51,7 +51,7 @@ HOSTILE = {
     "reversed": "\u202e\\boxed{7}\u2028\ufeff",
 }
 RIGHT = {"zeros", "long", "reversed"}
-"""Of HOSTILE, with 7 as the gold answer."""
+"""The cases of HOSTILE that are right when the gold answer is 7."""
 TRICKY = [
     (r"<think>\boxed{16}</think>I am not sure.", "16", False),
     (r"<think>\boxed{16}</think>It is \boxed{17}.", "16", False),

@@ -188,8 +188,8 @@ def test_rollouts_taken_for_problems_would_be_caught() -> None:
 
 
 def test_student_alone_would_be_caught_where_few_problems_changed() -> None:
-    """Of eight problems that changed by as much, seven fall alike in 7 % of tosses; of four all do
-    in 12 %.
+    """If eight problems change by the same amount, seven fall alike in 7 % of tosses; if four do,
+    all fall alike in 12 %.
     """
     random = np.random.default_rng(0)
     tosses = [[*d, *[0.0] * 26] for d in random.choice([-1.0, 1.0], size=(1_000, 4))]

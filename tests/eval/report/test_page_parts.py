@@ -1,6 +1,4 @@
-"""What the HTML report is made of: texts cut to fit, formulas that are found and converted, tables,
-axes.
-"""
+"""Parts of the HTML report: texts cut to fit, formulas found and converted, tables, axes."""
 
 import base64
 import json

@@ -22,7 +22,7 @@ SETS = {"aime2025": 15, "amc2023": 20}
 
 
 def solves(share: float) -> Answer:
-    """Of each ten problems so many tenths, with three of four rollouts."""
+    """Returns answers that solve ``share`` of the problems, each in three of four rollouts."""
     return lambda p, k: p.answer if int(p.answer) % 10 < share * 10 and k != 1 else "x"
 
 

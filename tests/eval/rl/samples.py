@@ -1,4 +1,4 @@
-"""What RL starts from in these tests, and rollouts that no engine made."""
+"""Inputs of RL for these tests, and rollouts made without an engine."""
 
 import shlex
 from collections.abc import Callable
@@ -18,8 +18,8 @@ STEP = 7
 def sample(
     run: Run, command: str, right: Callable[[int], int], length: Callable[[int], int] = lambda i: 20
 ) -> Path:
-    """What ``command``, an evaluation, would leave when problem i has so many right rollouts, of so
-    many tokens.
+    """Writes the files of the evaluation ``command``, with ``right(i)`` right rollouts of
+    ``length(i)`` tokens for problem i; returns its folder.
     """
     name, verb, root, step, *overrides = shlex.split(command)
     assert (name, verb, root) == ("warmstart", "eval", str(run.root))

@@ -179,9 +179,9 @@ def test_a_run_goes_on_from_the_newest_intact_checkpoint_and_says_why(run: Run) 
     start = resume.choose(run, IDENTITY)
     assert start.step == 20
     assert start.notes == [
-        f"{run.partial_checkpoint(40)} is left out: its writing was cut off",
-        f"{run.checkpoint(30)} is passed over: shard is missing or damaged",
-        f"going on from {run.checkpoint(20)}",
+        f"{run.partial_checkpoint(40)} is ignored: its save was interrupted",
+        f"{run.checkpoint(30)} is skipped: shard is missing or damaged",
+        f"resuming from {run.checkpoint(20)}",
     ]
     resume.prepare(run, start)
     assert run.checkpoints == [10, 20] and run.partial_checkpoints == []
@@ -197,7 +197,7 @@ def test_a_run_goes_on_from_the_newest_intact_checkpoint_and_says_why(run: Run) 
 def test_a_manifest_that_is_none_is_damage(run: Run, content: str) -> None:
     (run.checkpoint(30) / MANIFEST).write_text(content)
     start = resume.choose(run, IDENTITY)
-    assert start.step == 20 and f"{run.checkpoint(30)} is passed over: " in start.notes[0]
+    assert start.step == 20 and f"{run.checkpoint(30)} is skipped: " in start.notes[0]
 
 
 def test_another_dataset_or_model_is_refused_and_nothing_moved(run: Run) -> None:

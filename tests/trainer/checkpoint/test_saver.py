@@ -21,7 +21,7 @@ TENSORS = {f"layer.{i}.weight": torch.full((400, 1000), float(i)) for i in range
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is asked of the GPU that torch's writer sees here; one gloo rank."""
+    """Records the calls that torch's writer makes to a fake GPU; one gloo rank."""
     calls: list[str] = []
     stream = SimpleNamespace(device_type="cuda", synchronize=lambda: calls.append("synchronize"))
 

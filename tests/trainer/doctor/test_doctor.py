@@ -164,7 +164,7 @@ def nothing(folder: Path) -> None:
             nothing,
             ["model.init.hidden_size=4000000"],
             "disk space",
-            "GB free; the checkpoints",
+            "GB free; the kept checkpoints",
             "make room",
         ),
         (nothing, ["run.root=/proc/runs"], "file system", "/proc", "run.root=DIR"),
@@ -364,15 +364,15 @@ def test_a_rank_that_does_not_come_or_cannot_come_and_a_port_that_is_taken(folde
     with socket.create_server(("", port_of(job + 2))):
         code, found = outcome(rank(folder, 0, job + 2, soon))
     assert (code, found["port"]["level"]) == (3, "fatal")
-    assert f"{port_of(job + 2)}, where the ranks would meet" in found["port"]["cause"]
+    assert f"{port_of(job + 2)}, the ranks' rendezvous" in found["port"]["cause"]
     code, found = outcome(alone)
     assert (code, found["peers"]["level"]) == (3, "fatal")
-    assert "no word from rank 1 of 2 within 3 s" in found["peers"]["cause"]
+    assert "no message from rank 1 of 2 within 3 s" in found["peers"]["cause"]
     code, found = outcome(lost)
     assert (code, found["peers"]["level"]) == (3, "fatal")
     assert (
         "rank 1 on" in found["peers"]["cause"]
-        and "does not reach localhost" in found["peers"]["cause"]
+        and "cannot reach localhost" in found["peers"]["cause"]
     )
 
 

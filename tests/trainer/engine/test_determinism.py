@@ -1,6 +1,4 @@
-"""What the attention kernels are asked for with ``train.deterministic``, and that the engine sets
-it.
-"""
+"""``train.deterministic``: the engine sets it, and the attention kernels are called with it."""
 
 import os
 import sys

@@ -1,6 +1,4 @@
-"""What a run leaves besides its loss: validation, meters, views; and how it ends when the gradients
-do not.
-"""
+"""A run's validation, metrics and loggers, and its end when gradients stay non-finite."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What tensors take at the peak of real steps, measured, beside the planner's forecast.
+"""Measures the peak memory of tensors in real steps, beside the planner's forecast.
 
     python -m tests.trainer.planning.footprint CASES      (RANK, WORLD_SIZE)
 

@@ -125,7 +125,7 @@ CARD = "cluster.gpu_memory_gib=15 cluster.gpu_peak_tflops=60"
             "warning",
             "cluster.gpu_memory_gib=N cluster.gpu_peak_tflops=N",
         ),
-        ("NVIDIA T1000, 16384", CARD, "ok", "memory and peak of its own"),
+        ("NVIDIA T1000, 16384", CARD, "ok", "memory and peak set in the recipe"),
         (
             "NVIDIA A100-SXM4-40GB, 40960, Enabled",
             "",

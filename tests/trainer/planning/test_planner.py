@@ -168,8 +168,8 @@ def test_offload_is_recommended_where_nothing_else_fits(
         capsys, ["sft_8b", "cluster.nodes=1", "cluster.gpus_per_node=2", f"data.dir={tmp_path}"]
     )
     assert code == 0
-    assert "the recipe as it stands does NOT fit" in out
-    assert "verl.engine.offload_policy=true\nEach GPU takes 61 GiB of its host's memory" in out
+    assert "the recipe's layout does NOT fit" in out
+    assert "verl.engine.offload_policy=true\nEach GPU needs 61 GiB of host memory" in out
 
 
 def test_the_command_says_when_nothing_fits(

@@ -1,5 +1,5 @@
-"""What the QLoRA recipes come to: steps and trained weights, from their values alone, and what they
-refuse.
+"""The QLoRA recipes: their steps and trained weights, from their values alone, and the settings
+that they refuse.
 """
 
 from dataclasses import replace
@@ -69,10 +69,10 @@ def test_a_frozen_weight_costs_two_thirds_of_a_trained_one() -> None:
         (["train.lora_rank=0"], "train.lora_rank must be positive"),
         (["train.lora_alpha=x"], "train.lora_alpha must be an integer"),
         (["train.warmup_steps=1.5"], "train.warmup_steps must be an integer"),
-        (["train.prefetch=true"], "train.prefetch=true is for training every weight"),
+        (["train.prefetch=true"], "train.prefetch=true is for full-parameter training only"),
         (
             ["verl.engine.offload_policy=true"],
-            "verl.engine.offload_policy=true is for training every weight",
+            "verl.engine.offload_policy=true is for full-parameter training only",
         ),
     ],
 )
@@ -85,5 +85,5 @@ def test_more_ranks_and_a_plan_are_refused() -> None:
     config = configs.load("qlora_tiny", ["train.ranks=2"])
     with pytest.raises(UserError, match=r"there are 2: set train\.ranks=1"):
         launcher.train(Run.of(config), config, "dataset")
-    with pytest.raises(UserError, match="a QLoRA runs on one GPU in one way"):
+    with pytest.raises(UserError, match="a QLoRA has one layout"):
         Planner(configs.load("qlora_tiny"))

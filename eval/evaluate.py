@@ -49,7 +49,7 @@ def plan(config: DictConfig, run: Run, label: str) -> Plan:
     tokenizer = Path(config.verl.model.tokenizer_path)
     if not (tokenizer / "tokenizer.json").exists():
         raise UserError(
-            f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)"
+            f"{tokenizer} has no tokenizer: build the dataset first (warmstart data RECIPE)"
         )
     model = Model(path, tokenizer, config.eval.dtype, revision, config.model.context)
     settings = _settings(config, label, model)
@@ -103,7 +103,7 @@ def regrade(folder: Path) -> Path:
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
             raise UserError(
-                f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one"
+                f"{folder} is not an evaluation (it has no {name}): warmstart eval RUN makes one"
             )
     with writer(folder / "lock"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
@@ -186,7 +186,7 @@ def _identity(model: Model) -> dict[str, str | None]:
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
     if not files or files[0].name != "config.json":
         raise UserError(
-            f"{folder} holds no model (no config.json): set model.path to one that does"
+            f"{folder} is not a model (it has no config.json): set model.path to a model's folder"
         )
     return {path.name: sha256_file(path) for path in files}
 
@@ -197,5 +197,5 @@ def _freeze(folder: Path, settings: EvaluationSettings) -> None:
         write_json(path, settings.to_json())
     elif read_json(path) != settings.to_json():
         raise UserError(
-            f"{folder} holds rollouts of other settings ({path}): move that folder away"
+            f"{folder} has rollouts with other settings (see {path}): move the folder away"
         )

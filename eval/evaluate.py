@@ -57,7 +57,7 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
     tokenizer = Path(config.verl.model.tokenizer_path)
     if not (tokenizer / "tokenizer.json").exists():
         raise UserError(
-            f"{tokenizer} holds no tokenizer: build the dataset first (warmstart data RECIPE)"
+            f"{tokenizer} has no tokenizer: build the dataset first (warmstart data RECIPE)"
         )
     model = Model(path, tokenizer, config.eval.dtype, revision, config.model.context)
     settings = _settings(config, label, model)
@@ -112,7 +112,7 @@ def regrade(folder: Path) -> Path:
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
             raise UserError(
-                f"{folder} is no complete evaluation (no {name}): warmstart eval RUN makes one"
+                f"{folder} is not an evaluation (it has no {name}): warmstart eval RUN makes one"
             )
     with write_lock(lock_of(folder)):
         problems = benchmarks.read_problems(folder / PROBLEMS)
@@ -192,7 +192,7 @@ def _identity(model: Model) -> dict[str, str | None]:
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
     if not files or files[0].name != "config.json":
         raise UserError(
-            f"{folder} holds no model (no config.json): set model.path to one that does"
+            f"{folder} is not a model (it has no config.json): set model.path to a model's folder"
         )
     return {path.name: sha256_file(path) for path in files}
 
@@ -203,7 +203,7 @@ def _freeze(folder: Path, settings: EvaluationSettings) -> None:
         write_json(path, settings.to_json())
     elif changed := differences(read_json(path), settings.to_json()):
         raise UserError(
-            f"{folder} holds rollouts of other settings ({path}):\n  "
+            f"{folder} has rollouts with other settings ({path}):\n  "
             + "\n  ".join(changed.values())
-            + "\nmove that folder away"
+            + "\nmove the folder away"
         )

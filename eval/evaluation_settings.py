@@ -45,7 +45,10 @@ class EvaluationSettings:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> EvaluationSettings:
-        """Returns the settings that ``to_json`` gave."""
+        """Returns the settings of a settings.json; one from before ``answer_style`` existed is of
+        boxed answers.
+        """
+        values = {"answer_style": "boxed", **values}
         keys = ("benchmarks", "template", "tokenizer", "limit", "answer_style", "dtype")
         sampling = {field.name: values[field.name] for field in fields(SamplingSettings)}
         model = values["model"]

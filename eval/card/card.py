@@ -28,7 +28,7 @@ from trainer.run.model_label import BASE, ModelLabel
 
 CARD = "README.md"
 NO_DATASET = (
-    "The dataset, whose manifest's hash is below, was not at hand when this card was written."
+    "The dataset was not available when this card was written. Its manifest's hash is below."
 )
 
 
@@ -48,7 +48,8 @@ def write(run: Run, folder: Path, repo: str | None = None) -> Path:
     steps = [s for s in step_metrics.read(run) if s["step"] <= step]
     if not steps:
         raise UserError(
-            f"{run.root} has lost the metrics of its attempts, which the card of step {step} needs"
+            f"{run.root} has no metrics of its steps up to {step}, which the model card needs: "
+            "restore its attempts/*/metrics.jsonl"
         )
     run_facts.loss_picture(folder / LOSS_PICTURE, steps)
     write_text(folder / CARD, _Card(run, step, steps, repo).text())
@@ -152,11 +153,9 @@ class _Card:
         if self.config.model.init is not None:
             return "a Qwen3 with random weights"
         name = self._hub_base()
-        return (
-            f"[{name}](https://huggingface.co/{name})"
-            if name
-            else f"`{Path(self.config.model.path).name}`"
-        )
+        if name:
+            return f"[{name}](https://huggingface.co/{name})"
+        return f"`{Path(self.config.model.path).name}`"
 
     def _summary(self) -> str:
         rows = "a dataset"
@@ -170,13 +169,13 @@ class _Card:
             "`<think>` block, then answers with a `\\boxed{}`, and ends its turn with "
             "`<|im_end|>`.",
             "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
-            "for studying what RL adds to SFT. It is no assistant: no RL, no preference tuning "
-            "and no safety training was done.",
+            "for studying what RL adds to SFT. It is not an assistant: it has had no RL, no "
+            "preference tuning and no safety training.",
         ]
         if self.config.model.init is not None:
             lines.append(
-                "**It started from random weights.** It shows that the whole line works, and knows "
-                "nothing but the one task in its data."
+                "**It started from random weights.** It shows that the pipeline works from end to "
+                "end, and can do only the one task in its data."
             )
         return "\n\n".join(lines)
 
@@ -207,7 +206,7 @@ class _Card:
             if RL_POOL in suite.split("+"):
                 continue
             if not is_complete(folder) and label in (BASE, self.label):
-                begun[label] = f"{label}: `{folder.name}` has begun"
+                begun[label] = f"{label}: `{folder.name}` is not finished"
         missing = {
             BASE: not any(c.base for c in self.compared),
             self.label: not any(c.sft for c in self.compared),
@@ -236,9 +235,9 @@ class _Card:
         problem = self._problem()
         return "\n\n".join(
             [
-                "The tokenizer carries the chat template that the model was trained with; "
-                f"sampling and budget ({sampling.max_tokens:,} tokens, the reasoning included) "
-                "are the evaluation's.",
+                "The tokenizer has the chat template that the model was trained with. Sampling "
+                f"and budget ({sampling.max_tokens:,} tokens, including the reasoning) are those "
+                "of the evaluation.",
                 _fenced(usage.transformers(model, problem, sampling), "python"),
                 _fenced(usage.vllm(model, problem, sampling), "python"),
                 f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks "
@@ -263,12 +262,10 @@ class _Card:
 
     def _licence(self) -> str:
         known = self.config.model.license
-        own = (
-            f"The weights are under `{known}`."
-            if known
-            else "The base model's licence applies to the weights."
-        )
-        return f"{own} The training data has terms of its own."
+        own = "The base model's licence applies to the weights."
+        if known:
+            own = f"The weights are under `{known}`."
+        return f"{own} The training data has its own terms."
 
     def _citation(self) -> str:
         made = (self.run.export(self.step) / MANIFEST).stat().st_mtime
@@ -289,7 +286,8 @@ class _Card:
 
 def _fenced(text: str, language: str = "") -> str:
     """Returns a code block whose fence is longer than any run of backticks in the text."""
-    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 

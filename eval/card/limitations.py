@@ -9,10 +9,10 @@ from eval.results.base_vs_sft import NEAR_ZERO, Comparison, Evaluation
 
 FEW_PROBLEMS = 50
 ALWAYS = (
-    "One training run with one seed: the intervals cover the choice of problems, not that of the "
-    "run.",
-    "Nothing but mathematics was trained or measured, in English.",
-    "Its reasoning can be wrong and sound sure. Check its answers.",
+    "This is one training run with one seed: the intervals cover the choice of problems, not the "
+    "differences between runs.",
+    "It was trained and evaluated on mathematics in English only.",
+    "Its reasoning can be wrong and still sound confident. Check its answers.",
 )
 
 
@@ -20,7 +20,11 @@ def text(compared: Sequence[Comparison]) -> str:
     """Returns a Markdown list: limitations that the figures show, then those of every such
     model.
     """
-    lines = [line for c in compared for line in (*_format(c), *(_of(c.sft) if c.sft else ()))]
+    lines: list[str] = []
+    for c in compared:
+        lines += _format(c)
+        if c.sft:
+            lines += _of(c.sft)
     return "\n".join(f"- {line}" for line in (*lines, *ALWAYS))
 
 
@@ -30,8 +34,8 @@ def _format(compared: Comparison) -> Iterator[str]:
         if before > after:
             yield (
                 f"Part of the improvement is format: {before:.1%} of the base model's rollouts "
-                f"gave no answer, {after:.1%} of this model's. The base model was not tuned on the "
-                "chat format it was asked in."
+                f"gave no answer, but only {after:.1%} of this model's. The base model was not "
+                "trained on the chat format of the evaluation."
             )
 
 
@@ -48,7 +52,7 @@ def _of(sft: Evaluation) -> Iterator[str]:
         if name == TOTAL:
             continue
         if figures["pass@1"] <= NEAR_ZERO:
-            yield f"It solves next to nothing of {name}: pass@1 is {figures['pass@1']:.2%}."
+            yield f"It solves almost nothing of {name}: pass@1 is {figures['pass@1']:.2%}."
         if figures["problems"] < FEW_PROBLEMS:
             count = figures["problems"]
             yield f"{name} has only {count} problems: read its figures with their intervals."

@@ -78,9 +78,9 @@ class Driver:
                 self._check(beat)
         if aside := self.scheduler.set_aside:
             raise StageFailed(
-                f"{len(aside)} rollouts are missing, each of which was on two engines that died: "
-                f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
-                f"{self.log('engine-*')}; the rest is kept, and the same command tries these again"
+                f"{len(aside)} rollouts are missing, because two engines died while they ran each "
+                f"of them: {', '.join('/'.join(map(str, key)) for key in aside)}. See "
+                f"{self.log('engine-*')}. All others are kept; the same command tries these again"
             )
 
     def _start(self, name: str) -> None:
@@ -122,12 +122,12 @@ class Driver:
         else:
             self.deaths[name] += 1
         given_up = self.deaths[name] >= DEATHS or (refused and never)
-        what = "is given up" if given_up else "is started again"
+        what = "is not restarted" if given_up else "is restarted"
         print(f"{name} died ({why}) and {what}: see {self.log(name)}", file=sys.stderr, flush=True)
         if not given_up:
             self._start(name)
         elif not self.alive:
             raise StageFailed(
                 f"{name}, the last engine, died ({why}): see {self.log(name)}. "
-                "Finished rollouts are kept, and the same command goes on from there"
+                "Finished rollouts are kept; the same command resumes from them"
             )

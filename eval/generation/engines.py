@@ -38,8 +38,8 @@ def placement(nodes: Sequence[int], settings: EngineSettings) -> tuple[int, int]
         share = max(shares, default=0)
     if fit < max(1, engines or 1) or not share:
         raise UserError(
-            f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel}: Ray "
-            f"has {kind} {'+'.join(map(str, nodes)) or '0'} on its nodes, too few: lower them"
+            f"eval.engines={engines or 'null'} with eval.tensor_parallel={tensor_parallel} does "
+            f"not fit: Ray's nodes have {'+'.join(map(str, nodes)) or '0'} {kind}. Lower the values"
             + (", or set device=cpu" if on_gpus else "")
         )
     return engines or fit, share

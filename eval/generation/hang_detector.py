@@ -80,7 +80,8 @@ class Pulse:
         """Returns the reason why an engine counts as hung, as text; None when it does not."""
         if engine in self._starting:
             limit = max(START_SECONDS, SILENCES * self._longest)
-            return f"not up after {limit:,.0f} s" if now - self._starting[engine] > limit else None
+            too_long = now - self._starting[engine] > limit
+            return f"not loaded after {limit:,.0f} s" if too_long else None
         running = self._running.get(engine)
         if not running:
             return None
@@ -90,7 +91,7 @@ class Pulse:
         deadline = self._deadline(now)
         for key, (begun, _) in running.items():
             if deadline is not None and now - max(begun, self._freed.get(engine, begun)) > deadline:
-                return f"{'/'.join(map(str, key))} not done after {deadline:,.0f} s"
+                return f"{'/'.join(map(str, key))} not finished after {deadline:,.0f} s"
         return None
 
     def _alive(self, engine: str, now: float) -> None:
@@ -105,8 +106,6 @@ class Pulse:
         for running in self._running.values():
             seconds += sum(now - begun for begun, _ in running.values())
             tokens += sum(count for _, count in running.values())
-        return (
-            max(SLOWNESS * self._budget * seconds / tokens, SILENCES * self._longest)
-            if tokens
-            else None
-        )
+        if not tokens:
+            return None
+        return max(SLOWNESS * self._budget * seconds / tokens, SILENCES * self._longest)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import ceil
 
 from common.records import Key
 
@@ -141,8 +141,8 @@ class Scheduler:
 
     def assign(self) -> Iterator[tuple[str, Key, bool]]:
         """Yields each (engine, rollout, whether it is late) to start now, on the engine with the
-        fewest expected tokens to come among those with room. Rollouts of dead engines start first,
-        then file order; near the end the first rollout of every problem, then the longest expected.
+        fewest expected tokens to come among those with room. Rollouts of dead engines start first;
+        ``_next`` has the order of the others.
         """
         if not self._engines or not (self._fresh or self._lost):
             return
@@ -163,18 +163,19 @@ class Scheduler:
             yield self._start(name, key, now)
 
     def _next(self, now: _Outlook) -> ProblemKey:
-        """Returns the problem whose next rollout should start: the first in file order; near the
-        end one without any rollout, then the longest expected; if all unfinished rollouts fit into
-        the slots, the longest expected.
+        """Returns the problem whose next rollout should start: while many rollouts are left, the
+        first in file order; near the end one without any rollout, then the longest expected. As
+        soon as all unfinished rollouts fit into the slots, it is the longest expected, whether the
+        problem has a rollout or not.
         """
         if now.waves > LONGEST_FIRST:
             return next(iter(self._fresh))
         if now.waves <= 1:
             return max(self._fresh, key=now.expected.__getitem__)
-        return min(
-            self._fresh,
-            key=lambda p: (-now.expected[p] if self._begun[p] else -inf, self._begun[p]),
-        )
+        for problem in self._fresh:
+            if not self._begun[problem]:
+                return problem
+        return min(self._fresh, key=lambda p: (-now.expected[p], self._begun[p]))
 
     def _left(self) -> int:
         """Returns the number of unfinished rollouts."""

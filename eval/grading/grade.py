@@ -69,7 +69,7 @@ def grade(
     for rollout in rollouts:
         if rollout.key[:2] not in golds:
             raise UserError(
-                f"rollout {rollout.key} is of no problem in the benchmarks: evaluate anew"
+                f"rollout {rollout.key} belongs to none of the evaluated problems: evaluate again"
             )
     judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style)
     return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
@@ -146,7 +146,7 @@ def summary(grades: Path) -> str:
     return (
         f"{right} of {len(lines)} right; math-verify disagrees on {differ}"
         + (f" ({listed})" if differ else "")
-        + (f" and did not get to {unjudged}" if unjudged else "")
+        + (f" and gave no verdict on {unjudged}" if unjudged else "")
     )
 
 
@@ -224,9 +224,8 @@ def _limit() -> None:
 
     assert math_verify
     limit_memory(MEMORY)
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # a Python handler would wait until a long power ends
+    # A Python handler would wait until a long power ends.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 

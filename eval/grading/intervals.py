@@ -69,9 +69,8 @@ def interval(sets: Sets) -> Interval:
     more below that. Coverage is 91 % for a total of few problems in sets near 0 and near 1 (2 % of
     30 and 90 % of 40, greedy).
     """
-    from scipy.special import (
-        stdtrit,
-    )  # takes half a second, so callers that need no interval do not import it
+    # The import takes half a second, so callers that need no interval do not make it.
+    from scipy.special import stdtrit
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean, right = values.mean(), values.sum()
@@ -80,9 +79,8 @@ def interval(sets: Sets) -> Interval:
         lows, highs = _gaffke(values, 0.0, 1.0)
         return Interval(*_tails(lows, highs), GAFFKE)
     q = stdtrit(freedom, (1 + LEVEL) / 2) ** 2
-    share = (
-        q * variance / (mean * (1 - mean))
-    )  # q over the number of problems that would give this variance
+    # q over the number of problems that would give this variance.
+    share = q * variance / (mean * (1 - mean))
     middle = (mean + share / 2) / (1 + share)
     half = np.sqrt(q * variance + share**2 / 4) / (1 + share)
     return Interval(max(0.0, float(middle - half)), min(1.0, float(middle + half)), WILSON)

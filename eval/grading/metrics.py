@@ -79,8 +79,8 @@ def summarise(
     missing = [key for p in problems for k in range(n) if (key := (p.set, p.id, k)) not in there]
     if missing and not partial:
         raise UserError(
-            f"{len(missing)} of {len(problems) * n} rollouts are missing or not graded, the first "
-            f"{missing[0]}: run the same evaluation again to complete it"
+            f"{len(missing)} of {len(problems) * n} rollouts are missing or not graded (the first "
+            f"is {missing[0]}): run the same evaluation again to complete it"
         )
     if not there:
         raise UserError("there is no rollout yet")

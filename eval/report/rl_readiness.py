@@ -89,11 +89,9 @@ def enough(figures: dict[str, Any]) -> int:
     budget if no rollout is right.
     """
     budget, accuracy = figures["by_budget"][-1]
-    return (
-        min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy)
-        if accuracy
-        else budget
-    )
+    if not accuracy:
+        return budget
+    return min(b for b, left in figures["by_budget"] if left >= KEPT * accuracy)
 
 
 def section(compared: Comparison) -> str:
@@ -184,11 +182,9 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
 
 def _faults(r: dict[str, Any]) -> Iterator[str]:
     if r["answered"] is None or r["answered"] < ANSWER_RATE:
-        rate = (
-            "no rollout"
-            if r["answered"] is None
-            else f"only {r['answered']:.0%} of the rollouts within the budget"
-        )
+        rate = "no rollout"
+        if r["answered"] is not None:
+            rate = f"only {r['answered']:.0%} of the rollouts within the budget"
         yield (
             f"{rate} stated an answer in the required form. Without one there is no reward, "
             "however good the reasoning. Train longer."
@@ -200,9 +196,13 @@ def _faults(r: dict[str, Any]) -> Iterator[str]:
             "grows with it; otherwise train longer."
         )
     if r["informative"] is not None and r["informative"] < SCARCE:
-        hard = r["all_wrong"] >= r["all_right"]
-        yield (
-            f"problems like these are too {'hard' if hard else 'easy'}: most groups would be all "
-            f"{'wrong' if hard else 'right'}. Take {'easier' if hard else 'harder'} ones"
-            f"{', or train longer' if hard else ''}."
-        )
+        if r["all_wrong"] >= r["all_right"]:
+            yield (
+                "problems like these are too hard: most groups would be all wrong. Take easier "
+                "ones, or train longer."
+            )
+        else:
+            yield (
+                "problems like these are too easy: most groups would be all right. Take harder "
+                "ones."
+            )

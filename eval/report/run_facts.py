@@ -34,7 +34,7 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
         loss, step = held_out[-1]["val_loss"], held_out[-1]["step"]
         text += f"; {loss:.4f} on the held-out rows after step {step:,}"
     if skipped := sum(s["skipped"] for s in steps):
-        text += f"; {skipped} steps skipped for gradients that were not finite"
+        text += f"; {skipped} steps skipped because their gradients were not finite"
     return text + "."
 
 
@@ -58,9 +58,8 @@ def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
     """Draws the training loss of ``steps``, where it was finite, and the loss on the held-out
     rows.
     """
-    losses, held_out = (
-        {s["step"]: s[key] for s in steps if s[key] is not None} for key in ("loss", "val_loss")
-    )
+    losses = {s["step"]: s["loss"] for s in steps if s["loss"] is not None}
+    held_out = {s["step"]: s["val_loss"] for s in steps if s["val_loss"] is not None}
     loss_curve(path, losses, held_out)
 
 
@@ -114,14 +113,16 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
         )
         optimizer = "8-bit AdamW"
         precision = f"{train.precision} compute, fp32 adapters; merged and exported as bf16"
+    epochs = f"{train.epochs}"
+    if train.max_steps:
+        epochs += f", ended at step {train.max_steps:,}"
     warmup = f"{train.warmup_steps} steps of" if train.warmup_steps else f"{train.warmup_ratio:.0%}"
     return fields(
         {
             "method": f"{method}; loss on every token of the answer, its end of turn included",
             "base model": base,
-            "epochs": f"{train.epochs}"
-            + (f", ended at step {train.max_steps:,}" if train.max_steps else ""),
-            "rows a step": f"{train.batch_size}",
+            "epochs": epochs,
+            "rows per step": f"{train.batch_size}",
             "longest row": f"{config.data.max_length:,} tokens; never cut, packed without padding",
             "optimizer": f"{optimizer}, betas {train.betas[0]} and {train.betas[1]}, weight decay "
             f"{train.weight_decay}, gradient norm at most {train.clip_grad}",
@@ -140,7 +141,7 @@ def source(dataset: dict[str, Any]) -> str:
     origin = dataset["settings"]["source"]
     if "synthetic" in origin:
         made = origin["synthetic"]
-        return f"problems written by {made['model']} after {made['seed_rows']} seed problems"
+        return f"problems written by {made['model']}, modelled on {made['seed_rows']} seed problems"
     if "generator" in origin:
         return f"generated sums of numbers of up to {origin['generator']['digits']} digits"
     if "hub" in origin:
@@ -155,8 +156,8 @@ def data(dataset: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"{rows['train']:,} training rows ({dataset['tokens']['train']:,} tokens) from "
-            f"{source(dataset)}; {rows['test']:,} more were held out. Where every source record "
-            "went:",
+            f"{source(dataset)}; {rows['test']:,} more were held out. What became of every "
+            "source record:",
             markdown_table([("", "rows"), *((step, f"{n:,}") for step, n in funnel.items())]),
             _decontamination(dataset),
         ]
@@ -171,8 +172,8 @@ def _decontamination(dataset: dict[str, Any]) -> str:
         hits[found["set"]] += 1
     counts = ", ".join(f"{name} {count:,}" for name, count in hits.items())
     return (
-        "Rows whose problem is a benchmark's, rewords it, or repeats half of its statement were "
-        f"dropped: {counts}. What the base model saw in pretraining is not known."
+        "Rows whose problem is in a benchmark, rewords a problem of it, or repeats half of its "
+        f"statement were dropped: {counts}. What the base model saw in pretraining is not known."
     )
 
 

@@ -40,11 +40,14 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
     one, and for ``PUBLISHED_CAP``, with published figures beside.
     """
     budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
-    columns = sorted({*budgets[::-2], *({PUBLISHED_CAP} & {*budgets})})
-    lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in columns)]], []
+    columns = set(budgets[::-2])
+    if PUBLISHED_CAP in budgets:
+        columns.add(PUBLISHED_CAP)
+    shown_budgets = sorted(columns)
+    lines, given = [["pass@1 by budget, %", *(f"{b:,}" for b in shown_budgets)]], []
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
-        lines.append([_name(e, name), *(_percent(curve[b]) for b in columns)])
+        lines.append([_name(e, name), *(_percent(curve[b]) for b in shown_budgets)])
         theirs = published_figures(reference, e, name, "pass@1").get(
             "base" if e == compared.base else "sft"
         )
@@ -83,18 +86,21 @@ def outcomes(compared: Comparison) -> str:
         "answered",
         "no answer",
         "hit the budget",
-        "right of finished",
-        "right of cut",
+        "accuracy of finished",
+        "accuracy of cut",
         "looping",
         "identical",
     ]
     lines = [titles]
     for e, name, figures in _lines(compared):
         made, gave = figures["rollouts"], answered(figures)
-        shares = [gave / made, (made - gave) / made]
-        shares += [
-            figures[k]
-            for k in ("hit_budget", "accuracy_finished", "accuracy_truncated", "repeating")
+        shares = [
+            gave / made,
+            (made - gave) / made,
+            figures["hit_budget"],
+            figures["accuracy_finished"],
+            figures["accuracy_truncated"],
+            figures["repeating"],
         ]
         cells = [*map(_percent, shares), f"{figures['identical']:,}"]
         lines.append([_name(e, name), *cells])
@@ -103,15 +109,17 @@ def outcomes(compared: Comparison) -> str:
 
 def alarms(compared: Comparison) -> list[str]:
     """Returns warnings that point to a fault of the evaluation rather than of the model."""
-    return [
-        f"**{e.figures[TOTAL]['identical']:,} rollouts of {e.label} say word for word what another "
-        "of their problem says, though they are long and sampled: their seeds are not seeds of "
-        f"their own.**{missing(TOTAL, e)}"
-        for e in compared.both
-        if e.figures[TOTAL]["identical"]
-        and e.figures[TOTAL]["tokens"]["p50"] >= LONG
-        and e.settings.sampling.temperature > 0
-    ]
+    found = []
+    for e in compared.both:
+        figures = e.figures[TOTAL]
+        are_long = figures["tokens"]["p50"] >= LONG
+        if figures["identical"] and are_long and e.settings.sampling.temperature > 0:
+            found.append(
+                f"**{figures['identical']:,} rollouts of {e.label} are identical to another one of "
+                "their problem, although they are long and sampled: their seeds are not "
+                f"independent.**{missing(TOTAL, e)}"
+            )
+    return found
 
 
 def disagreements(compared: Comparison) -> str:
@@ -124,20 +132,17 @@ def disagreements(compared: Comparison) -> str:
         found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
         lost = e.figures[TOTAL]["verified_timeouts"]
         parts.append(
-            f"{e.label}: {len(found):,} of {len(e.grades):,} rollouts, "
-            f"{sum(not g.exact for g in found):,} of them right by math-verify only; {lost:,} it "
-            f"did not judge in time.{missing(TOTAL, e)}"
+            f"{e.label}: the graders disagree on {len(found):,} of {len(e.grades):,} rollouts; "
+            f"{sum(not g.exact for g in found):,} of these are right by math-verify only. It gave "
+            f"no verdict on {lost:,} rollouts.{missing(TOTAL, e)}"
         )
         if found:
             lines = [
                 ["rollout (set, problem, k)", "exact match", "math-verify", "extracted", "gold"]
             ]
             lines += [_disagreement(g, golds[g.key[:2]]) for g in found[:LISTED]]
-            lines += (
-                [[f"and {len(found) - LISTED:,} more", "", "", "", ""]]
-                if len(found) > LISTED
-                else []
-            )
+            if len(found) > LISTED:
+                lines.append([f"and {len(found) - LISTED:,} more", "", "", "", ""])
             parts.append(markdown_table(lines))
     return "\n\n".join(parts)
 

@@ -22,7 +22,7 @@ NEAR_ZERO = 0.02
 """A pass@1 of at most this is called near zero."""
 ANSWERS = {
     "boxed": "the last balanced `\\boxed{}`",
-    "answer_is": 'the number behind "answer is", else the last number,',
+    "answer_is": 'the number after "answer is", or else the last number,',
 }
 """Answer style -> the part of the answer that is matched, as text."""
 EXACT = "†"
@@ -73,7 +73,9 @@ def newest(run: Run, partial: bool = False) -> Comparison:
     groups = evaluations.groups(run, partial)
     if not groups:
         begun = ", ".join(folder.name for folder in run.evaluations)
-        look = f" (begun: {begun}; --partial shows what is there)" if begun and not partial else ""
+        look = ""
+        if begun and not partial:
+            look = f" (not finished: {begun}; --partial shows their rollouts so far)"
         raise UserError(
             f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}"
         )
@@ -83,21 +85,16 @@ def newest(run: Run, partial: bool = False) -> Comparison:
 
 
 def of_model(run: Run, label: ModelLabel, partial: bool = False) -> list[Comparison]:
-    """Returns every evaluation of a model against the base model; the base model's if there are
-    none, or if it is the model.
-
-    The order is that of each settings group's latest step, by the age of its evaluation, newest
-    first.
+    """Returns every evaluation of a model against the base model, newest first; the base model's if
+    there are none, or if it is the model.
     """
-    groups = sorted(
-        evaluations.groups(run, partial), key=lambda group: group[max(group)].age, reverse=True
-    )
     found = [
         Comparison(group.get(BASE), None if label == BASE else group.get(label))
-        for group in groups
+        for group in evaluations.groups(run, partial)
         if label in group or BASE in group
     ]
-    return [c for c in found if c.sft] or found
+    of_step = [c for c in found if c.sft]
+    return sorted(of_step or found, key=lambda c: c.known.age, reverse=True)
 
 
 def others(run: Run, compared: Comparison, partial: bool = False) -> list[Comparison]:
@@ -124,15 +121,19 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
         _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
     ]
     sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
-    lines = [["pass@1", "base", sft, "improvement"]]
+    titles = ["pass@1", "base", sft, "improvement"]
     beside = any(given) and cap < known.settings.sampling.max_tokens and any(at_cap)
-    lines[0] += [f"at {cap:,} tokens"] if beside else []
-    lines[0] += ["published base", "published SFT"] if any(given) else []
+    if beside:
+        titles.append(f"at {cap:,} tokens")
+    if any(given):
+        titles += ["published base", "published SFT"]
+    lines = [titles]
     for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
         title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
         title = title if metric == "pass@1" else f"{metric}, all"
         cells = [title + missing(name, *comparison.both), *_cells(comparison, name, metric)]
-        cells += [capped] if beside else []
+        if beside:
+            cells.append(capped)
         if any(given):
             cells += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
         lines.append(cells)
@@ -191,7 +192,7 @@ def lengths(named: Mapping[str, Evaluation]) -> str:
     """
     percents = [f"p{percent}" for percent in PERCENTILES]
     titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
-    titles.append("device time a rollout, start-up included")
+    titles.append("device time per rollout, with start-up")
     first, *_ = named.values()
     rows = []
     for name, e in named.items():
@@ -209,11 +210,11 @@ def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
     own, reference = evaluation.device_seconds, first.device_seconds
     if own is None:
         return "unknown"
-    return f"{own[1]:.3g} s {own[0].upper()}" + (
-        _times(own[1], reference[1], evaluation is first)
-        if reference and reference[0] == own[0]
-        else ""
-    )
+    device, seconds = own
+    text = f"{seconds:.3g} s {device.upper()}"
+    if reference and reference[0] == device:
+        text += _times(seconds, reference[1], evaluation is first)
+    return text
 
 
 def _times(value: float, first: float, is_first: bool) -> str:
@@ -254,8 +255,12 @@ def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
     """Returns base, SFT and improvement, with intervals."""
     cells = []
     for e in (comparison.base, comparison.sft):
-        sets = by_set(e.values[metric], name) if e else []
-        cells.append(counted(sets, e) if e and sets else "no rollout yet" if e else "not evaluated")
+        if e is None:
+            cells.append("not evaluated")
+        elif sets := by_set(e.values[metric], name):
+            cells.append(counted(sets, e))
+        else:
+            cells.append("no rollout yet")
     if not (comparison.base and comparison.sft):
         return [*cells, ""]
     pairs = by_set(change(comparison.base.values[metric], comparison.sft.values[metric]), name)

@@ -7,7 +7,7 @@ from math import sqrt
 
 from common.errors import UserError
 from common.text import markdown_table
-from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, difference, interval
+from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
@@ -40,8 +40,8 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     """
     if len(targets) < 2:
         raise UserError(
-            "compare needs two or more: warmstart compare RUN@base RUN, or warmstart compare RUN "
-            "OTHER"
+            "compare needs at least two evaluations: warmstart compare RUN@base RUN, or warmstart "
+            "compare RUN OTHER"
         )
     subjects = [find(target, partial) for target in targets]
     if len({s.name for s in subjects}) < len(subjects):
@@ -49,25 +49,26 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     first, *others = subjects
     for other in others:
         check(first, other)
-    keys = set.intersection(*({*s.evaluation.values["pass@1"]} for s in subjects))
+    keys = set.intersection(*(set(s.evaluation.values["pass@1"]) for s in subjects))
     if not keys:
-        raise UserError("they have no problem in common that each has a rollout of")
+        raise UserError("no problem has a rollout in each of these evaluations")
     parts = [
         markdown_table(_models(subjects, keys)),
         "\n".join(f"- {line}" for line in _notes(subjects, keys)),
     ]
     parts += [
-        "## Lengths of all their rollouts",
+        "## Lengths of all rollouts",
         base_vs_sft.lengths({s.name: s.evaluation for s in subjects}),
     ]
     for other in others:
         parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]
-    published = {
-        subject.name: lines for subject in subjects if len(lines := _published(subject)) > 1
-    }
-    for name, lines in published.items():
-        parts += [f"## {name} against published figures", markdown_table(lines)]
-    if published:
+    has_published = False
+    for subject in subjects:
+        lines = _published(subject)
+        if len(lines) > 1:
+            parts += [f"## {subject.name} against published figures", markdown_table(lines)]
+            has_published = True
+    if has_published:
         sources = dict.fromkeys(base_vs_sft.published(s.reference) for s in subjects if s.reference)
         parts.append("\n".join(f"- {text}" for text in (*sources, PUBLISHED)))
     return "\n\n".join(parts)
@@ -93,15 +94,18 @@ def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator
 
 def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[str]:
     counts = ", ".join(f"{s.name} {s.evaluation.n}" for s in subjects)
-    yield f"The {len(keys):,} problems that all have; rollouts a problem: {counts}."
+    yield (
+        f"Accuracies are over the {len(keys):,} problems that all evaluations have. Rollouts per "
+        f"problem: {counts}."
+    )
     for s in subjects:
         if left := len(s.evaluation.problems) - len(keys):
-            yield f"{left:,} problems of {s.name} are not among them.{missing(TOTAL, s.evaluation)}"
+            yield f"{left:,} problems of {s.name} are left out.{missing(TOTAL, s.evaluation)}"
     if len({s.evaluation.settings.tokenizer for s in subjects}) > 1:
-        yield "Their tokenizers differ: the budget counts the tokens of each one's own."
+        yield "The tokenizers differ: each model's budget counts its own tokens."
     if len({s.evaluation.settings.dtype for s in subjects}) > 1:
         weights = ", ".join(f"{s.name} {s.evaluation.settings.dtype}" for s in subjects)
-        yield f"Their weights differ in precision (eval.dtype): {weights}."
+        yield f"The weights differ in precision (eval.dtype): {weights}."
     yield LEGEND
 
 
@@ -115,31 +119,37 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
     for name, metric in rows:
         pairs = _pairs(a, b, keys, name, metric)
         found = difference(pairs)
-        verdict = ("B is better" if found.mean > 0 else "B is worse") if found.is_told else "noise"
-        errors = [_rerun(e, keys, name) for e in (a, b)] if metric == "pass@1" else [None]
-        rerun = (
-            ""
-            if None in errors
-            else f"± {sqrt(sum(e * e for e in errors if e is not None)) * 100:.2f}"
-        )
-        title = (shown(name) if metric == "pass@1" else f"{metric}, all") + missing(name, a, b)
-        lines.append(
-            [
-                title,
-                f"{sum(map(len, pairs)):,}",
-                base_vs_sft.gain(pairs),
-                _p(found.p),
-                rerun,
-                verdict,
-            ]
-        )
+        title, rerun = f"{metric}, all", ""
+        if metric == "pass@1":
+            title, rerun = shown(name), _rerun_of_difference(a, b, keys, name)
+        title += missing(name, a, b)
+        problems = f"{sum(map(len, pairs)):,}"
+        cells = [title, problems, base_vs_sft.gain(pairs), _p(found.p), rerun, _verdict(found)]
+        lines.append(cells)
     pairs = _pairs(a, b, keys, every, "pass@1")
     found = difference(pairs)
-    what = f"cannot be told from {first.name}"
+    what = f"does not differ significantly from {first.name}"
     if found.is_told:
-        what = f"is {'better' if found.mean > 0 else 'worse'} than {first.name}"
+        better = "better" if found.mean > 0 else "worse"
+        what = f"is {better} than {first.name}"
     sentence = f"**{other.name} {what}**: pass@1 {base_vs_sft.gain(pairs)} points, p {_p(found.p)}."
     return [sentence + missing(every, a, b), markdown_table(lines)]
+
+
+def _verdict(found: Difference) -> str:
+    if not found.is_told:
+        return "noise"
+    return "B is better" if found.mean > 0 else "B is worse"
+
+
+def _rerun_of_difference(
+    a: Evaluation, b: Evaluation, keys: set[tuple[str, str]], name: str
+) -> str:
+    """Returns the rerun error of a difference of pass@1, as text; empty if it is unknown."""
+    one, two = _rerun(a, keys, name), _rerun(b, keys, name)
+    if one is None or two is None:
+        return ""
+    return f"± {sqrt(one**2 + two**2) * 100:.2f}"
 
 
 def _published(subject: Subject) -> list[list[str]]:
@@ -151,7 +161,9 @@ def _published(subject: Subject) -> list[list[str]]:
         reference.get("max_tokens", e.settings.sampling.max_tokens), e.settings.sampling.max_tokens
     )
     values = e.values if budget == e.settings.sampling.max_tokens else e.values_within(budget)
-    lines = [[f"at {budget:,} tokens", "ours", "published", "its rerun error", "our interval"]]
+    lines = [
+        [f"at {budget:,} tokens", "ours", "published", "published rerun error", "our interval"]
+    ]
     for name in (*e.settings.benchmarks, TOTAL):
         for metric in accuracies(e.n):
             theirs = base_vs_sft.published_figures(reference, e, name, metric).get(
@@ -162,32 +174,29 @@ def _published(subject: Subject) -> list[list[str]]:
                 ours, share = interval(sets), theirs / 100
                 verdict = "inside" if ours.lower <= share <= ours.upper else "outside"
                 title = f"{metric}, {shown(name)}{missing(name, e)}"
-                most = (
-                    _most(share, sum(map(len, sets)), reference.get("rollouts"))
-                    if metric == "pass@1"
-                    else "unknown"
-                )
+                most = "unknown"
+                rollouts = reference.get("rollouts")
+                if metric == "pass@1" and rollouts is not None:
+                    most = _most(share, sum(map(len, sets)), rollouts)
                 lines.append([title, estimate(sets), f"{theirs:.2f} %", most, verdict])
     return lines
 
 
-def _most(share: float, problems: int, rollouts: int | None) -> str:
+def _most(share: float, problems: int, rollouts: int) -> str:
     """Returns an upper bound of a pass@1's rerun error, in points: that of problems that are all
     equally hard.
     """
-    return (
-        "unknown"
-        if rollouts is None
-        else f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
-    )
+    return f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
 
 
 def _others(*these: Evaluation) -> tuple[str, ...]:
     """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ
     or n is 1.
     """
-    (n, *unlike) = {e.n for e in these}
-    return () if unlike or n == 1 else accuracies(n)[1:]
+    n = these[0].n
+    if n == 1 or any(e.n != n for e in these):
+        return ()
+    return accuracies(n)[1:]
 
 
 def _names(keys: set[tuple[str, str]]) -> list[str]:

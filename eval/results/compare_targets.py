@@ -18,13 +18,13 @@ from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete
 from trainer.run.model_label import ModelLabel
 
-OWN = ("model", "tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
+OWN = ("tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
 """Settings that two evaluations may differ in: the comparison is about them, or handles the
 difference.
 """
 WORDS = {
     "max_tokens": "the budget (eval.max_tokens)",
-    "template": "the chat template, which is the code's",
+    "template": "the chat template, which is part of the code",
 }
 
 
@@ -49,7 +49,7 @@ def find(target: str, partial: bool) -> Subject:
     if (folder / SETTINGS).exists():
         if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
             raise UserError(
-                f"{folder} is no complete evaluation: run it to its end, or compare with --partial"
+                f"{folder} is not complete: run its evaluation again, or compare with --partial"
             )
         run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
     else:
@@ -57,7 +57,9 @@ def find(target: str, partial: bool) -> Subject:
         name, _, label = ("", "", "") if named else target.rpartition("@")
         run_or_none = named or (Run.find(name) if name else None)
         if run_or_none is None:
-            raise UserError(f"{target} is no run, RUN@base, RUN@STEP, nor an evaluation's folder")
+            raise UserError(
+                f"{target} is neither a run, RUN@base, RUN@STEP nor an evaluation's folder"
+            )
         run, found = run_or_none, _evaluation(run_or_none, label, partial)
     reference = configs.read(run.config).get("reference") if run.config.exists() else None
     return Subject(f"{run.name}@{found.label}", found, reference)
@@ -89,23 +91,20 @@ def check(first: Subject, other: Subject) -> None:
     """Raises UserError, naming the differences, unless both used the same sampling settings and
     benchmark files.
     """
-    a, b = first.evaluation.settings.to_json(), other.evaluation.settings.to_json()
-    unlike = [key for key in a if key not in OWN and a[key] != b[key]]
-    told = [
-        WORDS.get(key, key) + ("" if key == "template" else f" {a[key]} and {b[key]}")
-        for key in unlike
-    ]
-    sets = a["benchmarks"].keys() & b["benchmarks"].keys()
-    told += [
-        f"{name} is another file"
-        for name in sorted(sets)
-        if a["benchmarks"][name] != b["benchmarks"][name]
-    ]
+    a, b = first.evaluation.shared_settings, other.evaluation.shared_settings
+    told = []
+    for key in {**a, **b}:
+        if key not in OWN and a.get(key) != b.get(key):
+            values = "" if key == "template" else f" {a.get(key)} and {b.get(key)}"
+            told.append(WORDS.get(key, key) + values)
+    files, other_files = a["benchmarks"], b["benchmarks"]
+    sets = sorted(files.keys() & other_files.keys())
+    told += [f"their files of {name} differ" for name in sets if files[name] != other_files[name]]
     if not sets:
-        told = [f"no set in common: {', '.join(a['benchmarks'])} and {', '.join(b['benchmarks'])}"]
+        told = [f"they have no set in common: {', '.join(files)} and {', '.join(other_files)}"]
     if told:
         raise UserError(
-            f"{first.name} and {other.name} cannot be compared, they differ in more than the "
-            f"model: {'; '.join(told)}. Evaluate one of them again as the other was (warmstart "
-            "eval RUN STEP eval.KEY=VALUE)"
+            f"{first.name} and {other.name} cannot be compared, because they differ in more than "
+            f"the model: {'; '.join(told)}. Evaluate one of them again with the settings of the "
+            "other (warmstart eval RUN STEP eval.KEY=VALUE)"
         )

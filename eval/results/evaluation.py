@@ -51,6 +51,14 @@ class Evaluation:
         return path.stat().st_mtime
 
     @cached_property
+    def shared_settings(self) -> dict[str, Any]:
+        """The content of settings.json without the model. Other versions of the code may have
+        written other keys.
+        """
+        settings = read_json(self.folder / SETTINGS)
+        return {key: value for key, value in settings.items() if key != "model"}
+
+    @cached_property
     def is_partial(self) -> bool:
         """Whether the folder has no manifest yet."""
         return not is_complete(self.folder)
@@ -62,11 +70,9 @@ class Evaluation:
         """
         made = {} if self.is_partial else read_json(self.folder / MANIFEST)
         rollouts = made.get("timed_rollouts")
-        return (
-            (made["device"], made["wall_seconds"] * made["devices"] / rollouts)
-            if rollouts
-            else None
-        )
+        if not rollouts:
+            return None
+        return made["device"], made["wall_seconds"] * made["devices"] / rollouts
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -118,7 +124,7 @@ class Evaluation:
 
     @property
     def _regrade(self) -> str:
-        return f"warmstart grade {self.folder} writes it anew"
+        return f"warmstart grade {self.folder} writes it again"
 
     def _check_whole(self, records: Mapping[Key, Any], name: str, remedy: str) -> None:
         wanted = {(p.set, p.id, k) for p in self.problems for k in range(self.n)}
@@ -133,12 +139,10 @@ class Evaluation:
 
     def values_within(self, budget: int) -> Mapping[str, Values]:
         """Returns ``values`` as if rollouts longer than ``budget`` tokens had no answer."""
-        within = {
-            key: grade
-            if self.rollouts[key].tokens <= budget
-            else replace(grade, extracted=None, exact=False)
-            for key, grade in self.grades.items()
-        }
+        within = dict(self.grades)
+        for key, grade in self.grades.items():
+            if self.rollouts[key].tokens > budget:
+                within[key] = replace(grade, extracted=None, exact=False)
         return metrics.per_problem(self.problems, within, self.n)
 
 
@@ -154,13 +158,10 @@ def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
             evaluation = read(folder)
             if RL_POOL in evaluation.settings.benchmarks:
                 continue
-            same = sha256_json(
-                {k: v for k, v in evaluation.settings.to_json().items() if k != "model"}
-            )
-            group = found.setdefault(same, {})
-            group[evaluation.label] = max(
-                evaluation, group.get(evaluation.label, evaluation), key=lambda e: e.age
-            )
+            group = found.setdefault(sha256_json(evaluation.shared_settings), {})
+            other = group.get(evaluation.label)
+            if other is None or evaluation.age >= other.age:
+                group[evaluation.label] = evaluation
     return list(found.values())
 
 

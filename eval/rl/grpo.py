@@ -15,14 +15,11 @@ from omegaconf import DictConfig
 from common.errors import UserError
 from eval.generation.settings import SamplingSettings
 
-CONFIG, SCRIPT, TRAIN, VALIDATION = (
-    "grpo.yaml",
-    "run_grpo.sh",
-    "train.parquet",
-    "validation.parquet",
-)
+CONFIG, SCRIPT = "grpo.yaml", "run_grpo.sh"
+TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 BATCH, STEPS, EVERY = 128, 100, 20
-"""Most problems per step; steps of RL; steps between two validations, and between two checkpoints.
+"""Most problems per step, or one per GPU if there are more GPUs; steps of RL; steps between two
+validations, and between two checkpoints.
 """
 
 TEMPLATE = """\
@@ -128,15 +125,17 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
     """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` is the sampling of
     the run's evaluations.
 
-    Raises UserError when the number of problems, or ``BATCH``, is smaller than the number of GPUs.
+    Raises UserError when there are fewer problems than GPUs.
     """
     train, cluster = config.train, config.cluster
     gpus = cluster.nodes * cluster.gpus_per_node
-    batch = min(BATCH, start.problems) // gpus * gpus
+    # The same number of problems for each GPU.
+    batch = min(max(BATCH, gpus), start.problems) // gpus * gpus
     if not batch:
         raise UserError(
-            f"{start.problems} problems with right and wrong rollouts are fewer than {gpus} GPUs: "
-            "offer more problems (--problems), others (--pool), or lower cluster.nodes"
+            f"{start.problems} problems have both right and wrong rollouts, fewer than the {gpus} "
+            "GPUs: give more problems (--problems N), give others (--pool FILE), or lower "
+            "cluster.nodes"
         )
     context = start.prompt + start.response
     paths = {"train": TRAIN, "validation": VALIDATION, "checkpoints": "checkpoints"}

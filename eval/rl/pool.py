@@ -65,9 +65,11 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     """
     folder = folder_of(run)
     if count is not None and count < 1:
-        raise UserError(f"a pool has at least one problem, not {count}")
+        raise UserError(f"--problems must be at least 1, not {count}")
     if file and not (file.is_file() and file.suffix == ".jsonl"):
-        raise UserError(f"{file} is no JSONL file: a pool has one {{id, problem, answer}} a line")
+        raise UserError(
+            f"{file} is not a JSONL file: give one with an {{id, problem, answer}} per line"
+        )
     with write_lock(lock_of(run.rl)):
         if not is_complete(folder):
             with whole_folder(folder) as partial:
@@ -76,8 +78,8 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     for key, asked in {"file": sha256_file(file) if file else None, "problems": count}.items():
         if asked not in (None, made[key]):
             raise UserError(
-                f"{folder} was made with {key} {made[key]}, not {asked}: leave that out, or move "
-                "the folder away"
+                f"{folder} was built with {key} {made[key]}, not {asked}: leave out --pool and "
+                "--problems, or move the folder away"
             )
     return folder
 
@@ -111,7 +113,8 @@ def _fill(
     chosen = sorted(distinct, key=lambda p: seeded_key(config.data.seed, p.id))[:count]
     if not chosen:
         raise UserError(
-            f"of {len(offered):,} problems none is left: all are in a benchmark or held out"
+            f"none of {len(offered):,} problems is left: all are in a benchmark or held out. Give "
+            "others with --pool FILE"
         )
     learnt = {clusters[_name(p)] for p in trained}
     lines = [_line(p) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen]

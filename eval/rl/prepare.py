@@ -84,8 +84,8 @@ def prepare(
     """
     if config.data.answer_style != "boxed":
         raise UserError(
-            f"{run.root} answers in the style {config.data.answer_style}: the reward for RL reads "
-            "boxes"
+            f"{run.root} has data.answer_style={config.data.answer_style}, but the reward for RL "
+            "reads boxed answers: prepare RL from a run with data.answer_style=boxed"
         )
     _check_same_dataset(run, config, step)
     folder = pool.folder_of(run)
@@ -97,6 +97,7 @@ def prepare(
         "eval.top_p=1.0",
     ]
     given = [*sampling, *overrides, f"eval.benchmarks={folder}", f"eval.sets=[{RL_POOL}]"]
+    # The last value of a key counts.
     words = list({word.partition("=")[0]: word for word in given}.values())
     probe = configs.amend(config, words)
     if probe.eval.rollouts < 2 or not probe.eval.temperature:
@@ -123,8 +124,9 @@ def prepare(
                 write_json(partial / MANIFEST, origin | filled)
     counts = read_json(target / MANIFEST)
     text = (
-        f"{counts['mixed']:,} have right and wrong rollouts, {counts['in_sft']:,} of these also "
-        f"SFT rows; left out are {counts['never']:,} never and {counts['always']:,} always solved"
+        f"{counts['mixed']:,} have both right and wrong rollouts ({counts['in_sft']:,} of these "
+        f"are also SFT rows); {counts['never']:,} are left out because they were never solved, "
+        f"{counts['always']:,} because they always were"
     )
     return Prepared(target, shlex.join(["bash", str(target / grpo.SCRIPT)]), f"{known}\n{text}")
 
@@ -139,8 +141,8 @@ def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
         )
     if read_json(export / MANIFEST)["dataset"] != dataset_identity(config):
         raise UserError(
-            f"step {step} was trained on another build of {config.data.name}: restore that, or "
-            "train anew"
+            f"step {step} was trained on another build of {config.data.name}: restore that build, "
+            "or train again"
         )
 
 
@@ -148,9 +150,9 @@ def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
     given = {override.partition("=")[0] for override in overrides}
     if own := [key for key in OWN if key in given]:
         raise UserError(
-            f"{own[0]} cannot be set here: what is sampled is the run's pool "
-            f"({pool.folder_of(run)}), which leaves out every benchmark of the recipe and of the "
-            "run's evaluations; choose its problems with --pool FILE, and evaluate benchmarks with "
+            f"{own[0]} cannot be set here: warmstart rl samples the run's pool "
+            f"({pool.folder_of(run)}), which has no problem of a benchmark of the recipe or of the "
+            "run's evaluations. Choose other problems with --pool FILE; evaluate benchmarks with "
             f"warmstart eval {run.root} {step} {own[0]}=.."
         )
 

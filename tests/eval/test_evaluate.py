@@ -100,7 +100,7 @@ def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> Non
     assert read_json(folder / "manifest.json")["files"]["grades.jsonl"] == sha256_file(
         folder / "grades.jsonl"
     )
-    with pytest.raises(UserError, match="no complete evaluation"):
+    with pytest.raises(UserError, match="is not an evaluation"):
         stage.regrade(run.root)
 
 
@@ -160,7 +160,7 @@ def test_refusals(config: DictConfig, run: Run) -> None:
     folder = evaluate_filled(config, run)
     (folder / "manifest.json").unlink()
     (folder / "settings.json").write_text("{}")
-    with pytest.raises(UserError, match="of other settings"):
+    with pytest.raises(UserError, match="has rollouts with other settings"):
         evaluate(config, run, BASE)
     (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="warmstart data RECIPE"):

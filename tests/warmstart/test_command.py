@@ -61,7 +61,7 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
         (["report", "nothing"], "no run at nothing"),
         (["status", "nothing"], "no run at nothing"),
         (["rl", "nothing"], "no run at nothing"),
-        (["compare", "nothing", "more"], "nothing is no run"),
+        (["compare", "nothing", "more"], "nothing is neither a run"),
         (["grade", "nothing.jsonl"], "nothing.jsonl does not exist"),
         (["data", "gsm8k_smoke"], "data.source is not set"),
         (["data", "gsm8k_smoke", "data.source=none.jsonl"], "none.jsonl matches no file"),

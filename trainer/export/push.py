@@ -36,8 +36,9 @@ def push(folder: Path, repo: str) -> str:
     """Uploads an export with its model card as one commit; returns the repository's URL.
 
     A missing repository is created as private; an existing one keeps its visibility, and the files
-    that the export does not have. Raises UserError as ``check`` does or when a file of the export
-    is damaged, StageFailed when the hub cannot be reached or refuses.
+    that the export does not have. Raises UserError as ``check`` does, when a file of the export is
+    damaged, or when the hub refuses the model card's metadata; StageFailed when the hub cannot be
+    reached or refuses the upload.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -57,5 +58,12 @@ def push(folder: Path, repo: str) -> str:
     except (OSError, HTTPError, RuntimeError) as e:  # the last one is hf_xet's
         raise StageFailed(
             f"{folder} could not be pushed to {repo}: {first_line(e)}; run the command again"
+        ) from e
+    except ValueError as e:
+        if "Invalid metadata" not in str(e):
+            raise
+        raise UserError(
+            f"the hub refuses {folder / 'README.md'}: {' '.join(str(e).split())} (model.license in "
+            "the recipe is its licence)"
         ) from e
     return str(url)

@@ -35,12 +35,9 @@ def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Fi
     if compared.known.n > 1:
         drawn.insert(0, _pass_at_k(compared))
     losses = [(s["step"], s["loss"]) for s in steps if s["loss"] is not None]
+    held_out = [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]
     if losses:
-        drawn.append(
-            _training(
-                losses, [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]
-            )
-        )
+        drawn.append(_training(losses, held_out))
     return drawn
 
 

@@ -126,7 +126,7 @@ function showGrid() {
 
 function showDisagreements({ label, disagreements, disagreeing, unjudged }) {
   const place = byId("disagreements");
-  const rest = unjudged ? ` ${several(unjudged, "rollout")} it did not judge in time.` : "";
+  const rest = unjudged ? ` math-verify gave no verdict on ${several(unjudged, "rollout")}.` : "";
   if (!disagreements.length) {
     place.replaceChildren(make("p", {}, `${label}: the two graders agree on every rollout.${rest}`));
     return;
@@ -200,8 +200,8 @@ async function open(p, k, opener) {
     section("Problem", written(problem, formulas)),
     ...(rollout.thinking ? [folded(`Thinking (${length})`, rollout.thinking, formulas)] : []),
     section("Answer", rollout.answer === null
-      ? make("p", {}, make("em", {}, "none: the thinking never ends")) : written(rollout.answer, formulas)),
-    ...(cut ? [make("p", { class: "whole" }, "The whole text is the line with this key in ", make("code", {}, `${evaluation.folder}/rollouts.jsonl`), ".")] : []),
+      ? make("p", {}, make("em", {}, "none: the think block is never closed")) : written(rollout.answer, formulas)),
+    ...(cut ? [make("p", { class: "whole" }, "The full text is in the line with this key in ", make("code", {}, `${evaluation.folder}/rollouts.jsonl`), ".")] : []),
   );
   if (!byId("panel").open) byId("panel").showModal();
   byId("panel-body").scrollTop = 0;

@@ -155,7 +155,9 @@ def _short(answer: str | None) -> str | None:
 
 def _partial(compared: Comparison) -> list[str]:
     return [
-        f"A partial view of {e.label}{missing(TOTAL, e)}." for e in compared.both if e.is_partial
+        f"The evaluation of {e.label} is not finished{missing(TOTAL, e)}."
+        for e in compared.both
+        if e.is_partial
     ]
 
 
@@ -164,9 +166,9 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
     n, partial = compared.known.n, missing(TOTAL, *compared.both)
 
     def tile(label: str, write: Any) -> dict[str, str]:
-        before = (
-            f"base {write(compared.base.figures[TOTAL])}" if compared.base and compared.sft else ""
-        )
+        before = ""
+        if compared.base and compared.sft:
+            before = f"base {write(compared.base.figures[TOTAL])}"
         return {
             "label": label + partial,
             "value": write(compared.known.figures[TOTAL]),
@@ -199,8 +201,14 @@ def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
 def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
     """Returns the headline's lines, with each figure separate from its interval."""
     titles, *lines = base_vs_sft.headline(compared, config.reference)
-    split = [[name, *(cell.partition(" [") for cell in cells)] for name, *cells in lines]
-    return [titles, *([name, *((a, b + c) for a, b, c in cells)] for name, *cells in split)]
+    rows: list[list[Any]] = [titles]
+    for name, *cells in lines:
+        row: list[Any] = [name]
+        for cell in cells:
+            figure, bracket, rest = cell.partition(" [")
+            row.append((figure, bracket + rest))
+        rows.append(row)
+    return rows
 
 
 def _policy(style: str, script: str) -> str:

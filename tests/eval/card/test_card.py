@@ -172,7 +172,7 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "| training | 4 GPU-hours | 2 optimizer steps on 2 ranks",
         "| evaluation of base (aime2025+amc2023) |",
         "aime2024 0, math500 2",
-        "25.0% of its rollouts were ended by the budget of 32,768 tokens",
+        "25.0% of its rollouts hit the budget of 32,768 tokens",
         "aime2025 has only 30 problems",
         "| git commit | `c0ffee` |",
         'messages = [{"role": "user", "content": "What is \\\\sqrt{4}?"}]',
@@ -199,7 +199,7 @@ def test_what_is_not_evaluated_is_pending_and_an_evaluation_being_written_is_lef
         f.write('{"key": ["torn')
     before = (begun / rollout_files.ROLLOUTS).read_bytes()
     text = card.refresh(run)[0].read_text()
-    assert f"Pending:\n- step_2: `{begun.name}` has begun" in text
+    assert f"Pending:\n- step_2: `{begun.name}` is not finished" in text
     assert "| 0.00 % [0.0, 11.6]† | not evaluated |" in text
     assert (begun / rollout_files.ROLLOUTS).read_bytes() == before
 
@@ -211,7 +211,7 @@ def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
     assert "Pending" not in card.refresh(run)[0].read_text()
     (run.root / "evals" / f"aime2024@step_{STEP}-abc12345").mkdir()
     assert (
-        f"Pending:\n- step_2: `aime2024@step_{STEP}-abc12345` has begun"
+        f"Pending:\n- step_2: `aime2024@step_{STEP}-abc12345` is not finished"
         in card.refresh(run)[0].read_text()
     )
 
@@ -228,7 +228,7 @@ def test_another_build_of_the_dataset_is_not_described(run: Run) -> None:
     config: DictConfig = configs.read(run.config)
     (Path(config.data.dir) / "sft_4b" / "manifest.json").write_text('{"another": "build"}')
     text = card.refresh(run)[0].read_text()
-    assert "was not at hand" in text and "900 rows" not in text
+    assert "was not available" in text and "900 rows" not in text
 
 
 def test_the_python_in_a_card_is_python(run: Run) -> None:

@@ -91,7 +91,7 @@ def test_a_dead_or_hung_engine_is_replaced(
     work(ray, tmp_path, {ONCE: harm}, finished)
     assert finished == dict.fromkeys(KEYS, 1)
     said = capfd.readouterr().err
-    assert said.count("and is started again: see") >= 1
+    assert said.count("and is restarted: see") >= 1
     assert harm != "hang" or "no token for" in said
 
 

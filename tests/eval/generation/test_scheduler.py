@@ -250,7 +250,7 @@ def test_placement() -> None:
     assert placement([8, 4], engines(3, 1, "cpu")) == (3, 4)
     assert placement([2], engines(2, 1, "cpu")) == (2, 1)
     with pytest.raises(
-        UserError, match=r"eval.engines=null with eval.tensor_parallel=4: Ray has GPUs 3\+3"
+        UserError, match=r"eval.engines=null with eval.tensor_parallel=4 does not fit: .* 3\+3 GPUs"
     ):
         placement([3, 3], engines(None, 4, "cuda"))
     with pytest.raises(UserError, match=r"eval\.engines=9"):
@@ -294,7 +294,7 @@ def test_a_rollout_has_until_its_deadline(beating: Pulse) -> None:
     for now in range(4_200, 8_103):
         beating.hear("a", {ONE: now - 100}, now)
     # Two seconds of rollouts for every token: four times 1000 tokens at that pace.
-    assert beating.hangs("a", 8_102) == "s/p/0 not done after 8,000 s"
+    assert beating.hangs("a", 8_102) == "s/p/0 not finished after 8,000 s"
 
 
 def test_a_rollout_may_wait_while_others_end(beating: Pulse) -> None:
@@ -315,6 +315,6 @@ def test_an_engine_that_does_not_come_up() -> None:
     beating = Pulse(budget=10)
     beating.begin("a", 0)
     assert beating.hangs("a", hang_detector.START_SECONDS) is None
-    assert beating.hangs("a", hang_detector.START_SECONDS + 1) == "not up after 1,800 s"
+    assert beating.hangs("a", hang_detector.START_SECONDS + 1) == "not loaded after 1,800 s"
     beating.leave("a")
     assert beating.hangs("a", 10**6) is None

@@ -105,7 +105,7 @@ def test_headline_and_opinion() -> None:
 
 
 def test_unknown_problem() -> None:
-    with pytest.raises(UserError, match="of no problem"):
+    with pytest.raises(UserError, match="none of the evaluated problems"):
         grade([rollout("1", 0)], [])
 
 
@@ -178,7 +178,7 @@ def test_an_unjudged_rollout_is_no_disagreement(tmp_path: Path) -> None:
     rollout_files.write_grades(tmp_path / rollout_files.GRADES, grades)
     assert (
         summary(tmp_path / rollout_files.GRADES)
-        == "1 of 2 right; math-verify disagrees on 0 and did not get to 2"
+        == "1 of 2 right; math-verify disagrees on 0 and gave no verdict on 2"
     )
 
 

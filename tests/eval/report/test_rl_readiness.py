@@ -128,17 +128,17 @@ ADVICE = {
     "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be fixed first"),
     "format": (
         ["rrwbbwrw", "rwwwbwww"],
-        "only 81% of the rollouts within the budget came to an answer in its form",
+        "only 81% of the rollouts within the budget stated an answer in the required form",
     ),
     "ending": (
         ["rrwtttrw", "rwwwwwww"],
-        "Fix first: 19% of the rollouts run into the budget of 64 tokens",
+        "Fix first: 19% of the rollouts hit the budget of 64 tokens",
     ),
     "hard": (["w" * 8] * 9 + ["rwwwwwww"], "too hard: most groups would be all wrong"),
     "easy": (["r" * 8] * 9 + ["rwwwwwww"], "too easy: most groups would be all right"),
     "flat": (["w" * 8, "r" * 8], "there is little for RL to sharpen"),
-    "one": (["w", "r"], "too few rollouts a problem to speak of groups"),
-    "cut": (["tttttttt"], "no rollout came to an answer in its form"),
+    "one": (["w", "r"], "too few rollouts per problem for statistics of groups"),
+    "cut": (["tttttttt"], "no rollout stated an answer in the required form"),
 }
 
 

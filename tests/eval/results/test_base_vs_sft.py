@@ -57,7 +57,10 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
         "| step_7, all | 75.00 | 25.00 | 25.00 | 27.27 | 0.00 | 0.00 | 44 |"
         in found.split("## Outcomes")[1]
     )
-    assert "step_7: 0 of 88 rollouts, 0 of them right by math-verify only" in found
+    assert (
+        "step_7: the graders disagree on 0 of 88 rollouts; 0 of these are right by math-verify only"
+        in found
+    )
     assert "partial" not in found
     grades = rollout_files.read_grades(folder / rollout_files.GRADES)
     hostile = Grade(
@@ -157,7 +160,7 @@ def test_nothing_complete_is_refused_with_what_there_is(run: Run) -> None:
         base_vs_sft.newest(run)
     folder = evaluation(run, "base", SETS, base, complete=False)
     with pytest.raises(
-        UserError, match=rf"begun: {re.escape(folder.name)}; --partial shows what is there"
+        UserError, match=rf"not finished: {re.escape(folder.name)}; --partial shows"
     ):
         base_vs_sft.newest(run)
     (folder / rollout_files.ROLLOUTS).write_text('{"key": ["torn')
@@ -207,6 +210,16 @@ def test_what_else_was_evaluated_of_the_step_is_there(run: Run) -> None:
     )
 
 
+def test_a_steps_newest_evaluation_comes_first(run: Run) -> None:
+    """However new the evaluations of later steps under the same settings are."""
+    old, new = (evaluation(run, "step_7", {name: 4}, base) for name in ("a", "b"))
+    later = evaluation(run, "step_9", {"a": 4}, base)
+    for age, folder in enumerate((new, old)):
+        os.utime(folder / MANIFEST, (1e9 - age, 1e9 - age))
+    os.utime(later / MANIFEST, (2e9, 2e9))
+    assert [c.known.folder for c in base_vs_sft.of_step(run, 7)] == [new, old]
+
+
 @pytest.mark.parametrize("budget", [32_768, 20_480, 40_000, 8_192])
 def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
     evaluation(
@@ -227,7 +240,7 @@ def test_the_whole_budget_is_the_last_column(run: Run, budget: int) -> None:
     ("name", "remedy"),
     [
         (rollout_files.ROLLOUTS, "delete .*manifest.json and run the same warmstart eval again"),
-        (rollout_files.GRADES, "warmstart grade .* writes it anew"),
+        (rollout_files.GRADES, "warmstart grade .* writes it again"),
     ],
 )
 def test_a_damaged_evaluation_is_named_with_its_remedy(
@@ -244,7 +257,7 @@ def test_a_damaged_evaluation_is_named_with_its_remedy(
 def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
     folder = evaluation(run, "base", SETS, base)
     (folder / METRICS).unlink()
-    with pytest.raises(UserError, match=rf"no {METRICS}\): warmstart grade .* writes it anew"):
+    with pytest.raises(UserError, match=rf"no {METRICS}\): warmstart grade .* writes it again"):
         report.write(run, configs.read(run.config))
     evaluate.regrade(folder)
     assert report.write(run, configs.read(run.config)).exists()

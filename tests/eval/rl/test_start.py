@@ -81,7 +81,7 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(
     write_jsonl(tmp_path / "other.jsonl", own[:1])
     with pytest.raises(UserError, match="made with file"):
         pool.build(run, config, tmp_path / "other.jsonl")
-    with pytest.raises(UserError, match="is no JSONL file"):
+    with pytest.raises(UserError, match="is not a JSONL file"):
         pool.build(run, config, tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_refusals(run: Run) -> None:
     assert not run.rl.exists()
     sample(run, prepare(run, config, STEP, count=8).command, lambda i: i % 2 * 8)
     with pytest.raises(
-        UserError, match="0 problems with right and wrong rollouts are fewer than 2 GPUs"
+        UserError, match="0 problems have both right and wrong rollouts, fewer than the 2 GPUs"
     ):
         prepare(run, config, STEP)
     assert {p.name for p in run.rl.iterdir()} <= {"pool", "lock"}

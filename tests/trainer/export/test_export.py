@@ -5,6 +5,7 @@ hub.
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        self.refusal: str | None = None
+        """What is wrong with the model card's metadata."""
 
     @property
     def url(self) -> str:
@@ -195,7 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.created.append(json.loads(body))
             self._answer({"url": f"{self.server.url}/{REPO}"})
         elif self.path == "/api/validate-yaml":
-            self._answer({"errors": [], "warnings": []})
+            refusal = self.server.refusal
+            errors = [{"message": refusal}] if refusal else []
+            self._answer({"errors": errors, "warnings": []}, 400 if refusal else 200)
         elif self.path == f"/api/models/{REPO}/preupload/main":
             names = [f["path"] for f in json.loads(body)["files"]]
             self._answer(
@@ -276,4 +281,8 @@ def test_what_cannot_be_pushed_is_said_without_the_token(
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert message in done.stderr
         assert (token or SECRET) not in done.stdout + done.stderr
+    hub.refusal = '"license" must be one of apache-2.0, mit'
+    done = push(folder, tmp_path, hub.url, SECRET)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert re.search(r'hub refuses .*README\.md: .*"license" must be one of', done.stderr)
     assert hub.files == {}

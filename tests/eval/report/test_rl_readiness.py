@@ -70,7 +70,7 @@ def evaluation(
             grades[key] = Grade(key, states[letter], answer, letter == "r", letter == "r")
     n = n or len(rows[0])
     settings = EvaluationSettings(
-        label=label,
+        label=ModelLabel.parse(label),
         identity={},
         benchmarks={"s": "hash"},
         template="t",

@@ -21,6 +21,7 @@ from eval.results import base_vs_sft
 from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
+from trainer.run.model_label import ModelLabel
 
 SETS = {"aime2025": 10, "amc2023": 12}
 
@@ -217,7 +218,7 @@ def test_a_steps_newest_evaluation_comes_first(run: Run) -> None:
     for age, folder in enumerate((new, old)):
         os.utime(folder / MANIFEST, (1e9 - age, 1e9 - age))
     os.utime(later / MANIFEST, (2e9, 2e9))
-    assert [c.known.folder for c in base_vs_sft.of_step(run, 7)] == [new, old]
+    assert [c.known.folder for c in base_vs_sft.of_model(run, ModelLabel(7))] == [new, old]
 
 
 @pytest.mark.parametrize("budget", [32_768, 20_480, 40_000, 8_192])

@@ -121,6 +121,8 @@ class _Card:
         results = []
         for sft in (c.sft for c in self.compared if c.sft):
             sampling = sft.settings.sampling
+            keys = ("temperature", "top_p", "max_tokens")
+            conditions = {key: getattr(sampling, key) for key in keys}
             for name, figures in tables.figures_of_sets(sft).items():
                 for metric in ("pass@1", f"maj@{sampling.rollouts}"):
                     result = EvalResult(
@@ -135,11 +137,7 @@ class _Card:
                         metric_type=metric,
                         metric_name=f"{metric} ({sampling.rollouts} rollouts per problem)",
                         metric_value=round(figures[metric] * 100, 2),
-                        metric_args={
-                            "temperature": sampling.temperature,
-                            "top_p": sampling.top_p,
-                            "max_tokens": sampling.max_tokens,
-                        },
+                        metric_args=conditions,
                     )
                     results.append(result)
         return results

@@ -49,7 +49,7 @@ def find(target: str, partial: bool) -> Subject:
     if (folder / SETTINGS).exists():
         if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
             raise UserError(
-                f"{folder} is not complete: run its evaluation again, or compare with --partial"
+                f"{folder} is not complete: complete its evaluation, or compare with --partial"
             )
         run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
     else:

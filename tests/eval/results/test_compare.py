@@ -124,7 +124,7 @@ def test_refusals(run: Run, other: Run) -> None:
         compare(["mine", "nothing"])
     for target, words in (
         ("mine@8", "no complete evaluation of 8"),
-        ("mine@last", "mine@base or mine@STEP"),
+        ("mine@last", "mine@base, or mine@STEP"),
     ):
         with pytest.raises(UserError, match=words):
             compare(["mine", target])
@@ -141,7 +141,7 @@ def test_a_partial_evaluation_is_asked_for_and_named(run: Run) -> None:
         b"".join(path.read_bytes().splitlines(keepends=True)[:122])
     )  # 30 problems and two rollouts
     for targets in (["mine@base", "mine@7"], ["mine@base", str(folder)]):
-        with pytest.raises(UserError, match="no complete evaluation"):
+        with pytest.raises(UserError, match=r"not complete|no complete evaluation"):
             compare(targets)
     text = compare(targets, partial=True)
     assert "the 31 problems that all evaluations have" in text
@@ -150,7 +150,7 @@ def test_a_partial_evaluation_is_asked_for_and_named(run: Run) -> None:
         for x in text.splitlines()
         if "mine@step_7" in x and "partial: 18 rollouts missing" not in x
     ]
-    assert all(x.startswith(("##", "- The 31")) for x in silent)
+    assert all(x.startswith(("##", "- Accuracies are over")) for x in silent)
     titles = re.findall(r"^\| (?:aime2025|amc2023|all|any@4, all) [^|]*", text, re.MULTILINE)
     assert len(titles) == 4 and all("(partial: " in title for title in titles)
 

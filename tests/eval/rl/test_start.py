@@ -40,7 +40,7 @@ def test_the_pool_is_what_sft_and_evaluation_have_not_seen(run: Run) -> None:
     assert (funnel["kept"], manifest["in_sft"]) == (POOL, 0)
     before = sha256_file(folder / MANIFEST)
     assert pool.build(run, config) == folder and sha256_file(folder / MANIFEST) == before
-    with pytest.raises(UserError, match=r"made with problems 30, not 31: .*move the folder away"):
+    with pytest.raises(UserError, match=r"built with problems 30, not 31: .*move the folder away"):
         pool.build(run, config, None, 31)
 
 
@@ -79,7 +79,7 @@ def test_a_pool_of_ones_own_loses_benchmarks_and_duplicates_and_knows_sft(
     assert found == {"2": "heldout", "5": "other"}
     assert list(manifest["funnel"].values()) == [6, 2, 1, 0, 3] and manifest["in_sft"] == 2
     write_jsonl(tmp_path / "other.jsonl", own[:1])
-    with pytest.raises(UserError, match="made with file"):
+    with pytest.raises(UserError, match="built with file"):
         pool.build(run, config, tmp_path / "other.jsonl")
     with pytest.raises(UserError, match="is not a JSONL file"):
         pool.build(run, config, tmp_path)
@@ -117,7 +117,7 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
         4,
         23,
         3,
-    ) and "23 have right" in second.counts
+    ) and "23 have both right" in second.counts
     validation = pq.read_table(second.folder / "validation.parquet").to_pylist()
     held_out = lines(dataset_folder(config) / "heldout.jsonl")
     assert [row["prompt"][0]["content"] for row in validation] == [p["problem"] for p in held_out]

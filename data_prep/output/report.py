@@ -35,7 +35,7 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
     ]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
-    sections += ["## Ten rows", *_rows(target, chosen)]
+    sections += ["## Sample rows", *_rows(target, chosen)]
     for reason, texts in _drops(parts, total, chosen).items():
         sections.append(f"## Dropped: {reason} ({chosen.funnel[f'dropped: {reason}']:,})")
         sections.append("\n".join(f"- {text}" for text in texts))
@@ -94,7 +94,7 @@ def _lengths(entries: Sequence[Entry]) -> str:
 
 
 def _contaminated(chosen: Chosen) -> str:
-    lines = ["| row | benchmark item | how | share | overlap |", "|---|---|---|---:|---|"]
+    lines = ["| row | benchmark item | match | share | overlap |", "|---|---|---|---:|---|"]
     for row, found in chosen.contaminated.items():
         overlap = _quote(found["overlap"])
         lines.append(

@@ -55,7 +55,8 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
             return False
         if folder.exists():
             raise UserError(
-                f"{folder} is in the way and holds no dataset: delete it or use data.name=NAME"
+                f"{folder} exists but holds no dataset: delete it, or use another name "
+                "(data.name=NAME)"
             )
         units, source = settings.source.open()
         identity = recorded(settings, source)
@@ -173,5 +174,6 @@ def _check_bad(bad: list[str], limit: int) -> None:
     if len(bad) > limit:
         shown = "\n  ".join(sorted(bad)[:10])
         raise UserError(
-            f"{len(bad):,} malformed records, data.max_bad_records is {limit:,}:\n  {shown}"
+            f"{len(bad):,} records are malformed, more than "
+            f"data.max_bad_records={limit}:\n  {shown}"
         )

@@ -44,8 +44,8 @@ def run(
             yield from pool.map(function, items)
         except BrokenProcessPool as e:
             raise StageFailed(
-                "a worker process was killed, perhaps for lack of memory: run the command again, "
-                "with fewer workers (data.processes=N) if it was"
+                "a worker process was killed, perhaps for lack of memory: run the command again; "
+                "if memory was short, use fewer workers (data.processes=N)"
             ) from e
 
 

@@ -86,7 +86,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         raise UserError(
             f"{folder} was built with other settings:\n  "
             + "\n  ".join(changed.values())
-            + "\nname another dataset with data.name=NAME, or delete that folder"
+            + "\nuse another name (data.name=NAME), or delete that folder"
         )
 
 

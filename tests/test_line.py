@@ -78,7 +78,7 @@ def test_the_same_command_again_does_nothing_twice(line: Line) -> None:
         text=True,
         check=True,
     )
-    assert "trained to the end already" in again.stdout
+    assert "training has finished already" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in line.folder.rglob("*") if p.is_file()}
     assert after.keys() == files.keys()
     written = {"report.md", "report.html", "loss.png", "tokens.png", "README.md"}

@@ -26,9 +26,11 @@ OVERRIDES = _argument("overrides", nargs="*", metavar="key=value")
 RECIPE = (_argument("recipe", metavar="RECIPE"), OVERRIDES)
 RUN = _argument("run", metavar="RUN")
 PARTIAL = _argument(
-    "--partial", action="store_true", help="of what there is; every line says what is missing"
+    "--partial",
+    action="store_true",
+    help="use the evaluations that exist so far; the output marks what is missing",
 )
-JSON = _argument("--json", dest="as_json", action="store_true", help="for scripts")
+JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     "data": (commands.data, RECIPE),
@@ -55,7 +57,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
                 "--push",
                 dest="repo",
                 metavar="REPO",
-                help="upload to OWNER/NAME on the hub, private; needs HF_TOKEN",
+                help="also upload to the private hub repository OWNER/NAME; needs HF_TOKEN",
             ),
         ),
     ),
@@ -82,9 +84,9 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument(
                 "--pool",
                 metavar="FILE",
-                help="problems of your own, as JSONL of id, problem and answer",
+                help="JSONL file with your own problems: one {id, problem, answer} per line",
             ),
-            _argument("--problems", metavar="N", type=int, help="size of the pool"),
+            _argument("--problems", metavar="N", type=int, help="number of problems in the pool"),
         ),
     ),
     "status": (commands.status, (RUN, JSON)),
@@ -93,7 +95,9 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         (
             RUN,
             OVERRIDES,
-            _argument("--once", action="store_true", help="submit what there is, without waiting"),
+            _argument(
+                "--once", action="store_true", help="submit the missing evaluations once, then exit"
+            ),
         ),
     ),
     "run": (commands.line, RECIPE),
@@ -104,11 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="warmstart",
         description=(
-            "From a base model to a reasoning warm-start for RL: data, SFT, evaluation, report."
+            "Turns a base model into a reasoning warm-start for RL: data, SFT, evaluation, report."
         ),
         epilog=(
-            "RECIPE is a name in recipes/, RUN a folder or a name under runs/; overrides are "
-            "key=value."
+            "RECIPE is a name in recipes/. RUN is a folder or a name under runs/. key=value "
+            "overrides a value of the recipe."
         ),
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -136,5 +140,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"warmstart: {e}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("warmstart: interrupted; run the same command again to go on", file=sys.stderr)
+        print("warmstart: interrupted; run the same command again to continue", file=sys.stderr)
         return STOPPED

@@ -1,5 +1,5 @@
-"""What each verb of the command does; its first line is its help. A stage is imported when its verb
-is called.
+"""The verbs of the command; a function's docstring is its verb's help. A stage is imported when
+its verb is called.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
 
 
 def train(recipe: str, overrides: list[str]) -> int:
-    """train from where the run stands to its end"""
+    """start or resume training"""
     from trainer.recipe import load as configs
     from trainer.run import frozen_config
     from trainer.run.trained_from import dataset_identity
@@ -60,8 +60,8 @@ def plan(recipe: str, overrides: list[str]) -> int:
 
 
 def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
-    """preflight, on the login node or in a job (srun warmstart doctor RECIPE): findings and what
-    fixes them
+    """check the environment, on the login node or in a job (srun warmstart doctor RECIPE), and
+    print a fix for every problem found
     """
     import json
 
@@ -75,19 +75,19 @@ def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
 
 
 def prefetch(recipe: str, overrides: list[str]) -> int:
-    """fetch what the recipe takes from the hub, for nodes without internet"""
+    """download what the recipe needs from the hub, for nodes without internet"""
     from trainer.recipe import load as configs
     from trainer.run.prefetch import prefetch as stage
 
     config = configs.load(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
-    pinned = f", and pin with {pins}" if pins else ""
-    _say(f"{recipe} needs the hub no more: HF_HUB_OFFLINE=1{pinned}")
+    pinned = f", and pin the versions with {pins}" if pins else ""
+    _say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")
     return DONE
 
 
 def export(run: str, step: int | None, repo: str | None) -> int:
-    """write a checkpoint as a Hugging Face folder with a model card"""
+    """export a checkpoint as a Hugging Face model with a model card"""
     from eval.card import card
     from trainer.export.push import check, push
 
@@ -102,7 +102,7 @@ def export(run: str, step: int | None, repo: str | None) -> int:
 
 
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
-    """rollouts, grades and metrics of a run's checkpoint, its base model, or any model"""
+    """evaluate a run's checkpoint, its base model, or any model: rollouts, grades, metrics"""
     from data_prep.tokenizer import tokenizers
     from eval.card import card
     from eval.evaluate import evaluate as stage
@@ -131,7 +131,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
 
 
 def grade(target: str) -> int:
-    """grade rollouts again without generating"""
+    """grade existing rollouts again, without generating"""
     from eval.evaluate import regrade
     from eval.generation import rollout_files
     from eval.grading import grade as grading
@@ -139,7 +139,8 @@ def grade(target: str) -> int:
     path = Path(target)
     if not path.exists():
         raise UserError(
-            f"{path} does not exist: give an evaluation folder or a JSONL of id, gold and text"
+            f"{path} does not exist: give an evaluation folder, or a JSONL file with one "
+            "{id, gold, text} per line"
         )
     with file_errors(path.parent):
         grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
@@ -162,7 +163,7 @@ def report(run: str, partial: bool) -> int:
 
 
 def compare(targets: list[str], partial: bool) -> int:
-    """several evaluations side by side: tables, paired differences, published figures"""
+    """compare evaluations: tables, paired significance tests, published figures"""
     from eval.results.compare import compare as stage
 
     print(stage(targets, partial))
@@ -170,7 +171,7 @@ def compare(targets: list[str], partial: bool) -> int:
 
 
 def status(run: str, as_json: bool) -> int:
-    """say where a run stands"""
+    """show the progress of a run"""
     import json
 
     from trainer.run import status as stage
@@ -183,8 +184,8 @@ def status(run: str, as_json: bool) -> int:
 def rl(
     run: str, label: str | None, overrides: list[str], pool: str | None, problems: int | None
 ) -> int:
-    """prepare RL with verl: problems that a checkpoint solves sometimes, GRPO configuration,
-    script
+    """prepare RL with verl: problems that a checkpoint solves sometimes, a GRPO configuration and
+    a script
     """
     from eval.rl.prepare import prepare
 
@@ -193,11 +194,11 @@ def rl(
     if label is None and not found.exports:
         raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
     if label is not None and not label.isdigit():
-        raise UserError(f"{label!r} is no step: give the number of an export")
+        raise UserError(f"{label!r} is not a step: give the number of an export")
     step = int(label or found.exports[-1])
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     _say(made.counts)
-    again = " (on Slurm: sbatch slurm/eval.sh with the same words), then this command again"
+    again = " (on Slurm: sbatch slurm/eval.sh with the same arguments), then this command again"
     _say(f"next: {made.command}{'' if made.folder else again}")
     return DONE if made.folder else STOPPED
 
@@ -212,7 +213,7 @@ def watch(run: str, overrides: list[str], once: bool) -> int:
 
 
 def line(recipe: str, overrides: list[str]) -> int:
-    """the whole line on this machine: data, base evaluation, training, export, evaluation,
+    """run every stage on this machine: data, base evaluation, training, export, evaluation,
     report
     """
     from eval.card import card
@@ -244,7 +245,7 @@ def line(recipe: str, overrides: list[str]) -> int:
         path, page = write(run, config), write_page(run, config)
         card.refresh(run)
     print(headline(run, config))
-    print(f"\nreport: {path}, to open in a browser: {page}")
+    print(f"\nreport: {path}, for a browser: {page}")
     return DONE
 
 
@@ -261,11 +262,11 @@ def _train(run: Run, config: DictConfig, dataset: str) -> int:
     from trainer.run.status import is_trained
 
     if is_trained(run):
-        _say("trained to the end already")
+        _say("training has finished already")
         return DONE
     code = launch(run, config, dataset)
     if code == STOPPED:
-        _say("stopped on purpose: run the same command again to go on")
+        _say("stopped on purpose: run the same command again to continue")
     return code
 
 
@@ -282,7 +283,7 @@ def _export(run: Run, config: DictConfig, step: int | None) -> Path:
 
 
 def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
-    """An override stands where the label may be left out."""
+    """Returns (label, overrides): without a label, the first override takes its place."""
     return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 

@@ -36,7 +36,8 @@ def fetch(folder: Path, name: str) -> str:
     if name not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
         raise UserError(
-            f"{name} is not on the hub as far as known ({known}): put {name}.jsonl in {folder}"
+            f"{name} is not a benchmark with a known hub dataset ({known}): put "
+            f"{name}.jsonl into {folder}"
         )
     benchmark = BENCHMARKS[name]
     before = (

@@ -61,8 +61,8 @@ def protocol(
         values = {getattr(suite, key) for suite in suites} if given is None else {given}
         if len(values) > 1:
             raise UserError(
-                f"eval.sets=[{', '.join(names)}] differ in their {key} "
-                f"({', '.join(map(str, sorted(values)))}): evaluate them one by one, or set "
+                f"eval.sets=[{', '.join(names)}] have different {key} "
+                f"({', '.join(map(str, sorted(values)))}): evaluate them separately, or set "
                 f"eval.{key}"
             )
         chosen += values
@@ -77,7 +77,7 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
     rejects, and for a count or an answer that does not fit the benchmark.
     """
     if not sets or len(set(sets)) < len(sets):
-        raise UserError(f"eval.sets={sets} must name at least one set, and each once")
+        raise UserError(f"eval.sets={sets} must name at least one set, and each only once")
     if limit is not None and limit < 1:
         raise UserError(f"eval.limit must be positive or null, not {limit}")
     return [
@@ -95,8 +95,8 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
         if broken := [key for key in keys if LONE_SURROGATE.search(value[key])]:
             raise UserError(
-                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not text: fix "
-                "or remove that line"
+                f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not a "
+                "character: fix or remove that line"
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")
@@ -104,9 +104,11 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
             raise UserError(f"{path}, line {number}: id {value['id']!r} is used twice")
         problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
         if not answers.fullmatch(value["answer"]):
-            raise UserError(f"{path}, line {number}: {value['answer']!r} is no answer of {name}")
+            raise UserError(
+                f"{path}, line {number}: {value['answer']!r} is not an answer of {name}"
+            )
     if not problems:
-        raise UserError(f"{path} is empty: it needs one {{id, problem, answer}} a line")
+        raise UserError(f"{path} is empty: it needs one {{id, problem, answer}} per line")
     return list(problems.values())
 
 
@@ -151,7 +153,7 @@ def _load_set(path: Path, name: str) -> list[Problem]:
     if len(problems) != known.problems:
         raise UserError(
             f"{path} has {len(problems)} problems, but {name} has {known.problems}: "
-            "complete the file (eval.limit takes the first ones), or give your own set another name"
+            "complete the file (eval.limit=N evaluates the first N), or rename a set of your own"
         )
     return problems
 
@@ -163,19 +165,19 @@ def _suite(name: str) -> Suite:
 def _file(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name) or name == TOTAL:
         raise UserError(
-            f"eval.sets: {name!r} cannot name a set, which has letters, digits, '_', '-' and '.' "
-            f"and is not {TOTAL!r}: rename its file"
+            f"eval.sets: {name!r} cannot name a set: a name has only letters, digits, '_', '-' and "
+            f"'.', and is not {TOTAL!r}: rename its file"
         )
     path = folder / f"{name}.jsonl"
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is not a folder: name the one with {name}.jsonl as eval.benchmarks=DIR"
+            f"{folder} is not a folder: set eval.benchmarks=DIR to the folder with {name}.jsonl"
         )
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "no .jsonl file"
         raise UserError(
-            f"{path} does not exist ({folder} has {there}): choose among those with "
-            "eval.sets=[..], name another folder with eval.benchmarks=DIR"
-            + (", or fetch it (warmstart prefetch RECIPE)" if name in BENCHMARKS else "")
+            f"{path} does not exist ({folder} has {there}): choose one of these with "
+            "eval.sets=[..], or another folder with eval.benchmarks=DIR"
+            + (", or download it (warmstart prefetch RECIPE)" if name in BENCHMARKS else "")
         )
     return path

@@ -36,7 +36,7 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
     ]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
-    sections += ["## Ten rows", *_rows(target, chosen)]
+    sections += ["## Sample rows", *_rows(target, chosen)]
     for reason, texts in _drops(parts, total, chosen).items():
         sections.append(f"## Dropped: {reason} ({chosen.funnel[f'dropped: {reason}']:,})")
         sections.append("\n".join(f"- {text}" for text in texts))
@@ -102,7 +102,7 @@ def _contaminated(chosen: Chosen) -> str:
         )
         for row, found in chosen.contaminated.items()
     )
-    return markdown_table([("row", "benchmark item", "how", "share", "overlap"), *rows], "lllrl")
+    return markdown_table([("row", "benchmark item", "match", "share", "overlap"), *rows], "lllrl")
 
 
 def _rows(target: Path, chosen: Chosen) -> Iterator[str]:

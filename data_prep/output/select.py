@@ -90,8 +90,8 @@ def select(
         steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
         wanted = test_rows + (train_rows or 1)
         raise UserError(
-            f"{len(clean):,} rows are left, data.train_rows + data.test_rows are "
-            f"{wanted:,}:\n{steps}"
+            f"{len(clean):,} rows are left, but data.train_rows + data.test_rows need "
+            f"{wanted:,}: ask for fewer, or add source rows. Rows by step:\n{steps}"
         )
     by_id = {e.id: e for e in clean}
     order = stratify.choose(

@@ -32,7 +32,7 @@ def choose(rows: Sequence[Candidate], count: int, seed: int) -> list[str]:
     id) are taken. The order of ``rows`` does not matter. Raises UserError when there are too few.
     """
     if len(rows) < count:
-        raise UserError(f"{len(rows):,} rows are left and {count:,} are asked for")
+        raise UserError(f"{len(rows):,} rows are left, but {count:,} were requested")
     strata: dict[tuple[str, int], list[str]] = defaultdict(list)
     for row in rows:
         strata[row.source, sum(row.length > edge for edge in LENGTH_EDGES)].append(row.id)

@@ -36,8 +36,9 @@ def download(
     except (OSError, ValueError, HTTPError) as e:
         raise UserError(
             f"data.source={name} (config {config}, revision {revision}) cannot be read from the "
-            f"hub: {first_line(e)}; on a node without internet give local files "
-            "(data.source=GLOB), or the full commit of files fetched before (data.revision=COMMIT)"
+            f"hub: {first_line(e)}; on a node without internet use local files "
+            "(data.source=PATTERN), or the full commit of files that were downloaded before "
+            "(data.revision=COMMIT)"
         ) from e
 
 

@@ -150,5 +150,5 @@ def _jsonl_units(path: Path) -> list[Unit]:
             at += len(chunk)
             lines += count
     if not units:
-        raise UserError(f"{path} is empty")
+        raise UserError(f"{path} is empty: each line needs one record")
     return units

@@ -104,6 +104,7 @@ def _matches(pattern: str) -> list[Path]:
     for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
             raise UserError(
-                f"{path}: data.source takes {' and '.join(SUFFIXES)} files: give them as a glob"
+                f"{path}: data.source takes {' and '.join(SUFFIXES)} files: name them "
+                "with a pattern (*.jsonl)"
             )
     return paths

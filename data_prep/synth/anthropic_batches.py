@@ -71,9 +71,9 @@ class Batches:
             self._answer(ledger, by_id)
         except APIStatusError as e:
             if 400 <= e.status_code < 500 and e.status_code != 429:
-                raise UserError(f"the Message Batches API rejects a request: {_said(e)}") from e
+                raise UserError(f"the Message Batches API rejected a request: {_said(e)}") from e
             raise StageFailed(
-                f"the Message Batches API fails ({_said(e)}): run the same command later"
+                f"the Message Batches API failed ({_said(e)}): run the same command later"
             ) from e
         except APIConnectionError as e:
             raise StageFailed(
@@ -137,7 +137,8 @@ class Batches:
         key = os.environ.get(KEY)
         if not key:
             raise UserError(
-                f"{KEY} is not set: put the key of the account that pays for the generation there"
+                f"{KEY} is not set: set it to the API key of the account that pays for the "
+                "generation"
             )
         return Anthropic(api_key=key, max_retries=RETRIES)
 
@@ -244,9 +245,7 @@ class Batches:
         while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
             time.sleep(self.poll)
         if not batch.results_url:
-            raise StageFailed(
-                f"the results of batch {id} are not there any more: they are kept for 29 days"
-            )
+            raise StageFailed(f"the results of batch {id} are gone: the API keeps them for 29 days")
         # As text, which the client reads before returning, so that it retries an interrupted
         # transfer.
         return client.get(batch.results_url, cast_to=str)

@@ -48,18 +48,18 @@ class Budget:
         ask on.
         """
         text = f"{requests:,} requests, about ${estimate:,.2f}" + (
-            f" beside ${spent:,.2f} spent" if spent else ""
+            f" in addition to ${spent:,.2f} already spent" if spent else ""
         )
         if self.max_usd is None:
             if not sys.stdin.isatty():
                 cents = math.ceil(100 * (spent + estimate))
                 raise UserError(f"{text}: allow it with data.synth.max_usd={cents / 100} or more")
-            if input(f"{text}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-                raise UserError(f"{text}: declined; nothing more was submitted")
+            if input(f"{text}. Continue? [y/N] ").strip().lower() not in ("y", "yes"):
+                raise UserError(f"{text}: you declined, so nothing more was submitted")
             return spent + 1.5 * estimate
         if spent + estimate > self.max_usd:
             raise UserError(
-                f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or ask for fewer "
+                f"{text} is over data.synth.max_usd={self.max_usd}: raise it, or request fewer "
                 "problems"
             )
         return self.max_usd

@@ -145,8 +145,8 @@ class Generation:
         states = Counter(reply.state for reply in replies.by_id.values())
         if not states["answered"]:
             raise StageFailed(
-                f"{self.folder}: no request was answered ({dict(states)}): see what the backend "
-                "left there"
+                f"{self.folder}: no request was answered ({dict(states)}): see the backend's files "
+                "in that folder"
             )
         answered = [
             (r.id, replies.by_id[r.id]) for r in requests if replies.by_id[r.id].state == "answered"
@@ -177,6 +177,6 @@ def _check(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     if changed := differences(old, json.loads(json.dumps(new))):
         shown = "\n  ".join(changed.values())
         raise UserError(
-            f"{folder} was generated with other settings:\n  {shown}\nname another dataset with "
-            "data.name=NAME, or delete that folder and what was paid for it"
+            f"{folder} was generated with other settings:\n  {shown}\nuse another name "
+            "(data.name=NAME), or delete that folder and the problems that were paid for"
         )

@@ -74,8 +74,8 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
     """
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: data.synth.seeds=FILE names a JSONL of id, problem, solution, "
-            "answer"
+            f"{path} does not exist: set data.synth.seeds=FILE to a JSONL file with one "
+            "{id, problem, solution, answer} per line"
         )
     seeds: list[Seed] = []
     values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]
@@ -88,9 +88,9 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
             if len(seeds) == count:
                 return seeds
     raise UserError(
-        f"{path}: {len(seeds):,} problems can be shown as examples, data.synth.seed_rows is "
-        f"{count:,}: solutions need GSM8K's <<expression=result>> annotations, the last one the "
-        "answer"
+        f"{path}: {len(seeds):,} problems can serve as examples, but data.synth.seed_rows is "
+        f"{count:,}: solutions need GSM8K's <<expression=result>> annotations, and the last "
+        "result must be the answer"
     )
 
 

@@ -58,7 +58,7 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
     except OSError as e:
-        raise UserError(f"no tokenizer at {folder}: {first_line(e)}") from e
+        raise UserError(f"{folder} has no tokenizer that can be loaded: {first_line(e)}") from e
 
 
 def encoder(folder: Path) -> Any:

@@ -93,5 +93,5 @@ def test_the_subset_is_exact_stratified_and_order_free() -> None:
         for low, high in ((0, 4_000), (4_000, 8_000), (8_000, 10**9)):
             members = [c.id for c in pool if c.source == source and low < c.length <= high]
             assert abs(len(picked & set(members)) - len(members) / 3) < 3
-    with pytest.raises(UserError, match="3,000 rows are left and 3,001"):
+    with pytest.raises(UserError, match="3,000 rows are left, but 3,001"):
         choose(pool, 3_001, seed=1)

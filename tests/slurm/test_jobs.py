@@ -54,7 +54,7 @@ def test_a_recipes_error_ends_the_job_with_its_message(
 
 
 def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
-    assert "tiny needs the hub no more" in site.cluster.call(
+    assert "tiny no longer needs the hub" in site.cluster.call(
         *site.command("prefetch", "tiny"), cwd=site.folder
     )
     found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)

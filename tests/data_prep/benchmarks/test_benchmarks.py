@@ -70,7 +70,7 @@ def test_missing(tmp_path: Path) -> None:
         hashes(tmp_path, ["two"])
     with pytest.raises(UserError, match=r"eval\.limit"):
         load(tmp_path, ["one"], 0)
-    with pytest.raises(UserError, match="each once"):
+    with pytest.raises(UserError, match="each only once"):
         load(tmp_path, ["one", "one"], None)
 
 
@@ -89,11 +89,11 @@ def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
     lines[4]["answer"] = "\\frac{1}{2}"
     write(tmp_path, "aime2024", lines)
     with pytest.raises(
-        UserError, match=r"aime2024.jsonl, line 5: '.*frac.*' is no answer of aime2024"
+        UserError, match=r"aime2024.jsonl, line 5: '.*frac.*' is not an answer of aime2024"
     ):
         load(tmp_path, ["aime2024"], None)
     write(tmp_path, "own", [problem(answer=" ")])
-    with pytest.raises(UserError, match="line 1: ' ' is no answer of own"):
+    with pytest.raises(UserError, match="line 1: ' ' is not an answer of own"):
         load(tmp_path, ["own"], None)
 
 
@@ -105,7 +105,7 @@ def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
     assert protocol(["gsm8k", "t0"], 4, 0) == (4, 0.0)
     with pytest.raises(
         UserError,
-        match=r"eval.sets=\[gsm8k, t0\] differ in their rollouts \(1, 16\): .*set eval.rollouts",
+        match=r"eval.sets=\[gsm8k, t0\] have different rollouts \(1, 16\): .*set eval.rollouts",
     ):
         protocol(["gsm8k", "t0"], None, None)
     write(

@@ -209,7 +209,7 @@ def test_a_wrong_key_a_rejected_request_and_no_connection_are_said(
 ) -> None:
     with serving(Mishaps(errored=1.0), echo, "another") as address:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-        with pytest.raises(UserError, match="rejects a request: 401") as error:
+        with pytest.raises(UserError, match="rejected a request: 401") as error:
             backend().replies(REQUESTS, tmp_path, TOKEN)
         assert KEY not in str(error.value)
         monkeypatch.setenv(anthropic_batches.KEY, "another")

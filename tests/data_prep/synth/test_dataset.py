@@ -243,7 +243,8 @@ def test_prompts_show_seeds_and_ask_for_the_rest(benchmarks: Path) -> None:
         )
     assert asked == prompts.requests(seeds, 23, 5, 4, 1) != prompts.requests(seeds, 23, 5, 4, 2)
     with pytest.raises(
-        UserError, match=r"6,938 problems can be shown as examples, data\.synth\.seed_rows is 7,000"
+        UserError,
+        match=r"6,938 problems can serve as examples, but data\.synth\.seed_rows is 7,000",
     ):
         prompts.choose(benchmarks / "gsm8k_train.jsonl", 7_000, 1)
 

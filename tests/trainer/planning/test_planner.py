@@ -191,7 +191,7 @@ def test_the_command_says_when_nothing_fits(
     [
         (
             ["sft_4b", "model.path=Qwen/Qwen3-0.6B-Base"],
-            ["Qwen/Qwen3-0.6B-Base is not known", "config.json"],
+            ["Qwen/Qwen3-0.6B-Base is unknown", "config.json"],
         ),
         (["sft_4b", "cluster.gpu=a100"], ["cluster.gpu must be one of a100-40, a100-80"]),
         (["sft_4b", "cluster.nodes=0"], ["cluster.nodes must be positive"]),

@@ -57,7 +57,7 @@ class Replies:
 
     by_id: dict[str, Reply]
     account: dict[str, Any]
-    """What the manifest records about the calls: batches, results, tokens, cost."""
+    """The manifest's record of the calls: batches, results, tokens, cost."""
 
 
 class Backend(Protocol):

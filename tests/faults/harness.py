@@ -37,7 +37,7 @@ RECIPE = [
 generators.
 """
 EXACT = ("total", "epoch", "loss", "grad_norm", "lr", "tokens", "balance", "fill", "skipped")
-"""What of a step's metrics is no time, speed or memory."""
+"""The step metrics that are no time, speed or memory."""
 KILLED = -9
 LONGEST = 600
 """Seconds that an attempt may take at most."""
@@ -125,7 +125,7 @@ class Trial:
 
 
 def differences(reference: Run, run: Run) -> list[str]:
-    """What ``run``, which has come to its end, did otherwise than ``reference``, which did it in
+    """Returns what a finished ``run`` did otherwise than ``reference``, which trained in
     one attempt.
 
     Every step of every attempt counts, also those that were lost and run again, and every
@@ -176,7 +176,7 @@ def _rows(attempt: Attempt) -> dict[tuple[int, int], list[str]]:
 
 
 def _contents(*checkpoints: Path) -> dict[str, list[Any]]:
-    """What each holds by name: of every tensor a hash, of the generators and the rest the
+    """Returns what each holds by name: of every tensor a hash, of the generators and the rest the
     values.
     """
     folders = [_content(checkpoint) for checkpoint in checkpoints]

@@ -1,5 +1,4 @@
-"""What happens inside the ranks of a trial: each records the rows it trains, and may be told to
-come to harm.
+"""Code inside the ranks of a trial: each records the rows it trains, and can be told to fail.
 
 INJURY in the environment is JSON: the name of a function below and its arguments. Steps are counted
 from 0 where a step is run and by their number, from 1, where it is saved, as in the trainer.

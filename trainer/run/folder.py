@@ -49,7 +49,7 @@ class Attempt:
 
     @property
     def log(self) -> Path:
-        """What the attempt and its ranks print."""
+        """Output of the attempt and its ranks."""
         return self.root / "log"
 
     @property

@@ -164,7 +164,7 @@ class Hub(ThreadingHTTPServer):
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.refusal: str | None = None
-        """What is wrong with the model card's metadata."""
+        """Returns the fault in the model card's metadata."""
 
     @property
     def url(self) -> str:

@@ -20,12 +20,12 @@ MANIFEST = "manifest.json"
 LEASE_SECONDS = 60
 """Seconds without a heartbeat after which a writer loses its lock."""
 FREE_SPACE = "free some space there, then run the command again"
-MAKE_WRITABLE = "make it writable, or name another folder"
+CHANGE_PERMISSIONS = "change its permissions, or name another path"
 FIXES = {
     errno.ENOSPC: FREE_SPACE,
     errno.EDQUOT: FREE_SPACE,
-    errno.EACCES: MAKE_WRITABLE,
-    errno.EROFS: MAKE_WRITABLE,
+    errno.EACCES: CHANGE_PERMISSIONS,
+    errno.EROFS: "it cannot be written: name another path",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away, or name another folder",
     errno.EISDIR: "a folder stands where a file is needed: move it away, or name another file",
 }
@@ -50,7 +50,8 @@ def file_errors(path: Path) -> Iterator[None]:
         related = named.is_relative_to(whole) or whole.is_relative_to(named)
         if e.errno not in FIXES or not related:
             raise
-        raise UserError(f"{place}: {os.strerror(e.errno)}: {FIXES[e.errno]}") from e
+        where = f"{place} (or a temporary folder)" if e.filename is None else str(place)
+        raise UserError(f"{where}: {os.strerror(e.errno)}: {FIXES[e.errno]}") from e
 
 
 def make_folder(path: Path) -> None:

@@ -87,19 +87,20 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             benchmarks.write_problems(folder / PROBLEMS, problems)
         engines = EngineSettings.from_config(config)
         generated = generate(problems, folder, planned.model, planned.settings.sampling, engines)
-        _judge(folder, problems, planned.settings)
         # These count this call only: a resumed evaluation took longer and has more rollouts.
         used = {
             "device": engines.device,
             "devices": generated.engines * engines.tensor_parallel,
             "timed_rollouts": generated.made,
         }
-        _complete(
-            folder,
-            versions=provenance.versions(),
-            wall_seconds=round(time.monotonic() - begin, 1),
-            **used,
-        )
+        with file_errors(folder):
+            _judge(folder, problems, planned.settings)
+            _complete(
+                folder,
+                versions=provenance.versions(),
+                wall_seconds=round(time.monotonic() - begin, 1),
+                **used,
+            )
     return folder
 
 
@@ -114,9 +115,9 @@ def regrade(folder: Path) -> Path:
             raise UserError(
                 f"{folder} is not an evaluation (it has no {name}): warmstart eval RUN makes one"
             )
-    with write_lock(lock_of(folder)):
+    with write_lock(lock_of(folder)), file_errors(folder):
         problems = benchmarks.read_problems(folder / PROBLEMS)
-        settings = EvaluationSettings.from_json(read_json(folder / SETTINGS))
+        settings = EvaluationSettings.read(folder / SETTINGS)
         _judge(folder, problems, settings)
         _complete(folder, graded_with=provenance.versions())
     return folder
@@ -190,7 +191,7 @@ def _identity(model: Model) -> dict[str, str | None]:
     if is_complete(folder):
         return {MANIFEST: sha256_file(folder / MANIFEST)}
     files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
-    if not files or files[0].name != "config.json":
+    if not (folder / "config.json").exists():
         raise UserError(
             f"{folder} is not a model (it has no config.json): set model.path to a model's folder"
         )
@@ -201,7 +202,9 @@ def _freeze(folder: Path, settings: EvaluationSettings) -> None:
     path = folder / SETTINGS
     if not path.exists():
         write_json(path, settings.to_json())
-    elif changed := differences(read_json(path), settings.to_json()):
+        return
+    EvaluationSettings.read(path)
+    if changed := differences(read_json(path), settings.to_json()):
         raise UserError(
             f"{folder} has rollouts with other settings ({path}):\n  "
             + "\n  ".join(changed.values())

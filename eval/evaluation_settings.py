@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from common.errors import UserError, first_line
+from common.files import read_json
 from eval.generation.settings import SamplingSettings
-from trainer.run.folder import ModelLabel
+from trainer.run.model_label import ModelLabel
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class EvaluationSettings:
             **asdict(self.sampling),
             "dtype": self.dtype,
         }
+
+    @staticmethod
+    def read(path: Path) -> EvaluationSettings:
+        """Returns the settings in a file. Raises UserError when it holds none."""
+        try:
+            return EvaluationSettings.from_json(read_json(path))
+        except (KeyError, TypeError) as e:
+            raise UserError(
+                f"{path} does not hold an evaluation's settings ({first_line(e)}): move its folder "
+                "away"
+            ) from e
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> EvaluationSettings:

@@ -61,23 +61,14 @@ def is_first() -> bool:
     return os.environ["SLURM_PROCID"] == "0"
 
 
-def code_file(run: Path, job: str) -> Path:
-    """Returns the path of the file in which a job's first task writes its exit code.
-
-    srun's own exit code is the largest of all tasks, including those that it killed after the first
-    failure, so it does not tell why the work ended.
-    """
-    return Run(run).exit_code(job)
-
-
 def leave_code(run: Path, code: int) -> None:
     """Writes the exit code of the first task, which calls this when its work has ended."""
-    write_text(code_file(run, os.environ["SLURM_JOB_ID"]), f"{code}\n")
+    write_text(Run(run).exit_code(os.environ["SLURM_JOB_ID"]), f"{code}\n")
 
 
 def take_code(run: Path, job: str) -> int | None:
     """Reads and deletes the first task's exit code. Returns None if it wrote none."""
-    path = code_file(run, job)
+    path = Run(run).exit_code(job)
     code = int(path.read_text()) if path.exists() else None
     path.unlink(missing_ok=True)
     return code

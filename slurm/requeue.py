@@ -1,8 +1,9 @@
 """Decides whether to requeue a job after its work has ended.
 
 Requeued: a stop on purpose, and a few crashes in a row with growing pauses. Not requeued: a wrong
-configuration, and a job without progress since the last requeue (one crash is forgiven, in case the
-node was bad). Each decision is a line of the run's requeues.jsonl.
+configuration, a disk that is full or not writable, and a job without progress since the last
+requeue (one crash is forgiven, in case the node was bad). Each decision is a line of the run's
+requeues.jsonl.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         return Decision(False, "done")
     if ended.kind == "refused":
         return Decision(
-            False, "the configuration or the environment is wrong, a rerun would fail too"
+            False, "the configuration or the environment is wrong: a rerun would fail too"
         )
     stuck = before and ended.progress <= before[-1]["progress"]
     if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):

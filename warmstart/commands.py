@@ -121,7 +121,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         config = configs.for_model(target, overrides)
         model = BASE
         if word not in (None, "base"):
-            raise UserError(f"{target} is a model, not a run: it has no step {word}")
+            raise UserError(f"{target} is a model, not a run: it has only base, not {word}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
         run = frozen_config.start(config)
@@ -188,14 +188,15 @@ def rl(
     a script
     """
     from eval.rl.prepare import prepare
+    from trainer.run.model_label import ModelLabel
 
     label, overrides = _split(label, overrides)
     found, config = _run(run)
     if label is None and not found.exports:
         raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
-    if label is not None and not label.isdigit():
-        raise UserError(f"{label!r} is not a step: give the number of an export")
-    step = int(label or found.exports[-1])
+    step = ModelLabel.parse(label).step if label else found.exports[-1]
+    if step is None:
+        raise UserError("RL starts from a checkpoint: give the number of an export, not base")
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     _say(made.counts)
     again = " (on Slurm: sbatch slurm/eval.sh with the same arguments), then this command again"
@@ -227,9 +228,9 @@ def line(recipe: str, overrides: list[str]) -> int:
     from trainer.run.trained_from import dataset_identity
 
     config = configs.load(recipe, overrides)
-    run = frozen_config.check(config)
+    frozen_config.check(config)
     _build(config)
-    frozen_config.freeze(run, config)
+    run = frozen_config.start(config)
     materialise(config)
     _say("evaluating the base model")
     stage(config, run, BASE)

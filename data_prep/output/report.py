@@ -95,7 +95,7 @@ def _contaminated(chosen: Chosen) -> str:
     rows = (
         (
             row,
-            f"{found['set']}/{found['id']}",
+            f"{found['set']}/{_quote(found['id'])}",
             found["kind"],
             f"{found['coverage']:.0%}",
             _quote(found["overlap"]),

@@ -89,9 +89,10 @@ def select(
     if len(clean) < max(count, test_rows + 1):
         steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
         wanted = test_rows + (train_rows or 1)
+        keys = "data.test_rows" if train_rows is None else "data.train_rows + data.test_rows"
         raise UserError(
-            f"{len(clean):,} rows are left, but data.train_rows + data.test_rows need "
-            f"{wanted:,}: ask for fewer, or add source rows. Rows by step:\n{steps}"
+            f"{len(clean):,} rows are left, but {keys} need {wanted:,}: ask for fewer, or add "
+            f"source rows. Rows by step:\n{steps}"
         )
     by_id = {e.id: e for e in clean}
     order = stratify.choose(

@@ -15,12 +15,13 @@ from common.errors import UserError
 from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
 from common.text import markdown_table
 from data_prep.output.folder import dataset_folder
+from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.card import limitations, usage
 from eval.report import run_facts, tables
 from eval.results import base_vs_sft
-from eval.results.evaluation import RL_POOL
+from eval.results.evaluation import is_of_pool
 from trainer.recipe import load as configs
 from trainer.run import device_hours, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
@@ -200,9 +201,9 @@ class _Card:
         """
         begun = {}
         for folder in self.run.evaluations:
-            suite, label = parse_evaluation(folder)
-            if RL_POOL in suite.split("+"):
+            if is_of_pool(folder):
                 continue
+            label = parse_evaluation(folder)[1]
             if not is_complete(folder) and label in (BASE, self.label):
                 begun[label] = f"{label}: `{folder.name}` is not finished"
         missing = {
@@ -220,7 +221,7 @@ class _Card:
         """Returns the name of the evaluated set that is the dataset's held-out file; None if there
         is none.
         """
-        theirs = self.dataset["files"]["heldout.jsonl"] if self.dataset else None
+        theirs = self.dataset["files"][HELD_OUT] if self.dataset else None
         sets = (item for e in self.evaluations for item in e.settings.benchmarks.items())
         return next((name for name, content in sets if content == theirs), None)
 
@@ -246,7 +247,7 @@ class _Card:
 
     def _problem(self) -> str:
         """Returns the shortest held-out problem, or a fixed problem if there are none."""
-        path = dataset_folder(self.config) / "heldout.jsonl"
+        path = dataset_folder(self.config) / HELD_OUT
         problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
         return min(
             problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?"

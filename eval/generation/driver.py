@@ -78,8 +78,8 @@ class Driver:
                 self._check(beat)
         if aside := self.scheduler.set_aside:
             raise StageFailed(
-                f"{len(aside)} rollouts are missing, because two engines died while they ran each "
-                f"of them: {', '.join('/'.join(map(str, key)) for key in aside)}. See "
+                f"rollouts are missing ({len(aside)}), each was on two engines that died: "
+                f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
                 f"{self.log('engine-*')}. All others are kept; the same command tries these again"
             )
 

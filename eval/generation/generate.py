@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import file_errors
 from common.progress import progress
 from common.ray_session import ray_session
 from common.records import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
@@ -107,7 +108,8 @@ def generate(
         fleet = Fleet(ray, creator(ray, engines, share, log, arguments, params))
         driver = Driver(fleet, scheduler, Pulse(sampling.max_tokens), tasks, seeds, log)
         for rollout in driver.run([f"engine-{i}" for i in range(count)]):
-            rollout_files.append(file, rollout)
+            with file_errors(folder):
+                rollout_files.append(file, rollout)
             advance(1)
     return Generated(count, len(missing))
 

@@ -179,8 +179,8 @@ def _disagreement(grade: Grade, gold: str) -> list[str]:
 
 
 def _code(text: str, longest: int = 60) -> str:
-    """Returns a model's text as code that cannot leave its table cell; unprintable characters
-    become U+FFFD.
+    """Returns a model's text as inline code of one line, for a cell of ``markdown_table``;
+    unprintable characters become U+FFFD.
     """
     flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     flat = flat[: longest - 1] + "…" if len(flat) > longest else flat

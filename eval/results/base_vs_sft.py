@@ -15,7 +15,7 @@ from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, i
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import Evaluation, Values
-from trainer.run.folder import Run
+from trainer.run.folder import Run, is_complete
 from trainer.run.model_label import BASE, ModelLabel
 
 NEAR_ZERO = 0.02
@@ -72,7 +72,13 @@ def newest(run: Run, partial: bool = False) -> Comparison:
     """
     groups = evaluations.groups(run, partial)
     if not groups:
-        begun = ", ".join(folder.name for folder in run.evaluations)
+        begun = ", ".join(
+            folder.name
+            for folder in run.evaluations
+            if evaluations.has_begun(folder)
+            and not is_complete(folder)
+            and not evaluations.is_of_pool(folder)
+        )
         look = ""
         if begun and not partial:
             look = f" (not finished: {begun}; --partial shows their rollouts so far)"

@@ -48,9 +48,8 @@ def find(target: str, partial: bool) -> Subject:
     folder = Path(target)
     if (folder / SETTINGS).exists():
         if not is_complete(folder) and not (partial and evaluations.has_begun(folder)):
-            raise UserError(
-                f"{folder} is not complete: complete its evaluation, or compare with --partial"
-            )
+            fix = "run it first" if partial else "complete it, or compare with --partial"
+            raise UserError(f"{folder} is not a complete evaluation: {fix}")
         run, found = Run(folder.resolve().parent.parent), evaluations.read(folder)
     else:
         named = Run.find(target)

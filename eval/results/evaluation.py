@@ -18,7 +18,7 @@ from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics
 from eval.grading.metrics import METRICS
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
 
 RL_POOL = "rl_pool"
@@ -149,20 +149,25 @@ class Evaluation:
 def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
     """Returns evaluations by model, one dict per group of equal settings but for the model.
 
-    Evaluations of RL's pool are left out. If a group has two of one step, which was exported twice,
-    the newer is taken.
+    Evaluations of RL's pool are left out. If a group has two of one model, which was exported
+    twice, the newer is taken.
     """
     found: dict[str, dict[ModelLabel, Evaluation]] = {}
     for folder in run.evaluations:
+        if is_of_pool(folder):
+            continue
         if is_complete(folder) or (partial and has_begun(folder)):
             evaluation = read(folder)
-            if RL_POOL in evaluation.settings.benchmarks:
-                continue
             group = found.setdefault(sha256_json(evaluation.shared_settings), {})
             other = group.get(evaluation.label)
             if other is None or evaluation.age >= other.age:
                 group[evaluation.label] = evaluation
     return list(found.values())
+
+
+def is_of_pool(folder: Path) -> bool:
+    """Returns whether an evaluation's folder is one of RL's pool."""
+    return RL_POOL in parse_evaluation(folder)[0].split("+")
 
 
 def has_begun(folder: Path) -> bool:
@@ -176,5 +181,5 @@ def has_begun(folder: Path) -> bool:
 
 def read(folder: Path) -> Evaluation:
     """Returns the evaluation in ``folder``."""
-    settings = EvaluationSettings.from_json(read_json(folder / SETTINGS))
+    settings = EvaluationSettings.read(folder / SETTINGS)
     return Evaluation(folder, settings.label, settings)

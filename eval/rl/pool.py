@@ -44,11 +44,6 @@ SFT = "sft"
 """Set name of the dataset's training rows, when the pool's problems are compared with them."""
 
 
-def folder_of(run: Run) -> Path:
-    """Returns the folder of the run's pool."""
-    return run.rl_pool
-
-
 def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
     """Writes ``rl_pool.jsonl`` once, with one {id, problem, answer, in_sft} per line; returns the
     pool's folder.
@@ -63,7 +58,7 @@ def build(run: Run, config: DictConfig, file: Path | None = None, count: int | N
     benchmark is missing, when ``benchmarks.load_file`` cannot read ``file``, when no problem is
     left, and when the run's pool was built from another ``file`` or with another ``count``.
     """
-    folder = folder_of(run)
+    folder = run.rl_pool
     if count is not None and count < 1:
         raise UserError(f"--problems must be at least 1, not {count}")
     if file and not (file.is_file() and file.suffix == ".jsonl"):

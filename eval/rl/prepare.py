@@ -88,7 +88,7 @@ def prepare(
             "reads boxed answers: prepare RL from a run with data.answer_style=boxed"
         )
     _check_same_dataset(run, config, step)
-    folder = pool.folder_of(run)
+    folder = run.rl_pool
     _check_not_own(overrides, run, step)
     sampling = [
         "eval.limit=null",
@@ -151,7 +151,7 @@ def _check_not_own(overrides: Sequence[str], run: Run, step: int) -> None:
     if own := [key for key in OWN if key in given]:
         raise UserError(
             f"{own[0]} cannot be set here: warmstart rl samples the run's pool "
-            f"({pool.folder_of(run)}), which has no problem of a benchmark of the recipe or of the "
+            f"({run.rl_pool}), which has no problem of a benchmark of the recipe or of the "
             "run's evaluations. Choose other problems with --pool FILE; evaluate benchmarks with "
             f"warmstart eval {run.root} {step} {own[0]}=.."
         )
@@ -163,7 +163,7 @@ def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> d
         "step": step,
         "config": sha256_json(configs.own_values(probe, run.config)),
         "model": sha256_file(run.export(step) / MANIFEST),
-        "pool": sha256_file(pool.folder_of(run) / MANIFEST),
+        "pool": sha256_file(run.rl_pool / MANIFEST),
         # Hashes of its files: grading again with the same result keeps the same folder.
         "evaluation": {planned.folder.name: read_json(planned.folder / MANIFEST)["files"]},
     }

@@ -121,7 +121,7 @@ def test_a_full_or_read_only_disk_is_an_error_of_one_line(
         (partial / "a").write_bytes(bytes(2 << 20))
     assert list(disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    said = rf"^{disk}/new.*: Read-only file system: make it writable, or name another folder"
+    said = rf"^{disk}/new.*: Read-only file system: it cannot be written: name another"
     with pytest.raises(UserError, match=said), files.whole_folder(disk / "new" / "deep"):
         pass
     with pytest.raises(UserError, match=said), files.write_lock(disk / "new" / "deep" / "lock"):
@@ -131,7 +131,9 @@ def test_a_full_or_read_only_disk_is_an_error_of_one_line(
 def test_only_errors_about_the_path_and_with_a_remedy_are_the_users(tmp_path: Path) -> None:
     denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a"))
     with (
-        pytest.raises(UserError, match=rf"^{tmp_path / 'a'}: Permission denied: make it writable"),
+        pytest.raises(
+            UserError, match=rf"^{tmp_path / 'a'}: Permission denied: change its permissions"
+        ),
         files.file_errors(tmp_path),
     ):
         raise denied

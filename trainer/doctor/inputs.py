@@ -69,7 +69,7 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
         return Finding(
             FATAL,
             "model",
-            f"in {folder} {', '.join(bad)} does not match its recorded hash",
+            f"{folder}: recorded hashes do not match: {', '.join(bad)}",
             remove + fix,
         )
     commit = "" if local else f" at commit {folder.name}"
@@ -153,7 +153,7 @@ def _dataset(config: DictConfig, thorough: bool) -> Finding:
         return Finding(
             FATAL,
             "dataset",
-            f"in {folder} {', '.join(bad)} is missing or damaged",
+            f"{folder}: missing or damaged: {', '.join(bad)}",
             f"rm -r {folder} && {build}",
         )
     rows = read_json(folder / MANIFEST)["rows"]
@@ -186,7 +186,7 @@ def _benchmarks(config: DictConfig, thorough: bool) -> Iterator[Finding]:
         yield Finding(
             FATAL,
             "benchmarks",
-            f"in {folder} {', '.join(bad)} is missing or damaged",
+            f"{folder}: missing or damaged: {', '.join(bad)}",
             f"rm {files}; {fetch}",
         )
         return

@@ -77,16 +77,16 @@ def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
     Checkpoint hashes are verified here, once, before any rank loads.
     """
     _check_fits(config)
-    frozen_config.freeze(run, config)
     with write_lock(run.lock):
+        frozen_config.start(config)
         base_model.materialise(config)
         model = model_identity(config.model.path, config.model.revision)
         trained_from = {"dataset": dataset, **model}
-        start = resume.choose(run, trained_from)
-        resume.prepare(run, start)
-        prune(run, Retention.of(config.train))
         made = {"git": provenance.git_commit(), "versions": provenance.versions()}
+        start = resume.choose(run, trained_from)
         with file_errors(run.root):
+            resume.prepare(run, start)
+            prune(run, Retention.of(config.train))
             attempt = run.new_attempt()
             configs.write(config, attempt.config)
             write_json(

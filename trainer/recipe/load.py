@@ -165,7 +165,7 @@ def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
     return [
         line
         for key, line in differences(dict(_leaves(old)), dict(_leaves(new))).items()
-        if key not in may_change
+        if not any(key == name or key.startswith(f"{name}.") for name in may_change)
     ]
 
 

@@ -33,7 +33,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 WANTED = {
     "int_type": "an integer",
-    "int_from_float": "an integer",
     "float_type": "a number",
     "string_type": "text",
     "bool_type": "true or false",
@@ -243,7 +242,8 @@ def _name(place: tuple[int | str, ...]) -> str:
 def _wanted(error: Any) -> str:
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
-        return "one of " + context["expected"].replace(" or ", ", ").replace("'", "")
+        choices = context["expected"].replace(" or ", ", ").replace("'", "")
+        return "one of " + choices.replace("None", "null")
     if error["type"] == "greater_than" and context["gt"] == 0:
         return "positive"
     words = WANTED.get(error["type"])

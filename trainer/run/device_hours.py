@@ -38,8 +38,11 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
     ranks: set[int] = set()
     count = 0
     for attempt in run.attempts:
+        steps = step_metrics.of_attempt(attempt).values()
+        if not steps:
+            continue
         unit = CUDA if configs.read(attempt.config).device == "cuda" else CPU
-        for step in step_metrics.of_attempt(attempt).values():
+        for step in steps:
             if until is None or step["step"] <= until:
                 hours[unit] = hours.get(unit, 0) + step["seconds"] * ranks_of(step) / 3600
                 ranks.add(ranks_of(step))

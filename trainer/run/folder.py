@@ -268,7 +268,9 @@ class Run:
         return self.root / "tensorboard"
 
     def exit_code(self, job: str) -> Path:
-        """Returns the file in which the first task of a Slurm job writes its exit code."""
+        """Returns the file in which the first task of a Slurm job writes its exit code. srun's own
+        is the largest of all tasks, also of those that it killed after the first failure.
+        """
         return self.root / f".exit-{job}"
 
     def ray_token(self, job: str) -> Path:

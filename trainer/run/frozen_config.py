@@ -30,17 +30,12 @@ def check(config: DictConfig) -> Run:
     return run
 
 
-def freeze(run: Run, config: DictConfig) -> None:
-    """Writes the configuration of a run that has none yet; ``config`` has passed ``check``."""
-    if not run.config.exists():
-        with file_errors(run.root):
-            configs.write(config, run.config)
-
-
 def start(config: DictConfig) -> Run:
     """Opens the run of ``config``, freezing the configuration on first use. Raises UserError as
     ``check`` does.
     """
     run = check(config)
-    freeze(run, config)
+    if not run.config.exists():
+        with file_errors(run.root):
+            configs.write(config, run.config)
     return run

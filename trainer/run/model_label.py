@@ -24,7 +24,7 @@ class ModelLabel:
             return BASE
         found = re.fullmatch(r"(?:step_)?([0-9]+)", text)
         if found is None:
-            raise UserError(f"{text!r} is neither base nor step_N")
+            raise UserError(f"{text!r} names no model of a run: give base or the number of a step")
         return ModelLabel(int(found[1]))
 
     @property

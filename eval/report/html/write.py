@@ -179,7 +179,7 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
     return [
         tile("pass@1, all problems", lambda f: f"{f['pass@1']:.1%}"),
         *several,
-        tile("ended by the budget", lambda f: f"{f['hit_budget']:.1%}"),
+        tile("hit the budget", lambda f: f"{f['hit_budget']:.1%}"),
         tile("median rollout", lambda f: f"{f['tokens']['p50']:,} tokens"),
     ]
 

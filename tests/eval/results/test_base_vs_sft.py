@@ -14,10 +14,12 @@ from common.errors import UserError
 from common.files import MANIFEST
 from common.records import Grade, Problem
 from eval import evaluate
+from eval.evaluate import SETTINGS
 from eval.generation import rollout_files
 from eval.grading.metrics import METRICS, TOTAL
 from eval.report import report, tables
 from eval.results import base_vs_sft
+from eval.results.evaluation import RL_POOL
 from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -262,6 +264,21 @@ def test_figures_that_are_gone_are_named_with_their_remedy(run: Run) -> None:
         report.write(run, configs.read(run.config))
     evaluate.regrade(folder)
     assert report.write(run, configs.read(run.config)).exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"model": "base"}'])
+def test_settings_that_are_none_are_named(run: Run, content: str) -> None:
+    folder = evaluation(run, "base", SETS, base)
+    (folder / SETTINGS).write_text(content)
+    for act in (lambda: base_vs_sft.newest(run), lambda: evaluate.regrade(folder)):
+        with pytest.raises(UserError, match=rf"{SETTINGS} does not hold an evaluation's settings"):
+            act()
+
+
+def test_a_finished_evaluation_of_the_pool_is_not_called_unfinished(run: Run) -> None:
+    evaluation(run, "step_7", {RL_POOL: 4}, base)
+    with pytest.raises(UserError, match="has no complete evaluation yet: warmstart eval"):
+        base_vs_sft.newest(run)
 
 
 def test_what_does_not_print_is_shown_as_such(run: Run) -> None:

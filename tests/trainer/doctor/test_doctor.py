@@ -128,7 +128,7 @@ def nothing(folder: Path) -> None:
             flipped,
             [],
             "dataset",
-            "rows.parquet is missing or damaged",
+            "missing or damaged: rows.parquet",
             "rm -r data/tiny && warmstart data tiny",
         ),
         (

@@ -169,6 +169,9 @@ def test_only_mutable_keys_may_change_between_attempts() -> None:
     )
     offloading = configs.load("tiny", ["verl.engine.offload_policy=true", "cluster.nodes=1"])
     assert configs.immutable_changes(old, offloading) == []
+    published = configs.load("sft_4b")
+    corrected = configs.load("sft_4b", ["reference.max_tokens=1"])
+    assert configs.immutable_changes(published, corrected) == []
     changes = configs.immutable_changes(old, configs.load("tiny", ["train.lr=1e-3"]))
     assert changes == ["train.lr: 0.002 -> 0.001"]
     assert configs.amend(old, ["eval.rollouts=2"]).eval.rollouts == 2

@@ -19,7 +19,7 @@ def test_a_label_is_read_in_each_of_its_forms_and_sorts_base_first() -> None:
     assert [str(label) for label in labels] == ["step_10", "step_9", "base"]
     assert [label.word for label in labels] == ["10", "9", "base"]
     for text in ("", "last", "step_", "-1", "step_7.damaged"):
-        with pytest.raises(UserError, match="is neither base nor step_N"):
+        with pytest.raises(UserError, match="names no model of a run"):
             ModelLabel.parse(text)
 
 

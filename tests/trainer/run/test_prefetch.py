@@ -159,9 +159,9 @@ def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
         )
     found = doctor(folder, *PINS)
     assert found["model"]["level"] == found["benchmarks"]["level"] == "fatal"
-    assert "model.safetensors does not match its recorded hash" in found["model"]["cause"]
+    assert "recorded hashes do not match: model.safetensors" in found["model"]["cause"]
     assert found["model"]["fix"] == f"rm {weights.resolve()} && warmstart prefetch sft_4b"
-    assert "aime2025.jsonl is missing or damaged" in found["benchmarks"]["cause"]
+    assert "missing or damaged: aime2025.jsonl" in found["benchmarks"]["cause"]
 
 
 @pytest.mark.parametrize(

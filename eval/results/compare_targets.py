@@ -74,7 +74,7 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
         wanted = ModelLabel.parse(label)
     except UserError as e:
         raise UserError(
-            f"{run.name}@{label}: give {run.name}@base or {run.name}@STEP, a number"
+            f"{run.name}@{label}: write {run.name}@base, or {run.name}@STEP with a number"
         ) from e
     evaluated = [c.known for c in base_vs_sft.of_model(run, wanted, partial)]
     found = [evaluation for evaluation in evaluated if evaluation.label == wanted]

@@ -285,7 +285,7 @@ def test_what_is_missing_is_said_and_not_counted(
     lines = (folder / rollout_files.ROLLOUTS).read_text().splitlines(keepends=True)
     (folder / rollout_files.ROLLOUTS).write_text("".join(lines[:40]))
     with opened(browser, write(run, configs.read(run.config), partial=True)) as seen:
-        assert "step_2 (partial: 20 rollouts missing)" in seen.page.inner_text(".warning")
+        assert "step_2 is not finished (partial: 20 rollouts" in seen.page.inner_text(".warning")
         assert (
             "b 6 problems, 20.0 % right, 20 missing"
             in seen.page.locator("#grid caption").all_inner_texts()

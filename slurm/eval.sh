@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# sbatch slurm/eval.sh RUN base|STEP [key=value ...]      export, rollouts, grades, report; resumes after a time limit
+# sbatch slurm/eval.sh RUN base|STEP [key=value ...]
+# Export, rollouts, grades, report; resumes after a time limit.
 #SBATCH --job-name=warmstart-eval
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -12,5 +13,8 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 # shellcheck source=slurm/lib.sh
-source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "run sbatch in the checkout, not in $PWD" >&2; exit 2; }
+source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || {
+    echo "run sbatch in the checkout, not in $PWD" >&2
+    exit 2
+}
 job eval "$@"

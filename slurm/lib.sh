@@ -1,5 +1,6 @@
-# The job scripts source this file, in a job and on the login node. It loads the site's environment and starts Python.
-# Outside a job it submits the script, or with --dry-run shows what would run; leading --options go to sbatch.
+# The job scripts source this file, in a job and on the login node. It loads the site's environment
+# and starts Python. Outside a job it submits the script, or with --dry-run shows what would run;
+# leading --options go to sbatch.
 # shellcheck shell=bash
 
 # Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
@@ -20,7 +21,8 @@ if [[ -z ${SLURM_JOB_ID:-} ]]; then
     [[ " ${options[*]} " == *" --dry-run "* ]] || exec sbatch "${options[@]}" "slurm/${0##*/}" "$@"
 fi
 
-# If the site has an image, ranks and engines run in it; this Python talks to Slurm and always runs on the host.
+# If the site has an image, ranks and engines run in it; this Python talks to Slurm and always runs
+# on the host.
 export IMAGE
 python=${VENV:-$PWD/.venv-gpu}/bin/python
 [[ -z $IMAGE ]] || python=${VENV:-$PWD/.venv}/bin/python

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# sbatch slurm/sft_4b.sh [recipe=NAME] [key=value ...]                        train, with as many requeues as needed
-# slurm/sft_4b.sh --dry-run [--nodes=N] [recipe=NAME] [key=value ...]        show what would run
+# Train, with as many requeues as needed; with --dry-run show what would run:
+#     sbatch slurm/sft_4b.sh [recipe=NAME] [key=value ...]
+#     slurm/sft_4b.sh --dry-run [--nodes=N] [recipe=NAME] [key=value ...]
 #SBATCH --job-name=sft_4b
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=4
@@ -12,5 +13,8 @@
 #SBATCH --requeue
 #SBATCH --signal=USR1@600
 # shellcheck source=slurm/lib.sh
-source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || { echo "run sbatch in the checkout, not in $PWD" >&2; exit 2; }
+source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || {
+    echo "run sbatch in the checkout, not in $PWD" >&2
+    exit 2
+}
 job train sft_4b "$@"

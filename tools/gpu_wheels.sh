@@ -1,28 +1,32 @@
 #!/usr/bin/env bash
-# tools/gpu_wheels.sh [FOLDER]   gathers in FOLDER (.gpu-wheels) the packages that `python -m tests.gpu.check` needs
-#                                on a machine without network that has Python 3.12, PyTorch for CUDA 13 and transformers
+# tools/gpu_wheels.sh [FOLDER]
+# Gathers in FOLDER (.gpu-wheels) the packages that `python -m tests.gpu.check` needs on a machine
+# without network that has Python 3.12, PyTorch for CUDA 13 and transformers.
 #
-# On that machine: pip install --no-index --no-deps --target SITE FOLDER/*.whl; PYTHONPATH=SITE python -m tests.gpu.check --out FILE
+# On that machine:
+#     pip install --no-index --no-deps --target SITE FOLDER/*.whl
+#     PYTHONPATH=SITE python -m tests.gpu.check --out FILE
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 FOLDER=${1:-.gpu-wheels}
 LIMIT_MB=40
 PYTHON=${PYTHON:-.venv/bin/python}
-PACKAGES=(transformers tokenizers verl tensordict torchdata datasets hydra-core omegaconf trl liger-kernel bitsandbytes
-    codetiming dill multiprocess xxhash fsspec pyvers cloudpickle orjson filelock pillow)
+PACKAGES=(transformers tokenizers verl tensordict torchdata datasets hydra-core omegaconf trl
+    liger-kernel bitsandbytes codetiming dill multiprocess xxhash fsspec pyvers cloudpickle orjson filelock pillow)
 # Published only as source.
 SOURCES=(antlr4-python3-runtime)
 # pip takes each tag literally, without the older ones that it implies.
-PLATFORMS=(--platform manylinux_2_28_x86_64 --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64
-    --platform manylinux2014_x86_64)
+PLATFORMS=(--platform manylinux_2_28_x86_64 --platform manylinux_2_24_x86_64
+    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64)
 
 die() {
     printf 'gpu-wheels: %s\n' "$@" >&2
     exit 1
 }
 
-# Prints a package's pin and hashes from the GPU stack, or from the development packages of the CPU stack.
+# Prints a package's pin and hashes from the GPU stack, or from the development packages of the CPU
+# stack.
 pin() {
     local file found
     for file in requirements-gpu.txt requirements-cpu.txt; do

@@ -98,13 +98,14 @@ make_venv() {
     say "done: $VENV with $("$VENV/bin/python" --version)"
 }
 
-# Both files are resolved for the lowest supported Python; their pins hold for 3.12 as well (tests/test_setup.py).
+# Both files are resolved for the lowest supported Python; their pins hold for 3.12 as well
+# (tests/test_setup.py).
 write_requirements() {
     local python
     python=$(find_python)
     find_uv "$python"
-    local common=(--quiet --python "$python" --python-version 3.11 --python-platform x86_64-manylinux_2_31 --generate-hashes
-        --no-emit-index-url --custom-compile-command "make requirements")
+    local common=(--quiet --python "$python" --python-version 3.11
+        --python-platform x86_64-manylinux_2_31 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements")
     "$UV" pip compile setup.py --extra cpu --extra dev "${common[@]}" "$@" \
         --override requirements-override.txt -o requirements-cpu.txt >/dev/null
     "$UV" pip compile setup.py --extra gpu "${common[@]}" "$@" \

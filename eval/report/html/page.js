@@ -1,5 +1,6 @@
 "use strict";
-// Whatever a model wrote enters the page as text nodes, or as MathML elements that eval/report/html/maths.py let pass.
+// Whatever a model wrote enters the page as text nodes, or as MathML elements that
+// eval/report/html/maths.py let pass.
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const STATES = {
@@ -39,10 +40,13 @@ function mathml([name, ...rest]) {
 // Asterisks next to a number, a word or a bracket are powers.
 const BOLD = /((?<![\w*)\]}])\*\*(?=\S)[^*\n]+(?<=\S)\*\*(?![\w*([{])|^#{1,6} .+$)/m;
 
-// Bold text and headings, which nearly every answer has; the rest of Markdown stays as it was written.
+// Bold text and headings, which nearly every answer has; the rest of Markdown stays as it was
+// written.
 function emphasised(text) {
   return text.split(BOLD).map((piece, i) => {
-    return i % 2 ? make("strong", {}, piece.replace(/^#+ /, "").replace(/^\*\*(.+)\*\*$/, "$1")) : piece;
+    return i % 2
+      ? make("strong", {}, piece.replace(/^#+ /, "").replace(/^\*\*(.+)\*\*$/, "$1"))
+      : piece;
   });
 }
 
@@ -59,7 +63,9 @@ function written(pieces, formulas, tag = "div") {
 async function sheet(evaluation, problem) {
   const text = byId(`sheet-${evaluation}-${problem}`).textContent;
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  return new Response(
+    new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")),
+  ).json();
 }
 
 function cell(evaluation, p, k) {
@@ -67,14 +73,22 @@ function cell(evaluation, p, k) {
   const [name, sign] = STATES[states[k]];
   const length = tokens[k] === null ? "" : `, ${count(tokens[k])} tokens`;
   const label = `${id}, rollout ${k}: ${name}${length}`;
-  const button = make("button", { type: "button", class: states[k], tabindex: -1, "aria-label": label, title: label }, sign);
+  const button = make(
+    "button",
+    { type: "button", class: states[k], tabindex: -1, "aria-label": label, title: label },
+    sign,
+  );
   Object.assign(button.dataset, { p, k });
   if (states[k] === "m") button.setAttribute("aria-disabled", "true");
   return make("td", { role: "gridcell" }, button);
 }
 
 function rowsOf({ n, problems }, members) {
-  if (n > 1) return members.map((p) => ({ head: problems[p].id, cells: [...problems[p].states].map((_, k) => [p, k]) }));
+  if (n > 1)
+    return members.map((p) => ({
+      head: problems[p].id,
+      cells: [...problems[p].states].map((_, k) => [p, k]),
+    }));
   const rows = [];
   for (let i = 0; i < members.length; i += WIDTH) {
     const some = members.slice(i, i + WIDTH);
@@ -89,8 +103,13 @@ function table(evaluation, set, members) {
   const all = members.map((p) => evaluation.problems[p].states).join("");
   const missing = occurs(all, "m");
   const share = ((100 * occurs(all, "r")) / (all.length - missing || 1)).toFixed(1);
-  const note = ` ${several(members.length, "problem")}, ${share} % right${missing ? `, ${count(missing)} missing` : ""}`;
-  const grid = make("table", { role: "grid", class: "cells", "aria-label": `${set}: ${evaluation.label}` });
+  const gap = missing ? `, ${count(missing)} missing` : "";
+  const note = ` ${several(members.length, "problem")}, ${share} % right${gap}`;
+  const grid = make("table", {
+    role: "grid",
+    class: "cells",
+    "aria-label": `${set}: ${evaluation.label}`,
+  });
   grid.append(make("caption", {}, set, make("span", {}, note)));
   const body = make("tbody");
   const rows = rowsOf(evaluation, members);
@@ -100,7 +119,13 @@ function table(evaluation, set, members) {
     row.append(...cells.map(([p, k]) => cell(evaluation, p, k)));
     const rest = rows[0].cells.length - cells.length;
     if (rest) row.append(make("td", { colspan: rest }));
-    row.append(make("td", { class: "share" }, `${occurs(states, "r")}/${states.length - occurs(states, "m")}`));
+    row.append(
+      make(
+        "td",
+        { class: "share" },
+        `${occurs(states, "r")}/${states.length - occurs(states, "m")}`,
+      ),
+    );
     body.append(row);
   }
   grid.append(body);
@@ -112,7 +137,9 @@ function showGrid() {
   const evaluation = data.evaluations[chosen];
   const sets = new Map(evaluation.problems.map(({ set }) => [set, []]));
   evaluation.problems.forEach(({ set }, p) => sets.get(set).push(p));
-  byId("grid").replaceChildren(...[...sets].map(([set, members]) => table(evaluation, set, members)));
+  byId("grid").replaceChildren(
+    ...[...sets].map(([set, members]) => table(evaluation, set, members)),
+  );
   const all = evaluation.problems.map(({ states }) => states).join("");
   byId("legend").replaceChildren(
     ...Object.entries(STATES).map(([state, [name, sign]]) => {
@@ -128,7 +155,9 @@ function showDisagreements({ label, disagreements, disagreeing, unjudged }) {
   const place = byId("disagreements");
   const rest = unjudged ? ` math-verify gave no verdict on ${several(unjudged, "rollout")}.` : "";
   if (!disagreements.length) {
-    place.replaceChildren(make("p", {}, `${label}: the two graders agree on every rollout.${rest}`));
+    place.replaceChildren(
+      make("p", {}, `${label}: the two graders agree on every rollout.${rest}`),
+    );
     return;
   }
   const titles = ["rollout", "gold", "extracted", "exact match", "math-verify"];
@@ -139,21 +168,33 @@ function showDisagreements({ label, disagreements, disagreeing, unjudged }) {
     button.addEventListener("click", () => open(p, k, button));
     const found = extracted === null ? make("em", {}, "none") : make("code", {}, extracted);
     const cells = [make("code", {}, gold), found, opinion(exact), opinion(verified)];
-    return make("tr", {}, make("td", {}, button), ...cells.map((content) => make("td", {}, content)));
+    return make(
+      "tr",
+      {},
+      make("td", {}, button),
+      ...cells.map((content) => make("td", {}, content)),
+    );
   });
   const listed = rows.length < disagreeing ? `; the first ${count(rows.length)}` : "";
   place.replaceChildren(
     make("p", {}, `${label}: ${several(disagreeing, "rollout")}${listed}.${rest}`),
-    make("div", { class: "scroll list", tabindex: 0 }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))),
+    make(
+      "div",
+      { class: "scroll list", tabindex: 0 },
+      make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)),
+    ),
   );
 }
 
-const opinion = (verdict) => (verdict === true ? "✓ right" : verdict === false ? "✗ wrong" : String(verdict));
+const opinion = (verdict) =>
+  verdict === true ? "✓ right" : verdict === false ? "✗ wrong" : String(verdict);
 const fact = (name, ...value) => make("div", {}, make("dt", {}, name), make("dd", {}, ...value));
 
 function folded(title, pieces, formulas) {
   const details = make("details", { class: "thinking" }, make("summary", {}, title));
-  details.addEventListener("toggle", () => details.append(written(pieces, formulas)), { once: true });
+  details.addEventListener("toggle", () => details.append(written(pieces, formulas)), {
+    once: true,
+  });
   return details;
 }
 
@@ -165,7 +206,9 @@ function section(title, ...content) {
 function answered({ extracted, raw }, formulas) {
   if (!extracted) return [make("em", {}, "none")];
   const shown = written(extracted, formulas, "span");
-  return extracted.some((piece) => typeof piece === "number") ? [shown, make("code", { class: "raw" }, raw)] : [shown];
+  return extracted.some((piece) => typeof piece === "number")
+    ? [shown, make("code", { class: "raw" }, raw)]
+    : [shown];
 }
 
 async function open(p, k, opener) {
@@ -179,9 +222,13 @@ async function open(p, k, opener) {
   const [name, sign] = STATES[states[k]];
   const key = `[${JSON.stringify(set)}, ${JSON.stringify(id)}, ${k}]`;
   byId("panel-title").replaceChildren(
-    make("span", { class: `sample ${states[k]}` }, sign), `${id}, rollout ${k} `, make("span", { class: "aside" }, `${name}, ${evaluation.label}`),
+    make("span", { class: `sample ${states[k]}` }, sign),
+    `${id}, rollout ${k} `,
+    make("span", { class: "aside" }, `${name}, ${evaluation.label}`),
   );
-  const facts = make("dl", {},
+  const facts = make(
+    "dl",
+    {},
     fact("extracted", ...answered(rollout, formulas)),
     fact("gold", written(gold, formulas, "span")),
     fact("exact match", opinion(states[k] === "r")),
@@ -199,9 +246,23 @@ async function open(p, k, opener) {
     facts,
     section("Problem", written(problem, formulas)),
     ...(rollout.thinking ? [folded(`Thinking (${length})`, rollout.thinking, formulas)] : []),
-    section("Answer", rollout.answer === null
-      ? make("p", {}, make("em", {}, "none: the think block is never closed")) : written(rollout.answer, formulas)),
-    ...(cut ? [make("p", { class: "whole" }, "The full text is in the line with this key in ", make("code", {}, `${evaluation.folder}/rollouts.jsonl`), ".")] : []),
+    section(
+      "Answer",
+      rollout.answer === null
+        ? make("p", {}, make("em", {}, "none: the think block is never closed"))
+        : written(rollout.answer, formulas),
+    ),
+    ...(cut
+      ? [
+          make(
+            "p",
+            { class: "whole" },
+            "The full text is in the line with this key in ",
+            make("code", {}, `${evaluation.folder}/rollouts.jsonl`),
+            ".",
+          ),
+        ]
+      : []),
   );
   if (!byId("panel").open) byId("panel").showModal();
   byId("panel-body").scrollTop = 0;
@@ -221,7 +282,12 @@ function move(button, key) {
   const cells = [...row.querySelectorAll("button")];
   const at = cells.indexOf(button);
   const beside = { ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling }[key];
-  const within = { ArrowLeft: cells[at - 1], ArrowRight: cells[at + 1], Home: cells[0], End: cells.at(-1) }[key];
+  const within = {
+    ArrowLeft: cells[at - 1],
+    ArrowRight: cells[at + 1],
+    Home: cells[0],
+    End: cells.at(-1),
+  }[key];
   return within ?? beside?.querySelectorAll("button")[at] ?? null;
 }
 
@@ -230,11 +296,13 @@ byId("grid").addEventListener("click", ({ target }) => {
 });
 byId("grid").addEventListener("focusin", ({ target }) => {
   if (!target.matches("button")) return;
-  for (const other of target.closest("table").querySelectorAll("button[tabindex='0']")) other.tabIndex = -1;
+  for (const other of target.closest("table").querySelectorAll("button[tabindex='0']"))
+    other.tabIndex = -1;
   target.tabIndex = 0;
 });
 byId("grid").addEventListener("keydown", (event) => {
-  if (!/^(Arrow\w+|Home|End)$/.test(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!/^(Arrow\w+|Home|End)$/.test(event.key) || event.ctrlKey || event.metaKey || event.altKey)
+    return;
   event.preventDefault();
   move(event.target, event.key)?.focus();
 });

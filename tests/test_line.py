@@ -224,9 +224,14 @@ def prompts(line: Line) -> list[list[int]]:
 @pytest.fixture(scope="session")
 def greedy(line: Line, prompts: list[list[int]]) -> list[dict[str, Any]]:
     """The one vLLM engine of the tests, serving the export in float32."""
-    command = [sys.executable, str(ROOT / "tests" / "greedy.py"), str(line.export())]
+    command = [sys.executable, "-m", "tests.greedy", str(line.export())]
     done = subprocess.run(
-        command, input=json.dumps(prompts), env=environment(), capture_output=True, text=True
+        command,
+        input=json.dumps(prompts),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)

@@ -12,6 +12,7 @@ RECIPE = [
     "train.batch_size=16",
     f"train.max_steps={STEPS}",
     "train.max_tokens_per_gpu=512",
+    "model.init.rope_theta=500000",  # not the default of any version of transformers
 ]
 VIEWS = ["train.loggers=[tensorboard,wandb]", "train.profile_steps=2:3", "train.validate_every=10"]
 

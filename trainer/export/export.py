@@ -27,6 +27,7 @@ from common.files import (
 )
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
+from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 
 
@@ -65,6 +66,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
         parameters = write(_weights(config, run.checkpoint(step)), partial)
         _configs(config, tokenizer, partial)
         tokenizer.save_pretrained(str(partial))
+        widen(partial)
         files = sorted(p for p in partial.iterdir() if p.is_file())
         for path in files:
             # safetensors makes its files readable by the owner only.

@@ -27,12 +27,6 @@ SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
 REPO = "someone/warm-tiny"
 
 
-@pytest.fixture(scope="module")
-def export(short_run: Path) -> Path:
-    warmstart("export", "tiny", folder=short_run.parent.parent)
-    return short_run / "export" / f"step_{STEPS}"
-
-
 def test_holds_only_what_can_be_read_without_unpickling(export: Path) -> None:
     manifest = read_json(export / "manifest.json")
     assert {p.suffix for p in export.iterdir()} == {

@@ -1,0 +1,15 @@
+"""The export of the short run's last checkpoint."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import warmstart
+from tests.trainer.conftest import STEPS
+
+
+@pytest.fixture(scope="session")
+def export(short_run: Path) -> Path:
+    """The export's folder."""
+    warmstart("export", "tiny", folder=short_run.parent.parent)
+    return short_run / "export" / f"step_{STEPS}"

@@ -10,6 +10,7 @@ FOLDER/RANKS/rankN.json: bytes.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -38,6 +39,9 @@ class Peak:
     """
 
     def __enter__(self) -> Peak:
+        # A collection writes to every object, and so takes a copy of what the fork shares: now, not
+        # while the peak is followed.
+        gc.collect()
         self.begin = self.most = anonymous()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._follow)

@@ -167,7 +167,7 @@ def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("repositories", "words", "message"),
     [
-        ({}, ["eval.sets=[homework]"], "homework is not on the hub"),
+        ({}, ["eval.sets=[homework]"], "homework is not a benchmark with a known hub dataset"),
         ({}, ["eval.sets=[aime2025]"], "benchmark aime2025 (math-ai/aime25) cannot be read"),
         (
             {"datasets/math-ai/aime25": {"test.jsonl": problems(29)}},

@@ -57,7 +57,7 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), revision=revision)
-    except OSError as e:
+    except (OSError, ValueError) as e:  # ValueError: none of the files that may hold one is there
         raise UserError(f"{folder} has no tokenizer that can be loaded: {first_line(e)}") from e
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import file_errors
 from common.progress import progress
 from common.ray_session import ray_session
@@ -70,8 +70,8 @@ def generate(
         config = AutoConfig.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=False
         )
-    except OSError as e:
-        raise UserError(f"no model at {model.path}: {str(e).splitlines()[0]}") from e
+    except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
+        raise UserError(f"no model at {model.path}: {first_line(e)}") from e
     config.max_position_embeddings = model.context or config.max_position_embeddings
     prompts = {(p.set, p.id): chat.encode_prompt(encoder, p.problem) for p in problems}
     context = context_length(

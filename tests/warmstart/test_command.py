@@ -65,6 +65,7 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
         (["grade", "nothing.jsonl"], "nothing.jsonl does not exist"),
         (["data", "gsm8k_smoke"], "data.source is not set"),
         (["data", "gsm8k_smoke", "data.source=none.jsonl"], "none.jsonl matches no file"),
+        (["eval", ".", "run.name=some"], ". has no tokenizer that can be loaded"),
         (["data", "tiny", "data.dir=/dev/null"], "/dev/null: Not a directory: a file stands"),
         (["data", "tiny", "data.dir=/dev/null/data"], "/dev/null/data: Not a directory: a file"),
     ],

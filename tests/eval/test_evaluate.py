@@ -159,8 +159,12 @@ def test_a_hub_model_keeps_its_revision(config: DictConfig, run: Run) -> None:
 def test_refusals(config: DictConfig, run: Run) -> None:
     folder = evaluate_filled(config, run)
     (folder / "manifest.json").unlink()
-    (folder / "settings.json").write_text("{}")
-    with pytest.raises(UserError, match="has rollouts with other settings"):
+    settings = folder / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"seed": 7}))
+    with pytest.raises(UserError, match=r"has rollouts with other settings .*\n  seed: 7 -> 0\n"):
+        evaluate(config, run, BASE)
+    settings.write_text("{}")
+    with pytest.raises(UserError, match=r"settings\.json does not hold an evaluation's settings"):
         evaluate(config, run, BASE)
     (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="warmstart data RECIPE"):

@@ -94,6 +94,8 @@ def train(
     except StageFailed as e:
         _conclude(run, job, {"status": "failed", "reason": str(e)})
         raise
+    finally:
+        stop.close()
     status = "finished" if finished else "stopped"
     _conclude(run, job, {"status": status, "step": step, "total": job.total})
     dist.barrier()

@@ -26,6 +26,13 @@ class StopRequest:
         """Makes signals from now on only set ``asked``."""
         self._armed = True
 
+    def close(self) -> None:
+        """Ignores signals from now on. Python's last moments restore their default, which kills:
+        srun's signal to the ranks beside a crashed one would make their own crash look like a stop.
+        """
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         if not self._armed:

@@ -5,6 +5,7 @@ run shows.
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
+from tests.conftest import ROOT
 from trainer.loop.profiler import Profiler
 from trainer.process.deadline import GRACE_SECONDS, Deadline, job_end
 from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
@@ -132,3 +134,22 @@ def test_a_stop_among_the_traced_steps_leaves_the_trace(tmp_path: Path) -> None:
                 pass
     with gzip.open(tmp_path / "trace.json.gz", "rt") as f:
         assert json.load(f)["traceEvents"]
+
+
+@pytest.mark.parametrize(("closed", "code"), [(True, 1), (False, -signal.SIGUSR1)])
+def test_a_signal_in_the_last_moments_does_not_hide_a_crash(closed: bool, code: int) -> None:
+    """While Python ends it restores a signal's default, which kills, unless it is ignored."""
+    script = (
+        "import os, signal, sys\n"
+        "from trainer.process.stop_signal import StopRequest\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGUSR1):\n"
+        "        kill(own, number)\n"
+        "sys.late = Late()\n"
+        "stop = StopRequest()\n"
+        "stop.arm()\n"
+        f"{'stop.close()' if closed else ''}\n"
+        "raise ValueError('a bug')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, "ValueError: a bug" in done.stderr) == (code, True)

@@ -38,6 +38,8 @@ class Row:
     solution: str
     """The trace: exactly one think block, then the visible answer."""
     answer: str
+    earlier: str = ""
+    """JSON list of the {role, content} messages before ``problem``; empty if there are none."""
 
 
 ROW = tuple(field.name for field in fields(Row))
@@ -62,6 +64,8 @@ class Problem:
     problem: str
     answer: str
     set: str
+    earlier: str = ""
+    """As a row's."""
 
 
 @dataclass(frozen=True)

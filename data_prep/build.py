@@ -118,7 +118,7 @@ def _build(
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
     )
     write.write(target, parts, chosen)
-    report.write(target, name, parts, total, chosen)
+    report.write(target, name, parts, total, chosen, settings.rows.asked)
     shutil.rmtree(parts)
     files = sorted(p for p in target.rglob("*") if p.is_file())
     return {

@@ -26,6 +26,7 @@ from common.files import (
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import Prompt
 from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
 from eval.generation.generate import generate
@@ -86,7 +87,14 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             _freeze(folder, planned.settings)
             benchmarks.write_problems(folder / PROBLEMS, problems)
         engines = EngineSettings.from_config(config)
-        generated = generate(problems, folder, planned.model, planned.settings.sampling, engines)
+        generated = generate(
+            problems,
+            folder,
+            planned.model,
+            planned.settings.prompt,
+            planned.settings.sampling,
+            engines,
+        )
         # These count this call only: a resumed evaluation took longer and has more rollouts.
         used = {
             "device": engines.device,
@@ -124,7 +132,7 @@ def regrade(folder: Path) -> Path:
 
 
 def _judge(folder: Path, problems: list[Problem], settings: EvaluationSettings) -> None:
-    grade.grade_folder(folder, problems, settings.answer_style)
+    grade.grade_folder(folder, problems, settings.answer_style, settings.prompt.prefill)
     sampling = settings.sampling
     metrics.write_metrics(folder, problems, sampling.rollouts, sampling.max_tokens)
 
@@ -155,6 +163,18 @@ def sampling(config: DictConfig) -> SamplingSettings:
     return SamplingSettings(rollouts, temperature, values.top_p, values.max_tokens, values.seed)
 
 
+def prompt(config: DictConfig) -> Prompt:
+    """Returns how the recipe's evaluation asks a problem: as training did, unless ``eval`` says
+    otherwise.
+    """
+    data, values = config.data, config.eval
+    return Prompt(
+        data.prompt if values.prompt is None else values.prompt,
+        data.system if values.system is None else values.system,
+        values.prefill,
+    )
+
+
 def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | None]:
     """Returns the model's folder or hub name, and its revision on the hub (None for a folder)."""
     if label.step is None:
@@ -179,6 +199,7 @@ def _settings(config: DictConfig, label: ModelLabel, model: Model) -> Evaluation
         tokenizer=sha256_file(model.tokenizer / "tokenizer.json"),
         limit=config.eval.limit,
         answer_style=config.data.answer_style,
+        prompt=prompt(config),
         sampling=sampling(config),
         dtype=model.dtype,
     )

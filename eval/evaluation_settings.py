@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import UserError, first_line
 from common.files import read_json
+from data_prep.tokenizer.prompt import Prompt
 from eval.generation.settings import SamplingSettings
 from trainer.run.model_label import ModelLabel
 
@@ -28,6 +29,7 @@ class EvaluationSettings:
     limit: int | None
     """Most problems per set."""
     answer_style: str
+    prompt: Prompt
     sampling: SamplingSettings
     dtype: str
 
@@ -44,6 +46,7 @@ class EvaluationSettings:
             "answer_style": self.answer_style,
             **asdict(self.sampling),
             "dtype": self.dtype,
+            **self.prompt.to_json(),
         }
 
     @staticmethod
@@ -70,5 +73,6 @@ class EvaluationSettings:
             label=ModelLabel.parse(model["label"]),
             identity=model["identity"],
             **{key: values[key] for key in keys},
+            prompt=Prompt.from_json(values),
             sampling=SamplingSettings(**sampling),
         )

@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
+from common.records import Problem
+from data_prep.benchmarks.sets import load_file
 from data_prep.tokenizer import chat, tokenizers
+from data_prep.tokenizer.prompt import BARE
 from tests.conftest import ROOT, SHORT, Line, environment, lines, warmstart
 from tests.greedy import TOKENS
 
@@ -185,7 +188,9 @@ def test_the_export_is_a_hugging_face_folder_that_ends_where_training_ended(line
     problem = lines(line.data / "heldout.jsonl")[0]["problem"]
     messages = [{"role": "user", "content": problem}]
     prompt = exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    assert prompt == chat.encode_prompt(tokenizers.load(line.data / "tokenizer"), problem)
+    assert prompt == chat.encode_prompt(
+        tokenizers.load(line.data / "tokenizer"), Problem("", problem, "", ""), BARE
+    )
 
 
 def test_the_export_is_the_checkpoint_rounded_to_bf16(line: Line) -> None:
@@ -217,7 +222,8 @@ def test_the_example_in_the_card_runs_as_it_is(
 def prompts(line: Line) -> list[list[int]]:
     tokenizer = tokenizers.load(line.export())
     return [
-        chat.encode_prompt(tokenizer, p["problem"]) for p in lines(line.data / "heldout.jsonl")[:8]
+        chat.encode_prompt(tokenizer, p, BARE)
+        for p in load_file(line.data / "heldout.jsonl", "heldout")[:8]
     ]
 
 

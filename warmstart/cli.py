@@ -73,7 +73,15 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     "report": (commands.report, (RUN, PARTIAL)),
     "compare": (
         commands.compare,
-        (_argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"), PARTIAL),
+        (
+            _argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"),
+            PARTIAL,
+            _argument(
+                "--across-prompts",
+                action="store_true",
+                help="compare evaluations that asked the problems in different words",
+            ),
+        ),
     ),
     "rl": (
         commands.rl,

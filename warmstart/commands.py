@@ -162,11 +162,11 @@ def report(run: str, partial: bool) -> int:
     return DONE
 
 
-def compare(targets: list[str], partial: bool) -> int:
+def compare(targets: list[str], partial: bool, across_prompts: bool) -> int:
     """compare evaluations: tables, paired significance tests, published figures"""
     from eval.results.compare import compare as stage
 
-    print(stage(targets, partial))
+    print(stage(targets, partial, across_prompts))
     return DONE
 
 

@@ -20,6 +20,7 @@ from data_prep.synth.budget import Budget
 from data_prep.synth.generation import Backend, Generation
 from data_prep.synth.local_model import Local
 from data_prep.tokenizer import tokenizers
+from data_prep.tokenizer.prompt import BARE
 
 ROWS = (
     "clean",
@@ -30,6 +31,8 @@ ROWS = (
     "seed",
     "answer_style",
     "filters",
+    "prompt",
+    "system",
 )
 GENERATION = (
     "seed_rows",
@@ -103,6 +106,7 @@ def _backend(config: DictConfig) -> Backend:
             problems,
             folder,
             Model(synth.model, tokenizer, config.eval.dtype),
+            BARE,
             SamplingSettings(
                 rollouts=1,
                 temperature=synth.temperature,

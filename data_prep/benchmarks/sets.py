@@ -5,8 +5,9 @@ Evaluation uses the problems; decontamination keeps their texts out of training.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 TOTAL = "total"
 """Name of all sets together in results; no set may have it."""
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+
+LINE = ("id", "problem", "answer", "earlier")
+"""Keys of a problem's line; the last is optional."""
 """Pattern of a set's name, which is used in paths and tables."""
 
 
@@ -88,8 +92,9 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
     """Returns the problems of one file in file order, with ``name`` as their set.
 
-    Raises UserError naming the place for an empty file, a missing, blank or non-text key, a lone
-    surrogate, an id used twice, or an answer that does not match ``answers``.
+    Raises UserError naming the place for an empty file, a missing, blank or non-text key, earlier
+    turns that are not messages, a lone surrogate, an id used twice, or an answer that does not
+    match ``answers``.
     """
     problems: dict[str, Problem] = {}
     for number, value in text_fields(path, keys := ("id", "problem", "answer")):
@@ -102,7 +107,14 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")
         if value["id"] in problems:
             raise UserError(f"{path}, line {number}: id {value['id']!r} is used twice")
-        problems[value["id"]] = Problem(value["id"], value["problem"], value["answer"], name)
+        earlier = value.get("earlier", "")
+        if earlier and not _are_messages(earlier):
+            raise UserError(
+                f"{path}, line {number}: earlier must be a JSON list of {{role, content}}, as text"
+            )
+        problems[value["id"]] = Problem(
+            value["id"], value["problem"], value["answer"], name, earlier
+        )
         if not answers.fullmatch(value["answer"]):
             raise UserError(
                 f"{path}, line {number}: {value['answer']!r} is not an answer of {name}"
@@ -112,9 +124,16 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
     return list(problems.values())
 
 
+def problem_line(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a problem's line in a file for ``load_file``; ``earlier`` stands there only if there
+    are earlier turns.
+    """
+    return {key: values[key] for key in LINE if values[key] or key != "earlier"}
+
+
 def write_problems(path: Path, problems: list[Problem]) -> None:
     """Writes problems with their sets, for ``read_problems``."""
-    write_jsonl(path, map(vars, problems))
+    write_jsonl(path, ({**problem_line(vars(p)), "set": p.set} for p in problems))
 
 
 def read_problems(path: Path) -> list[Problem]:
@@ -143,6 +162,19 @@ def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[s
             if not isinstance(value[key], str):
                 raise UserError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
         yield number, value
+
+
+def _are_messages(text: Any) -> bool:
+    try:
+        turns = json.loads(text)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(turns, list) and all(
+        isinstance(turn, dict)
+        and turn.keys() == {"role", "content"}
+        and all(isinstance(value, str) for value in turn.values())
+        for turn in turns
+    )
 
 
 def _load_set(path: Path, name: str) -> list[Problem]:

@@ -9,17 +9,21 @@ from typing import Any
 
 from common.files import write_text
 from common.plots import histogram
+from common.records import ROW, Row
 from common.text import markdown_table
 from data_prep.output.select import Chosen
 from data_prep.output.write import gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import Prompt
 
 SHOWN = 1_500
 """Most characters shown of a sampled row."""
 
 
-def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -> None:
+def write(
+    target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen, prompt: Prompt
+) -> None:
     """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has
     all part files.
     """
@@ -36,7 +40,7 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
     ]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
-    sections += ["## Sample rows", *_rows(target, chosen)]
+    sections += ["## Sample rows", *_rows(target, chosen, prompt)]
     for reason, texts in _drops(parts, total, chosen).items():
         sections.append(f"## Dropped: {reason} ({chosen.funnel[f'dropped: {reason}']:,})")
         sections.append("\n".join(f"- {text}" for text in texts))
@@ -105,7 +109,7 @@ def _contaminated(chosen: Chosen) -> str:
     return markdown_table([("row", "benchmark item", "match", "share", "overlap"), *rows], "lllrl")
 
 
-def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
+def _rows(target: Path, chosen: Chosen, prompt: Prompt) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     first = next(
@@ -113,7 +117,7 @@ def _rows(target: Path, chosen: Chosen) -> Iterator[str]:
     ).to_pylist()
     lengths = {e.id: e.length for e in chosen.splits["train"][:SAMPLES]}
     for row in first:
-        text = chat.render(row["problem"], row["solution"])
+        text = chat.render(Row(**{name: row[name] for name in ROW}), prompt)
         cut = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}\n[...]\n{text[-SHOWN // 2 :]}"
         fence = "`" * 5
         yield f"Row {row['id']}, {lengths.get(row['id'], 0):,} tokens:\n\n{fence}\n{cut}\n{fence}"

@@ -12,13 +12,15 @@ from typing import Any
 from common.files import write_jsonl
 from common.progress import progress
 from common.records import ROW
+from data_prep.benchmarks.sets import LINE, problem_line
 from data_prep.output.folder import token_file
 from data_prep.output.select import Chosen
 from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
 
 HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
-"""JSONL of {id, problem, answer}: the test split's rows, and good rows beyond the number requested.
+"""Files of problems, for ``benchmarks.sets.load_file``: the test split's rows, and good rows beyond
+the number requested.
 """
 
 
@@ -35,7 +37,7 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
     )
     with (
         progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
-        pq.ParquetWriter(target / "rows.parquet", schema) as rows,
+        pq.ParquetWriter(target / "rows.parquet", schema) as file,
         ThreadPoolExecutor(2) as threads,
     ):
         for split, entries in chosen.splits.items():
@@ -45,7 +47,7 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
                         "split", pa.array([split] * table.num_rows)
                     )
                     jobs = (
-                        threads.submit(rows.write_table, texts),
+                        threads.submit(file.write_table, texts),
                         threads.submit(
                             encoded.write_table, table.select(token_files.COLUMNS).combine_chunks()
                         ),
@@ -54,8 +56,9 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
                         job.result()
                     advance(table.num_rows)
     for name, entries in ((HELD_OUT, chosen.splits["test"]), (SPARE, chosen.spare)):
-        problems = (table.select(("id", "problem", "answer")) for table in gather(parts, entries))
-        write_jsonl(target / name, (row for table in problems for row in table.to_pylist()))
+        tables = (table.select(LINE) for table in gather(parts, entries))
+        rows = (row for table in tables for row in table.to_pylist())
+        write_jsonl(target / name, map(problem_line, rows))
 
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:

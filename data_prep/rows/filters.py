@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from common.records import THINK_CLOSE, THINK_OPEN, Row
 from data_prep.answers.answer_is import stated
 from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.tokenizer.prompt import earlier_turns
 from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 
 NO_ANSWER = re.compile(r"(?i)\s*(?:not\s*found|proof|none|n/?a)?\s*")
@@ -79,7 +80,7 @@ def _no_control_token(row: Row) -> bool:
 
     Think tags are not allowed in the problem either.
     """
-    texts = (row.problem, row.solution)
+    texts = (row.problem, row.solution, *(turn["content"] for turn in earlier_turns(row)))
     spelled = any(token in text for token in CONTROL_TOKENS for text in texts)
     return not spelled and THINK_OPEN not in row.problem and THINK_CLOSE not in row.problem
 

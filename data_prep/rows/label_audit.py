@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from common.records import END_OF_TURN, THINK_CLOSE, THINK_OPEN, Row, Tokens
 from data_prep.answers.answer_is import stated
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,8 @@ class Auditor:
     (Rust) tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, answer_style: str) -> None:
-        self.answer_style = answer_style
+    def __init__(self, tokenizer: Any, answer_style: str, prompt: Prompt) -> None:
+        self.answer_style, self.prompt = answer_style, prompt
         byte = _bytes_by_letter()
         added = {i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()}
         self.spelling = {
@@ -40,8 +41,8 @@ class Auditor:
             "loss does not end at <|im_end|>": labels[-1:].tolist() != [self.end],
             "not one </think> among the labels": (labels == self.unthink).sum() != 1,
             "an end of turn inside the answer": (labels == self.end).sum() != 1,
-            "tokens do not spell the text": text != chat.render(row.problem, row.solution),
-            "prompt is not the evaluation's": prompt != chat.render_prompt(row.problem),
+            "tokens do not spell the text": text != chat.render(row, self.prompt),
+            "prompt is not the evaluation's": prompt != chat.render_prompt(row, self.prompt),
             "no answer in its style": not self._answers(text[len(prompt) :]),
         }
         if found := [fault for fault, there in faults.items() if there]:

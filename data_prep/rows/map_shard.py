@@ -34,6 +34,7 @@ from data_prep.rows.parse import (
 from data_prep.source.shards import BadRecord, Unit
 from data_prep.synth import check_problem
 from data_prep.tokenizer import chat, token_files, tokenizers
+from data_prep.tokenizer.prompt import PROBLEM, Prompt, earlier_turns
 
 SAMPLES = 10
 """Dropped rows kept for the report, per reason."""
@@ -68,6 +69,15 @@ class RowSettings:
     """``standard``; or ``synthetic``, which adds the checks of generated problems
     (``data_prep.synth``).
     """
+    prompt: str = PROBLEM
+    """Text of the user's turn, with ``{problem}``."""
+    system: str | None = None
+    """The system turn of rows without one of their own."""
+
+    @property
+    def asked(self) -> Prompt:
+        """How a row's problem is asked."""
+        return Prompt(self.prompt, self.system)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +201,12 @@ def map_unit(
     Raises UserError when a file cannot be read, ValueError when the label audit finds a fault.
     """
     part, unit = numbered
-    encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style)
+    encoder, auditor, benchmarks = _worker(tokenizer, index, settings.answer_style, settings.asked)
     result = Mapped()
 
     def kept() -> Iterator[dict[str, Any]]:
-        for row, encoded in _encoded(encoder, text_rows(unit, settings, result)):
+        rows = text_rows(unit, settings, result)
+        for row, encoded in _encoded(encoder, rows, settings.asked):
             if encoded.length > settings.max_length:
                 result.drop(_too_long(settings), row, settings.seed, row.problem)
                 continue
@@ -212,15 +223,17 @@ def map_unit(
     return result
 
 
-def _encoded(encoder: Any, rows: Iterator[Row]) -> Iterator[tuple[Row, Tokens]]:
+def _encoded(encoder: Any, rows: Iterator[Row], prompt: Prompt) -> Iterator[tuple[Row, Tokens]]:
     while batch := list(islice(rows, ENCODED_TOGETHER)):
-        yield from zip(batch, chat.encode(encoder, batch), strict=True)
+        yield from zip(batch, chat.encode(encoder, batch, prompt), strict=True)
 
 
 def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
     rank = (length, len(row.solution), row.id)
     fingerprint = minhash.fingerprint(row.id, row.problem, row.answer, sha256_json(vars(row)), rank)
-    candidates = benchmarks.candidates(row.problem)
+    # A problem of a benchmark may also stand in an earlier turn.
+    asked = "\n".join([*(turn["content"] for turn in earlier_turns(row)), row.problem])
+    candidates = benchmarks.candidates(asked)
     return Entry(
         row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates
     )
@@ -228,7 +241,7 @@ def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -
 
 @functools.lru_cache(maxsize=1)
 def _worker(
-    tokenizer: Path, index: Path, answer_style: str
+    tokenizer: Path, index: Path, answer_style: str, prompt: Prompt
 ) -> tuple[Any, label_audit.Auditor, Index]:
     """Returns the tokenizer, the auditor and the benchmark index, loaded once per process."""
     from data_prep.benchmarks import sets
@@ -236,6 +249,6 @@ def _worker(
     encoder = tokenizers.encoder(tokenizer)
     return (
         encoder,
-        label_audit.Auditor(encoder, answer_style),
+        label_audit.Auditor(encoder, answer_style, prompt),
         Index.build(sets.read_problems(index)),
     )

@@ -15,11 +15,13 @@ from common.records import LONE_SURROGATE, THINK_CLOSE, THINK_OPEN, Row, row_id
 from common.seeded_order import seeded_key
 from data_prep.answers.answer_is import state, stated
 from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.rows.conversation import CONVERSATION_DROPS, conversation
+from data_prep.rows.dropped import Dropped
 from data_prep.source.shards import BadRecord, Record
 
 RECORD_DROPS = (
     "question type",
-    "not one user and one assistant turn",
+    *CONVERSATION_DROPS,
     "no answer",
     "no boxed answer",
 )
@@ -27,10 +29,6 @@ TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box
 """Reasons why a record has no usable trace: the check failed by the trace that passed the most
 checks.
 """
-
-
-class Dropped(Exception):
-    """A record that yields no row; ``args[0]`` is the reason under which the funnel counts it."""
 
 
 def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
@@ -89,11 +87,16 @@ def from_columns(
     """Returns a row from a record of another schema, mapped by ``data.columns``.
 
     A solution without a think block is put into one, followed by the answer in its style (boxed or
-    answer_is). Raises Dropped when there is no answer or not one turn each, BadRecord for a missing
-    column or one of another type.
+    answer_is). Raises Dropped when there is no answer or the conversation does not end with a
+    user's and an assistant's turn, BadRecord for a missing column, one of another type, or a
+    solution with ``</think>`` alone.
     """
+    earlier = ""
     if "messages" in columns:
-        problem, solution = _turns(record, columns["messages"])
+        column = columns["messages"]
+        earlier, problem, solution = conversation(
+            _column(record, column, list), f"{record.where}: column {column!r}"
+        )
         found = (
             stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
         )
@@ -105,12 +108,17 @@ def from_columns(
         answer = _answer(record, columns["answer"])
     if clean == "gsm8k":
         solution = clean_gsm8k(solution)
+    if THINK_CLOSE in solution and THINK_OPEN not in solution:
+        raise BadRecord(
+            f"{record.where}: the solution has {THINK_CLOSE} but no {THINK_OPEN} (its prompt "
+            f"probably ended with it): put {THINK_OPEN} before the solution"
+        )
     if THINK_OPEN not in solution:
         ending = (
             state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
         )
         solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\n{ending}"
-    return _row(record, 0, problem, solution, answer, columns.get("uuid"))
+    return _row(record, 0, problem, solution, answer, columns.get("uuid"), earlier)
 
 
 def columns_read(
@@ -160,6 +168,7 @@ def _row(
     solution: str,
     answer: str,
     uuid_column: str | None = "uuid",
+    earlier: str = "",
 ) -> Row:
     """Returns the row, whose id is derived from its uuid, or from the problem's text if it has
     none.
@@ -167,31 +176,14 @@ def _row(
     Raises BadRecord when the text has a lone surrogate.
     """
     source = str(record.values.get("source") or "unknown")
+    if any(LONE_SURROGATE.search(text) for text in (problem, solution, answer, earlier)):
+        raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
     given = _column(record, uuid_column, str) if uuid_column in record.values else None
-    uuid = given or hashlib.sha256(problem.encode()).hexdigest()[:16]
+    # Without earlier turns this is the problem's hash, from which old datasets' ids are made.
+    uuid = given or hashlib.sha256((earlier + problem).encode()).hexdigest()[:16]
     # NFC, as the tokenizer normalises, so that the tokens decode to exactly this text.
     problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
-    if any(LONE_SURROGATE.search(text) for text in (problem, solution, answer)):
-        raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
-    return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer)
-
-
-def _turns(record: Record, column: str) -> tuple[str, str]:
-    """Returns the user's and the assistant's text of a single-turn conversation.
-
-    Raises Dropped for other conversations, BadRecord for malformed messages.
-    """
-    messages = _column(record, column, list)
-    if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
-        raise BadRecord(
-            f"{record.where}: column {column!r} must hold messages with role and content"
-        )
-    if [m["role"] for m in messages] != ["user", "assistant"]:
-        raise Dropped("not one user and one assistant turn")
-    user, assistant = (m["content"] for m in messages)
-    if not (isinstance(user, str) and isinstance(assistant, str)):
-        raise BadRecord(f"{record.where}: column {column!r}: content must be text")
-    return user, assistant
+    return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer, earlier)
 
 
 def _answer(record: Record, name: str) -> str:

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from common.files import sha256_json
-from common.records import END_OF_TURN, Row, Tokens
+from common.records import END_OF_TURN, Problem, Row, Tokens
+from data_prep.tokenizer.prompt import Prompt
 
 TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
+EXPORT_FILE = Path(__file__).with_name("export_template.jinja")
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 
 _USER, _ASSISTANT = "user", "assistant"
 _THOUGHT = "<think>\n2 + 2 = 4\n</think>\n\nThe answer is \\boxed{4}."
@@ -46,8 +49,20 @@ latter, so it stays the identity of these texts.
 
 @functools.cache
 def template() -> str:
-    """Returns the Jinja source, which is also stored in the exported tokenizer."""
+    """Returns the Jinja source."""
     return TEMPLATE_FILE.read_text(encoding="utf-8")
+
+
+def export_template(system: str | None) -> str:
+    """Returns the Jinja source of exported models: the same turns, with ``system`` as the default
+    of conversations without a system turn.
+
+    It also takes content parts, no content, and ``reasoning_content``, and marks what the
+    assistant writes (``{% generation %}``), which plain Jinja does not know.
+    """
+    source = EXPORT_FILE.read_text(encoding="utf-8")
+    quoted = (system or "").translate(_ESCAPES)
+    return source.replace('default_system = ""', f'default_system = "{quoted}"', 1)
 
 
 def template_identity(source: str) -> str:
@@ -66,49 +81,43 @@ def template_identity(source: str) -> str:
     return FIRST_FILE if rendered == FIRST_TEXTS else rendered
 
 
-def messages(problem: str) -> list[dict[str, str]]:
-    """Returns the messages of a prompt: one user turn with the problem."""
-    return [{"role": "user", "content": problem.strip()}]
+def render_prompt(asked: Row | Problem, prompt: Prompt) -> str:
+    """Returns the text before the first token that the model writes."""
+    turns = prompt.messages(asked)
+    return _render(messages=turns, add_generation_prompt=True) + prompt.prefill
 
 
-def render_prompt(problem: str) -> str:
-    """Returns the prompt: the text before the assistant's first token."""
-    return _render(messages=messages(problem), add_generation_prompt=True)
-
-
-def render(problem: str, solution: str) -> str:
-    """Returns the full training text, from the first ``<|im_start|>`` to the assistant's
+def render(row: Row, prompt: Prompt) -> str:
+    """Returns the full training text, from the first ``<|im_start|>`` to the assistant's last
     ``<|im_end|>``.
     """
-    turns = [*messages(problem), {"role": "assistant", "content": solution.strip()}]
+    turns = [*prompt.messages(row), {"role": "assistant", "content": row.solution.strip()}]
     text = _render(messages=turns, add_generation_prompt=False).rstrip("\n")
     assert text.endswith(END_OF_TURN)
     return text
 
 
-def encode_prompt(tokenizer: Any, problem: str) -> list[int]:
-    """Returns the token ids of ``render_prompt(problem)``, the same as the prompt's in
-    ``encode``.
-    """
-    return token_ids(tokenizer, render_prompt(problem))
+def encode_prompt(tokenizer: Any, asked: Row | Problem, prompt: Prompt) -> list[int]:
+    """Returns the token ids of ``render_prompt``, the same as the prompt's in ``encode``."""
+    return token_ids(tokenizer, render_prompt(asked, prompt))
 
 
-def encode(tokenizer: Any, rows: Sequence[Row]) -> list[Tokens]:
+def encode(tokenizer: Any, rows: Sequence[Row], prompt: Prompt) -> list[Tokens]:
     """Encodes conversations; ``tokenizer`` is transformers' or the Rust tokenizer inside it.
 
-    The first ``prompt_len`` tokens are ``encode_prompt(row.problem)``; the rest, from ``<think>``
-    to ``<|im_end|>``, carry the loss. The two are encoded separately, so that no token spans both,
-    as in generation.
+    The first ``prompt_len`` tokens are ``encode_prompt``'s; the rest, from ``<think>`` to
+    ``<|im_end|>``, carry the loss. The two are encoded separately, so that no token spans both, as
+    in generation.
     """
     texts = []
     for row in rows:
-        text, prompt = render(row.problem, row.solution), render_prompt(row.problem)
-        assert text.startswith(prompt)
-        texts += [prompt, text[len(prompt) :]]
+        text, before = render(row, prompt), render_prompt(row, prompt)
+        assert text.startswith(before)
+        texts += [before, text[len(before) :]]
     ids = _encoded(tokenizer, texts)
     return [
-        Tokens(row.id, np.array(prompt + rest, np.int32), len(prompt), len(prompt) + len(rest))
-        for row, prompt, rest in zip(rows, ids[::2], ids[1::2], strict=True)
+        Tokens(row.id, np.array(before + rest, np.int32), len(before), len(before) + len(rest))
+        for row, before, rest in zip(rows, ids[::2], ids[1::2], strict=True)
     ]
 
 

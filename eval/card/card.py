@@ -13,10 +13,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
+from common.records import Row
 from common.text import markdown_table
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import PROBLEM, Prompt
 from eval import evaluate
 from eval.card import limitations, usage
 from eval.report import run_facts, tables
@@ -64,6 +66,7 @@ class _Card:
         self.run, self.step, self.steps, self.repo = run, step, steps, repo
         self.label = ModelLabel(step)
         self.config = configs.read(run.attempts[-1].config)
+        self.prompt = Prompt(self.config.data.prompt, self.config.data.system)
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)
         self.evaluations = [e for c in self.compared for e in c.both]
@@ -231,19 +234,33 @@ class _Card:
         else:
             sampling = evaluate.sampling(self.config)
         model = self.repo or "path/to/this/folder"
-        problem = self._problem()
+        example = Row("", "", "", 0, self._problem(), usage.PATTERN, "")
+        problem = self.prompt.messages(example)[-1]["content"]
         return "\n\n".join(
             [
-                "The tokenizer has the chat template that the model was trained with. Sampling "
-                f"and budget ({sampling.max_tokens:,} tokens, including the reasoning) are those "
-                "of the evaluation.",
+                "The tokenizer has the chat template that the model was trained with. "
+                f"{self._asked()}Sampling and budget "
+                f"({sampling.max_tokens:,} tokens, including the reasoning) are those of the "
+                "evaluation.",
                 _fenced(usage.transformers(model, problem, sampling), "python"),
                 _fenced(usage.vllm(model, problem, sampling), "python"),
                 f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks "
                 "like this:",
-                _fenced(chat.render(problem, usage.PATTERN)),
+                _fenced(chat.render(example, self.prompt)),
             ]
         )
+
+    def _asked(self) -> str:
+        """Returns what training added to each problem, as sentences; empty if nothing."""
+        said = ""
+        if self.prompt.text != PROBLEM:
+            said = "Each problem was asked as in the examples, with the words around it. "
+        if self.prompt.system:
+            said += (
+                "Conversations without a system turn get the one of training, "
+                f"{usage.quoted(self.prompt.system)}. "
+            )
+        return said
 
     def _problem(self) -> str:
         """Returns the shortest held-out problem, or a fixed problem if there are none."""

@@ -20,6 +20,7 @@ from common.progress import progress
 from common.ray_session import ray_session
 from common.records import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import Prompt
 from eval.generation import rollout_files, vllm_actor
 from eval.generation.driver import Driver
 from eval.generation.engines import Fleet, creator, placement
@@ -42,11 +43,12 @@ def generate(
     problems: Sequence[Problem],
     folder: Path,
     model: Model,
+    prompt: Prompt,
     sampling: SamplingSettings,
     engines: EngineSettings,
 ) -> Generated:
     """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has
-    ``sampling.rollouts`` of every problem.
+    ``sampling.rollouts`` of every problem, asked as ``prompt`` says.
 
     Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one on this machine, on
     loopback only.
@@ -73,7 +75,7 @@ def generate(
     except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
         raise UserError(f"no model at {model.path}: {first_line(e)}") from e
     config.max_position_embeddings = model.context or config.max_position_embeddings
-    prompts = {(p.set, p.id): chat.encode_prompt(encoder, p.problem) for p in problems}
+    prompts = {(p.set, p.id): chat.encode_prompt(encoder, p, prompt) for p in problems}
     context = context_length(
         {key: len(ids) for key, ids in prompts.items()},
         sampling.max_tokens,

@@ -57,10 +57,13 @@ class Disagreement:
 
 
 def grade(
-    rollouts: Iterable[Rollout], problems: Iterable[Problem], style: str = "boxed"
+    rollouts: Iterable[Rollout],
+    problems: Iterable[Problem],
+    style: str = "boxed",
+    prefill: str = "",
 ) -> list[Grade]:
     """Returns one grade per rollout, in the rollouts' order; ``style`` is the answer style
-    (``data.answer_style``).
+    (``data.answer_style``), ``prefill`` the text that each rollout continues.
 
     Raises UserError for a rollout of an unknown problem.
     """
@@ -71,7 +74,9 @@ def grade(
             raise UserError(
                 f"rollout {rollout.key} belongs to none of the evaluated problems: evaluate again"
             )
-    judged = _judgements([(r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style)
+    judged = _judgements(
+        [(prefill + r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style
+    )
     return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
 
 
@@ -87,12 +92,15 @@ def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[
     ]
 
 
-def grade_folder(folder: Path, problems: Iterable[Problem], style: str = "boxed") -> Path:
+def grade_folder(
+    folder: Path, problems: Iterable[Problem], style: str = "boxed", prefill: str = ""
+) -> Path:
     """Grades ``folder``'s rollouts; writes disagreements.jsonl and grades.jsonl, and returns the
     latter's path.
     """
     problems = list(problems)
-    grades = grade(rollout_files.read(folder / rollout_files.ROLLOUTS).values(), problems, style)
+    rollouts = rollout_files.read(folder / rollout_files.ROLLOUTS).values()
+    grades = grade(rollouts, problems, style, prefill)
     _write(folder / DISAGREEMENTS, map(asdict, disagreements(grades, problems)))
     path = folder / rollout_files.GRADES
     rollout_files.write_grades(path, grades)

@@ -4,12 +4,14 @@ page and card.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
 from common.text import markdown_table
+from data_prep.tokenizer.prompt import Prompt
 from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
@@ -167,10 +169,22 @@ def protocol(evaluation: Evaluation) -> str:
     rollouts = "1 rollout" if sampling.rollouts == 1 else f"{sampling.rollouts} rollouts"
     weights = ", weights in 4 bits (NF4)" if evaluation.settings.dtype == NF4 else ""
     return (
-        f"{rollouts} per problem{weights}, temperature {sampling.temperature}, "
-        f"top-p {sampling.top_p}, at most {sampling.max_tokens:,} tokens; exact match of "
+        f"{asked(evaluation.settings.prompt)}{rollouts} per problem{weights}, "
+        f"temperature {sampling.temperature}, top-p {sampling.top_p}, "
+        f"at most {sampling.max_tokens:,} tokens; exact match of "
         f"{ANSWERS[evaluation.settings.answer_style]} after `</think>`"
     )
+
+
+def asked(prompt: Prompt) -> str:
+    """Returns what a prompt adds to the problem, as the start of a sentence; empty if nothing."""
+    names = {"prompt": "asked as", "system": "system turn", "prefill": "answer begun with"}
+    # As JSON, so that line breaks do not break a table.
+    parts = (
+        f"{names[key]} `{json.dumps(text, ensure_ascii=False)}`"
+        for key, text in prompt.to_json().items()
+    )
+    return "".join(f"{part}; " for part in parts)
 
 
 def published(reference: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ PUBLISHED = (
 )
 
 
-def compare(targets: Sequence[str], partial: bool = False) -> str:
+def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool = False) -> str:
     """Returns Markdown: every model's accuracies and lengths, each against the first and against
     its published figures.
 
@@ -36,7 +36,8 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
     Accuracies are over the problems that all evaluations share, lengths over all rollouts. Raises
     UserError when there are fewer than two targets, when a target is none of these or has no
     complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
-    when the evaluations differ in their sampling settings or share no problem.
+    when the evaluations differ in their sampling settings, in their prompts (unless
+    ``across_prompts``), or share no problem.
     """
     if len(targets) < 2:
         raise UserError(
@@ -48,7 +49,7 @@ def compare(targets: Sequence[str], partial: bool = False) -> str:
         subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
     first, *others = subjects
     for other in others:
-        check(first, other)
+        check(first, other, across_prompts)
     keys = set.intersection(*(set(s.evaluation.values["pass@1"]) for s in subjects))
     if not keys:
         raise UserError("no problem has a rollout in each of these evaluations")
@@ -106,6 +107,11 @@ def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[
     if len({s.evaluation.settings.dtype for s in subjects}) > 1:
         weights = ", ".join(f"{s.name} {s.evaluation.settings.dtype}" for s in subjects)
         yield f"The weights differ in precision (eval.dtype): {weights}."
+    if len({s.evaluation.settings.prompt for s in subjects}) > 1:
+        yield "The prompts differ, so a difference is not the models' alone:"
+        for s in subjects:
+            words = base_vs_sft.asked(s.evaluation.settings.prompt).removesuffix("; ")
+            yield f"{s.name}: {words or 'the bare problem'}."
     yield LEGEND
 
 

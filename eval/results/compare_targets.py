@@ -4,6 +4,7 @@ sampling settings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,11 @@ OWN = ("tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
 """Settings that two evaluations may differ in: the comparison is about them, or handles the
 difference.
 """
+PROMPT = ("prompt", "system", "prefill")
 WORDS = {
+    "prompt": "the prompt (eval.prompt; --across-prompts compares them all the same)",
+    "system": "the system turn (eval.system; --across-prompts)",
+    "prefill": "the beginning of the answers (eval.prefill; --across-prompts)",
     "max_tokens": "the budget (eval.max_tokens)",
     "template": "the chat template, which is part of the code",
 }
@@ -86,15 +91,16 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
     return found[0]
 
 
-def check(first: Subject, other: Subject) -> None:
+def check(first: Subject, other: Subject, across_prompts: bool = False) -> None:
     """Raises UserError, naming the differences, unless both used the same sampling settings and
-    benchmark files.
+    benchmark files; ``across_prompts`` accepts different prompts.
     """
     a, b = first.evaluation.shared_settings, other.evaluation.shared_settings
+    own = (*OWN, *PROMPT) if across_prompts else OWN
     told = []
     for key in {**a, **b}:
-        if key not in OWN and a.get(key) != b.get(key):
-            values = "" if key == "template" else f" {a.get(key)} and {b.get(key)}"
+        if key not in own and a.get(key) != b.get(key):
+            values = "" if key == "template" else f" {_told(key, a)} and {_told(key, b)}"
             told.append(WORDS.get(key, key) + values)
     files, other_files = a["benchmarks"], b["benchmarks"]
     sets = sorted(files.keys() & other_files.keys())
@@ -107,3 +113,9 @@ def check(first: Subject, other: Subject) -> None:
             f"the model: {'; '.join(told)}. Evaluate one of them again with the settings of the "
             "other (warmstart eval RUN STEP eval.KEY=VALUE)"
         )
+
+
+def _told(key: str, settings: Mapping[str, Any]) -> str:
+    if key in PROMPT:
+        return json.dumps(settings[key], ensure_ascii=False) if key in settings else "none"
+    return str(settings.get(key))

@@ -103,7 +103,8 @@ class Evaluation:
             there = rollout_files.read_grades(self.folder / rollout_files.GRADES)
             self._check_whole(there, rollout_files.GRADES, self._regrade)
             return there
-        grades = grading.grade(self.rollouts.values(), self.problems, self.settings.answer_style)
+        style, prefill = self.settings.answer_style, self.settings.prompt.prefill
+        grades = grading.grade(self.rollouts.values(), self.problems, style, prefill)
         return {grade.key: grade for grade in grades}
 
     @cached_property

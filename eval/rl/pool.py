@@ -6,7 +6,7 @@ The pool is a benchmark file, so an evaluation of it shows which problems give R
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,7 @@ def _fill(
     trained, spare = _rows(dataset), dataset / SPARE
     if file is None and spare.exists() and spare.stat().st_size:
         file = spare
-    offered = [
-        Problem(p.id, p.problem, p.answer, RL_POOL) for p in (_read(file) if file else trained)
-    ]
+    offered = [replace(p, set=RL_POOL) for p in (_read(file) if file else trained)]
     sets = benchmarks.expand([*config.data.decontaminate, *config.eval.sets])
     known = benchmarks.load(Path(config.eval.benchmarks), sets, None)
     barred = list(dict.fromkeys([*known, *_read(dataset / HELD_OUT), *_evaluated(run)]))
@@ -112,7 +110,9 @@ def _fill(
             "others with --pool FILE"
         )
     learnt = {clusters[_name(p)] for p in trained}
-    lines = [_line(p) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen]
+    lines = [
+        benchmarks.problem_line(vars(p)) | {"in_sft": clusters[_name(p)] in learnt} for p in chosen
+    ]
     path = folder / f"{RL_POOL}.jsonl"
     write_jsonl(path, lines)
     return {
@@ -162,16 +162,11 @@ def _rows(dataset: Path) -> list[Problem]:
     """Returns the problems of the dataset's training rows."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(
-        dataset / "rows.parquet",
-        columns=["id", "problem", "answer"],
-        filters=[("split", "=", "train")],
-    )
+    path = dataset / "rows.parquet"
+    # Datasets from before earlier turns existed lack that column.
+    columns = [name for name in benchmarks.LINE if name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=columns, filters=[("split", "=", "train")])
     return [Problem(set=SFT, **row) for row in table.to_pylist()]
-
-
-def _line(problem: Problem) -> dict[str, Any]:
-    return {"id": problem.id, "problem": problem.problem, "answer": problem.answer}
 
 
 def _name(problem: Problem) -> str:

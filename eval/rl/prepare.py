@@ -34,6 +34,7 @@ from data_prep.benchmarks import sets
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat, tokenizers
+from data_prep.tokenizer.prompt import Prompt
 from eval import evaluate
 from eval.grading.metrics import TOTAL, tallies
 from eval.report.rl_readiness import GROUP, enough
@@ -79,8 +80,9 @@ def prepare(
     (``cluster.nodes=1``).
 
     Raises UserError when the run's answers are not boxed, when the export or its dataset is
-    missing, when an override is in ``OWN``, when there are fewer than 2 rollouts or the temperature
-    is 0, as ``pool.build`` does, and when too few problems have both right and wrong rollouts.
+    missing, when an override is in ``OWN``, when there are fewer than 2 rollouts, the temperature
+    is 0, or answers are prefilled, as ``pool.build`` does, and when too few problems have both
+    right and wrong rollouts.
     """
     if config.data.answer_style != "boxed":
         raise UserError(
@@ -104,6 +106,10 @@ def prepare(
         raise UserError(
             "RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature "
             "above 0"
+        )
+    if probe.eval.prefill:
+        raise UserError(
+            "RL starts each answer at its first token: eval.prefill must be empty (eval.prefill='')"
         )
     pool.build(run, config, file, count)
     planned = evaluate.plan(probe, run, ModelLabel(step))
@@ -196,20 +202,21 @@ def _fill(
                 "in_sft": in_sft[problem.id],
             }
     held_out = sets.load_file(dataset_folder(config) / HELD_OUT, Path(HELD_OUT).stem)
-    prompt = _longest(run.export(step), [*mixed, *held_out])
+    prompt = planned.settings.prompt
+    longest = _longest(run.export(step), [*mixed, *held_out], prompt)
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(
         name=f"{run.name}-{target.name}",
         folder=target.resolve(),
         model=run.export(step).resolve(),
         problems=len(mixed),
-        prompt=prompt,
-        response=min(_budget(evaluation, mixed), context - prompt),
+        prompt=longest,
+        response=min(_budget(evaluation, mixed), context - longest),
         sampling=planned.settings.sampling,
     )
     write_text(folder / grpo.CONFIG, grpo.config_text(start, probe, evaluate.sampling(config)))
-    prompts.write(folder / grpo.TRAIN, mixed, facts)
-    prompts.write(folder / grpo.VALIDATION, held_out, {})
+    prompts.write(folder / grpo.TRAIN, mixed, prompt, facts)
+    prompts.write(folder / grpo.VALIDATION, held_out, prompt, {})
     write_text(folder / grpo.SCRIPT, grpo.script_text(start))
     return {
         "never": sum(tally.right == 0 for tally in counts.values()),
@@ -241,7 +248,7 @@ def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
     )
 
 
-def _longest(model: Path, problems: Sequence[Problem]) -> int:
+def _longest(model: Path, problems: Sequence[Problem], prompt: Prompt) -> int:
     """Returns the length of the longest prompt, in tokens."""
     tokenizer = tokenizers.load(model)
-    return max(len(chat.encode_prompt(tokenizer, p.problem)) for p in problems)
+    return max(len(chat.encode_prompt(tokenizer, p, prompt)) for p in problems)

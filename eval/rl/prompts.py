@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from common.records import Problem
-from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import Prompt
 
 
-def write(path: Path, problems: Sequence[Problem], facts: Mapping[str, Mapping[str, Any]]) -> None:
+def write(
+    path: Path,
+    problems: Sequence[Problem],
+    prompt: Prompt,
+    facts: Mapping[str, Mapping[str, Any]],
+) -> None:
     """Writes one row per problem, in order.
 
     ``prompt`` is the conversation up to the answer, as in SFT; ``data_source`` is the problem's
@@ -25,7 +30,7 @@ def write(path: Path, problems: Sequence[Problem], facts: Mapping[str, Mapping[s
     rows: list[dict[str, Any]] = [
         {
             "data_source": p.set,
-            "prompt": chat.messages(p.problem),
+            "prompt": prompt.messages(p),
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": p.answer},
             "extra_info": {"index": i, "id": p.id} | dict(facts.get(p.id, {})),

@@ -28,13 +28,14 @@ import psutil
 from tokenizers import Tokenizer
 
 from common.files import read_json
-from common.records import Row
+from common.records import ROW, Row
 from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.build import Workers, build
 from data_prep.rows.map_shard import RowSettings
 from data_prep.settings import Settings
 from data_prep.source.source import Source
 from data_prep.tokenizer import chat, tokenizers
+from data_prep.tokenizer.prompt import BARE
 from tests.bench.long_think import write_benchmarks, write_source
 from tests.bench.table import Result, publish
 
@@ -118,8 +119,8 @@ def tokenizing(root: Path) -> None:
 
     tokenizer = Tokenizer.from_file(str(root / "data" / "tokenizer" / "tokenizer.json"))
     with pq.ParquetFile(root / "data" / "rows.parquet") as rows:
-        for batch in rows.iter_batches(256, columns=["problem", "solution"]):
-            texts = [chat.render(row["problem"], row["solution"]) for row in batch.to_pylist()]
+        for batch in rows.iter_batches(256, columns=ROW):
+            texts = [chat.render(Row(**row), BARE) for row in batch.to_pylist()]
             for encoded in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
                 _ = encoded.ids
 
@@ -135,7 +136,7 @@ def straightforward(root: Path) -> None:
         flags = record["correctness_math_verify"]
         text = record["generations"][flags.index(True)] if True in flags else ""
         row = Row("", "", record["uuid"], 0, record["problem"], text, record["answer"])
-        encoded = chat.encode(encoder, [row])[0]
+        encoded = chat.encode(encoder, [row], BARE)[0]
         return {"solution": text, "input_ids": encoded.input_ids, "length": encoded.length}
 
     dataset = load_dataset(

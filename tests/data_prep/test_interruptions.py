@@ -148,7 +148,7 @@ def test_a_label_fault_fails_the_build(records: list[dict[str, Any]], tmp_path: 
         "import chat; from data_prep.source.source import Source\nfrom data_prep.build import "
         "build, Workers\nfrom tests.data_prep.planted import SETTINGS\nencode = chat.encode\ncut = "
         "lambda row: replace(row, solution=row.solution.split('</think>')[-1])\nchat.encode = "
-        "lambda t, rows: encode(t, [cut(row) for row in rows])\n"
+        "lambda t, rows, prompt: encode(t, [cut(row) for row in rows], prompt)\n"
         f"build(Path({str(tmp_path / 'data')!r}), replace(SETTINGS, source=Source({source!r})), "
         "Workers(processes=1))"
     )

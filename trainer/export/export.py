@@ -27,6 +27,7 @@ from common.files import (
 )
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
+from data_prep.tokenizer.chat import export_template
 from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 
@@ -65,6 +66,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
     with whole_folder(folder) as partial:
         parameters = write(_weights(config, run.checkpoint(step)), partial)
         _configs(config, tokenizer, partial)
+        tokenizer.chat_template = export_template(config.data.system)
         tokenizer.save_pretrained(str(partial))
         widen(partial)
         files = sorted(p for p in partial.iterdir() if p.is_file())

@@ -32,6 +32,9 @@ FREE_FORM = (
     "verl.optim.override_optimizer_config",
 )
 
+# Texts that are taken from the command line as they are: with braces, backslashes and quotes.
+TEXTS = ("data.prompt", "data.system", "eval.prompt", "eval.system", "eval.prefill")
+
 # Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or
 # would break this engine.
 OPEN = (
@@ -79,7 +82,10 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
-    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    texts, overrides = _texts(overrides)
+    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
+    assert isinstance(changed, DictConfig)
+    _set(changed, texts)
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
         raise UserError("a run's configuration cannot change: " + "; ".join(changes))
@@ -95,6 +101,7 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
         _check_keys(OmegaConf.load(RECIPES / f"{name}.yaml"), base, known, f"recipes/{name}.yaml")
     for override in overrides:
         _check_override(override, base, known)
+    texts, overrides = _texts(overrides)
     try:
         config = _compose(
             recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides]
@@ -107,9 +114,28 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
             f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
         ) from e
     assert isinstance(resolved, DictConfig)
+    _set(resolved, texts)
     check_values(resolved)
     OmegaConf.set_readonly(resolved, True)
     return resolved
+
+
+def _texts(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+    """Returns the overrides of ``TEXTS``, key -> value, and the others."""
+    texts: dict[str, str | None] = {}
+    others = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in TEXTS:
+            texts[key] = None if value == "null" else value
+        else:
+            others.append(override)
+    return texts, others
+
+
+def _set(config: DictConfig, values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
 
 
 def read(path: Path) -> DictConfig:

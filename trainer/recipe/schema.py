@@ -22,6 +22,8 @@ from pydantic import (
 )
 
 from common.errors import UserError
+from data_prep.tokenizer.prompt import PROBLEM
+from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 from trainer.planning.hardware import GPUS
 
 MUTABLE = "mutable"
@@ -55,6 +57,22 @@ def _two_shares(betas: list[float]) -> list[float]:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError("two numbers in [0, 1)")
     return betas
+
+
+def _without_control_tokens(text: str) -> str:
+    if any(token in text for token in CONTROL_TOKENS):
+        raise ValueError("text without control tokens such as <|im_end|>")
+    return text
+
+
+def _with_problem(text: str) -> str:
+    if text.count(PROBLEM) != 1:
+        raise ValueError(f"text with {PROBLEM} once")
+    return text
+
+
+Plain = Annotated[str, AfterValidator(_without_control_tokens)]
+Asking = Annotated[Plain, AfterValidator(_with_problem)]
 
 
 class Section(BaseModel):
@@ -116,6 +134,8 @@ class Data(Section):
     test_rows: NonNegativeInt
     seed: NonNegativeInt
     answer_style: Literal["boxed", "answer_is"]
+    prompt: Asking
+    system: Plain | None
     filters: Literal["standard", "synthetic"]
     synth: Synth
 
@@ -174,6 +194,9 @@ class Eval(Section):
     max_tokens: PositiveInt
     seed: int
     dtype: Literal["auto", "float32", "bfloat16", "nf4"]
+    prompt: Asking | None
+    system: Plain | None
+    prefill: Plain
     engines: PositiveInt | None
     tensor_parallel: PositiveInt
     concurrency: PositiveInt

@@ -10,6 +10,7 @@ import pytest
 
 from common.records import Row
 from data_prep.tokenizer import chat, tokenizers
+from data_prep.tokenizer.prompt import BARE
 from tests.token_rows import write_tokens
 from trainer.batching.dataset import TokenDataset
 
@@ -52,7 +53,7 @@ def test_genuine_vocabulary_splits_text_as_its_ranks_do(qwen3: Any) -> None:
 
 
 def test_loss_covers_exactly_the_assistants_tokens(qwen3: Any, tmp_path: Any) -> None:
-    encoded = chat.encode(qwen3, [ROW])[0]
+    encoded = chat.encode(qwen3, [ROW], BARE)[0]
     write_tokens(tmp_path / "t.arrow", [encoded])
     item = TokenDataset(tmp_path / "t.arrow")[0]
     trained = item["input_ids"][item["loss_mask"] == 1].tolist()
@@ -60,7 +61,7 @@ def test_loss_covers_exactly_the_assistants_tokens(qwen3: Any, tmp_path: Any) ->
     assert qwen3.decode(trained) == ROW.solution + "<|im_end|>"
     assert qwen3.convert_ids_to_tokens(trained[0]) == "<think>"
     assert qwen3.convert_ids_to_tokens(trained[-1]) == "<|im_end|>"
-    assert untrained == chat.encode_prompt(qwen3, ROW.problem)
+    assert untrained == chat.encode_prompt(qwen3, ROW, BARE)
     assert item["input_ids"].tolist() == untrained + trained
 
 
@@ -120,14 +121,14 @@ def saved(qwen3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_way_to_the_prompt_gives_the_training_prefix(qwen3: Any, saved: Path) -> None:
-    encoded = chat.encode(qwen3, [ROW])[0]
+    encoded = chat.encode(qwen3, [ROW], BARE)[0]
     prefix = list(encoded.input_ids[: encoded.prompt_len])
     exported = tokenizers.load(saved)
     messages = [{"role": "user", "content": ROW.problem}]
-    assert chat.encode_prompt(qwen3, ROW.problem) == prefix
+    assert chat.encode_prompt(qwen3, ROW, BARE) == prefix
     assert exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == prefix
     text = exported.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    assert text == chat.render_prompt(ROW.problem)
+    assert text == chat.render_prompt(ROW, BARE)
     assert exported(text, add_special_tokens=False)["input_ids"] == prefix
 
 
@@ -136,35 +137,28 @@ def test_template_text_equals_our_rendering_of_a_whole_conversation(qwen3: Any) 
         {"role": "user", "content": ROW.problem},
         {"role": "assistant", "content": ROW.solution},
     ]
-    assert (
-        qwen3.apply_chat_template(messages, tokenize=False)
-        == chat.render(ROW.problem, ROW.solution) + "\n"
-    )
+    assert qwen3.apply_chat_template(messages, tokenize=False) == chat.render(ROW, BARE) + "\n"
 
 
 def test_the_prompts_tokens_are_the_evaluations_whatever_the_tokenizer_would_merge() -> None:
     from tokenizers import Tokenizer, models
 
     # Without a pre-tokenizer a text is one word: unknown, and one token whatever it holds.
-    merging = Tokenizer(
-        models.WordLevel({chat.render_prompt(ROW.problem): 1, "?": 0}, unk_token="?")
-    )
-    (encoded,) = chat.encode(merging, [ROW])
+    merging = Tokenizer(models.WordLevel({chat.render_prompt(ROW, BARE): 1, "?": 0}, unk_token="?"))
+    (encoded,) = chat.encode(merging, [ROW], BARE)
     assert encoded.input_ids.tolist() == [1, 0] and encoded.prompt_len == 1
-    assert chat.encode_prompt(merging, ROW.problem) == [1]
+    assert chat.encode_prompt(merging, ROW, BARE) == [1]
 
 
 def test_a_whole_conversation_encoded_at_once_gives_the_same_tokens(qwen3: Any) -> None:
-    (encoded,) = chat.encode(qwen3, [ROW])
-    assert encoded.input_ids.tolist() == chat.token_ids(
-        qwen3, chat.render(ROW.problem, ROW.solution)
-    )
+    (encoded,) = chat.encode(qwen3, [ROW], BARE)
+    assert encoded.input_ids.tolist() == chat.token_ids(qwen3, chat.render(ROW, BARE))
 
 
 def test_workers_encode_as_the_tokenizer_that_was_saved(qwen3: Any, saved: Path) -> None:
     encoder = tokenizers.encoder(saved)
     for text in (
-        chat.render(ROW.problem, ROW.solution),
+        chat.render(ROW, BARE),
         "naïve 数学 🙂 é \r\n\t 1234 <|im_end|>",
         " " * 9,
         "",
@@ -177,8 +171,8 @@ def test_trained_vocabulary_has_the_same_special_tokens_and_round_trips() -> Non
     added = [*tokenizers.CONTROL_TOKENS, *tokenizers.TEXT_TOKENS]
     ids = [words.convert_tokens_to_ids(t) for t in added]
     assert ids == list(range(ids[0], ids[0] + len(added)))
-    encoded = chat.encode(words, [ROW])[0]
-    assert words.decode(encoded.input_ids) == chat.render(ROW.problem, ROW.solution)
+    encoded = chat.encode(words, [ROW], BARE)[0]
+    assert words.decode(encoded.input_ids) == chat.render(ROW, BARE)
     assert words.decode(encoded.input_ids, skip_special_tokens=True).count("<think>") == 1
     assert np.max(encoded.input_ids) < len(words)
 

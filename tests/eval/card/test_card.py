@@ -12,9 +12,10 @@ from huggingface_hub import ModelCard
 from omegaconf import DictConfig
 
 from common.files import sha256_file, write_json, write_text
-from common.records import Problem, Rollout
+from common.records import Problem, Rollout, Row
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import chat
+from data_prep.tokenizer.prompt import BARE
 from eval import evaluate
 from eval.card import card, usage
 from eval.generation import rollout_files
@@ -221,7 +222,8 @@ def test_a_problem_with_a_fence_of_its_own_stays_inside_the_cards(run: Run) -> N
     path = Path(configs.read(run.config).data.dir) / "sft_4b" / "heldout.jsonl"
     path.write_text(json.dumps({"id": "a", "problem": problem, "answer": "2"}) + "\n")
     text = card.refresh(run)[0].read_text()
-    assert f"\n\n`````\n{chat.render(problem, usage.PATTERN)}\n`````\n\n" in text
+    example = Row("", "", "", 0, problem, usage.PATTERN, "2")
+    assert f"\n\n`````\n{chat.render(example, BARE)}\n`````\n\n" in text
 
 
 def test_another_build_of_the_dataset_is_not_described(run: Run) -> None:

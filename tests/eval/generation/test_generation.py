@@ -74,10 +74,11 @@ def test_nothing_missing_starts_nothing(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from common.records import Problem
+from data_prep.tokenizer.prompt import BARE
 from eval.generation.generate import Generated, generate
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
 generated = generate(
-    {problems!r}, Path({str(tmp_path)!r}), Model("none", Path("none"), "auto"),
+    {problems!r}, Path({str(tmp_path)!r}), Model("none", Path("none"), "auto"), BARE,
     SamplingSettings(rollouts=2, temperature=0.6, top_p=0.95, max_tokens=8, seed=0),
     EngineSettings("cpu", 1, tensor_parallel=1, concurrency=1))
 assert generated == Generated(engines=0, made=0)

@@ -12,6 +12,7 @@ import pytest
 from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets
+from data_prep.tokenizer.prompt import BARE
 from eval.evaluate import PROBLEMS, SETTINGS
 from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
@@ -77,6 +78,7 @@ def evaluation(
         tokenizer="k",
         limit=None,
         answer_style="boxed",
+        prompt=BARE,
         sampling=SamplingSettings(n, temperature=0.6, top_p=0.95, max_tokens=BUDGET, seed=0),
         dtype="auto",
     )

@@ -11,8 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.files import write_jsonl
+from common.records import Problem
 from data_prep.output.folder import dataset_folder
 from data_prep.tokenizer import chat, tokenizers
+from data_prep.tokenizer.prompt import BARE
 from eval.results import base_vs_sft
 from eval.rl.prepare import prepare
 from eval.rl.reward import compute_score
@@ -89,7 +91,9 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
         for row in rows:
             problem = expected[row["extra_info"]["id"]]
             prompt = build.build_initial_tokens(list(row["raw_prompt"]))
-            assert prompt == chat.encode_prompt(words, problem["problem"])
+            assert prompt == chat.encode_prompt(
+                words, Problem("", problem["problem"], "", ""), BARE
+            )
             assert len(prompt) <= data.max_prompt_length
             assert row["reward_model"] == {"style": "rule", "ground_truth": problem["answer"]}
     manager = load_reward_manager(theirs, model.tokenizer)

@@ -198,7 +198,7 @@ def _settings(config: DictConfig, label: ModelLabel, model: Model) -> Evaluation
         template=chat.template_identity(chat.template()),
         tokenizer=sha256_file(model.tokenizer / "tokenizer.json"),
         limit=config.eval.limit,
-        answer_style=config.data.answer_style,
+        answer_style=config.eval.extractor or config.data.answer_style,
         prompt=prompt(config),
         sampling=sampling(config),
         dtype=model.dtype,

@@ -29,6 +29,7 @@ class EvaluationSettings:
     limit: int | None
     """Most problems per set."""
     answer_style: str
+    """The extractor, one of ``eval.grading.grade.EXTRACTORS``."""
     prompt: Prompt
     sampling: SamplingSettings
     dtype: str

@@ -22,7 +22,7 @@ from data_prep.tokenizer.prompt import PROBLEM, Prompt
 from eval import evaluate
 from eval.card import limitations, usage
 from eval.report import run_facts, tables
-from eval.results import base_vs_sft
+from eval.results import base_vs_sft, published
 from eval.results.evaluation import is_of_pool
 from trainer.recipe import load as configs
 from trainer.run import device_hours, step_metrics
@@ -193,7 +193,7 @@ class _Card:
                     f"`{held_out}` is the part of the dataset that was kept out of training."
                 )
             if self.config.reference:
-                parts.append(f"**{base_vs_sft.published(self.config.reference)}**")
+                parts.append(f"**{published.note(self.config.reference, self.compared[0].known)}**")
         if pending := self._pending():
             parts.append("Pending:\n" + "\n".join(f"- {text}" for text in pending))
         return "\n\n".join(parts)

@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.files import read_jsonl, write_text
 from common.processes import limit_memory
 from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
+from data_prep.answers import gsm8k_synth
 from data_prep.answers.answer_is import stated_state
 from data_prep.answers.boxed import grade_state, is_exact, visible
 from data_prep.benchmarks.sets import text_fields
@@ -38,8 +39,12 @@ MEMORY = 2 << 30
 WINDOW = 4000
 """Most characters of a text that math-verify is given; a longer gold answer is not judged."""
 DISAGREEMENTS = "disagreements.jsonl"
-EXTRACTORS = {"boxed": grade_state, "answer_is": stated_state}
-"""Answer style -> function from (text, finish reason) to (state, extracted answer)."""
+EXTRACTORS = {
+    "boxed": grade_state,
+    "answer_is": stated_state,
+    "gsm8k_synth": gsm8k_synth.graded,
+}
+"""Name of an extractor -> function from (text, finish reason) to (state, extracted answer)."""
 
 Pair = tuple[str, str]
 """(text, gold)."""

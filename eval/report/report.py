@@ -17,7 +17,7 @@ from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
-from eval.results import base_vs_sft
+from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
 from trainer.run import device_hours
 from trainer.run import step_metrics as training
@@ -117,5 +117,5 @@ def _reading(compared: Comparison, config: DictConfig) -> str:
         lines.append(f"{text}.{base_vs_sft.missing(TOTAL, e)}")
     lines += [f"Protocol: {base_vs_sft.protocol(compared.known)}.", base_vs_sft.LEGEND]
     if config.reference:
-        lines.append(base_vs_sft.published(config.reference))
+        lines.append(published.note(config.reference, compared.known))
     return "\n".join(f"- {line}" for line in lines)

@@ -10,11 +10,11 @@ from typing import Any
 from common.records import Grade, graders_differ
 from common.text import markdown_table
 from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
+from eval.results import published
 from eval.results.base_vs_sft import (
     Comparison,
     Evaluation,
     missing,
-    published_figures,
     shown,
 )
 
@@ -48,7 +48,7 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
         lines.append([_name(e, name), *(_percent(curve[b]) for b in shown_budgets)])
-        theirs = published_figures(reference, e, name, "pass@1").get(
+        theirs = published.figures(reference, e, name, "pass@1").get(
             "base" if e == compared.base else "sft"
         )
         given.append("" if theirs is None else f"{theirs:.2f}")

@@ -16,6 +16,7 @@ from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
 from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
 from eval.results import evaluation as evaluations
+from eval.results import published
 from eval.results.evaluation import Evaluation, Values
 from trainer.run.folder import Run, is_complete
 from trainer.run.model_label import BASE, ModelLabel
@@ -23,12 +24,15 @@ from trainer.run.model_label import BASE, ModelLabel
 NEAR_ZERO = 0.02
 """A pass@1 of at most this is called near zero."""
 ANSWERS = {
-    "boxed": "the last balanced `\\boxed{}`",
-    "answer_is": 'the number after "answer is", or else the last number,',
+    "boxed": "the last balanced `\\boxed{}` after `</think>`",
+    "answer_is": 'the number after "answer is", or else the last number, after `</think>`',
+    "gsm8k_synth": 'the number after "answer is", or else the last one of two or more characters',
 }
-"""Answer style -> the part of the answer that is matched, as text."""
+"""Extractor -> the part of the answer that is matched, as text."""
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
+OTHERWISE = "‡"
+"""Marks published figures that were taken in another way than the evaluation."""
 LEGEND = (
     "pass@1 is the share of right rollouts, averaged over problems. any, perfect and maj are the "
     "shares of problems with at least one right rollout, with only right ones, and whose most "
@@ -123,7 +127,7 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     known = comparison.known
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
     rows += [(TOTAL, metric) for metric in accuracies(known.n)[1:] if known.n > 1]
-    given = [published_figures(reference, known, name, metric) for name, metric in rows]
+    given = [published.figures(reference, known, name, metric) for name, metric in rows]
     cap = (reference or {}).get("max_tokens", known.settings.sampling.max_tokens)
     at_cap = [
         _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
@@ -134,7 +138,9 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     if beside:
         titles.append(f"at {cap:,} tokens")
     if any(given):
-        titles += ["published base", "published SFT"]
+        differs = reference is not None and any(published.differences(reference, known.settings))
+        mark = OTHERWISE if differs else ""
+        titles += [f"published base{mark}", f"published SFT{mark}"]
     lines = [titles]
     for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
         title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
@@ -172,7 +178,7 @@ def protocol(evaluation: Evaluation) -> str:
         f"{asked(evaluation.settings.prompt)}{rollouts} per problem{weights}, "
         f"temperature {sampling.temperature}, top-p {sampling.top_p}, "
         f"at most {sampling.max_tokens:,} tokens; exact match of "
-        f"{ANSWERS[evaluation.settings.answer_style]} after `</think>`"
+        f"{ANSWERS[evaluation.settings.answer_style]}"
     )
 
 
@@ -185,25 +191,6 @@ def asked(prompt: Prompt) -> str:
         for key, text in prompt.to_json().items()
     )
     return "".join(f"{part}; " for part in parts)
-
-
-def published(reference: Mapping[str, Any]) -> str:
-    """Returns the source of the published figures, as text."""
-    return f"Published figures: {reference['source']}; measured by its authors, not by this run."
-
-
-def published_figures(
-    reference: Mapping[str, Any] | None, evaluation: Evaluation, name: str, metric: str
-) -> Mapping[str, float]:
-    """Returns the published ``base`` and ``sft`` figures of the same problems, in percent; empty if
-    there are none.
-    """
-    if not reference or evaluation.settings.limit is not None:
-        return {}
-    sets = reference.get("pass@1", {}).keys() - {TOTAL}
-    if name == TOTAL and evaluation.settings.benchmarks.keys() != sets:
-        return {}
-    return reference.get(metric, {}).get(name, {})
 
 
 def lengths(named: Mapping[str, Evaluation]) -> str:

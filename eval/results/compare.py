@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.text import markdown_table
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
-from eval.results import base_vs_sft
+from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import Evaluation, Values
@@ -70,7 +70,9 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
             parts += [f"## {subject.name} against published figures", markdown_table(lines)]
             has_published = True
     if has_published:
-        sources = dict.fromkeys(base_vs_sft.published(s.reference) for s in subjects if s.reference)
+        sources = dict.fromkeys(
+            published.note(s.reference, s.evaluation) for s in subjects if s.reference
+        )
         parts.append("\n".join(f"- {text}" for text in (*sources, PUBLISHED)))
     return "\n\n".join(parts)
 
@@ -172,7 +174,7 @@ def _published(subject: Subject) -> list[list[str]]:
     ]
     for name in (*e.settings.benchmarks, TOTAL):
         for metric in accuracies(e.n):
-            theirs = base_vs_sft.published_figures(reference, e, name, metric).get(
+            theirs = published.figures(reference, e, name, metric).get(
                 "base" if e.label == BASE else "sft"
             )
             sets = by_set(values[metric], name)

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
+from trainer.recipe import protocols
 from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -85,6 +86,8 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     texts, overrides = _texts(overrides)
     changed = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
     assert isinstance(changed, DictConfig)
+    if any(override.startswith("eval.protocol=") for override in overrides):
+        _follow_protocol(changed, [*texts, *overrides])
     _set(changed, texts)
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
@@ -114,6 +117,7 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
             f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
         ) from e
     assert isinstance(resolved, DictConfig)
+    _follow_protocol(resolved, [*texts, *overrides])
     _set(resolved, texts)
     check_values(resolved)
     OmegaConf.set_readonly(resolved, True)
@@ -136,6 +140,16 @@ def _texts(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
 def _set(config: DictConfig, values: Mapping[str, str | None]) -> None:
     for key, value in values.items():
         OmegaConf.update(config, key, value)
+
+
+def _follow_protocol(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Sets the values of ``eval.protocol``, except for keys among ``overrides``."""
+    if config.eval.protocol is not None:
+        given = {override.partition("=")[0] for override in overrides}
+        values = protocols.read(str(config.eval.protocol)).values
+        for key, value in values.items():
+            if f"eval.{key}" not in given:
+                OmegaConf.update(config, f"eval.{key}", value, merge=False)
 
 
 def read(path: Path) -> DictConfig:

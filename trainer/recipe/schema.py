@@ -194,9 +194,11 @@ class Eval(Section):
     max_tokens: PositiveInt
     seed: int
     dtype: Literal["auto", "float32", "bfloat16", "nf4"]
+    protocol: str | None
     prompt: Asking | None
     system: Plain | None
     prefill: Plain
+    extractor: Literal[None, "boxed", "answer_is", "gsm8k_synth"]
     engines: PositiveInt | None
     tensor_parallel: PositiveInt
     concurrency: PositiveInt

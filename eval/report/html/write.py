@@ -26,7 +26,7 @@ from eval.report import rl_readiness, run_facts, tables
 from eval.report.html.figures import figures
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.results import base_vs_sft
+from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
 from trainer.run import step_metrics as training
@@ -61,7 +61,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     notes = [
         base_vs_sft.LEGEND,
-        *([base_vs_sft.published(config.reference)] if config.reference else []),
+        *([published.note(config.reference, compared.known)] if config.reference else []),
     ]
     style, script = _source("page.css"), _source("page.js")
     shown = [_shown(run, e, sheets) for e, sheets in zip(compared.both, evaluations, strict=True)]

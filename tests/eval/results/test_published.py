@@ -1,0 +1,57 @@
+"""Published figures beside evaluations that follow their protocol, or not."""
+
+from typing import Any
+
+import pytest
+
+from eval.evaluation_settings import EvaluationSettings
+from eval.results import published
+from tests.eval.runs import SETTINGS_OF_ALL
+from trainer.recipe import load as configs
+from trainer.recipe import protocols
+
+REFERENCES = [configs.load(recipe).reference for recipe in ("sft_4b", "qlora_gsm8k_4b")]
+
+
+def settings(**values: Any) -> EvaluationSettings:
+    model = {"label": "step_7", "identity": {}}
+    sets = {"model": model, "benchmarks": {"gsm8k_test": "h"}}
+    return EvaluationSettings.from_json(sets | SETTINGS_OF_ALL | values)
+
+
+def following(name: str) -> dict[str, Any]:
+    """The settings of an evaluation that does all that the authors told, and differs elsewhere."""
+    known = protocols.read(name).known
+    own = {key: known[key] for key in known if key not in ("sets", "extractor")}
+    return own | {"answer_style": known["extractor"], "top_p": 0.5, "seed": 9}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_an_evaluation_that_follows_the_protocol_does_not_differ(reference: Any) -> None:
+    assert not list(published.differences(reference, settings(**following(reference.protocol))))
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_each_value_that_the_authors_gave_counts(reference: Any) -> None:
+    protocol = protocols.read(reference.protocol)
+    own = following(reference.protocol)
+    for key in protocol.known:
+        if key == "sets":
+            continue
+        name = "answer_style" if key == "extractor" else key
+        other: Any = "answer_is" if key == "extractor" else "auto" if key == "dtype" else 3
+        other = "{problem}\nGo." if key == "prompt" else other
+        (told,) = published.differences(reference, settings(**own | {name: other}))
+        assert told.startswith(f"{key} ")
+        assert ("(from their script)" in told) == (key in protocol.script)
+
+
+def test_four_bit_figures_beside_sixteen_bit_ones_are_told() -> None:
+    own = following("gsm8k_synth") | {"dtype": "auto"}
+    assert list(published.differences(REFERENCES[1], settings(**own))) == [
+        'dtype `"nf4"`, ours `"auto"`'
+    ]
+
+
+def test_a_reference_without_a_protocol_says_nothing_of_it() -> None:
+    assert not list(published.differences({"source": "them"}, settings()))

@@ -1,0 +1,54 @@
+"""Protocols: how an evaluation asks and judges, as files in recipes/protocols/.
+
+Each file has values of ``eval.*`` in three sections by what is known of them: ``stated`` where the
+figures were published, taken from the authors' ``script``, or ``unknown`` and chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from common.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "protocols"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol; each mapping is from a key of ``eval`` to its value."""
+
+    source: str
+    """Where the figures were published."""
+    stated: Mapping[str, Any]
+    script: Mapping[str, Any]
+    unknown: Mapping[str, Any]
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The values that the authors gave."""
+        return {**self.stated, **self.script}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All values."""
+        return {**self.known, **self.unknown}
+
+
+def names() -> list[str]:
+    """Returns the names of the protocols."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> Protocol:
+    """Returns a protocol. Raises UserError when there is none of that name."""
+    if name not in names():
+        raise UserError(f"eval.protocol={name}: recipes/protocols/ has {', '.join(names())}")
+    found = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    assert isinstance(found, dict)
+    sections = (found.get(section) or {} for section in ("stated", "script", "unknown"))
+    return Protocol(found["source"], *sections)

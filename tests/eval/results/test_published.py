@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from eval.evaluation_settings import EvaluationSettings
-from eval.results import published
-from tests.eval.runs import SETTINGS_OF_ALL
+from eval.results import base_vs_sft, published
+from eval.results import evaluation as evaluations
+from tests.eval.runs import SETTINGS_OF_ALL, evaluation
 from trainer.recipe import load as configs
 from trainer.recipe import protocols
+from trainer.run.folder import Run
 
 REFERENCES = [configs.load(recipe).reference for recipe in ("sft_4b", "qlora_gsm8k_4b")]
 
@@ -55,3 +57,23 @@ def test_four_bit_figures_beside_sixteen_bit_ones_are_told() -> None:
 
 def test_a_reference_without_a_protocol_says_nothing_of_it() -> None:
     assert not list(published.differences({"source": "them"}, settings()))
+
+
+def test_the_note_tells_epochs_lengths_and_differences(run: Run) -> None:
+    folder = evaluation(run, "step_7", {"amc2023": 12}, lambda p, k: p.answer)
+    text = published.note(REFERENCES[0], evaluations.read(folder))
+    for part in (
+        "37.0 % after epoch 1, 38.9 % after epoch 2, 37.3 % after epoch 3",
+        "median length: 11,600 tokens; 37 % of rollouts hit the budget",
+        "(‡) were taken in another way: rollouts 16, ours 4; max_tokens 16,384, ours 32,768; prompt",
+        "temperature 0.7 (from their script), ours 0.6",
+        "eval.protocol=qwen3_4b_sft_math",
+    ):
+        assert part in text, text
+
+
+def test_figures_taken_otherwise_are_marked(run: Run) -> None:
+    evaluation(run, "step_7", {"amc2023": 12}, lambda p, k: p.answer)
+    titles = base_vs_sft.headline(base_vs_sft.newest(run), REFERENCES[0])[0]
+    assert titles[-2:] == ["published base‡", "published SFT‡"]
+    assert base_vs_sft.OTHERWISE == "‡"

@@ -86,10 +86,10 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     texts, overrides = _texts(overrides)
     changed = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
     assert isinstance(changed, DictConfig)
+    OmegaConf.set_readonly(changed, False)
     if any(override.startswith("eval.protocol=") for override in overrides):
         _follow_protocol(changed, [*texts, *overrides])
     _set(changed, texts)
-    assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
         raise UserError("a run's configuration cannot change: " + "; ".join(changes))
     check_values(changed)

@@ -1,5 +1,6 @@
 """Published figures beside evaluations that follow their protocol, or not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from eval.evaluation_settings import EvaluationSettings
 from eval.results import base_vs_sft, published
 from eval.results import evaluation as evaluations
-from tests.eval.runs import SETTINGS_OF_ALL, evaluation
+from tests.eval.runs import SETTINGS_OF_ALL, empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.recipe import protocols
 from trainer.run.folder import Run
@@ -26,6 +27,11 @@ def following(name: str) -> dict[str, Any]:
     known = protocols.read(name).known
     own = {key: known[key] for key in known if key not in ("sets", "extractor")}
     return own | {"answer_style": known["extractor"], "top_p": 0.5, "seed": 9}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return empty_run(tmp_path / "runs" / "toy")
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -65,7 +71,7 @@ def test_the_note_tells_epochs_lengths_and_differences(run: Run) -> None:
     for part in (
         "37.0 % after epoch 1, 38.9 % after epoch 2, 37.3 % after epoch 3",
         "median length: 11,600 tokens; 37 % of rollouts hit the budget",
-        "(‡) were taken in another way: rollouts 16, ours 4; max_tokens 16,384, ours 32,768; prompt",
+        "(‡) were taken in another way: rollouts 16, ours 4; max_tokens 16,384, ours 32,768; ",
         "temperature 0.7 (from their script), ours 0.6",
         "eval.protocol=qwen3_4b_sft_math",
     ):

@@ -26,7 +26,7 @@ def following(name: str) -> dict[str, Any]:
     """The settings of an evaluation that does all that the authors told, and differs elsewhere."""
     known = protocols.read(name).known
     own = {key: known[key] for key in known if key not in ("sets", "extractor")}
-    return own | {"answer_style": known["extractor"], "top_p": 0.5, "seed": 9}
+    return own | {"answer_style": known["extractor"], "prefill": "Hm", "seed": 9}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_each_value_that_the_authors_gave_counts(reference: Any) -> None:
             continue
         name = "answer_style" if key == "extractor" else key
         other: Any = "answer_is" if key == "extractor" else "auto" if key == "dtype" else 3
-        other = "{problem}\nGo." if key == "prompt" else other
+        other = "{problem}\nGo." if key in ("prompt", "system") else other
         (told,) = published.differences(reference, settings(**own | {name: other}))
         assert told.startswith(f"{key} ")
         assert ("(from their script)" in told) == (key in protocol.script)

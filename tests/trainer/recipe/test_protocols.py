@@ -45,7 +45,7 @@ def test_a_frozen_configuration_follows_it_once() -> None:
 def test_the_math_protocol_asks_with_the_cards_instruction() -> None:
     config = load("qwen3_4b_sft_math")
     assert config.eval.prompt == (
-        "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
+        "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
     assert config.data.prompt == "{problem}"
 

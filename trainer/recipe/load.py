@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
-from trainer.recipe import protocols
+from trainer.recipe import protocols, verbatim
 from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -32,9 +32,6 @@ FREE_FORM = (
     "verl.model.override_config",
     "verl.optim.override_optimizer_config",
 )
-
-# Texts that are taken from the command line as they are: with braces, backslashes and quotes.
-TEXTS = ("data.prompt", "data.system", "eval.prompt", "eval.system", "eval.prefill")
 
 # Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or
 # would break this engine.
@@ -83,13 +80,13 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
-    texts, overrides = _texts(overrides)
+    texts, overrides = verbatim.split(overrides)
     changed = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
     assert isinstance(changed, DictConfig)
     OmegaConf.set_readonly(changed, False)
     if any(override.startswith("eval.protocol=") for override in overrides):
-        _follow_protocol(changed, [*texts, *overrides])
-    _set(changed, texts)
+        protocols.follow(changed, [*texts, *overrides])
+    verbatim.put(changed, texts)
     if changes := immutable_changes(config, changed):
         raise UserError("a run's configuration cannot change: " + "; ".join(changes))
     check_values(changed)
@@ -104,7 +101,7 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
         _check_keys(OmegaConf.load(RECIPES / f"{name}.yaml"), base, known, f"recipes/{name}.yaml")
     for override in overrides:
         _check_override(override, base, known)
-    texts, overrides = _texts(overrides)
+    texts, overrides = verbatim.split(overrides)
     try:
         config = _compose(
             recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides]
@@ -117,39 +114,11 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
             f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
         ) from e
     assert isinstance(resolved, DictConfig)
-    _follow_protocol(resolved, [*texts, *overrides])
-    _set(resolved, texts)
+    protocols.follow(resolved, [*texts, *overrides])
+    verbatim.put(resolved, texts)
     check_values(resolved)
     OmegaConf.set_readonly(resolved, True)
     return resolved
-
-
-def _texts(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
-    """Returns the overrides of ``TEXTS``, key -> value, and the others."""
-    texts: dict[str, str | None] = {}
-    others = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key in TEXTS:
-            texts[key] = None if value == "null" else value
-        else:
-            others.append(override)
-    return texts, others
-
-
-def _set(config: DictConfig, values: Mapping[str, str | None]) -> None:
-    for key, value in values.items():
-        OmegaConf.update(config, key, value)
-
-
-def _follow_protocol(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Sets the values of ``eval.protocol``, except for keys among ``overrides``."""
-    if config.eval.protocol is not None:
-        given = {override.partition("=")[0] for override in overrides}
-        values = protocols.read(str(config.eval.protocol)).values
-        for key, value in values.items():
-            if f"eval.{key}" not in given:
-                OmegaConf.update(config, f"eval.{key}", value, merge=False)
 
 
 def read(path: Path) -> DictConfig:

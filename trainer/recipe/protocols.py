@@ -6,12 +6,12 @@ figures were published, taken from the authors' ``script``, or ``unknown`` and c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 
@@ -52,3 +52,12 @@ def read(name: str) -> Protocol:
     assert isinstance(found, dict)
     sections = (found.get(section) or {} for section in ("stated", "script", "unknown"))
     return Protocol(found["source"], *sections)
+
+
+def follow(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Sets the values of ``eval.protocol``, except for keys among ``overrides``."""
+    if config.eval.protocol is not None:
+        given = {override.partition("=")[0] for override in overrides}
+        for key, value in read(str(config.eval.protocol)).values.items():
+            if f"eval.{key}" not in given:
+                OmegaConf.update(config, f"eval.{key}", value, merge=False)

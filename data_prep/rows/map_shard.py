@@ -34,7 +34,7 @@ from data_prep.rows.parse import (
 from data_prep.source.shards import BadRecord, Unit
 from data_prep.synth import check_problem
 from data_prep.tokenizer import chat, token_files, tokenizers
-from data_prep.tokenizer.prompt import PROBLEM, Prompt, earlier_turns
+from data_prep.tokenizer.prompt import PROBLEM, Prompt, all_turns
 
 SAMPLES = 10
 """Dropped rows kept for the report, per reason."""
@@ -229,10 +229,8 @@ def _encoded(encoder: Any, rows: Iterator[Row], prompt: Prompt) -> Iterator[tupl
 
 
 def _entry(row: Row, length: int, part: int, position: int, benchmarks: Index) -> Entry:
-    rank = (length, len(row.solution), row.id)
-    fingerprint = minhash.fingerprint(row.id, row.problem, row.answer, sha256_json(vars(row)), rank)
-    # A problem of a benchmark may also stand in an earlier turn.
-    asked = "\n".join([*(turn["content"] for turn in earlier_turns(row)), row.problem])
+    rank, asked = (length, len(row.solution), row.id), all_turns(row)
+    fingerprint = minhash.fingerprint(row.id, asked, row.answer, sha256_json(vars(row)), rank)
     candidates = benchmarks.candidates(asked)
     return Entry(
         row.id, row.source, len(row.solution), length, part, position, fingerprint, candidates

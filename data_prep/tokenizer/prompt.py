@@ -61,6 +61,11 @@ class Prompt:
 BARE = Prompt()
 
 
+def all_turns(asked: Row | Problem) -> str:
+    """Returns the text of the earlier turns and the problem, for what compares problems."""
+    return "\n".join([*(turn["content"] for turn in earlier_turns(asked)), asked.problem])
+
+
 def earlier_turns(asked: Row | Problem) -> list[Message]:
     """Returns the messages before the last user's turn."""
     return json.loads(asked.earlier) if asked.earlier else []

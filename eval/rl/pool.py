@@ -31,6 +31,7 @@ from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
+from data_prep.tokenizer.prompt import all_turns
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
 from eval.results.evaluation import RL_POOL
 from trainer.run.folder import Run, is_complete, lock_of
@@ -98,7 +99,7 @@ def _fill(
 
     clusters = minhash.clusters([_fingerprint(p) for p in (*offered, *trained)])
     index = Index.build(barred)
-    candidates = {_name(p): found for p in offered if (found := index.candidates(p.problem))}
+    candidates = {_name(p): found for p in offered if (found := index.candidates(all_turns(p)))}
     findings = decontaminate.judge(candidates, clusters, index)
     tainted = {clusters[name] for name in findings}
     clean = [p for p in offered if clusters[_name(p)] not in tainted]
@@ -177,5 +178,5 @@ def _fingerprint(problem: Problem) -> minhash.Fingerprint:
     name = _name(problem)
     rank = (len(problem.problem), 0, name)
     return minhash.fingerprint(
-        name, problem.problem, problem.answer, sha256_json(vars(problem)), rank
+        name, all_turns(problem), problem.answer, sha256_json(vars(problem)), rank
     )

@@ -17,6 +17,8 @@ from data_prep.output.select import Chosen
 from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
 
+ROWS = "rows.parquet"
+"""Every row, with its split in a column of its own; a row group holds rows of one split."""
 HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
 """JSONL of {id, problem, answer}: the test split's rows, and good rows beyond the number requested.
 """
@@ -35,7 +37,7 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
     )
     with (
         progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
-        pq.ParquetWriter(target / "rows.parquet", schema) as rows,
+        pq.ParquetWriter(target / ROWS, schema) as rows,
         ThreadPoolExecutor(2) as threads,
     ):
         for split, entries in chosen.splits.items():

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 from omegaconf import DictConfig
@@ -16,7 +18,7 @@ from common.records import Problem, Rollout
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import chat
 from eval import evaluate
-from eval.card import card, usage
+from eval.card import card
 from eval.generation import rollout_files
 from eval.report import report
 from eval.results.evaluation import RL_POOL
@@ -54,8 +56,10 @@ def run(tmp_path: Path) -> Run:
     write_text(
         dataset / "heldout.jsonl", '{"id": "a", "problem": "What is \\\\sqrt{4}?", "answer": "2"}\n'
     )
+    write_rows(dataset, "What is \\sqrt{4}?", ["7", "-3"])
     manifest = {
         "settings": {
+            "rows": {},
             "source": {"hub": "open-r1/OpenR1-Math-220k", "config": "default", "files": []},
             "benchmarks": {"aime2024": "x", "math500": "y"},
         },
@@ -88,6 +92,25 @@ def run(tmp_path: Path) -> Run:
         },
     )
     return run
+
+
+def write_rows(dataset: Path, problem: str, answers: list[str]) -> None:
+    """Training rows with these answers, and a held-out row with this problem."""
+    rows = [("train", "Longer than the held-out problem, or not?", a) for a in answers]
+    records = [
+        {
+            "id": str(i),
+            "source": "s",
+            "uuid": "u",
+            "trace": 0,
+            "problem": text,
+            "solution": f"<think>\nI count.\n</think>\n\n\\boxed{{{answer}}}",
+            "answer": answer,
+            "split": split,
+        }
+        for i, (split, text, answer) in enumerate([*rows, ("test", problem, "2")])
+    ]
+    pq.write_table(pa.Table.from_pylist(records), dataset / "rows.parquet")
 
 
 def step(number: int) -> StepMetrics:
@@ -164,7 +187,8 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "apache-2.0",
         "transformers",
     )
-    assert (data.datasets, data.pipeline_tag) == ("open-r1/OpenR1-Math-220k", "text-generation")
+    assert data.base_model_relation == "finetune" and "full-parameter" in data.tags
+    assert (data.datasets, data.pipeline_tag) == (["open-r1/OpenR1-Math-220k"], "text-generation")
     results = {(r.dataset_name, r.metric_type): r.metric_value for r in data.eval_results}
     assert results[("aime2025", "pass@1")] == results[("amc2023", "pass@1")] == 75.0
     for expected in (
@@ -218,10 +242,10 @@ def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
 
 def test_a_problem_with_a_fence_of_its_own_stays_inside_the_cards(run: Run) -> None:
     problem = "Run\n````\n# No heading\n```\nwhat?"
-    path = Path(configs.read(run.config).data.dir) / "sft_4b" / "heldout.jsonl"
-    path.write_text(json.dumps({"id": "a", "problem": problem, "answer": "2"}) + "\n")
+    write_rows(Path(configs.read(run.config).data.dir) / "sft_4b", problem, ["1"])
     text = card.refresh(run)[0].read_text()
-    assert f"\n\n`````\n{chat.render(problem, usage.PATTERN)}\n`````\n\n" in text
+    solution = "<think>\nI count.\n</think>\n\n\\boxed{2}"
+    assert f"\n\n`````\n{chat.render(problem, solution)}\n`````\n\n" in text
 
 
 def test_another_build_of_the_dataset_is_not_described(run: Run) -> None:

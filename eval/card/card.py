@@ -122,7 +122,7 @@ class _Card:
         if self.config.model.init is not None:
             lines.append(
                 "**It started from random weights.** It shows that the pipeline works from end to "
-                "end, and can do only the one task in its data."
+                "end, and knows nothing but what its training rows taught it."
             )
         return "\n\n".join(lines)
 

@@ -97,15 +97,19 @@ def _coverage(evaluations: Sequence[Evaluation], data: TrainingData | None) -> I
 def _of_data(data: TrainingData, config: DictConfig) -> Iterator[str]:
     if data.writer:
         yield (
-            f"A model wrote its training data: {data.writer.model}. Its rows have the mistakes of "
-            "that model that the filters did not find."
+            f"A model wrote its training data: {data.writer.model}. Its rows can have "
+            "mistakes of that model that the filters did not find."
         )
     if generator := data.source.get("generator"):
         yield (
             "Its training data has one kind of problem: sums of two numbers of "
             f"{generator['digits']} digits."
         )
-    whole = " Every answer in them is a whole number." if data.has_only_whole_answers else ""
+    whole = (
+        " The answer of every training row is a whole number."
+        if data.has_only_whole_answers
+        else ""
+    )
     if not data.has_negative_answers:
         yield (
             "No training row has a negative number as its answer, so it may do worse on problems "

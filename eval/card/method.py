@@ -54,8 +54,9 @@ def details(config: DictConfig, export: Mapping[str, Any]) -> str | None:
         trained, size = found
         text += f", which are {count(trained)} of {count(size)} parameters ({trained / size:.2%})"
     return (
-        f"{text}. The base model was frozen in 4-bit NF4. The adapters are merged into the "
-        "weights in this repository, which are in 16 bits (bf16), so no adapter is needed."
+        f"{text}. The base model was frozen, with these layers in 4-bit NF4. The adapters are "
+        "merged into the weights in this repository, which are in 16 bits (bf16), so no adapter is "
+        "needed."
     )
 
 

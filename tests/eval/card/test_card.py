@@ -15,11 +15,13 @@ from omegaconf import DictConfig
 
 from common.files import sha256_file, write_json, write_text
 from common.records import Problem, Rollout
+from data_prep.answers.answer_is import stated
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import chat
 from eval import evaluate
-from eval.card import card
+from eval.card import card, usage
 from eval.generation import rollout_files
+from eval.generation.settings import SamplingSettings
 from eval.report import report
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs
@@ -203,6 +205,10 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "temperature=0.6, top_p=0.95",
     ):
         assert expected in text
+    for false in ("negative number as its answer", "has not been evaluated", "QLoRA"):
+        assert false not in text  # a row's answer is -3
+    assert "not compared with the problems of aime2025, amc2023, so they may contain" in text
+    assert "It was evaluated on" not in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     widths = [line.count("|") for line in tables]
     assert len(tables) > 30 and set(widths) <= {3, 4, 8}  # nothing in a cell ends it
@@ -262,3 +268,26 @@ def test_the_python_in_a_card_is_python(run: Run) -> None:
     for program in programs:
         compile(program, "card", "exec")
         assert '"someone/model"' in program
+
+
+def test_the_extraction_in_a_card_is_the_graders() -> None:
+    module: dict[str, Any] = {}
+    exec(usage.extraction(), module)
+    path = Path(__file__).parents[2] / "data_prep" / "answers" / "stated_outputs.jsonl"
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    texts += [f"<think>{text}" for text in texts] + [f"a</think>b<think>{t}" for t in texts]
+    assert len({module["extract_answer"](text) for text in texts}) > 10
+    assert [module["extract_answer"](text) for text in texts] == [stated(text) for text in texts]
+
+
+def test_greedy_programs_do_not_sample_and_4_bits_are_shown() -> None:
+    greedy = SamplingSettings(1, 0.0, 1.0, 100, 0)
+    texts = [
+        program("m", "p", greedy, dtype)
+        for program in (usage.transformers, usage.vllm)
+        for dtype in ("auto", "nf4")
+    ]
+    assert ["do_sample=False" in text for text in texts] == [True, True, False, False]
+    assert ["temperature=0.0" in text for text in texts] == [False, False, True, True]
+    assert not any("top_p" in text or "do_sample=True" in text for text in texts)
+    assert ["bitsandbytes" in text for text in texts] == [False, False, False, True]

@@ -105,18 +105,16 @@ def _of_data(data: TrainingData, config: DictConfig) -> Iterator[str]:
             "Its training data has one kind of problem: sums of two numbers of "
             f"{generator['digits']} digits."
         )
-    whole = (
-        " The answer of every training row is a whole number."
-        if data.has_only_whole_answers
-        else ""
-    )
     if not data.has_negative_answers:
         yield (
             "No training row has a negative number as its answer, so it may do worse on problems "
-            f"that do.{whole}"
+            "that do."
         )
-    elif whole:
-        yield f"It may do worse on problems with other answers than its training rows have.{whole}"
+    if data.has_only_whole_answers:
+        yield (
+            "The answer of every training row is a whole number, so it may do worse on problems "
+            "with other answers."
+        )
     yield (
         f"No training row has more than {config.data.max_length:,} tokens, the problem included: "
         "it has not been trained to reason for longer."

@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all test-cuda test-faults test-slurm lint bench bench-data bench-balance \
+.PHONY: help setup setup-gpu quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
 	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
 	requirements clean
 
@@ -32,6 +32,9 @@ test-faults: setup ## training runs injured in every way, against one that nothi
 
 test-slurm: setup ## jobs on a real Slurm cluster of four nodes (root; installs Debian's slurm-wlm)
 	$(PYTHON) -m pytest tests/slurm
+
+golden-cards: setup ## write the golden model cards again, after a change of the card (minutes)
+	$(PYTHON) -m tests.eval.card.golden_runs
 
 lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/ruff check .

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,13 @@ class Row:
 
 
 ROW = tuple(field.name for field in fields(Row))
+
+
+def row_of(values: Mapping[str, Any]) -> Row:
+    """Returns the row among the values of a line of rows.parquet, which older datasets have without
+    ``earlier``.
+    """
+    return Row(**{name: values[name] for name in ROW if name in values})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Durations and Markdown tables, as reports, pages and logs write them."""
+"""Durations, Markdown tables and code blocks, as reports, pages, cards and logs write them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -21,6 +22,20 @@ def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> 
     align = align or "l" + "r" * (len(titles) - 1)
     ruler = "|" + "|".join({"l": "---", "r": "---:"}[side] for side in align) + "|"
     return "\n".join([_line(titles), ruler, *map(_line, rows)])
+
+
+def fenced(text: str, language: str = "") -> str:
+    """Returns a Markdown code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def shortened(text: str, longest: int) -> str:
+    """Returns a text of more than ``longest`` characters without its middle."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}\n[...]\n{text[-longest // 2 :]}"
 
 
 def _line(cells: Sequence[str]) -> str:

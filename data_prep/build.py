@@ -9,7 +9,7 @@ rows or workers.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,8 +41,16 @@ class Workers:
 HERE = Workers()
 
 
-def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
+def build(
+    folder: Path,
+    settings: Settings,
+    workers: Workers = HERE,
+    facts: Mapping[str, Any] | None = None,
+) -> bool:
     """Builds the dataset into ``folder``. Returns False if it exists already.
+
+    The manifest also gets ``facts``, such as the licence, which do not determine the content: a
+    dataset with other facts is the same dataset.
 
     Raises UserError when the folder holds a dataset with other settings, a file or too many records
     are malformed, or fewer rows are left than requested, and ValueError when the label audit finds
@@ -67,7 +75,7 @@ def build(folder: Path, settings: Settings, workers: Workers = HERE) -> bool:
         with whole_folder(folder) as target:
             # Absolute, for workers with another working directory.
             manifest = _build(target.absolute(), folder.name, units, settings, problems, workers)
-            write_json(target / MANIFEST, {"settings": identity} | manifest)
+            write_json(target / MANIFEST, {"settings": identity, **(facts or {}), **manifest})
     return True
 
 

@@ -30,10 +30,16 @@ PARTIAL = _argument(
     action="store_true",
     help="use the evaluations that exist so far; the output marks what is missing",
 )
+PUSH = _argument(
+    "--push",
+    dest="repo",
+    metavar="REPO",
+    help="also upload to the private hub repository OWNER/NAME; needs HF_TOKEN",
+)
 JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
-    "data": (commands.data, RECIPE),
+    "data": (commands.data, (*RECIPE, PUSH)),
     "inspect": (
         commands.inspect,
         (
@@ -53,12 +59,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument(
                 "step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint"
             ),
-            _argument(
-                "--push",
-                dest="repo",
-                metavar="REPO",
-                help="also upload to the private hub repository OWNER/NAME; needs HF_TOKEN",
-            ),
+            PUSH,
         ),
     ),
     "eval": (

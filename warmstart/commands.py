@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     from trainer.run.folder import Run
 
 
-def data(recipe: str, overrides: list[str]) -> int:
+def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
+    from common.hub_upload import check
     from trainer.recipe import load as configs
 
-    _build(configs.load(recipe, overrides))
+    config = configs.load(recipe, overrides)
+    if repo is not None:
+        check(repo)
+    _build(config)
+    if repo is not None:
+        from eval.card.publish_dataset import publish
+
+        _say(f"pushed to {publish(config, repo)}")
     return DONE
 
 
@@ -88,8 +96,9 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
 
 def export(run: str, step: int | None, repo: str | None) -> int:
     """export a checkpoint as a Hugging Face model with a model card"""
+    from common.hub_upload import check
     from eval.card import card
-    from trainer.export.push import check, push
+    from trainer.export.push import push
 
     found, config = _run(run)
     if repo is not None:

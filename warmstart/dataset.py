@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,6 +16,7 @@ from data_prep import build as stage
 from data_prep.output.folder import dataset_folder
 from data_prep.rows.map_shard import RowSettings
 from data_prep.source.source import Source
+from data_prep.synth import writer
 from data_prep.synth.anthropic_batches import Batches
 from data_prep.synth.budget import Budget
 from data_prep.synth.generation import Backend, Generation
@@ -78,8 +80,16 @@ def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
         decontaminate=tuple(data.decontaminate),
         **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
     )
-    built = stage.build(folder, settings, stage.Workers(data.engine, data.processes))
+    workers = stage.Workers(data.engine, data.processes)
+    built = stage.build(folder, settings, workers, _facts(config))
     return folder, read_json(folder / MANIFEST)["rows"], built
+
+
+def _facts(config: DictConfig) -> dict[str, Any]:
+    data = config.data
+    licence = {} if data.license is None else {"license": data.license}
+    written = data.source == "synthetic"
+    return licence | (writer.facts(data.synth.backend, data.synth.model) if written else {})
 
 
 def _generation(config: DictConfig) -> Generation:

@@ -6,9 +6,13 @@ import re
 
 from data_prep.answers.boxed import normalise, visible
 
-_NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
-_STATED = re.compile(rf"answer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}{_NUMBER}", re.IGNORECASE)
-_ANY = re.compile(rf"(?<![0-9.]){_NUMBER}")
+NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
+STATED = r"answer\s{0,3}(?:is|:)[\s:*]{0,5}NUMBER"
+ANY = r"(?<![0-9.])NUMBER"
+"""Patterns of the rule; NUMBER in the last two stands for the first. A model's card shows them."""
+
+_STATED = re.compile(STATED.replace("NUMBER", NUMBER), re.IGNORECASE)
+_ANY = re.compile(ANY.replace("NUMBER", NUMBER))
 
 
 def state(answer: str) -> str:

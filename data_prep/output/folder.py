@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+PUBLISHED = "published.json"
+"""File in a dataset's folder: under which name on the hub it was published. Not in the manifest."""
+
 
 def dataset_folder(config: Any) -> Path:
     """Returns the folder of the recipe's dataset."""

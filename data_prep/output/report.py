@@ -9,10 +9,10 @@ from typing import Any
 
 from common.files import write_text
 from common.plots import histogram
-from common.records import ROW, Row
-from common.text import markdown_table
+from common.records import row_of
+from common.text import fenced, markdown_table, shortened
 from data_prep.output.select import Chosen
-from data_prep.output.write import gather
+from data_prep.output.write import ROWS, gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
@@ -112,15 +112,11 @@ def _contaminated(chosen: Chosen) -> str:
 def _rows(target: Path, chosen: Chosen, prompt: Prompt) -> Iterator[str]:
     import pyarrow.parquet as pq
 
-    first = next(
-        pq.ParquetFile(target / "rows.parquet").iter_batches(batch_size=SAMPLES)
-    ).to_pylist()
+    first = next(pq.ParquetFile(target / ROWS).iter_batches(batch_size=SAMPLES)).to_pylist()
     lengths = {e.id: e.length for e in chosen.splits["train"][:SAMPLES]}
     for row in first:
-        text = chat.render(Row(**{name: row[name] for name in ROW}), prompt)
-        cut = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}\n[...]\n{text[-SHOWN // 2 :]}"
-        fence = "`" * 5
-        yield f"Row {row['id']}, {lengths.get(row['id'], 0):,} tokens:\n\n{fence}\n{cut}\n{fence}"
+        text = fenced(shortened(chat.render(row_of(row), prompt), SHOWN))
+        yield f"Row {row['id']}, {lengths.get(row['id'], 0):,} tokens:\n\n{text}"
 
 
 def _quote(text: str) -> str:

@@ -18,6 +18,8 @@ from data_prep.output.select import Chosen
 from data_prep.rows.map_shard import Entry
 from data_prep.tokenizer import token_files
 
+ROWS = "rows.parquet"
+"""Every row, with its split in a column of its own; a row group holds rows of one split."""
 HELD_OUT, SPARE = "heldout.jsonl", "spare.jsonl"
 """Files of problems, for ``benchmarks.sets.load_file``: the test split's rows, and good rows beyond
 the number requested.
@@ -37,7 +39,7 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
     )
     with (
         progress("rows written", sum(map(len, chosen.splits.values()))) as advance,
-        pq.ParquetWriter(target / "rows.parquet", schema) as file,
+        pq.ParquetWriter(target / ROWS, schema) as file,
         ThreadPoolExecutor(2) as threads,
     ):
         for split, entries in chosen.splits.items():

@@ -6,22 +6,20 @@ card and its picture, because they change with every evaluation while the model 
 
 from __future__ import annotations
 
-import datetime
-import re
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import MANIFEST, read_json, read_jsonl, sha256_file, write_text
-from common.records import Row
-from common.text import markdown_table
-from data_prep.output.folder import dataset_folder
-from data_prep.output.write import HELD_OUT
+from common.files import MANIFEST, read_json, write_text
+from common.records import Row, row_of
+from common.text import fenced, markdown_table, shortened
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import PROBLEM, Prompt
 from eval import evaluate
-from eval.card import limitations, usage
-from eval.report import run_facts, tables
+from eval.card import citation, limitations, method, training_data, usage
+from eval.card.metadata import metadata
+from eval.generation.vllm_actor import NF4
+from eval.report import run_facts
 from eval.results import base_vs_sft, published
 from eval.results.evaluation import is_of_pool
 from trainer.recipe import load as configs
@@ -33,6 +31,10 @@ CARD = "README.md"
 NO_DATASET = (
     "The dataset was not available when this card was written. Its manifest's hash is below."
 )
+SHOWN = 1_500
+"""Most characters of the example conversation."""
+PROBLEM_SHOWN = "What is the remainder when $7^{100}$ is divided by 13?"
+"""The problem in the programs when the dataset is not known."""
 
 
 def refresh(run: Run) -> list[Path]:
@@ -70,10 +72,14 @@ class _Card:
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)
         self.evaluations = [e for c in self.compared for e in c.both]
-        manifest = dataset_folder(self.config) / MANIFEST
-        # Uses the dataset only if it is the build that the checkpoint was trained on.
-        known = manifest.exists() and sha256_file(manifest) == self.export["dataset"]
-        self.dataset = read_json(manifest) if known else None
+        self.data = training_data.read(self.config, self.export["dataset"])
+        self.row = self.data.example() if self.data else None
+        self.style = self.config.data.answer_style
+        self.example = (
+            row_of(self.row)
+            if self.row
+            else Row("", "", "", 0, PROBLEM_SHOWN, usage.PATTERNS[self.style], "")
+        )
         self.name = (repo or run.name).rpartition("/")[2]
 
     def text(self) -> str:
@@ -85,11 +91,11 @@ class _Card:
             "Evaluation": self._evaluation(),
             "How to use": self._usage(),
             "Training": self._training(),
-            "Data": run_facts.data(self.dataset) if self.dataset else NO_DATASET,
+            "Data": run_facts.data(self.data.manifest) if self.data else NO_DATASET,
             "Cost": device_hours.table(
                 device_hours.costs(self.run, [e.folder for e in self.evaluations], self.step)
             ),
-            "Limitations": limitations.text(self.compared),
+            "Limitations": limitations.text(self.compared, self.data, self.config),
             "Licence": self._licence(),
             "Citation": self._citation(),
             "Provenance": run_facts.provenance_table(
@@ -99,85 +105,32 @@ class _Card:
         body = "\n\n".join(
             f"## {title}\n\n{text}" if title else text for title, text in sections.items()
         )
+        header = metadata(self.config, self.name, self.data, self.compared).to_yaml()
         # ModelCard parses the metadata again, so a card with broken metadata raises here.
-        return str(ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}\n"))
-
-    def _metadata(self) -> Any:
-        from huggingface_hub import ModelCardData
-
-        datasets = self.dataset["settings"]["source"].get("hub") if self.dataset else None
-        return ModelCardData(
-            language="en",
-            license=self.config.model.license,
-            library_name="transformers",
-            pipeline_tag="text-generation",
-            base_model=self._hub_base(),
-            datasets=datasets,
-            tags=["math", "reasoning", "chain-of-thought", "sft", "rl-warm-start", "verl"],
-            model_name=self.name,
-            eval_results=self._results() or None,
-        )
-
-    def _results(self) -> list[Any]:
-        """Returns pass@1 and maj@n of each evaluated set, as the hub's EvalResult."""
-        from huggingface_hub import EvalResult
-
-        results = []
-        for sft in (c.sft for c in self.compared if c.sft):
-            sampling = sft.settings.sampling
-            keys = ("temperature", "top_p", "max_tokens")
-            conditions = {key: getattr(sampling, key) for key in keys}
-            for name, figures in tables.figures_of_sets(sft).items():
-                for metric in ("pass@1", f"maj@{sampling.rollouts}"):
-                    result = EvalResult(
-                        task_type="text-generation",
-                        task_name="Text generation",
-                        dataset_type=name,
-                        dataset_name=name,
-                        dataset_args={
-                            "sha256": sft.settings.benchmarks[name],
-                            "problems": figures["problems"],
-                        },
-                        metric_type=metric,
-                        metric_name=f"{metric} ({sampling.rollouts} rollouts per problem)",
-                        metric_value=round(figures[metric] * 100, 2),
-                        metric_args=conditions,
-                    )
-                    results.append(result)
-        return results
-
-    def _hub_base(self) -> str | None:
-        """Returns the base model's name on the hub; None for random weights or a local folder."""
-        path = self.config.model.path
-        return None if self.config.model.init is not None or Path(path).exists() else path
-
-    def _base(self) -> str:
-        if self.config.model.init is not None:
-            return "a Qwen3 with random weights"
-        name = self._hub_base()
-        if name:
-            return f"[{name}](https://huggingface.co/{name})"
-        return f"`{Path(self.config.model.path).name}`"
+        return str(ModelCard(f"---\n{header}\n---\n\n{body}\n"))
 
     def _summary(self) -> str:
         rows = "a dataset"
-        if self.dataset:
-            rows = f"{self.dataset['rows']['train']:,} rows of {run_facts.source(self.dataset)}"
+        if self.data:
+            rows = f"{self.data.rows:,} rows of {run_facts.source(self.data.manifest)}"
         lines = [
             f"# {self.name}",
-            f"A warm start for reinforcement learning on mathematics: {self._base()} after "
-            f"{self.step:,} steps of supervised fine-tuning of all its "
-            f"{_count(self.export['parameters'])} parameters on {rows}. It thinks inside one "
-            "`<think>` block, then answers with a `\\boxed{}`, and ends its turn with "
-            "`<|im_end|>`.",
-            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
-            "for studying what RL adds to SFT. It is not an assistant: it has had no RL, no "
-            "preference tuning and no safety training.",
+            f"A warm start for reinforcement learning on mathematics: {method.base(self.config)} "
+            f"after {self.step:,} steps of {method.of_summary(self.config, self.export)} on "
+            f"{rows}. It was trained to think inside one `<think>` block, then to "
+            f"{method.ANSWERS[self.style]} and to end its turn with `<|im_end|>`.",
         ]
+        if details := method.details(self.config, self.export):
+            lines.append(details)
+        lines.append(
+            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
+            "for studying what RL adds to SFT. It is not meant as an assistant: this training "
+            "added no RL, no preference tuning and no safety training to the base model."
+        )
         if self.config.model.init is not None:
             lines.append(
                 "**It started from random weights.** It shows that the pipeline works from end to "
-                "end, and can do only the one task in its data."
+                "end, and knows nothing but what its training rows taught it."
             )
         return "\n\n".join(lines)
 
@@ -224,31 +177,37 @@ class _Card:
         """Returns the name of the evaluated set that is the dataset's held-out file; None if there
         is none.
         """
-        theirs = self.dataset["files"][HELD_OUT] if self.dataset else None
+        theirs = self.data.held_out if self.data else None
         sets = (item for e in self.evaluations for item in e.settings.benchmarks.items())
         return next((name for name, content in sets if content == theirs), None)
 
     def _usage(self) -> str:
         if self.compared:
-            sampling = self.compared[0].known.settings.sampling
+            settings = self.compared[0].known.settings
+            sampling, dtype, whose = settings.sampling, settings.dtype, "the evaluation"
         else:
-            sampling = evaluate.sampling(self.config)
+            sampling, dtype = evaluate.sampling(self.config), self.config.eval.dtype
+            whose = "the planned evaluation"
         model = self.repo or "path/to/this/folder"
-        example = Row("", "", "", 0, self._problem(), usage.PATTERN, "")
-        problem = self.prompt.messages(example)[-1]["content"]
-        return "\n\n".join(
-            [
-                "The tokenizer has the chat template that the model was trained with. "
-                f"{self._asked()}Sampling and budget "
-                f"({sampling.max_tokens:,} tokens, including the reasoning) are those of the "
-                "evaluation.",
-                _fenced(usage.transformers(model, problem, sampling), "python"),
-                _fenced(usage.vllm(model, problem, sampling), "python"),
-                f"For RL with verl: `actor_rollout_ref.model.path={model}`. A conversation looks "
-                "like this:",
-                _fenced(chat.render(example, self.prompt)),
-            ]
-        )
+        problem = self.prompt.messages(self.example)[-1]["content"]
+        parts = [
+            "The tokenizer has the chat template that the model was trained with. "
+            f"{self._asked()}Sampling ({usage.how(sampling)}) and budget "
+            f"({sampling.max_tokens:,} tokens, including the reasoning) are those of {whose}."
+        ]
+        if dtype == NF4:
+            parts.append(
+                f"For {whose}, vLLM loads the weights in 4 bits, as the second program does; the "
+                "first one uses them in 16 bits, as they are stored."
+            )
+        parts += [
+            fenced(usage.transformers(model, problem, sampling, dtype), "python"),
+            fenced(usage.vllm(model, problem, sampling, dtype), "python"),
+            *self._answers(),
+            f"For RL with verl: `actor_rollout_ref.model.path={model}`.",
+            *self._conversation(),
+        ]
+        return "\n\n".join(parts)
 
     def _asked(self) -> str:
         """Returns what training added to each problem, as sentences; empty if nothing."""
@@ -262,54 +221,54 @@ class _Card:
             )
         return said
 
-    def _problem(self) -> str:
-        """Returns the shortest held-out problem, or a fixed problem if there are none."""
-        path = dataset_folder(self.config) / HELD_OUT
-        problems = [row["problem"] for row in read_jsonl(path)] if self.dataset else []
-        return min(
-            problems, key=len, default="What is the remainder when $7^{100}$ is divided by 13?"
-        ).strip()
+    def _answers(self) -> list[str]:
+        style = self.compared[0].known.settings.answer_style if self.compared else self.style
+        if style != "answer_is":
+            return [f"The graded answer is {base_vs_sft.ANSWERS[style]}."]
+        return [
+            'The graded answer is the number after the first "answer is" or "answer:" behind '
+            "`</think>`, or else the last number there, as this function finds it:",
+            fenced(usage.extraction(), "python"),
+        ]
+
+    def _conversation(self) -> list[str]:
+        text = chat.render(self.example, self.prompt)
+        if self.row is None:
+            return ["A conversation has this form:", fenced(text)]
+        whose = "a held-out row" if self.row["split"] == "test" else "a training row"
+        cut = ", without its middle" if len(text) > SHOWN else ""
+        return [
+            f"A conversation has this form ({whose} of its dataset{cut}):",
+            fenced(shortened(text, SHOWN)),
+        ]
 
     def _training(self) -> str:
-        table = run_facts.recipe(self.config, self._base(), self.steps[-1])
+        table = run_facts.recipe(self.config, method.base(self.config), self.steps[-1])
         return "\n\n".join(
             [table, run_facts.training(self.steps), f"![loss by step]({LOSS_PICTURE})"]
         )
 
     def _licence(self) -> str:
-        known = self.config.model.license
-        own = "The base model's licence applies to the weights."
-        if known:
-            own = f"The weights are under `{known}`."
-        return f"{own} The training data has its own terms."
+        lines = ["The base model's licence applies to the weights."]
+        if known := self.config.model.license:
+            lines = [f"The weights are under `{known}`."]
+        stated = self.config.data.license or (self.data and self.data.manifest.get("license"))
+        if stated:
+            lines.append(f"The training data is under `{stated}`.")
+        else:
+            lines.append("The training data has its own terms, which this run does not state.")
+        if self.data and self.data.writer:
+            lines.append(self.data.writer.sentence())
+        return " ".join(lines)
 
     def _citation(self) -> str:
         made = (self.run.export(self.step) / MANIFEST).stat().st_mtime
-        facts_of = {
-            "title": f"{{{self.name}}}: a warm start for reinforcement learning, "
-            f"{self.step} steps of SFT",
-            "year": str(datetime.datetime.fromtimestamp(made, datetime.UTC).year),
-            "note": f"Made with Warmstart, commit {run_facts.origin(self.run)['git']}",
-        }
-        if self.repo:
-            facts_of["howpublished"] = f"\\url{{https://huggingface.co/{self.repo}}}"
-        inner = "".join(f",\n  {key} = {{{value}}}" for key, value in facts_of.items())
-        return (
-            f"```bibtex\n@misc{{{self.name.lower()}-step{self.step}{inner}\n}}\n```\n\n"
-            "Please cite the base model and the data as their authors ask."
+        entry = citation.bibtex(
+            f"{self.name.lower()}-step{self.step}",
+            f"{{{self.name}}}: a warm start for reinforcement learning, {self.step} steps of SFT",
+            list(self.config.run.authors),
+            made,
+            run_facts.origin(self.run)["git"],
+            f"https://huggingface.co/{self.repo}" if self.repo else None,
         )
-
-
-def _fenced(text: str, language: str = "") -> str:
-    """Returns a code block whose fence is longer than any run of backticks in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def _count(parameters: int) -> str:
-    """Returns a number of parameters in thousands, millions or billions, as text."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if parameters >= size:
-            return f"{parameters / size:.3g}{unit}"
-    return str(parameters)
+        return f"{entry}\n\nPlease cite the base model and the data as their authors ask."

@@ -143,7 +143,7 @@ def source(dataset: dict[str, Any]) -> str:
         made = origin["synthetic"]
         return f"problems written by {made['model']}, modelled on {made['seed_rows']} seed problems"
     if "generator" in origin:
-        return f"generated sums of numbers of up to {origin['generator']['digits']} digits"
+        return f"generated sums of two numbers of {origin['generator']['digits']} digits"
     if "hub" in origin:
         return f"[{origin['hub']}](https://huggingface.co/datasets/{origin['hub']})"
     return ", ".join(f"`{name}`" for name, _ in origin["files"])

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.cuda.fakes import Fakes, real
 from trainer.engine import qlora
-from trainer.engine.nf4 import TARGETS
+from trainer.engine.adapters import TARGETS
 
 
 def install(mode: Fakes) -> None:

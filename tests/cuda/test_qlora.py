@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cuda.cases import QLORA, QLORA_WHOLE, Case
-from trainer.engine.nf4 import TARGETS
+from trainer.engine.adapters import TARGETS
 from trainer.planning import memory
 
 CARD = 12e9

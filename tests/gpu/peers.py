@@ -176,7 +176,8 @@ def _adapted(config: DictConfig) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from trainer.engine.nf4 import TARGETS, compute_type, quantization
+    from trainer.engine.adapters import TARGETS
+    from trainer.engine.nf4 import compute_type, quantization
 
     train, dtype = config.train, compute_type(config.train.precision)
     model = AutoModelForCausalLM.from_pretrained(

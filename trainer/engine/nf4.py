@@ -9,9 +9,6 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Params4bit
 from transformers import BitsAndBytesConfig
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Linear layers that are quantised and have a LoRA adapter."""
-
 
 def compute_type(precision: str) -> torch.dtype:
     """Returns the dtype of ``train.precision``: of matrix products, and of weights neither

@@ -20,8 +20,9 @@ from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 
 from trainer.batching.packing import Packed
+from trainer.engine.adapters import TARGETS
 from trainer.engine.fsdp import Engine
-from trainer.engine.nf4 import TARGETS, compute_type, quantization
+from trainer.engine.nf4 import compute_type, quantization
 
 BACKEND = "warmstart_qlora"
 

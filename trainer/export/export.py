@@ -28,6 +28,7 @@ from common.files import (
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
 from data_prep.tokenizer.chat import export_template
+from trainer.engine.adapters import ADAPTERS
 from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 
@@ -79,6 +80,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
                 "run": run.name,
                 "step": step,
                 "parameters": parameters,
+                **_adapters(config, run.checkpoint(step)),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
                 "files": {p.name: sha256_file(p) for p in files},
@@ -96,6 +98,15 @@ def _weights(config: DictConfig, checkpoint: Path) -> Any:
     from trainer.export.merge_qlora import Merged
 
     return Merged(config, trained)
+
+
+def _adapters(config: DictConfig, checkpoint: Path) -> dict[str, int]:
+    """Returns the manifest's entry about a QLoRA's adapters; nothing after full-parameter
+    training.
+    """
+    from trainer.export.weights import Trained
+
+    return {ADAPTERS: Trained(checkpoint).parameters} if config.train.lora_rank else {}
 
 
 def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from safetensors import safe_open
 
 from common.files import read_json
-from trainer.engine.nf4 import TARGETS, compute_type, rounded
+from trainer.engine.adapters import TARGETS
+from trainer.engine.nf4 import compute_type, rounded
 from trainer.export.weights import Trained
 from trainer.run.trained_from import model_folder
 

@@ -117,6 +117,7 @@ class Data(Section):
     hub_config: str | None
     revision: str | None
     split: str
+    license: Mutable[str | None]
     columns: dict[str, str | None] | None
     clean: Literal[None, "gsm8k"]
     verifier: str
@@ -207,6 +208,7 @@ class Eval(Section):
 class Run(Section):
     name: str
     root: str
+    authors: Mutable[list[str]]
 
 
 class VerlEngine(Section):

@@ -49,7 +49,10 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
                 count += 1
     for unit, used in hours.items():
         many = " or ".join(map(str, sorted(ranks)))
-        note = f"{count:,} optimizer steps on {many} ranks; without start-up, validation and saving"
+        noun = "rank" if ranks == {1} else "ranks"
+        note = (
+            f"{count:,} optimizer steps on {many} {noun}; without start-up, validation and saving"
+        )
         found.append(Cost("training", used, unit, note))
     return found + [cost for folder in evaluations for cost in _evaluation(folder)]
 
@@ -76,7 +79,9 @@ def _evaluation(folder: Path) -> list[Cost]:
     if "wall_seconds" not in made:
         return []
     suite, label = parse_evaluation(folder)
-    note = f"{made['wall_seconds']:,.0f} s on {made['devices']}, engine start-up included"
+    device = "GPU" if made["device"] == "cuda" else "engine"
+    many = f"{made['devices']} {device}{'' if made['devices'] == 1 else 's'}"
+    note = f"{made['wall_seconds']:,.0f} s on {many}, engine start-up included"
     unit = CUDA if made["device"] == "cuda" else CPU
     return [
         Cost(

@@ -7,18 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 from omegaconf import DictConfig
 
 from common.files import sha256_file, write_json, write_text
 from common.records import Problem, Rollout, Row
+from data_prep.answers.answer_is import stated
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import BARE
 from eval import evaluate
 from eval.card import card, usage
 from eval.generation import rollout_files
+from eval.generation.settings import SamplingSettings
 from eval.report import report
 from eval.results.evaluation import RL_POOL
 from trainer.recipe import load as configs
@@ -55,8 +59,10 @@ def run(tmp_path: Path) -> Run:
     write_text(
         dataset / "heldout.jsonl", '{"id": "a", "problem": "What is \\\\sqrt{4}?", "answer": "2"}\n'
     )
+    write_rows(dataset, "What is \\sqrt{4}?", ["7", "-3"])
     manifest = {
         "settings": {
+            "rows": {},
             "source": {"hub": "open-r1/OpenR1-Math-220k", "config": "default", "files": []},
             "benchmarks": {"aime2024": "x", "math500": "y"},
         },
@@ -89,6 +95,25 @@ def run(tmp_path: Path) -> Run:
         },
     )
     return run
+
+
+def write_rows(dataset: Path, problem: str, answers: list[str]) -> None:
+    """Training rows with these answers, and a held-out row with this problem."""
+    rows = [("train", "Longer than the held-out problem, or not?", a) for a in answers]
+    records = [
+        {
+            "id": str(i),
+            "source": "s",
+            "uuid": "u",
+            "trace": 0,
+            "problem": text,
+            "solution": f"<think>\nI count.\n</think>\n\n\\boxed{{{answer}}}",
+            "answer": answer,
+            "split": split,
+        }
+        for i, (split, text, answer) in enumerate([*rows, ("test", problem, "2")])
+    ]
+    pq.write_table(pa.Table.from_pylist(records), dataset / "rows.parquet")
 
 
 def step(number: int) -> StepMetrics:
@@ -165,7 +190,8 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "apache-2.0",
         "transformers",
     )
-    assert (data.datasets, data.pipeline_tag) == ("open-r1/OpenR1-Math-220k", "text-generation")
+    assert data.base_model_relation == "finetune" and "full-parameter" in data.tags
+    assert (data.datasets, data.pipeline_tag) == (["open-r1/OpenR1-Math-220k"], "text-generation")
     results = {(r.dataset_name, r.metric_type): r.metric_value for r in data.eval_results}
     assert results[("aime2025", "pass@1")] == results[("amc2023", "pass@1")] == 75.0
     for expected in (
@@ -180,6 +206,10 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "temperature=0.6, top_p=0.95",
     ):
         assert expected in text
+    for false in ("negative number as its answer", "has not been evaluated", "QLoRA"):
+        assert false not in text  # a row's answer is -3
+    assert "not compared with the problems of aime2025, amc2023, so they may contain" in text
+    assert "It was evaluated on" not in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     widths = [line.count("|") for line in tables]
     assert len(tables) > 30 and set(widths) <= {3, 4, 8}  # nothing in a cell ends it
@@ -219,10 +249,10 @@ def test_the_rl_pools_evaluation_is_not_pending(run: Run) -> None:
 
 def test_a_problem_with_a_fence_of_its_own_stays_inside_the_cards(run: Run) -> None:
     problem = "Run\n````\n# No heading\n```\nwhat?"
-    path = Path(configs.read(run.config).data.dir) / "sft_4b" / "heldout.jsonl"
-    path.write_text(json.dumps({"id": "a", "problem": problem, "answer": "2"}) + "\n")
+    write_rows(Path(configs.read(run.config).data.dir) / "sft_4b", problem, ["1"])
     text = card.refresh(run)[0].read_text()
-    example = Row("", "", "", 0, problem, usage.PATTERN, "2")
+    solution = "<think>\nI count.\n</think>\n\n\\boxed{2}"
+    example = Row("", "", "", 0, problem, solution, "2")
     assert f"\n\n`````\n{chat.render(example, BARE)}\n`````\n\n" in text
 
 
@@ -240,3 +270,26 @@ def test_the_python_in_a_card_is_python(run: Run) -> None:
     for program in programs:
         compile(program, "card", "exec")
         assert '"someone/model"' in program
+
+
+def test_the_extraction_in_a_card_is_the_graders() -> None:
+    module: dict[str, Any] = {}
+    exec(usage.extraction(), module)
+    path = Path(__file__).parents[2] / "data_prep" / "answers" / "stated_outputs.jsonl"
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    texts += [f"<think>{text}" for text in texts] + [f"a</think>b<think>{t}" for t in texts]
+    assert len({module["extract_answer"](text) for text in texts}) > 10
+    assert [module["extract_answer"](text) for text in texts] == [stated(text) for text in texts]
+
+
+def test_greedy_programs_do_not_sample_and_4_bits_are_shown() -> None:
+    greedy = SamplingSettings(1, 0.0, 1.0, 100, 0)
+    texts = [
+        program("m", "p", greedy, dtype)
+        for program in (usage.transformers, usage.vllm)
+        for dtype in ("auto", "nf4")
+    ]
+    assert ["do_sample=False" in text for text in texts] == [True, True, False, False]
+    assert ["temperature=0.0" in text for text in texts] == [False, False, True, True]
+    assert not any("top_p" in text or "do_sample=True" in text for text in texts)
+    assert ["bitsandbytes" in text for text in texts] == [False, False, False, True]

@@ -2,18 +2,14 @@
 hub.
 """
 
-import json
 import math
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,9 +18,7 @@ from common.files import read_json, write_lock
 from data_prep.tokenizer import token_files
 from tests.conftest import environment, warmstart
 from tests.trainer.conftest import STEPS
-
-SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
-REPO = "someone/warm-tiny"
+from tests.upload_hub import REPO, SECRET, Hub, serving
 
 
 def test_holds_only_what_can_be_read_without_unpickling(export: Path) -> None:
@@ -150,83 +144,10 @@ def test_is_refused_while_another_process_holds_the_checkpoint_or_when_it_is_dam
     assert not (folder / "export" / f"step_{STEPS}").exists()
 
 
-class Hub(ThreadingHTTPServer):
-    """The few endpoints of the hub that an upload uses, for one user's token."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.created: list[dict[str, Any]] = []
-        self.files: dict[str, bytes] = {}
-        self.refusal: str | None = None
-        """Returns the fault in the model card's metadata."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _answer(self, value: Any, status: int = 200) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self._answer({}, 404)
-
-    def do_POST(self) -> None:
-        import base64
-
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Authorization"] != f"Bearer {SECRET}":
-            self._answer({"error": "Invalid credentials"}, 401)
-        elif self.path == "/api/repos/create":
-            self.server.created.append(json.loads(body))
-            self._answer({"url": f"{self.server.url}/{REPO}"})
-        elif self.path == "/api/validate-yaml":
-            refusal = self.server.refusal
-            errors = [{"message": refusal}] if refusal else []
-            self._answer({"errors": errors, "warnings": []}, 400 if refusal else 200)
-        elif self.path == f"/api/models/{REPO}/preupload/main":
-            names = [f["path"] for f in json.loads(body)["files"]]
-            self._answer(
-                {
-                    "files": [
-                        {"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names
-                    ]
-                }
-            )
-        elif self.path == f"/api/models/{REPO}/commit/main":
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    self.server.files[line["value"]["path"]] = base64.b64decode(
-                        line["value"]["content"]
-                    )
-            self._answer(
-                {
-                    "commitUrl": f"{self.server.url}/{REPO}/commit/1",
-                    "commitOid": "1",
-                    "success": True,
-                }
-            )
-        else:
-            self._answer({"error": self.path}, 404)
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving("models") as server:
         yield server
-        server.shutdown()
 
 
 def push(

@@ -16,7 +16,7 @@ from tests.trainer.checkpoint.saves import ADAPTERS
 from tests.trainer.engine.ranks import rows
 from trainer.batching.flops import Shape
 from trainer.checkpoint.checkpoint import OPTIMIZER
-from trainer.engine.nf4 import TARGETS
+from trainer.engine.adapters import TARGETS
 from trainer.export.merge_qlora import Merged
 from trainer.export.weights import Trained, write
 from trainer.recipe import load as configs

@@ -1,0 +1,68 @@
+"""What was done to the base model, and the form of the answers it was trained to give, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from trainer.engine.adapters import TARGETS, trainable
+
+ANSWERS = {
+    "boxed": "answer with a `\\boxed{}`",
+    "answer_is": 'state the answer as "The answer is N."',
+}
+"""Answer style -> what the model was trained to do after its think block."""
+TAGS = {False: "full-parameter", True: "qlora"}
+"""Whether the run is a QLoRA -> tag of the model on the hub."""
+
+
+def hub_base(config: DictConfig) -> str | None:
+    """Returns the base model's name on the hub; None for random weights or a local folder."""
+    path = config.model.path
+    return None if config.model.init is not None or Path(path).exists() else path
+
+
+def base(config: DictConfig) -> str:
+    """Returns the base model's name, in Markdown."""
+    if config.model.init is not None:
+        return "a Qwen3 with random weights"
+    if name := hub_base(config):
+        return f"[{name}](https://huggingface.co/{name})"
+    return f"`{Path(config.model.path).name}`"
+
+
+def of_summary(config: DictConfig, export: Mapping[str, Any]) -> str:
+    """Returns the method as the end of "after N steps of"; ``export`` is the export's manifest."""
+    if config.train.lora_rank:
+        return "QLoRA fine-tuning"
+    return f"supervised fine-tuning of all its {count(export['parameters'])} parameters"
+
+
+def details(config: DictConfig, export: Mapping[str, Any]) -> str | None:
+    """Returns how a QLoRA trained and merged its adapters; None for full-parameter training."""
+    train = config.train
+    if not train.lora_rank:
+        return None
+    text = (
+        f"Only adapters were trained: rank {train.lora_rank}, alpha {train.lora_alpha}, on "
+        f"{', '.join(f'`{name}`' for name in TARGETS)} of every layer"
+    )
+    if found := trainable(config, export):
+        trained, size = found
+        text += f", which are {count(trained)} of {count(size)} parameters ({trained / size:.2%})"
+    return (
+        f"{text}. The base model was frozen, with these layers in 4-bit NF4. The adapters are "
+        "merged into the weights in this repository, which are in 16 bits (bf16), so no adapter is "
+        "needed."
+    )
+
+
+def count(parameters: int) -> str:
+    """Returns a number of parameters in thousands, millions or billions, as text."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{unit}"
+    return str(parameters)

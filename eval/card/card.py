@@ -22,8 +22,7 @@ from eval.card import limitations, usage
 from eval.report import run_facts, tables
 from eval.results import base_vs_sft
 from eval.results.evaluation import is_of_pool
-from trainer.recipe import load as configs
-from trainer.run import device_hours, step_metrics
+from trainer.run import device_hours, frozen_config, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -63,7 +62,7 @@ class _Card:
     def __init__(self, run: Run, step: int, steps: list[dict[str, Any]], repo: str | None) -> None:
         self.run, self.step, self.steps, self.repo = run, step, steps, repo
         self.label = ModelLabel(step)
-        self.config = configs.read(run.attempts[-1].config)
+        self.config = frozen_config.read(run, run.attempts[-1].config)
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)
         self.evaluations = [e for c in self.compared for e in c.both]

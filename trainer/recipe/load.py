@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
+from trainer.recipe.relocate import move_dataset
 from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -73,13 +74,15 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Returns a frozen configuration with overrides of its mutable keys. Raises UserError for any
-    other key.
+    """Returns a frozen configuration with overrides of its mutable keys; a new place of the dataset
+    counts for all paths in it. Raises UserError for any other key.
     """
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
-    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    values = OmegaConf.from_dotlist(list(overrides))
+    data = OmegaConf.merge(config, values).data
+    changed = OmegaConf.merge(move_dataset(config, data.dir, data.name), values)
     assert isinstance(changed, DictConfig)
     if changes := immutable_changes(config, changed):
         raise UserError("a run's configuration cannot change: " + "; ".join(changes))

@@ -98,7 +98,8 @@ class Run:
     def find(name: str) -> Run | None:
         """Returns the run in the folder ``name`` or runs/``name``; None if there is none."""
         for root in (Path(name), Path("runs") / name):
-            run = Run(root)
+            # A folder named by "." or ".." has a name of its own.
+            run = Run(root if root.name.strip(".") else root.resolve())
             if run.config.exists():
                 return run
         return None

@@ -244,6 +244,11 @@ class Run:
         return self.root / "report.html"
 
     @property
+    def wandb(self) -> Path:
+        """Folder that wandb writes its files to."""
+        return self.root / "wandb"
+
+    @property
     def loss_picture(self) -> Path:
         """The report's picture of the training loss."""
         return self.root / LOSS_PICTURE

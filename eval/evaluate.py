@@ -34,6 +34,7 @@ from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import ModelLabel
+from trainer.run.trained_from import tokenizer_folder
 
 SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
@@ -55,12 +56,7 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
     when the export, the model, the tokenizer or a benchmark file is missing.
     """
     path, revision = _model(config, run, label)
-    tokenizer = Path(config.verl.model.tokenizer_path)
-    if not (tokenizer / "tokenizer.json").exists():
-        raise UserError(
-            f"{tokenizer} has no tokenizer: build the dataset first (warmstart data RECIPE)"
-        )
-    model = Model(path, tokenizer, config.eval.dtype, revision, config.model.context)
+    model = Model(path, tokenizer_folder(config), config.eval.dtype, revision, config.model.context)
     settings = _settings(config, label, model)
     folder = run.evaluation(
         suite(list(settings.benchmarks)), label, sha256_json(settings.to_json())

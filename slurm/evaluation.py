@@ -17,6 +17,7 @@ from common.files import Locked, write_lock
 from slurm import command_lines, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
+from trainer.recipe.relocate import of_dataset
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -37,7 +38,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     run = Run.find(name)
     root = str(run.root) if run else name
     stack, port = command_lines.stack(), network.free_port()
-    export = [*stack, "-m", "warmstart", "export", root, label.word]
+    export = [*stack, "-m", "warmstart", "export", root, label.word, *of_dataset(overrides)]
     # The evaluation survives the loss of a node; only the first task's exit code counts.
     nodes = job.allocation.srun(
         "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label.word, *overrides

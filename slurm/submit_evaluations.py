@@ -16,6 +16,7 @@ from threading import Event
 
 from common.files import sha256_json, write_lock
 from trainer.recipe import load as configs
+from trainer.run import frozen_config
 from trainer.run.folder import SUBMISSIONS, Run
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -54,7 +55,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
     """
     if not run.attempts:  # the base model may not exist yet
         return 0
-    config = configs.amend(configs.read(run.config), overrides)
+    config = configs.amend(frozen_config.read(run), overrides)
     settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
     there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
     failures = 0

@@ -18,6 +18,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from data_prep.benchmarks.sets import load_file
+from data_prep.output.folder import token_file
 from data_prep.tokenizer import token_files
 from eval.evaluate import SETTINGS
 from eval.rl.prepare import prepare
@@ -55,7 +56,7 @@ def export(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> dict[str, list[int]]:
     """Problem -> the tokens before its answer in the held-out rows, as training has them."""
-    table = token_files.read(folder / "data/tiny/test.arrow")
+    table = token_files.read(token_file(folder / "data/tiny", "test"))
     rows = {row["id"]: row for row in table.to_pylist()}
     problems = load_file(folder / "data/tiny/heldout.jsonl", "heldout")
     return {p.problem: rows[p.id]["input_ids"][: rows[p.id]["prompt_len"]] for p in problems}

@@ -56,9 +56,8 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.export,
         (
             RUN,
-            _argument(
-                "step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint"
-            ),
+            _argument("step", metavar="STEP", nargs="?", help="default: the newest checkpoint"),
+            OVERRIDES,
             PUSH,
         ),
     ),

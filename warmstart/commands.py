@@ -5,6 +5,7 @@ its verb is called.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from trainer.run.folder import Run
+    from trainer.run.model_label import ModelLabel
 
 
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
@@ -94,16 +96,18 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
     return DONE
 
 
-def export(run: str, step: int | None, repo: str | None) -> int:
+def export(run: str, step: str | None, overrides: list[str], repo: str | None) -> int:
     """export a checkpoint as a Hugging Face model with a model card"""
     from common.hub_upload import check
     from eval.card import card
     from trainer.export.push import push
+    from trainer.run.model_label import ModelLabel
 
-    found, config = _run(run)
+    step, overrides = _split(step, overrides)
+    found, config = _run(run, overrides)
     if repo is not None:
         check(repo)
-    folder = _export(found, config, step)
+    folder = _export(found, config, None if step is None else ModelLabel.parse(step))
     if repo is not None:
         card.write(found, folder, repo)
         _say(f"pushed to {push(folder, repo)}")
@@ -122,8 +126,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
 
     word, overrides = _split(label, overrides)
     if Run.find(target):
-        run, config = _run(target)
-        config = configs.amend(config, overrides)
+        run, config = _run(target, overrides)
         newest = ModelLabel(run.exports[-1]) if run.exports else BASE
         model = ModelLabel.parse(word) if word else newest
     else:
@@ -197,10 +200,11 @@ def rl(
     a script
     """
     from eval.rl.prepare import prepare
+    from trainer.recipe.relocate import of_dataset
     from trainer.run.model_label import ModelLabel
 
     label, overrides = _split(label, overrides)
-    found, config = _run(run)
+    found, config = _run(run, of_dataset(overrides))
     if label is None and not found.exports:
         raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
     step = ModelLabel.parse(label).step if label else found.exports[-1]
@@ -248,7 +252,7 @@ def line(recipe: str, overrides: list[str]) -> int:
     if code != DONE:
         return code
     step = run.checkpoints[-1]
-    _export(run, config, step)
+    _export(run, config, ModelLabel(step))
     _say(f"evaluating step {step}")
     stage(config, run, ModelLabel(step))
     with file_errors(run.root):
@@ -280,13 +284,16 @@ def _train(run: Run, config: DictConfig, dataset: str) -> int:
     return code
 
 
-def _export(run: Run, config: DictConfig, step: int | None) -> Path:
+def _export(run: Run, config: DictConfig, label: ModelLabel | None) -> Path:
     from eval.card import card
     from trainer.export.export import export as stage
 
-    if step is None and not run.checkpoints:
+    if label is None and not run.checkpoints:
         raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
-    folder = stage(run, config, run.checkpoints[-1] if step is None else step)
+    step = run.checkpoints[-1] if label is None else label.step
+    if step is None:
+        raise UserError("the base model is no checkpoint of the run: give the number of a step")
+    folder = stage(run, config, step)
     card.write(run, folder)
     _say(f"exported {folder}")
     return folder
@@ -297,14 +304,15 @@ def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[st
     return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 
-def _run(name: str) -> tuple[Run, DictConfig]:
+def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
     from trainer.recipe import load as configs
+    from trainer.run import frozen_config
     from trainer.run.folder import Run
 
     run = Run.find(name)
     if run is None:
         raise UserError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
-    return run, configs.read(run.config)
+    return run, configs.amend(frozen_config.read(run), overrides)
 
 
 def _say(text: str) -> None:

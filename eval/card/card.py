@@ -22,8 +22,7 @@ from eval.generation.vllm_actor import NF4
 from eval.report import run_facts
 from eval.results import base_vs_sft, published
 from eval.results.evaluation import is_of_pool
-from trainer.recipe import load as configs
-from trainer.run import device_hours, step_metrics
+from trainer.run import device_hours, frozen_config, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -67,7 +66,7 @@ class _Card:
     def __init__(self, run: Run, step: int, steps: list[dict[str, Any]], repo: str | None) -> None:
         self.run, self.step, self.steps, self.repo = run, step, steps, repo
         self.label = ModelLabel(step)
-        self.config = configs.read(run.attempts[-1].config)
+        self.config = frozen_config.read(run, run.attempts[-1].config)
         self.prompt = Prompt(self.config.data.prompt, self.config.data.system)
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)

@@ -12,6 +12,7 @@ import pytest
 from common.files import read_json
 from data_prep.benchmarks.sets import load_file
 from data_prep.build import HERE, build
+from data_prep.output.folder import token_file
 from data_prep.source.source import Source
 from data_prep.tokenizer import chat, token_files, tokenizers
 from data_prep.tokenizer.prompt import Prompt
@@ -73,7 +74,7 @@ def test_one_question_after_different_turns_is_no_duplicate(built: Path) -> None
 def test_held_out_problems_are_asked_as_their_rows_are(built: Path) -> None:
     prompt = Prompt("{problem}\nBox it.", "Be brief.")
     encoder = tokenizers.load(built / "tokenizer")
-    rows = {r["id"]: r for r in token_files.read(built / "test.arrow").to_pylist()}
+    rows = {r["id"]: r for r in token_files.read(token_file(built, "test")).to_pylist()}
     problems = load_file(built / "heldout.jsonl", "heldout")
     assert len(problems) == 8
     for problem in problems:

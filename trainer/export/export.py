@@ -31,6 +31,7 @@ from data_prep.tokenizer.chat import export_template
 from trainer.engine.adapters import ADAPTERS
 from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
+from trainer.run.trained_from import tokenizer_folder
 
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
@@ -44,7 +45,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
     if is_complete(folder):
         return folder
     _check_there(run, step)
-    tokenizer = tokenizers.load(Path(config.verl.model.tokenizer_path))
+    tokenizer = tokenizers.load(tokenizer_folder(config))
     with write_lock(run.export_lease(step)):
         if not is_complete(folder):
             # Checked again: only under the lease is it safe from pruning.

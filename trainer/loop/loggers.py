@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from trainer.recipe import load as configs
+from trainer.run import step_metrics
 from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics
+
+LONGEST_NAME = 100
+"""Characters of a run's name in its wandb id, which may have 128."""
 
 
 class Tracker:
@@ -23,7 +27,7 @@ class Tracker:
     def __init__(self, config: DictConfig, run: Run, attempt: Attempt, first: int) -> None:
         self.lines = attempt.metrics.open("a", encoding="utf-8")
         self.board = _board(run, first) if "tensorboard" in config.train.loggers else None
-        self.wandb = _wandb(config, run.root) if "wandb" in config.train.loggers else None
+        self.wandb = _wandb(config, run, first) if "wandb" in config.train.loggers else None
 
     def __enter__(self) -> Tracker:
         return self
@@ -44,11 +48,7 @@ class Tracker:
         self.lines.write(metrics.json())
         self.lines.flush()
         print(metrics.line(), flush=True)
-        values = {
-            f"train/{k}": float(v)
-            for k, v in asdict(metrics).items()
-            if v is not None and k != "step"
-        }
+        values = _values(asdict(metrics))
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, metrics.step)
@@ -63,16 +63,44 @@ def _board(run: Run, first: int) -> Any:
     return SummaryWriter(str(run.tensorboard), purge_step=first + 1)
 
 
-def _wandb(config: DictConfig, root: Path) -> Any:
+def _wandb(config: DictConfig, run: Run, first: int) -> Any:
+    """Returns a wandb run that already has the steps up to ``first``: an offline run is a new file,
+    which on its upload replaces what older files of the same id had.
+    """
     import wandb
 
     os.environ.setdefault("WANDB_MODE", "offline")
-    return wandb.init(
+    opened = wandb.init(
         project="warmstart",
-        name=config.run.name,
-        id=f"{config.run.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}",
+        name=_wandb_name(config),
+        id=_wandb_id(config, run),
         resume="allow",
-        dir=str(root),
+        dir=str(run.root),
         config=configs.plain(config),
         settings=wandb.Settings(console="off"),
     )
+    if not opened.resumed:
+        for values in step_metrics.read(run):
+            if values["step"] <= first:
+                opened.log(_values(values), step=values["step"])
+    return opened
+
+
+def _wandb_id(config: DictConfig, run: Run) -> str:
+    """Returns the id that the run's folder has used before, also if it was moved since; else a new
+    one.
+    """
+    for folder in sorted(run.wandb.glob("*run-*")):
+        if found := re.fullmatch(r"(?:offline-)?run-\d+_\d+-(.+)", folder.name):
+            return found[1]
+    place = hashlib.sha256(str(run.root.resolve()).encode()).hexdigest()
+    return f"{_wandb_name(config)}-{place[:8]}"
+
+
+def _wandb_name(config: DictConfig) -> str:
+    """Returns the run's name in characters and a length that wandb allows."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", config.run.name)[:LONGEST_NAME]
+
+
+def _values(metrics: dict[str, Any]) -> dict[str, float]:
+    return {f"train/{k}": float(v) for k, v in metrics.items() if v is not None and k != "step"}

@@ -20,6 +20,7 @@ from common.differences import differences
 from common.errors import UserError
 from common.files import write_text
 from trainer.recipe import protocols, verbatim
+from trainer.recipe.relocate import move_dataset
 from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -74,14 +75,16 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Returns a frozen configuration with overrides of its mutable keys. Raises UserError for any
-    other key.
+    """Returns a frozen configuration with overrides of its mutable keys; a new place of the dataset
+    counts for all paths in it. Raises UserError for any other key.
     """
     known = dict(_leaves(config))
     for override in overrides:
         _check_override(override, config, known)
     texts, overrides = verbatim.split(overrides)
-    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
+    values = OmegaConf.from_dotlist(overrides)
+    data = OmegaConf.merge(config, values).data
+    changed = OmegaConf.merge(move_dataset(config, data.dir, data.name), values)
     assert isinstance(changed, DictConfig)
     OmegaConf.set_readonly(changed, False)
     if any(override.startswith("eval.protocol=") for override in overrides):

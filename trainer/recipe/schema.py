@@ -111,8 +111,9 @@ class Synth(Section):
 
 
 class Data(Section):
-    name: str
-    dir: str
+    # Where the dataset is may change: its manifest says which one it is.
+    name: Mutable[str]
+    dir: Mutable[str]
     source: str
     hub_config: str | None
     revision: str | None

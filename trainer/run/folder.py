@@ -98,7 +98,8 @@ class Run:
     def find(name: str) -> Run | None:
         """Returns the run in the folder ``name`` or runs/``name``; None if there is none."""
         for root in (Path(name), Path("runs") / name):
-            run = Run(root)
+            # A folder named by "." or ".." has a name of its own.
+            run = Run(root if root.name.strip(".") else root.resolve())
             if run.config.exists():
                 return run
         return None
@@ -241,6 +242,11 @@ class Run:
     def page(self) -> Path:
         """The report as one page of HTML, with every rollout."""
         return self.root / "report.html"
+
+    @property
+    def wandb(self) -> Path:
+        """Folder that wandb writes its files to."""
+        return self.root / "wandb"
 
     @property
     def loss_picture(self) -> Path:

@@ -18,17 +18,33 @@ SAMPLE_BYTES = 2**20
 """Bytes hashed at the end of a weights file: enough to tell models of one shape apart without
 reading it all.
 """
+ITS_PLACE = "data.dir=FOLDER (and data.name=NAME if it was renamed)"
+"""Overrides that say where a dataset was moved to."""
 CONFIG_AND_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def dataset_identity(config: DictConfig) -> str:
     """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not
-    built.
+    there.
     """
     manifest = dataset_folder(config) / MANIFEST
     if not manifest.exists():
-        raise UserError(f"dataset {config.data.name} is not built: warmstart data {config.name}")
+        raise UserError(
+            f"there is no dataset in {manifest.parent}: warmstart data {config.name} builds it; if "
+            f"it was moved, add {ITS_PLACE}"
+        )
     return sha256_file(manifest)
+
+
+def tokenizer_folder(config: DictConfig) -> Path:
+    """Returns the folder of the dataset's tokenizer. Raises UserError when it is not there."""
+    folder = Path(config.verl.model.tokenizer_path)
+    if not (folder / "tokenizer.json").exists():
+        raise UserError(
+            f"{folder} has no tokenizer: warmstart data {config.name} builds it with the dataset; "
+            f"if that was moved, add {ITS_PLACE}"
+        )
+    return folder
 
 
 def model_identity(path: str, revision: str | None) -> dict[str, str]:

@@ -47,7 +47,7 @@ def test_each_value_that_the_authors_gave_counts(reference: Any) -> None:
         if key == "sets":
             continue
         name = "answer_style" if key == "extractor" else key
-        other: Any = "answer_is" if key == "extractor" else "auto" if key == "dtype" else 3
+        other: Any = "answer_is" if key == "extractor" else "float32" if key == "dtype" else 3
         other = "{problem}\nGo." if key in ("prompt", "system") else other
         (told,) = published.differences(reference, settings(**own | {name: other}))
         assert told.startswith(f"{key} ")

@@ -6,6 +6,9 @@ import re
 
 from data_prep.answers.boxed import normalise, visible
 
+NEWLINES = 1
+"""Newlines between ``</think>`` and the sentence. Datasets record it: older ones have two."""
+
 _NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
 _STATED = re.compile(rf"answer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}{_NUMBER}", re.IGNORECASE)
 _ANY = re.compile(rf"(?<![0-9.]){_NUMBER}")

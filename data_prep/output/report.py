@@ -10,6 +10,7 @@ from typing import Any
 from common.files import write_text
 from common.plots import histogram
 from common.text import markdown_table
+from data_prep.output import number_facts
 from data_prep.output.select import Chosen
 from data_prep.output.write import gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
@@ -19,9 +20,16 @@ SHOWN = 1_500
 """Most characters shown of a sampled row."""
 
 
-def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -> None:
+def write(
+    target: Path,
+    name: str,
+    parts: Path,
+    total: Mapped,
+    chosen: Chosen,
+    numbers: dict[str, Any] | None = None,
+) -> None:
     """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has
-    all part files.
+    all part files, ``numbers`` the facts of ``number_facts``.
     """
     entries = [e for rows in chosen.splits.values() for e in rows]
     histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
@@ -34,6 +42,8 @@ def write(target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen) -
         "![characters](chars.png)",
         "![tokens](tokens.png)",
     ]
+    if numbers is not None:
+        sections += ["## Numbers", number_facts.table(numbers)]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
     sections += ["## Sample rows", *_rows(target, chosen)]

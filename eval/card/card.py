@@ -164,9 +164,9 @@ class _Card:
             f"# {self.name}",
             f"A warm start for reinforcement learning on mathematics: {self._base()} after "
             f"{self.step:,} steps of supervised fine-tuning of all its "
-            f"{_count(self.export['parameters'])} parameters on {rows}. It thinks inside one "
-            "`<think>` block, then answers with a `\\boxed{}`, and ends its turn with "
-            "`<|im_end|>`.",
+            f"{run_facts.parameter_count(self.export['parameters'])} parameters on {rows}. It "
+            "thinks inside one `<think>` block, then answers with a `\\boxed{}`, and ends its turn "
+            "with `<|im_end|>`.",
             "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
             "for studying what RL adds to SFT. It is not an assistant: it has had no RL, no "
             "preference tuning and no safety training.",
@@ -256,7 +256,13 @@ class _Card:
     def _training(self) -> str:
         table = run_facts.recipe(self.config, self._base(), self.steps[-1])
         return "\n\n".join(
-            [table, run_facts.training(self.steps), f"![loss by step]({LOSS_PICTURE})"]
+            [
+                table,
+                run_facts.training(self.steps),
+                f"![loss by step]({LOSS_PICTURE})",
+                run_facts.MILESTONES,
+                run_facts.milestones(self.steps, self.config.reference),
+            ]
         )
 
     def _licence(self) -> str:
@@ -288,11 +294,3 @@ def _fenced(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def _count(parameters: int) -> str:
-    """Returns a number of parameters in thousands, millions or billions, as text."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if parameters >= size:
-            return f"{parameters / size:.3g}{unit}"
-    return str(parameters)

@@ -50,9 +50,8 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.export,
         (
             RUN,
-            _argument(
-                "step", metavar="STEP", nargs="?", type=int, help="default: the newest checkpoint"
-            ),
+            _argument("label", metavar="STEP", nargs="?", help="default: the newest checkpoint"),
+            OVERRIDES,
             _argument(
                 "--push",
                 dest="repo",

@@ -86,12 +86,19 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
     return DONE
 
 
-def export(run: str, step: int | None, repo: str | None) -> int:
+def export(run: str, label: str | None, overrides: list[str], repo: str | None) -> int:
     """export a checkpoint as a Hugging Face model with a model card"""
     from eval.card import card
     from trainer.export.push import check, push
+    from trainer.recipe import load as configs
+    from trainer.run.model_label import ModelLabel
 
+    word, overrides = _split(label, overrides)
     found, config = _run(run)
+    config = configs.amend(config, overrides)
+    step = ModelLabel.parse(word).step if word else None
+    if word and step is None:
+        raise UserError(f"the base model is not exported: give the number of a step, not {word}")
     if repo is not None:
         check(repo)
     folder = _export(found, config, step)

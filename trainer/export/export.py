@@ -30,16 +30,20 @@ from data_prep.tokenizer import tokenizers
 from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 
+MERGE_BASE = "merge_base"
+"""Key of a QLoRA's export manifest: the value of ``export.merge_base``."""
+
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
     as it is.
 
     Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another
-    process.
+    process, and when the complete export has another merge_base.
     """
     folder = run.export(step)
     if is_complete(folder):
+        _check_same_base(folder, config)
         return folder
     _check_there(run, step)
     tokenizer = tokenizers.load(Path(config.verl.model.tokenizer_path))
@@ -50,6 +54,16 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
             verify(run.checkpoint(step))
             _export(run, config, step, tokenizer, folder)
     return folder
+
+
+def _check_same_base(folder: Path, config: DictConfig) -> None:
+    # Exports that recorded no base were merged into NF4's.
+    merged, wanted = read_json(folder / MANIFEST).get(MERGE_BASE, "nf4"), config.export.merge_base
+    if config.train.lora_rank and merged != wanted:
+        raise UserError(
+            f"{folder} was merged with export.merge_base={merged}, not {wanted}: delete that "
+            f"folder to export it again, or set export.merge_base={merged}"
+        )
 
 
 def _check_there(run: Run, step: int) -> None:
@@ -77,6 +91,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
                 "run": run.name,
                 "step": step,
                 "parameters": parameters,
+                **({MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
                 "files": {p.name: sha256_file(p) for p in files},

@@ -23,6 +23,7 @@ from common.records import Problem
 from data_prep import parallel
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.output import report, select, write
+from data_prep.output.number_facts import number_facts
 from data_prep.rows import map_shard
 from data_prep.rows.map_shard import Entry, Mapped, RowSettings
 from data_prep.settings import Settings, check_same, recorded
@@ -126,7 +127,10 @@ def _build(
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
     )
     write.write(target, parts, chosen)
-    report.write(target, name, parts, total, chosen, settings.rows.asked)
+    facts = {}
+    if settings.rows.answer_style == "answer_is":
+        facts = {"numbers": number_facts(target / "rows.parquet", total.operations)}
+    report.write(target, name, parts, total, chosen, settings.rows.asked, facts.get("numbers"))
     shutil.rmtree(parts)
     files = sorted(p for p in target.rglob("*") if p.is_file())
     return {
@@ -139,6 +143,7 @@ def _build(
         "row_ids": {split: [e.id for e in entries] for split, entries in chosen.splits.items()},
         "duplicates": chosen.duplicates,
         "contaminated": chosen.contaminated,
+        **facts,
         "files": {str(p.relative_to(target)): sha256_file(p) for p in files},
         "versions": provenance.versions(),
         "git": provenance.git_commit(),

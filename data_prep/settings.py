@@ -10,6 +10,7 @@ from typing import Any
 
 from common.differences import differences
 from common.errors import UserError
+from data_prep.answers import answer_is
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
 from data_prep.output import stratify
@@ -56,8 +57,11 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
     files are.
     """
     modules = dict(THRESHOLDS)
-    if settings.rows.filters == "synthetic":
+    rows = settings.rows
+    if rows.filters == "synthetic":
         modules |= SYNTHETIC_THRESHOLDS
+    if rows.answer_style == "answer_is" and "messages" not in (rows.columns or {}):
+        modules["answer_is"] = answer_is
     # The source is replaced because it may hold a backend, which is not a value to record.
     values = asdict(replace(settings, source=Source("")))
     values |= {

@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from tests.conftest import environment
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -30,6 +35,14 @@ def serving(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+def warm(folder: Path, url: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``warmstart`` in ``folder`` with the hub at ``url`` and an empty cache of its own."""
+    clean = {k: v for k, v in environment().items() if not k.startswith("HF_")}
+    values = clean | {"HF_ENDPOINT": url, "HF_HOME": str(folder / "hf")} | more
+    command = [sys.executable, "-m", "warmstart", *words]
+    return subprocess.run(command, cwd=folder, env=values, capture_output=True, text=True)
 
 
 def oid(name: str, content: bytes) -> str:

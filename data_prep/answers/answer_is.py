@@ -6,6 +6,9 @@ import re
 
 from data_prep.answers.boxed import normalise, visible
 
+NEWLINES = 1
+"""Newlines between ``</think>`` and the sentence. Datasets record it: older ones have two."""
+
 NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
 STATED = r"answer\s{0,3}(?:is|:)[\s:*]{0,5}NUMBER"
 ANY = r"(?<![0-9.])NUMBER"

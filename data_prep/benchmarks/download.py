@@ -82,6 +82,7 @@ def _problem(benchmark: Benchmark, number: int, row: dict[str, Any]) -> dict[str
     answer = str(row["answer"])
     if "####" in answer:  # GSM8K's answer is a solution that ends with a line "#### 72"
         answer = answer.rpartition("####")[2].strip().replace(",", "")
+    solution = benchmark.solution_column
     return {
         "id": f"{benchmark.name}-{number}"
         if benchmark.id_column is None
@@ -89,4 +90,4 @@ def _problem(benchmark: Benchmark, number: int, row: dict[str, Any]) -> dict[str
         "problem": row[benchmark.problem_column],
         "answer": answer,
         "source": f"hub:{benchmark.hub}",
-    }
+    } | ({} if solution is None else {"solution": row[solution]})

@@ -30,6 +30,8 @@ class Benchmark:
     problem_column: str = "problem"
     id_column: str | None = "id"
     """None: the rows are numbered."""
+    solution_column: str | None = None
+    """Column of the worked solution, for a set whose problems are shown as examples."""
 
 
 _KNOWN = (
@@ -54,6 +56,17 @@ _KNOWN = (
         config="main",
         problem_column="question",
         id_column=None,
+    ),
+    Benchmark(
+        "gsm8k_train",
+        7473,
+        "openai/gsm8k",
+        "train",
+        answers=NUMBER,
+        config="main",
+        problem_column="question",
+        id_column=None,
+        solution_column="answer",
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _KNOWN}

@@ -11,6 +11,7 @@ from common.files import write_text
 from common.plots import histogram
 from common.records import row_of
 from common.text import fenced, markdown_table, shortened
+from data_prep.output import number_facts
 from data_prep.output.select import Chosen
 from data_prep.output.write import ROWS, gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
@@ -22,10 +23,16 @@ SHOWN = 1_500
 
 
 def write(
-    target: Path, name: str, parts: Path, total: Mapped, chosen: Chosen, prompt: Prompt
+    target: Path,
+    name: str,
+    parts: Path,
+    total: Mapped,
+    chosen: Chosen,
+    prompt: Prompt,
+    numbers: dict[str, Any] | None = None,
 ) -> None:
     """Writes report.md and its plots into ``target``, whose rows are already written; ``parts`` has
-    all part files.
+    all part files, ``numbers`` the facts of ``number_facts``.
     """
     entries = [e for rows in chosen.splits.values() for e in rows]
     histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
@@ -38,6 +45,8 @@ def write(
         "![characters](chars.png)",
         "![tokens](tokens.png)",
     ]
+    if numbers is not None:
+        sections += ["## Numbers", number_facts.table(numbers)]
     if chosen.contaminated:
         sections += ["## In a benchmark", _contaminated(chosen)]
     sections += ["## Sample rows", *_rows(target, chosen, prompt)]

@@ -32,7 +32,7 @@ from data_prep.rows.parse import (
     question_type_allowed,
 )
 from data_prep.source.shards import BadRecord, Unit
-from data_prep.synth import check_problem
+from data_prep.synth import check_arithmetic, check_problem
 from data_prep.tokenizer import chat, token_files, tokenizers
 from data_prep.tokenizer.prompt import PROBLEM, Prompt, all_turns
 
@@ -105,6 +105,8 @@ class Mapped:
     """Reason -> (hash, excerpt) of the SAMPLES dropped rows with the smallest hash."""
     bad: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    operations: dict[str, int] = field(default_factory=dict)
+    """Row id -> ``<<...>>`` annotations of its source's solution, in the style answer_is."""
 
     def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
         """Counts a dropped record and keeps it as a sample if its hash is among the smallest of its
@@ -128,6 +130,16 @@ class Mapped:
             self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *kept])
         self.bad += other.bad
         self.entries += other.entries
+        for row, count in other.operations.items():
+            self._count_operations(row, count)
+
+    def _count_operations(self, row: str, count: int) -> None:
+        # The larger one of rows with the same id, so that their order does not matter.
+        self.operations[row] = max(count, self.operations.get(row, 0))
+
+    def note_operations(self, row: Row, solution: object) -> None:
+        """Counts the annotations of a row's solution as its source has it."""
+        self._count_operations(row.id, len(check_arithmetic.ANNOTATION.findall(str(solution))))
 
 
 def reasons(settings: RowSettings) -> list[str]:
@@ -178,6 +190,8 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
                     if fault:
                         raise Dropped(fault)
                 row = from_columns(record, settings.columns, settings.clean, settings.answer_style)
+                if settings.answer_style == "answer_is" and "solution" in columns:
+                    result.note_operations(row, record.values[columns["solution"]])
         except Dropped as reason:
             result.drop(str(reason), None, settings.seed, str(record.values.get(shown)))
             continue

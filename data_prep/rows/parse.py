@@ -5,6 +5,7 @@ columns.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from typing import Any
 
 from common.records import LONE_SURROGATE, THINK_CLOSE, THINK_OPEN, Row, row_id
 from common.seeded_order import seeded_key
-from data_prep.answers.answer_is import state, stated
+from data_prep.answers.answer_is import NEWLINES, state, stated
 from data_prep.answers.boxed import grade_state, is_exact
 from data_prep.rows.conversation import CONVERSATION_DROPS, conversation
 from data_prep.rows.dropped import Dropped
@@ -100,12 +101,12 @@ def from_columns(
         found = (
             stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
         )
-        answer = _answer(record, columns["answer"]) if "answer" in columns else found
+        answer = _answer_or_number(record, columns["answer"]) if "answer" in columns else found
         if answer is None:
             raise Dropped("no boxed answer")
     else:
         problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
-        answer = _answer(record, columns["answer"])
+        answer = _answer_or_number(record, columns["answer"])
     if clean == "gsm8k":
         solution = clean_gsm8k(solution)
     if THINK_CLOSE in solution and THINK_OPEN not in solution:
@@ -114,10 +115,10 @@ def from_columns(
             f"probably ended with it): put {THINK_OPEN} before the solution"
         )
     if THINK_OPEN not in solution:
-        ending = (
-            state(answer) if answer_style == "answer_is" else f"The answer is \\boxed{{{answer}}}."
-        )
-        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}\n\n{ending}"
+        ending = f"\n\nThe answer is \\boxed{{{answer}}}."
+        if answer_style == "answer_is":
+            ending = "\n" * NEWLINES + state(answer)
+        solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}{ending}"
     return _row(record, 0, problem, solution, answer, columns.get("uuid"), earlier)
 
 
@@ -136,7 +137,7 @@ def columns_read(
             "uuid",
         }
     else:
-        used = {*columns.values()}
+        used = {column for column in columns.values() if column is not None}
     return used | {"source"} | ({"question_type"} if question_types is not None else set())
 
 
@@ -146,7 +147,7 @@ def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
     Dropped for a null answer.
     """
     problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
-    return problem, solution.split("\n####")[0], _answer(record, columns["answer"])
+    return problem, solution.split("\n####")[0], _answer_or_number(record, columns["answer"])
 
 
 def clean_gsm8k(solution: str) -> str:
@@ -190,6 +191,16 @@ def _answer(record: Record, name: str) -> str:
     if name in record.values and record.values[name] is None:
         raise Dropped("no answer")
     return _column(record, name, str)
+
+
+def _answer_or_number(record: Record, name: str) -> str:
+    """Returns the answer as text; a whole number loses its decimals, so 108.0 is "108"."""
+    value = record.values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _answer(record, name)
+    if math.isnan(value):
+        raise Dropped("no answer")
+    return str(int(value)) if value == value // 1 else str(value)
 
 
 def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:

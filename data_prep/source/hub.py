@@ -1,4 +1,4 @@
-"""Downloads a hub dataset's parquet files, once per commit."""
+"""Downloads a hub dataset's parquet or JSONL files, once per commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def download(
 
     Cached files are not requested again, so a full commit whose files were fetched before needs no
     network. Raises UserError when the hub is unreachable, the dataset, config or split does not
-    exist, or the files are not parquet.
+    exist, or the files are neither parquet nor JSONL.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi, cached_assets_path, hf_hub_download
@@ -28,7 +28,7 @@ def download(
         assert commit is not None
         listing = cached_assets_path("warmstart", name, commit) / f"{config}-{split}.json"
         if not listing.exists():
-            write_json(listing, _parquet_files(name, config, split, commit))
+            write_json(listing, _files(name, config, split, commit))
         names = read_json(listing)
         return [
             Path(hf_hub_download(name, n, repo_type="dataset", revision=commit)) for n in names
@@ -42,15 +42,15 @@ def download(
         ) from e
 
 
-def _parquet_files(name: str, config: str | None, split: str, commit: str) -> list[str]:
+def _files(name: str, config: str | None, split: str, commit: str) -> list[str]:
     """Returns the split's file names in the repository. Raises ValueError when it has none or they
-    are not parquet.
+    are neither parquet nor JSONL.
     """
     from datasets import load_dataset_builder
 
     builder = load_dataset_builder(name, config, revision=commit)
     urls = list((builder.config.data_files or {}).get(split, []))
     names = [str(url).partition(f"@{commit}/")[2] for url in urls]
-    if not names or any(not n.endswith(".parquet") for n in names):
-        raise ValueError(f"no parquet files for config {config} and split {split}")
+    if not names or not all(n.endswith((".parquet", ".jsonl")) for n in names):
+        raise ValueError(f"no parquet or JSONL files for config {config} and split {split}")
     return names

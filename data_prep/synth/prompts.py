@@ -74,8 +74,9 @@ def choose(path: Path, count: int, seed: int) -> list[Seed]:
     """
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: set data.synth.seeds=FILE to a JSONL file with one "
-            "{id, problem, solution, answer} per line"
+            f"{path} does not exist: warmstart prefetch RECIPE makes gsm8k_train.jsonl; or set "
+            "data.synth.seeds=FILE to a JSONL file with one {id, problem, solution, answer} per "
+            "line"
         )
     seeds: list[Seed] = []
     values = [value for _, value in text_fields(path, ("id", "problem", "solution", "answer"))]

@@ -244,7 +244,13 @@ class _Card:
     def _training(self) -> str:
         table = run_facts.recipe(self.config, method.base(self.config), self.steps[-1])
         return "\n\n".join(
-            [table, run_facts.training(self.steps), f"![loss by step]({LOSS_PICTURE})"]
+            [
+                table,
+                run_facts.training(self.steps),
+                f"![loss by step]({LOSS_PICTURE})",
+                run_facts.MILESTONES,
+                run_facts.milestones(self.steps, self.config.reference),
+            ]
         )
 
     def _licence(self) -> str:

@@ -80,9 +80,11 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections += ["## RL readiness", rl_readiness.section(compared)]
     if steps:
         run_facts.loss_picture(run.loss_picture, steps)
-        sections += ["## Training", run_facts.training(steps), f"![loss]({run.loss_picture.name})"]
-        if table := run_facts.milestones(steps, (config.reference or {}).get("loss")):
-            sections.append(table)
+        sections += ["## Training", run_facts.training(steps)]
+        if share := run_facts.trained_share(config):
+            sections.append(f"Trained parameters: {share}.")
+        sections.append(f"![loss]({run.loss_picture.name})")
+        sections += [run_facts.MILESTONES, run_facts.milestones(steps, config.reference)]
     sections += [
         "## Cost",
         device_hours.table(

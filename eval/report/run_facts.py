@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from common import provenance
+from common.errors import UserError
 from common.files import read_json, sha256_json
 from common.plots import loss_curve
 from common.text import markdown_table
+from data_prep.output import number_facts
 from eval.results.base_vs_sft import Evaluation
+from trainer.planning.workload import shape_of
 from trainer.recipe import load as configs
 from trainer.run.device_hours import ranks_of
 from trainer.run.folder import Run
+
+AVERAGED = 50
+"""Steps that the loss of a milestone averages, as transformers' Trainer does between two log lines
+of a run with logging_steps=50.
+"""
+
+
+MILESTONES = (
+    f"Training loss, each the mean over the last {AVERAGED} steps. The mean over the run is what "
+    "transformers' Trainer reports as the final training loss."
+)
 
 
 def training(steps: Sequence[dict[str, Any]]) -> str:
     """Returns a one-sentence summary of training; ``steps`` are the metrics of its steps, in
     order.
     """
-    last, count = steps[-1], sum(s["tokens"] for s in steps)
-    rate = count / sum(s["seconds"] for s in steps)
+    last, tokens = steps[-1], sum(s["tokens"] for s in steps)
+    seconds = sum(s["seconds"] for s in steps)
+    rate = f"{tokens / seconds:,.0f} tokens/s"
+    # Older runs did not record the rows of a step.
+    if all(s.get("rows") for s in steps):
+        rate += f", {sum(s['rows'] for s in steps) / seconds:.2f} rows/s"
     balance = sum(s["balance"] for s in steps) / len(steps)
     text = (
-        f"{last['step']:,} of {last['total']:,} steps, {count:,} tokens, {rate:,.0f} tokens/s, "
+        f"{last['step']:,} of {last['total']:,} steps, {tokens:,} tokens, {rate}, "
         f"balance {balance:.1%}; loss {_loss(steps[0]['loss'])} at the first step, "
         f"{_loss(last['loss'])} at the last"
     )
@@ -38,20 +57,69 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
     return text + "."
 
 
-def milestones(
-    steps: Sequence[dict[str, Any]], published: Mapping[int, float] | None
-) -> str | None:
-    """Returns a table of published training losses, ``{step: loss}``, beside this run's; None if
-    there are none.
+def milestones(steps: Sequence[dict[str, Any]], reference: Mapping[str, Any] | None) -> str:
+    """Returns a table of training losses: at published or round steps, at the ends of epochs, and
+    the mean over the run; ``reference`` is the recipe's, with the published ones.
+
+    A step's loss is the mean over the last ``AVERAGED`` steps, because one step's is noisy.
     """
-    if not published:
-        return None
+    published = (reference or {}).get("loss") or {}
     ours = {s["step"]: s["loss"] for s in steps}
-    lines = [("step", "published loss", "this run")]
-    for step, theirs in published.items():
-        reached = _loss(ours[step]) if step in ours else "not reached"
-        lines.append((f"{step:,}", f"{theirs:.3f}", reached))
-    return markdown_table(lines, "rrr")
+    ends = {a["step"]: a["epoch"] for a, b in pairwise(steps) if a["epoch"] != b["epoch"]}
+    if steps[-1]["step"] == steps[-1]["total"]:
+        ends[steps[-1]["step"]] = steps[-1]["epoch"]
+    chosen = {*(published or _round_steps(steps[-1]["step"])), *ends, steps[-1]["step"]}
+    lines = [("step", "", "loss", "published")]
+    for step in sorted(chosen):
+        window = [ours[n] for n in range(step - AVERAGED + 1, step + 1) if n in ours]
+        reached = _mean(window) if step in ours else "not reached"
+        end = f"end of epoch {ends[step]}" if step in ends else ""
+        lines.append((f"{step:,}", end, reached, _published(published.get(step))))
+    mean = _published((reference or {}).get("mean_loss"))
+    lines.append(("all", "mean over the run", _mean(list(ours.values())), mean))
+    shown = lines if any(line[3] for line in lines[1:]) else [line[:3] for line in lines]
+    return markdown_table(shown, "rlrr"[: len(shown[0])])
+
+
+def _round_steps(last: int) -> Iterator[int]:
+    """Yields at most ten multiples of a round number up to ``last``."""
+    width = next(w for k in count() for w in (10**k, 2 * 10**k, 5 * 10**k) if 10 * w >= last)
+    yield from range(width, last + 1, width)
+
+
+def _mean(losses: Sequence[float | None]) -> str:
+    finite = [loss for loss in losses if loss is not None]
+    return _loss(sum(finite) / len(finite) if finite else None)
+
+
+def _published(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.3f}"
+
+
+def trained_share(config: DictConfig) -> str | None:
+    """Returns the number of trained parameters, for adapters with their share, as text; None if
+    the shape of the base model is not known on this machine.
+    """
+    try:
+        shape = shape_of(config)
+    except UserError:
+        return None
+    if not shape.lora_rank:
+        return f"all {parameter_count(shape.parameters)}"
+    trained = shape.adapter_parameters
+    total = shape.parameters + trained
+    return (
+        f"{parameter_count(trained)} of {parameter_count(total)} ({trained / total:.2%}), "
+        "the base included"
+    )
+
+
+def parameter_count(parameters: int) -> str:
+    """Returns a number of parameters in thousands, millions or billions, as text."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{unit}"
+    return str(parameters)
 
 
 def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
@@ -121,6 +189,7 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
         {
             "method": f"{method}; loss on every token of the answer, its end of turn included",
             "base model": base,
+            "trained parameters": trained_share(config) or "not known here",
             "epochs": epochs,
             "rows per step": f"{train.batch_size}",
             "longest row": f"{config.data.max_length:,} tokens; never cut, packed without padding",
@@ -159,6 +228,7 @@ def data(dataset: dict[str, Any]) -> str:
             f"{source(dataset)}; {rows['test']:,} more were held out. What became of every "
             "source record:",
             markdown_table([("", "rows"), *((step, f"{n:,}") for step, n in funnel.items())]),
+            *([number_facts.table(dataset["numbers"])] if "numbers" in dataset else []),
             _decontamination(dataset),
         ]
     )

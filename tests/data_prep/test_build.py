@@ -279,7 +279,7 @@ def test_a_commit_in_the_cache_needs_no_hub(tmp_path: Path, monkeypatch: Any) ->
     for _ in range(2):
         assert hub.download("some/dataset", "default", "train", commit) == ([cached], commit)
     assert len(asked) == 1
-    with pytest.raises(UserError, match="no parquet files for config default and split test"):
+    with pytest.raises(UserError, match="no parquet or JSONL files for config default and"):
         hub.download("some/dataset", "default", "test", commit)
 
 

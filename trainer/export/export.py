@@ -33,16 +33,20 @@ from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 from trainer.run.trained_from import tokenizer_folder
 
+MERGE_BASE = "merge_base"
+"""Key of a QLoRA's export manifest: the value of ``export.merge_base``."""
+
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
     as it is.
 
     Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another
-    process.
+    process, and when the complete export has another merge_base.
     """
     folder = run.export(step)
     if is_complete(folder):
+        _check_same_base(folder, config)
         return folder
     _check_there(run, step)
     tokenizer = tokenizers.load(tokenizer_folder(config))
@@ -53,6 +57,16 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
             verify(run.checkpoint(step))
             _export(run, config, step, tokenizer, folder)
     return folder
+
+
+def _check_same_base(folder: Path, config: DictConfig) -> None:
+    # Exports that recorded no base were merged into NF4's.
+    merged, wanted = read_json(folder / MANIFEST).get(MERGE_BASE, "nf4"), config.export.merge_base
+    if config.train.lora_rank and merged != wanted:
+        raise UserError(
+            f"{folder} was merged with export.merge_base={merged}, not {wanted}: delete that "
+            f"folder to export it again, or set export.merge_base={merged}"
+        )
 
 
 def _check_there(run: Run, step: int) -> None:
@@ -82,6 +96,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
                 "step": step,
                 "parameters": parameters,
                 **_adapters(config, run.checkpoint(step)),
+                **({MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
                 "files": {p.name: sha256_file(p) for p in files},

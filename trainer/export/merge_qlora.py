@@ -1,7 +1,9 @@
 """Merges a QLoRA's base and adapters into one 16-bit model, a matrix at a time, on the CPU.
 
-The base is quantised as it was for training, and dequantised: the adapters were trained to
-compensate the quantisation error, so they must be added to weights that have it.
+``export.merge_base`` chooses the base. With nf4 it is quantised as it was for training, and
+dequantised: the adapters were trained to compensate the quantisation error, so the sum is the model
+that was trained. With bf16 it is the original base, as Unsloth merges: closer to the base, but not
+what was trained.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class Merged:
 
     def __init__(self, config: DictConfig, adapters: Trained) -> None:
         self.adapters, self.compute_type = adapters, compute_type(config.train.precision)
+        self.quantised = config.export.merge_base == "nf4"
         self.scale = config.train.lora_alpha / config.train.lora_rank
         self._files: dict[str, Path] = {}
         self.sizes: dict[str, torch.Size] = {}
@@ -51,4 +54,6 @@ class Merged:
         if module.rpartition(".")[2] not in TARGETS:
             return base.bfloat16()
         a, b = (self.adapters.read(f"{module}.{factor}.weight", torch.float32) for factor in (A, B))
-        return (rounded(base).float() + self.scale * (b @ a)).bfloat16()
+        if self.quantised:
+            base = rounded(base)
+        return (base.float() + self.scale * (b @ a)).bfloat16()

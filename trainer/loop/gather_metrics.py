@@ -68,6 +68,7 @@ class Meter:
             eta_s=(time.monotonic() - self.begin) / (step - self.first) * (self.total - step),
             skipped=finite(result.grad_norm) is None,
             val_loss=val_loss,
+            rows=len(result.rows),
         )
 
 

@@ -206,6 +206,10 @@ class Eval(Section):
     concurrency: PositiveInt
 
 
+class Export(Section):
+    merge_base: Literal["nf4", "bf16"]
+
+
 class Run(Section):
     name: str
     root: str
@@ -231,6 +235,7 @@ class Recipe(Section):
     train: Train
     cluster: Mutable[Cluster]
     eval: Mutable[Eval]
+    export: Mutable[Export]
     run: Run
     reference: Mutable[dict[str, Any] | None]
     verl: Verl

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from common.errors import UserError, first_line
 from common.files import file_errors, write_json
 from data_prep.benchmarks import download, sets
+from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
 from data_prep.source import hub
 from data_prep.source import source as sources
@@ -19,14 +20,14 @@ MODEL_AND_TOKENIZER = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 
 def prefetch(config: DictConfig) -> dict[str, str]:
-    """Fetches model, dataset and benchmarks; returns the commits as recipe keys and values.
+    """Fetches model, dataset, benchmarks and seeds; returns the commits as recipe keys and values.
 
-    Local models and data, and existing benchmark files, are skipped. The commits are written to
+    Local models and data, and existing files, are skipped. The commits are written to
     ``<data.dir>/<data.name>.prefetch.json``.
     Raises UserError when a download fails.
     """
     pins: dict[str, str] = {}
-    fetched: dict[str, Any] = {"benchmarks": _benchmarks(config)}
+    fetched: dict[str, Any] = {"benchmarks": _benchmarks(config)} | _seeds(config)
     if config.model.init is None and not Path(config.model.path).is_dir():
         pins["model.revision"] = _model(config.model.path, config.model.revision)
     data = config.data
@@ -70,3 +71,12 @@ def _benchmarks(config: DictConfig) -> dict[str, str]:
         for name in names
         if not (folder / f"{name}.jsonl").exists()
     }
+
+
+def _seeds(config: DictConfig) -> dict[str, str]:
+    """Fetches the seeds of a synthetic source if they are a known set; returns the commit."""
+    path = Path(config.data.synth.seeds)
+    known = path.suffix == ".jsonl" and path.stem in BENCHMARKS
+    if config.data.source != "synthetic" or path.exists() or not known:
+        return {}
+    return {"data.synth.seeds": download.fetch(path.parent, path.stem)}

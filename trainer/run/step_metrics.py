@@ -60,6 +60,8 @@ class StepMetrics:
     """True when the gradient was not finite and the weights were not updated."""
     val_loss: float | None = None
     """Mean loss on the held-out rows after this step."""
+    rows: int | None = None
+    """Rows of the global batch; older runs did not record it."""
 
     def line(self) -> str:
         """Returns the step as one line of a log."""

@@ -213,8 +213,7 @@ def test_a_row_states_its_answer_in_its_style() -> None:
     columns = {"problem": "problem", "solution": "solution", "answer": "answer"}
     row = from_columns(Record(values, "f, row 1"), columns, "gsm8k", "answer_is")
     assert (
-        row.solution.endswith("72 clips.\n</think>\n\nThe answer is 72.")
-        and "<<" not in row.solution
+        row.solution.endswith("72 clips.\n</think>\nThe answer is 72.") and "<<" not in row.solution
     )
     assert all(check.keep(row) for check in filters.standard(8_000, "answer_is"))
     other = replace(row, solution=row.solution.replace("answer is 72", "answer is 73"))

@@ -173,7 +173,7 @@ def test_published_order_and_every_verdict(
     import pyarrow.parquet as pq
 
     for row in pq.read_table(tmp_path / "data" / "rows.parquet").to_pylist():
-        assert re.fullmatch(r"<think>\n[^<>]+\n</think>\n\nThe answer is (\d+)\.", row["solution"])
+        assert re.fullmatch(r"<think>\n[^<>]+\n</think>\nThe answer is (\d+)\.", row["solution"])
         assert row["source"] == "synthetic/claude-haiku-4-5"
     first = token_files.get(token_files.read(tmp_path / "data" / "tokens" / "train.arrow"), 0)
     assert (first.input_ids[first.prompt_len], first.input_ids[-1]) == (151667, 151645)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from common.errors import UserError
+from common.files import MANIFEST, write_json
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT, environment
 from tests.trainer.checkpoint.saves import ADAPTERS
@@ -17,6 +19,7 @@ from tests.trainer.engine.ranks import rows
 from trainer.batching.flops import Shape
 from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.adapters import TARGETS
+from trainer.export.export import export
 from trainer.export.merge_qlora import Merged
 from trainer.export.weights import Trained, write
 from trainer.recipe import load as configs
@@ -129,6 +132,47 @@ def test_the_merge_is_the_model_that_was_trained_rounded_to_bf16(
         logits = model(ids[None]).logits[0, first - 1 : -1]
         losses.append(torch.nn.functional.cross_entropy(logits, ids[first:], reduction="none"))
     assert torch.cat(losses).tolist() == pytest.approx(trained["seen"].tolist(), abs=EXACT)
+
+
+def test_a_merge_into_the_original_weights_is_plain_pefts(root: Path) -> None:
+    """peft adds the same adapters, in fp32, to the base as transformers loads it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = configs.amend(configs.read(root / "adapters.yaml"), ["export.merge_base=bf16"])
+    trained = left(root, "adapters")["state"]
+    ours = Merged(config, Trained(Run(root / "adapters").checkpoint(3)))
+    model = AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32)
+    how = LoraConfig(
+        r=config.train.lora_rank,
+        lora_alpha=config.train.lora_alpha,
+        target_modules=list(TARGETS),
+    )
+    adapted = get_peft_model(model, how)
+    adapters = {f"base_model.model.{name}": t for name, t in trained.items() if ".lora_" in name}
+    adapters = {name: t for name, t in adapters.items() if name in adapted.state_dict()}
+    assert len(adapters) == 2 * len(TARGETS) * config.model.init.num_hidden_layers
+    adapted.load_state_dict(adapters, strict=False)
+    theirs = adapted.merge_and_unload().state_dict()
+    quantised = Merged(configs.read(root / "adapters.yaml"), ours.adapters)
+    for name in ours.sizes:
+        assert torch.equal(ours.read(name), theirs[name].bfloat16()), name
+        same = torch.equal(ours.read(name), quantised.read(name))
+        assert same == (name.removesuffix(".weight").rpartition(".")[2] not in TARGETS), name
+
+
+def test_an_export_with_another_base_is_not_taken_for_the_wanted_one(tmp_path: Path) -> None:
+    """One that recorded no base is an older one, whose base was NF4's."""
+    config = configs.load("qlora_tiny", [f"run.root={tmp_path}"])
+    other = configs.load("qlora_tiny", [f"run.root={tmp_path}", "export.merge_base=bf16"])
+    run = Run.of(config)
+    folder = run.export(3)
+    folder.mkdir(parents=True)
+    for manifest, same, refused in (({}, config, other), ({"merge_base": "bf16"}, other, config)):
+        write_json(folder / MANIFEST, manifest)
+        assert export(run, same, 3) == folder
+        with pytest.raises(UserError, match=r"was merged with export\.merge_base=(nf4|bf16), not"):
+            export(run, refused, 3)
 
 
 MEASURE = """

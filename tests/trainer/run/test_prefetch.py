@@ -15,8 +15,9 @@ import pytest
 from safetensors.numpy import save
 
 from common.files import read_json
+from data_prep.synth import prompts
 from tests.conftest import environment
-from tests.hub import COMMIT, serving
+from tests.hub import COMMIT, serving, warm
 
 RECIPE = [
     "model.path=someone/base",
@@ -49,18 +50,11 @@ def problems(count: int, key: str = "problem", **more: str) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def gsm8k_card() -> bytes:
-    return (
-        b"---\nconfigs:\n- config_name: main\n  data_files:\n"
-        b"  - split: test\n    path: test.jsonl\n---\n"
-    )
-
-
-def warm(folder: Path, url: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in environment().items() if not k.startswith("HF_")}
-    values = clean | {"HF_ENDPOINT": url, "HF_HOME": str(folder / "hf")} | more
-    command = [sys.executable, "-m", "warmstart", *words]
-    return subprocess.run(command, cwd=folder, env=values, capture_output=True, text=True)
+def gsm8k(**splits: bytes) -> dict[str, bytes]:
+    """The repository's files, of the given splits."""
+    listed = "".join(f"  - split: {name}\n    path: {name}.jsonl\n" for name in splits)
+    card = f"---\nconfigs:\n- config_name: main\n  data_files:\n{listed}---\n".encode()
+    return {"README.md": card} | {f"{name}.jsonl": content for name, content in splits.items()}
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +71,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         },
         "datasets/someone/rows": {"data/train-00000-of-00001.parquet": parquet(folder)},
         "datasets/math-ai/aime25": {"test.jsonl": problems(30)},
-        "datasets/openai/gsm8k": {
-            "README.md": gsm8k_card(),
-            "test.jsonl": problems(1319, "question", answer="So\n#### 1,072"),
-        },
+        "datasets/openai/gsm8k": gsm8k(test=problems(1319, "question", answer="So\n#### 1,072")),
     }
     with serving(repositories) as hub:
         done = warm(folder, hub.url, "prefetch", "sft_4b", *RECIPE)
@@ -189,3 +180,33 @@ def test_what_the_hub_does_not_give_is_named(
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert message in done.stderr
     assert not list((tmp_path / "benchmarks").glob("*.jsonl"))
+
+
+def test_a_recipe_that_generates_problems_gets_its_seeds(tmp_path: Path) -> None:
+    """GSM8K's training set with its solutions, annotations included."""
+    solution = "It is 5*8 = <<5*8=40>>40 clips in all.\n#### 40"
+    question = "Ann has 5 boxes with 8 clips in each. How many clips does she have?"
+    rows = (
+        json.dumps({"question": f"{i}. {question}", "answer": solution}) + "\n" for i in range(7473)
+    )
+    repositories = {
+        "models/someone/base": {"model.safetensors": save({"w": np.zeros(4, np.float32)})},
+        "datasets/openai/gsm8k": gsm8k(
+            test=problems(1319, "question", answer="So\n#### 1"), train="".join(rows).encode()
+        ),
+    }
+    words = ["prefetch", "qlora_gsm8k_4b", "model.path=someone/base"]
+    with serving(repositories) as hub:
+        done = warm(tmp_path, hub.url, *words)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "data" / "benchmarks" / "gsm8k_train.jsonl"
+    seed = prompts.choose(path, 200, 42)[0]
+    assert (seed.solution, seed.answer) == (solution.partition("\n")[0], "40")
+    kept = read_json(tmp_path / "data" / "qlora_gsm8k_4b.prefetch.json")
+    assert kept["data.synth.seeds"] == COMMIT
+    # An existing file is kept, and the hub is not asked for what is there.
+    path.write_text("mine")
+    (path.parent / "gsm8k_test.jsonl").touch()
+    with serving({"models/someone/base": repositories["models/someone/base"]}) as hub:
+        assert warm(tmp_path, hub.url, *words).returncode == 0
+    assert path.read_text() == "mine"

@@ -79,7 +79,9 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token that autograd saves in one decoder layer."""
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
-    norms = (FLOAT32 + c) * normed + FLOAT32 * (
+    # The normed values are needed for the weight's gradient, which a frozen norm has not.
+    unscaled = 0 if shape.lora_rank else c
+    norms = (FLOAT32 + unscaled) * normed + FLOAT32 * (
         2 + shape.heads + shape.kv_heads
     )  # float32 input, normed, scales
     inputs = c * 2 * shape.hidden  # inputs of the attention's and the MLP's matmuls
@@ -94,7 +96,7 @@ def _attention_output(shape: Shape, setup: Setup) -> float:
     return setup.compute * shape.heads * shape.head_dim + FLOAT32 * shape.heads
 
 
-def _saved(shape: Shape, setup: Setup) -> float:
+def saved(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token that one layer keeps from forward to backward."""
     if setup.checkpointing == "none":
         return layer_bytes(shape, setup)
@@ -102,7 +104,7 @@ def _saved(shape: Shape, setup: Setup) -> float:
     return setup.compute * shape.hidden + kept
 
 
-def _recomputed(shape: Shape, setup: Setup) -> float:
+def recomputed(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token that recomputing a layer adds; in fp32 its float32 input is the
     checkpoint itself.
     """
@@ -113,7 +115,7 @@ def _recomputed(shape: Shape, setup: Setup) -> float:
     return layer_bytes(shape, setup) - kept - shared
 
 
-def _positions(shape: Shape, setup: Setup) -> float:
+def positions(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token of cosines, sines, ids, position ids, supervised positions and
     labels.
     """
@@ -148,7 +150,7 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     )  # 2: the output and its supervised rows
     return {
         "saved activations": tokens
-        * (shape.layers * _saved(shape, setup) + _positions(shape, setup) + final_norm),
+        * (shape.layers * saved(shape, setup) + positions(shape, setup) + final_norm),
         "loss": weight_gradient + chunk + tokens * (hidden + c * shape.hidden + FLOAT32),
         "gathered weights": head + (in_flight if shape.tied or setup.ranks == 1 else head),
     }
@@ -160,15 +162,15 @@ def _backward(shape: Shape, setup: Setup) -> tuple[Lines, Lines]:
     """
     c, tokens = setup.compute, setup.tokens
     layer, head, in_flight = _units(shape, setup)
-    saved = _saved(shape, setup)
-    working = _recomputed(shape, setup) + c * (shape.hidden + 2 * shape.intermediate)
+    kept = saved(shape, setup)
+    working = recomputed(shape, setup) + c * (shape.hidden + 2 * shape.intermediate)
     down = c * shape.hidden * shape.intermediate
     gathered = layer + in_flight + (head if shape.tied else 0)
     waiting = head if shape.tied else 0.0
 
     def lines(layers: int, reducing: float) -> Lines:
         return {
-            "saved activations": tokens * (layers * saved + _positions(shape, setup)),
+            "saved activations": tokens * (layers * kept + positions(shape, setup)),
             "layer in backward": tokens * working,
             "gathered weights": gathered,
             "gradients in flight": down + waiting + reducing,

@@ -74,6 +74,8 @@ def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecas
                 fitting = [f for f in choices if f.fits]
                 if best in choices:
                     yield best
+                elif not choices:  # a QLoRA is not offloaded
+                    continue
                 elif fitting:
                     yield min(fitting, key=lambda f: f.step.total)
                 else:

@@ -17,7 +17,7 @@ from common.errors import UserError
 from trainer.batching import sampler
 from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.flops import Shape, training_flops
-from trainer.planning import memory
+from trainer.planning import memory, qlora_memory
 from trainer.planning.cluster import Cluster
 from trainer.planning.layouts import degrees, eligible
 from trainer.planning.memory import Lines, Setup
@@ -70,11 +70,11 @@ class Planner:
     """Forecasts for one recipe: its model, rows, batch and cluster."""
 
     def __init__(self, config: DictConfig, lengths: Lengths | None = None) -> None:
-        """Raises UserError for a QLoRA, and when the model's shape or the rows are not known."""
-        if config.train.lora_rank:
-            raise UserError(
-                "a QLoRA has one layout, on one GPU: only full-parameter training is planned"
-            )
+        """Raises UserError for a QLoRA on several GPUs, and when the model's shape or the rows are
+        not known.
+        """
+        if config.train.lora_rank and config.cluster.nodes * config.cluster.gpus_per_node > 1:
+            raise UserError("a QLoRA runs on one GPU: set cluster.nodes=1 cluster.gpus_per_node=1")
         self.config = config
         self.shape: Shape = shape_of(config)
         self.lengths: Lengths = lengths or lengths_of(config)
@@ -149,14 +149,16 @@ class Planner:
         for degree in filter(self.allows, degrees(self.shape, self.cluster)):
             least = -(-longest // (degree * GRAIN)) * GRAIN
             budgets = sorted({least, 2 * least, 4 * least, max(least, train.max_tokens_per_gpu)})
-            for budget, checkpointing, offload in product(budgets, CHECKPOINTING, (False, True)):
+            offloads = (False,) if self.shape.lora_rank else (False, True)
+            for budget, checkpointing, offload in product(budgets, CHECKPOINTING, offloads):
                 yield self.forecast(self._setup(degree, budget, checkpointing, offload))
 
     def forecast(self, setup: Setup) -> Forecast:
         """Returns memory and mean step of one layout. Raises UserError when a row does not fit the
         budget.
         """
-        lines = memory.on_gpu(memory.peak(self.shape, setup))
+        count = qlora_memory.peak if self.shape.lora_rank else memory.peak
+        lines = memory.on_gpu(count(self.shape, setup))
         timed = timing(self.shape, setup, self.cluster, self._plans(setup), self.steps)
         return Forecast(
             timed.step, timed.balance, setup, lines, sum(lines.values()) <= self.cluster.gpu.memory

@@ -191,4 +191,4 @@ def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:
     bandwidth = cluster.gpu.memory_bandwidth * MEMORY_SHARE
     if setup.offload:
         bandwidth = HOST_BANDWIDTH / cluster.gpus_per_node
-    return work.optimizer_bytes(setup) * shape.parameters / setup.ranks / bandwidth
+    return work.optimizer_bytes(setup) * shape.trained_parameters / setup.ranks / bandwidth

@@ -15,6 +15,7 @@ import numpy as np
 
 from trainer.batching.flops import Shape
 from trainer.planning.memory import FLOAT32, Setup
+from trainer.planning.qlora_memory import NF4
 
 COMPUTED_AGAIN = {"none": (0, 0), "selective": (1, 0), "full": (1, 1)}
 """train.checkpointing -> how often backward recomputes (a layer's matmuls and other kernels, its
@@ -39,9 +40,9 @@ def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -
     rank.
     """
     return Work(
-        matmul=2 * shape.layer_matmul_parameters * tokens,
+        matmul=2 * (shape.layer_matmul_parameters + _adapter(shape)) * tokens,
         attention=4 * shape.heads * shape.head_dim * pairs,
-        traffic=forward_bytes(shape, setup) * tokens,
+        traffic=forward_bytes(shape, setup) * tokens + _dequantised(shape, setup),
     )
 
 
@@ -50,11 +51,24 @@ def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) 
     ``flops``.
     """
     once, again = forward(shape, setup, tokens, pairs), recomputed(shape, setup, tokens, pairs)
+    # A frozen matrix has no gradient of its own.
+    frozen = 2 * shape.layer_matmul_parameters * tokens if shape.lora_rank else 0
     return Work(
-        matmul=2 * once.matmul + again.matmul,
+        matmul=2 * once.matmul - frozen + again.matmul,
         attention=2 * once.attention + again.attention,
-        traffic=backward_bytes(shape, setup) * tokens + again.traffic,
+        traffic=backward_bytes(shape, setup) * tokens + _dequantised(shape, setup) + again.traffic,
     )
+
+
+def _adapter(shape: Shape) -> int:
+    """Returns the number of adapter weights of one layer."""
+    return shape.adapter_parameters // shape.layers
+
+
+def _dequantised(shape: Shape, setup: Setup) -> float:
+    """Returns the bytes that dequantising a layer's matrices moves; 0 without adapters."""
+    each = NF4 + setup.compute if shape.lora_rank else 0.0
+    return each * shape.layer_matmul_parameters
 
 
 def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
@@ -84,9 +98,9 @@ def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     c, chunks = setup.compute, np.ceil(tokens * FLOAT32 * shape.vocabulary / setup.loss_chunk)
     cast, summed = (0, 0) if c == FLOAT32 else (FLOAT32 + c, 2 * FLOAT32 + c)
     logits = (1 + 2 + 2 + 1 + 2) * FLOAT32 + 2 * cast
-    matrix = summed * chunks + FLOAT32 + cast
+    matrix = 0 if shape.lora_rank else summed * chunks + FLOAT32 + cast
     return Work(
-        matmul=6 * shape.embedding_parameters * tokens,
+        matmul=(4 if shape.lora_rank else 6) * shape.embedding_parameters * tokens,
         attention=0 * tokens,
         traffic=logits * shape.vocabulary * tokens + matrix * shape.embedding_parameters,
     )
@@ -102,7 +116,7 @@ def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     """
     c, copies = setup.compute, 11 * setup.compute
     per_token = (_norm_forward(setup) + _norm_backward(setup) + copies) * shape.hidden
-    matrix = (2 + 3 if shape.tied else 2) * c
+    matrix = 0 if shape.lora_rank else (2 + 3 if shape.tied else 2) * c
     return Work(
         matmul=0 * tokens,
         attention=0 * tokens,

@@ -85,5 +85,5 @@ def test_more_ranks_and_a_plan_are_refused() -> None:
     config = configs.load("qlora_tiny", ["train.ranks=2"])
     with pytest.raises(UserError, match=r"there are 2: set train\.ranks=1"):
         launcher.train(Run.of(config), config, "dataset")
-    with pytest.raises(UserError, match="a QLoRA has one layout"):
-        Planner(configs.load("qlora_tiny"))
+    with pytest.raises(UserError, match="a QLoRA runs on one GPU"):
+        Planner(configs.load("qlora_gsm8k_4b", ["cluster.gpus_per_node=2"]))

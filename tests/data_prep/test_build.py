@@ -122,7 +122,7 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
     lines = [json.dumps({k: v.format(i=i) for k, v in good.items()}) for i in range(30)]
     lines[3], lines[7], lines[9] = (
         '{"problem": ',
-        '{"problem": "p", "solution": "s", "answer": 5, "id": "x"}',
+        '{"problem": "p", "solution": "s", "answer": [5], "id": "x"}',
         '"text"',
     )
     lines[13] = lines[13].replace('"1"', "null").replace("p 13", "dropped before \\ud800 is seen")
@@ -141,7 +141,7 @@ def test_bad_records_are_listed_and_fail_the_build_above_the_limit(tmp_path: Pat
         build(tmp_path / "d", settings)
     for place in (
         "row 4: not valid JSON",
-        "row 8: column 'answer' must be str, not int",
+        "row 8: column 'answer' must be str, not list",
         "row 10: not an object",
         "row 12: a lone surrogate",
         "row 31: not valid JSON",

@@ -29,6 +29,7 @@ def config(tmp_path: Path) -> DictConfig:
     (tmp_path / "bench/add.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return OmegaConf.create(
         {
+            "name": "toy",
             "device": "cpu",
             "model": {"path": str(tmp_path / "model"), "revision": None, "context": None},
             "verl": {"model": {"tokenizer_path": str(tmp_path / "data/toy/tokenizer")}},
@@ -177,7 +178,7 @@ def test_refusals(config: DictConfig, run: Run) -> None:
     with pytest.raises(UserError, match=r"settings\.json does not hold an evaluation's settings"):
         evaluate(config, run, BASE)
     (Path(config.verl.model.tokenizer_path) / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match="warmstart data RECIPE"):
+    with pytest.raises(UserError, match="has no tokenizer: warmstart data toy builds it"):
         evaluate(config, run, BASE)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.eval.card.golden_runs import CARDS, GOLDEN, normalised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_is_the_golden_one(name: str, tmp_path: Path) -> None:
     """If a change of the card is meant: make golden-cards"""

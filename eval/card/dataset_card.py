@@ -13,9 +13,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
-from common.records import ROW
+from common.records import ROW, row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep.output.write import ROWS
+from data_prep.tokenizer.prompt import BARE
 from eval.card import citation
 from eval.card.training_data import TrainingData
 from eval.report import run_facts
@@ -36,7 +37,7 @@ COLUMNS = {
     "problem": "the problem",
     "solution": "the reasoning in one think block, then the answer",
     "answer": "the answer alone",
-    "messages": "problem and solution as a conversation of one user and one assistant turn",
+    "messages": "the conversation: earlier turns if there are any, the problem and the solution",
 }
 STYLES = {
     "boxed": "the answer is in the last `\\boxed{}` after the think block",
@@ -86,7 +87,7 @@ def _write_rows(rows: Path, split: str, target: Path) -> None:
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])
     target.parent.mkdir(parents=True, exist_ok=True)
     source = pq.ParquetFile(rows)
-    kept = [source.schema_arrow.field(column) for column in ROW]
+    kept = [source.schema_arrow.field(column) for column in ROW if column in COLUMNS]
     schema = pa.schema([*kept, ("messages", pa.list_(turn))])
     with pq.ParquetWriter(target, schema) as sink:
         for batch in source.iter_batches(batch_size=BATCH):
@@ -96,8 +97,8 @@ def _write_rows(rows: Path, split: str, target: Path) -> None:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    turns = (("user", row["problem"]), ("assistant", row["solution"]))
-    return row | {"messages": [{"role": role, "content": said} for role, said in turns]}
+    turns = [*BARE.messages(row_of(row)), {"role": "assistant", "content": row["solution"]}]
+    return {name: row[name] for name in COLUMNS if name in row} | {"messages": turns}
 
 
 def _metadata(data: TrainingData, config: DictConfig, name: str) -> Any:

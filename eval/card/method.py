@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from eval.report.run_facts import parameter_count
 from trainer.engine.adapters import TARGETS, trainable
 
 ANSWERS = {
@@ -38,7 +39,7 @@ def of_summary(config: DictConfig, export: Mapping[str, Any]) -> str:
     """Returns the method as the end of "after N steps of"; ``export`` is the export's manifest."""
     if config.train.lora_rank:
         return "QLoRA fine-tuning"
-    return f"supervised fine-tuning of all its {count(export['parameters'])} parameters"
+    return f"supervised fine-tuning of all its {parameter_count(export['parameters'])} parameters"
 
 
 def details(config: DictConfig, export: Mapping[str, Any]) -> str | None:
@@ -52,17 +53,12 @@ def details(config: DictConfig, export: Mapping[str, Any]) -> str | None:
     )
     if found := trainable(config, export):
         trained, size = found
-        text += f", which are {count(trained)} of {count(size)} parameters ({trained / size:.2%})"
+        text += (
+            f", which are {parameter_count(trained)} of {parameter_count(size)} parameters "
+            f"({trained / size:.2%})"
+        )
     return (
         f"{text}. The base model was frozen, with these layers in 4-bit NF4. The adapters are "
         "merged into the weights in this repository, which are in 16 bits (bf16), so no adapter is "
         "needed."
     )
-
-
-def count(parameters: int) -> str:
-    """Returns a number of parameters in thousands, millions or billions, as text."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if parameters >= size:
-            return f"{parameters / size:.3g}{unit}"
-    return str(parameters)

@@ -38,7 +38,9 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     run = Run.find(name)
     root = str(run.root) if run else name
     stack, port = command_lines.stack(), network.free_port()
-    export = [*stack, "-m", "warmstart", "export", root, label.word, *of_dataset(overrides)]
+    merge = [word for word in overrides if word.startswith("export.")]
+    chosen = [*of_dataset(overrides), *merge]
+    export = [*stack, "-m", "warmstart", "export", root, label.word, *chosen]
     # The evaluation survives the loss of a node; only the first task's exit code counts.
     nodes = job.allocation.srun(
         "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label.word, *overrides

@@ -84,7 +84,7 @@ def test_the_evaluation_and_the_card_say_it(folder: Path, export: Path) -> None:
     card = (export / "README.md").read_text()
     assert "\\nGive the sum in \\\\boxed{}." in card
     assert json.dumps(SYSTEM) in card
-    report = (folder / "runs/tiny/report/report.md").read_text()
+    report = (folder / "runs/tiny/report.md").read_text()
     assert f"asked as `{json.dumps(INSTRUCTION)}`; system turn `{json.dumps(SYSTEM)}`" in report
 
 

@@ -107,9 +107,10 @@ def export(run: str, step: str | None, overrides: list[str], repo: str | None) -
     found, config = _run(run, overrides)
     if repo is not None:
         check(repo)
-    folder = _export(found, config, None if step is None else ModelLabel.parse(step))
+    label = None if step is None else ModelLabel.parse(step)
+    folder = _export(found, config, label, overrides)
     if repo is not None:
-        card.write(found, folder, repo)
+        card.write(found, folder, repo, overrides)
         _say(f"pushed to {push(folder, repo)}")
     return DONE
 
@@ -284,7 +285,9 @@ def _train(run: Run, config: DictConfig, dataset: str) -> int:
     return code
 
 
-def _export(run: Run, config: DictConfig, label: ModelLabel | None) -> Path:
+def _export(
+    run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
+) -> Path:
     from eval.card import card
     from trainer.export.export import export as stage
 
@@ -294,7 +297,7 @@ def _export(run: Run, config: DictConfig, label: ModelLabel | None) -> Path:
     if step is None:
         raise UserError("the base model is no checkpoint of the run: give the number of a step")
     folder = stage(run, config, step)
-    card.write(run, folder)
+    card.write(run, folder, overrides=overrides)
     _say(f"exported {folder}")
     return folder
 
@@ -312,7 +315,8 @@ def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
     run = Run.find(name)
     if run is None:
         raise UserError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
-    return run, configs.amend(frozen_config.read(run), overrides)
+    config = frozen_config.read(run)
+    return run, configs.amend(config, overrides) if overrides else config
 
 
 def _say(text: str) -> None:

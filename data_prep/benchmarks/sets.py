@@ -20,10 +20,9 @@ from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 TOTAL = "total"
 """Name of all sets together in results; no set may have it."""
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-
+"""Pattern of a set's name, which is used in paths and tables."""
 LINE = ("id", "problem", "answer", "earlier")
 """Keys of a problem's line; the last is optional."""
-"""Pattern of a set's name, which is used in paths and tables."""
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,10 @@ def _text(content: Any, where: str) -> str:
 def _check_marks(messages: Sequence[Mapping[str, Any]], where: str) -> None:
     """Raises BadRecord when the marks ask for loss elsewhere than on the last turn."""
     for key in MARKS:
-        marked = [bool(message[key]) for message in messages if message.get(key) is not None]
+        earlier = sum(bool(message.get(key)) for message in messages[:-1])
         last = messages[-1].get(key)
-        if sum(marked) > 1 or (last is not None and not last):
+        if earlier or (last is not None and not last):
             raise BadRecord(
-                f"{where}: {key!r} marks {sum(marked)} turns for training, but only the last "
-                "answer is trained: split the conversation into one record per supervised turn"
+                f"{where}: {key!r} marks {earlier + bool(last)} turns for training, but only the "
+                "last answer is trained: split the conversation into one record per supervised turn"
             )

@@ -6,6 +6,7 @@ card and its picture, because they change with every evaluation while the model 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from eval.generation.vllm_actor import NF4
 from eval.report import run_facts
 from eval.results import base_vs_sft, published
 from eval.results.evaluation import is_of_pool
+from trainer.recipe import load as configs
 from trainer.run import device_hours, frozen_config, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
 from trainer.run.model_label import BASE, ModelLabel
@@ -41,11 +43,12 @@ def refresh(run: Run) -> list[Path]:
     return [write(run, run.export(step)) for step in run.exports]
 
 
-def write(run: Run, folder: Path, repo: str | None = None) -> Path:
+def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[str] = ()) -> Path:
     """Writes README.md and loss.png into ``folder``, a complete export of the run; returns the
     former's path.
 
-    ``repo`` is the model's name on the hub, for the examples. Raises UserError when the run's
+    ``repo`` is the model's name on the hub, for the examples; ``overrides`` change mutable keys of
+    the run's configuration, such as ``model.license``. Raises UserError when the run's
     metrics are missing.
     """
     step = read_json(folder / MANIFEST)["step"]
@@ -56,17 +59,25 @@ def write(run: Run, folder: Path, repo: str | None = None) -> Path:
             "restore its attempts/*/metrics.jsonl"
         )
     run_facts.loss_picture(folder / LOSS_PICTURE, steps)
-    write_text(folder / CARD, _Card(run, step, steps, repo).text())
+    write_text(folder / CARD, _Card(run, step, steps, repo, overrides).text())
     return folder / CARD
 
 
 class _Card:
     """One card; each method is a section."""
 
-    def __init__(self, run: Run, step: int, steps: list[dict[str, Any]], repo: str | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        step: int,
+        steps: list[dict[str, Any]],
+        repo: str | None,
+        overrides: Sequence[str],
+    ) -> None:
         self.run, self.step, self.steps, self.repo = run, step, steps, repo
         self.label = ModelLabel(step)
-        self.config = frozen_config.read(run, run.attempts[-1].config)
+        config = frozen_config.read(run, run.attempts[-1].config)
+        self.config = configs.amend(config, overrides) if overrides else config
         self.prompt = Prompt(self.config.data.prompt, self.config.data.system)
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)

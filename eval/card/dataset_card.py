@@ -63,7 +63,7 @@ def text(data: TrainingData, config: DictConfig, repo: str) -> str:
     name = repo.rpartition("/")[2]
     sections = {
         "": _summary(data, name),
-        "How to use": _usage(repo),
+        "How to use": _usage(data, repo),
         "Columns": markdown_table([("column", "content"), *COLUMNS.items()], "ll"),
         "Example": _example(data),
         "How the rows were chosen": _rows(data),
@@ -148,8 +148,10 @@ def _summary(data: TrainingData, name: str) -> str:
     )
 
 
-def _usage(repo: str) -> str:
+def _usage(data: TrainingData, repo: str) -> str:
     columns = "{problem: problem, solution: solution, answer: answer, uuid: uuid}"
+    if "messages" in (data.manifest["settings"]["rows"]["columns"] or {}):  # may have earlier turns
+        columns = "{messages: messages, answer: answer, uuid: uuid}"
     return "\n\n".join(
         [
             fenced(

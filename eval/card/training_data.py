@@ -99,10 +99,10 @@ class TrainingData:
 
 
 def read(config: DictConfig, expected: str) -> TrainingData | None:
-    """Returns the dataset of a recipe; None if it is gone, or if its manifest's hash is not
-    ``expected``: then it is another build than the one that the model was trained on.
+    """Returns the dataset of a recipe; None if it is gone or not whole, or if its manifest's hash is
+    not ``expected``: then it is another build than the one that the model was trained on.
     """
     folder = dataset_folder(config)
     manifest = folder / MANIFEST
-    known = manifest.exists() and sha256_file(manifest) == expected
+    known = manifest.exists() and (folder / ROWS).exists() and sha256_file(manifest) == expected
     return TrainingData(folder, read_json(manifest)) if known else None

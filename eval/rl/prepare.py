@@ -107,6 +107,16 @@ def prepare(
             "RL compares rollouts of one prompt: eval.rollouts must be 2 or more, eval.temperature "
             "above 0"
         )
+    if probe.eval.extractor not in (None, "boxed"):
+        raise UserError(
+            f"eval.extractor={probe.eval.extractor}, but the reward for RL reads boxed answers: "
+            "leave it out"
+        )
+    if config.data.system and not evaluate.prompt(probe).system:
+        raise UserError(
+            "the exported chat template adds the system turn of training (data.system) to every "
+            "prompt of RL: leave out eval.system"
+        )
     if probe.eval.prefill:
         raise UserError(
             "RL starts each answer at its first token: eval.prefill must be empty (eval.prefill='')"

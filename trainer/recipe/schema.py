@@ -62,6 +62,8 @@ def _two_shares(betas: list[float]) -> list[float]:
 def _without_control_tokens(text: str) -> str:
     if any(token in text for token in CONTROL_TOKENS):
         raise ValueError("text without control tokens such as <|im_end|>")
+    if "${" in text:
+        raise ValueError("text without ${, which the configuration would replace")
     return text
 
 

@@ -119,6 +119,6 @@ def test_suites_are_sets_with_a_protocol(tmp_path: Path) -> None:
 
 
 def test_the_real_sets(benchmarks: Path) -> None:
-    assert len(load(benchmarks, ["t0", "gsm8k", "aime2024", "math500"], None)) == sum(
-        known.problems for known in BENCHMARKS.values()
-    )
+    assert len(
+        load(benchmarks, ["t0", "gsm8k", "gsm8k_train", "aime2024", "math500"], None)
+    ) == sum(known.problems for known in BENCHMARKS.values())

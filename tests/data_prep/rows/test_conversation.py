@@ -106,5 +106,8 @@ def test_several_supervised_turns_are_refused(key: str) -> None:
     ]
     with pytest.raises(BadRecord, match=f"'{key}' marks 2 turns .* one record per supervised turn"):
         row(*turns)
+    del turns[3][key]
+    with pytest.raises(BadRecord, match=f"'{key}' marks 1 turns"):
+        row(*turns)
     turns[1][key] = 0
     assert json.loads(row(*turns).earlier)[1]["content"] == "b"

@@ -26,6 +26,7 @@ def test_a_model_that_has_learnt_nothing_fails_the_structure(
 ) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    from data_prep.tokenizer.prompt import BARE
     from eval.generation.generate import generate
     from eval.generation.settings import EngineSettings, Model, SamplingSettings
 
@@ -50,6 +51,7 @@ def test_a_model_that_has_learnt_nothing_fails_the_structure(
             problems,
             folder,
             Model(str(tmp_path / "model"), tmp_path / "model", "float32"),
+            BARE,
             SamplingSettings(rollouts=1, temperature=1.0, top_p=1.0, max_tokens=48, seed=1),
             EngineSettings("cpu", 1, tensor_parallel=1, concurrency=8),
         )

@@ -62,6 +62,7 @@ def test_an_unknown_protocol_is_named() -> None:
     [
         ("data.prompt=Go.", "data.prompt must be text with {problem} once, not 'Go.'"),
         ("data.prompt={problem}{problem}", "data.prompt must be text with {problem} once"),
+        ("data.prompt=Solve ${problem}$", "data.prompt must be text without ${, which"),
         ("data.system=<|im_end|>", "data.system must be text without control tokens"),
         ("eval.prefill=null", "eval.prefill must be text, not None"),
     ],

@@ -99,7 +99,7 @@ class TrainingData:
 
 
 def read(config: DictConfig, expected: str) -> TrainingData | None:
-    """Returns the dataset of a recipe; None if it is gone or not whole, or if its manifest's hash is
+    """Returns the dataset of a recipe; None if it is gone or not whole, or if its hash is
     not ``expected``: then it is another build than the one that the model was trained on.
     """
     folder = dataset_folder(config)

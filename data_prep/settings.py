@@ -90,7 +90,8 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         raise UserError(
             f"{folder} was built with other settings:\n  "
             + "\n  ".join(changed.values())
-            + "\nuse another name (data.name=NAME), or delete that folder"
+            + "\nuse another name (data.name=NAME), or delete that folder; a run that was started "
+            "on it goes on with warmstart train"
         )
 
 

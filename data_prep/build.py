@@ -127,10 +127,10 @@ def _build(
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
     )
     write.write(target, parts, chosen)
-    facts = {}
+    numbers = None
     if settings.rows.answer_style == "answer_is":
-        facts = {"numbers": number_facts(target / "rows.parquet", total.operations)}
-    report.write(target, name, parts, total, chosen, settings.rows.asked, facts.get("numbers"))
+        numbers = number_facts(target / write.ROWS, total.operations)
+    report.write(target, name, parts, total, chosen, settings.rows.asked, numbers)
     shutil.rmtree(parts)
     files = sorted(p for p in target.rglob("*") if p.is_file())
     return {
@@ -143,7 +143,7 @@ def _build(
         "row_ids": {split: [e.id for e in entries] for split, entries in chosen.splits.items()},
         "duplicates": chosen.duplicates,
         "contaminated": chosen.contaminated,
-        **facts,
+        **({"numbers": numbers} if numbers else {}),
         "files": {str(p.relative_to(target)): sha256_file(p) for p in files},
         "versions": provenance.versions(),
         "git": provenance.git_commit(),

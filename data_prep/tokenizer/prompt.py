@@ -37,11 +37,6 @@ class Prompt:
         user = self.text.replace(PROBLEM, asked.problem.strip())
         return [*before, {"role": "user", "content": user}]
 
-    @property
-    def is_bare(self) -> bool:
-        """Whether nothing is added to a problem."""
-        return (self.text, self.system or "", self.prefill) == (PROBLEM, "", "")
-
     def to_json(self) -> dict[str, str]:
         """Returns what is added to a problem, as settings record it; nothing for a bare prompt, so
         that settings from before prompts existed stay equal.

@@ -9,13 +9,18 @@ from typing import Any
 from omegaconf import DictConfig
 
 from eval.report.run_facts import parameter_count
-from trainer.engine.adapters import TARGETS, trainable
+from trainer.engine.adapters import TARGETS, merged_base
 
 ANSWERS = {
     "boxed": "answer with a `\\boxed{}`",
     "answer_is": 'state the answer as "The answer is N."',
 }
 """Answer style -> what the model was trained to do after its think block."""
+BASES = {
+    "nf4": "these 4-bit weights, dequantised",
+    "bf16": "the original 16-bit weights, not the 4-bit ones of training",
+}
+"""``export.merge_base`` -> what the adapters were added to."""
 TAGS = {False: "full-parameter", True: "qlora"}
 """Whether the run is a QLoRA -> tag of the model on the hub."""
 
@@ -43,22 +48,16 @@ def of_summary(config: DictConfig, export: Mapping[str, Any]) -> str:
 
 
 def details(config: DictConfig, export: Mapping[str, Any]) -> str | None:
-    """Returns how a QLoRA trained and merged its adapters; None for full-parameter training."""
+    """Returns how a QLoRA trained and merged its adapters; None for full-parameter training.
+    ``export`` is the export's manifest.
+    """
     train = config.train
     if not train.lora_rank:
         return None
-    text = (
-        f"Only adapters were trained: rank {train.lora_rank}, alpha {train.lora_alpha}, on "
-        f"{', '.join(f'`{name}`' for name in TARGETS)} of every layer"
-    )
-    if found := trainable(config, export):
-        trained, size = found
-        text += (
-            f", which are {parameter_count(trained)} of {parameter_count(size)} parameters "
-            f"({trained / size:.2%})"
-        )
+    targets = ", ".join(f"`{name}`" for name in TARGETS)
     return (
-        f"{text}. The base model was frozen, with these layers in 4-bit NF4. The adapters are "
-        "merged into the weights in this repository, which are in 16 bits (bf16), so no adapter is "
-        "needed."
+        f"Only adapters were trained: rank {train.lora_rank}, alpha {train.lora_alpha}, on "
+        f"{targets} of every layer. The base model was frozen, with these layers in 4-bit NF4. "
+        f"The adapters are merged into {BASES[merged_base(export)]}, so the weights in this "
+        "repository are whole, in 16 bits (bf16), and no adapter is needed."
     )

@@ -30,7 +30,7 @@ from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.output.folder import dataset_folder
-from data_prep.output.write import HELD_OUT, SPARE
+from data_prep.output.write import HELD_OUT, ROWS, SPARE
 from data_prep.tokenizer.prompt import all_turns
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
 from eval.results.evaluation import RL_POOL
@@ -163,7 +163,7 @@ def _rows(dataset: Path) -> list[Problem]:
     """Returns the problems of the dataset's training rows."""
     import pyarrow.parquet as pq
 
-    path = dataset / "rows.parquet"
+    path = dataset / ROWS
     # Datasets from before earlier turns existed lack that column.
     columns = [name for name in benchmarks.LINE if name in pq.read_schema(path).names]
     table = pq.read_table(path, columns=columns, filters=[("split", "=", "train")])

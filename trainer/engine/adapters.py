@@ -1,30 +1,18 @@
-"""The LoRA adapters of a QLoRA: which layers have one, and how many parameters they have.
-
-Imports neither torch nor peft, so that pages and cards can name them.
-"""
+"""The adapters of a QLoRA, without torch: which layers have one, and what they were merged into."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers that are quantised and have a LoRA adapter."""
-ADAPTERS = "adapter_parameters"
-"""Key of an export's manifest: the number of parameters of the adapters that were merged into
-it.
-"""
+MERGE_BASE = "merge_base"
+"""Key of a QLoRA's export manifest: the value of ``export.merge_base``."""
 
 
-def trainable(config: DictConfig, export: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Returns (parameters that were trained, parameters of the model in training, adapters
-    included), from a run's configuration and an export's manifest; None for a QLoRA's export whose
-    adapters older code did not count.
+def merged_base(export: Mapping[str, Any]) -> str:
+    """Returns what a QLoRA's export was merged into, from its manifest; older code recorded nothing
+    and merged into NF4's base.
     """
-    size = export["parameters"]
-    if not config.train.lora_rank:
-        return size, size
-    adapters = export.get(ADAPTERS)
-    return None if adapters is None else (adapters, size + adapters)
+    return export.get(MERGE_BASE, "nf4")

@@ -28,13 +28,10 @@ from common.files import (
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
 from data_prep.tokenizer.chat import export_template
-from trainer.engine.adapters import ADAPTERS
+from trainer.engine.adapters import MERGE_BASE, merged_base
 from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 from trainer.run.trained_from import tokenizer_folder
-
-MERGE_BASE = "merge_base"
-"""Key of a QLoRA's export manifest: the value of ``export.merge_base``."""
 
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
@@ -60,8 +57,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
 
 
 def _check_same_base(folder: Path, config: DictConfig) -> None:
-    # Exports that recorded no base were merged into NF4's.
-    merged, wanted = read_json(folder / MANIFEST).get(MERGE_BASE, "nf4"), config.export.merge_base
+    merged, wanted = merged_base(read_json(folder / MANIFEST)), config.export.merge_base
     if config.train.lora_rank and merged != wanted:
         raise UserError(
             f"{folder} was merged with export.merge_base={merged}, not {wanted}: delete that "
@@ -95,7 +91,6 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
                 "run": run.name,
                 "step": step,
                 "parameters": parameters,
-                **_adapters(config, run.checkpoint(step)),
                 **({MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
@@ -114,15 +109,6 @@ def _weights(config: DictConfig, checkpoint: Path) -> Any:
     from trainer.export.merge_qlora import Merged
 
     return Merged(config, trained)
-
-
-def _adapters(config: DictConfig, checkpoint: Path) -> dict[str, int]:
-    """Returns the manifest's entry about a QLoRA's adapters; nothing after full-parameter
-    training.
-    """
-    from trainer.export.weights import Trained
-
-    return {ADAPTERS: Trained(checkpoint).parameters} if config.train.lora_rank else {}
 
 
 def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:

@@ -40,11 +40,6 @@ class Trained:
             if not name.startswith(OPTIMIZER)
         }
 
-    @property
-    def parameters(self) -> int:
-        """The number of parameters, a tied head counted once."""
-        return _parameters(self)
-
     def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """Returns the full tensor, converted to ``dtype``."""
         tensor = torch.empty(self.sizes[name], dtype=dtype)
@@ -72,8 +67,4 @@ def write(weights: Weights, folder: Path) -> int:
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)
-    return _parameters(weights)
-
-
-def _parameters(weights: Weights) -> int:
     return sum(math.prod(size) for size in weights.sizes.values())

@@ -99,6 +99,23 @@ def test_finished_rollouts_are_graded_without_an_engine(config: DictConfig, run:
     assert (folder / "manifest.json").stat() == before
 
 
+def test_a_prefill_is_graded_with_the_rollout_that_continues_it(
+    config: DictConfig, run: Run
+) -> None:
+    config.eval.prefill = "<think>\n\\boxed{7}\n</think>\n\n\\boxed{"
+    folder = stage.plan(config, run, BASE).folder
+    folder.mkdir(parents=True)
+    with (folder / rollout_files.ROLLOUTS).open("w") as f:
+        for p in sets.load(Path(config.eval.benchmarks), list(config.eval.sets), None):
+            for k in range(config.eval.rollouts):
+                text = f"{p.answer}}}."
+                rollout_files.append(
+                    f, Rollout((p.set, p.id, k), 0, text, 5, "stop", "engine-0", 0.1)
+                )
+    evaluate(config, run, BASE)
+    assert read_json(folder / "metrics.json")["total"]["pass@1"] == 1
+
+
 def test_grading_again_follows_the_rollouts(config: DictConfig, run: Run) -> None:
     folder = evaluate_filled(config, run)
     wrong = (folder / "rollouts.jsonl").read_text().replace("boxed{0}", "boxed{9}")

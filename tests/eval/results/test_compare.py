@@ -269,3 +269,27 @@ def test_precisions_are_compared_and_named(run: Run) -> None:
     text = compare([whole, rounded])
     assert f"The weights differ in precision (eval.dtype): {whole} auto, {rounded} nf4." in text
     assert "The weights" not in compare([whole, whole])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "prompt",
+            "{problem}\nBox it.",
+            r"the prompt \(eval\.prompt; .*none and \"{problem}\\nBox it",
+        ),
+        ("system", "Be brief.", r"the system turn \(eval\.system; .*none and \"Be brief"),
+        ("prefill", "<think>\n", r"the beginning of the answers \(eval\.prefill; "),
+    ],
+)
+def test_other_words_are_compared_only_when_told(
+    run: Run, other: Run, key: str, value: str, words: str
+) -> None:
+    evaluation(run, "step_7", SETS, solves(0.2))
+    evaluation(other, "step_9", SETS, solves(0.7), **{key: value})
+    with pytest.raises(UserError, match=words):
+        compare(["mine", "other"])
+    text = compare(["mine", "other"], across_prompts=True)
+    assert "The prompts differ, so a difference is not the models' alone:" in text
+    assert "- mine@step_7: the bare problem." in text

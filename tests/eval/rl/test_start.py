@@ -237,3 +237,33 @@ def test_refusals(run: Run) -> None:
     write_json(
         run.export(STEP) / MANIFEST, {"dataset": sha256_file(dataset / MANIFEST), "files": {}}
     )
+
+
+def test_rl_asks_in_the_words_of_the_pools_evaluation(run: Run) -> None:
+    config = configs.read(run.config)
+    words = ["eval.prompt={problem}\nBox the answer."]
+    sample(run, prepare(run, config, STEP, words).command, lambda i: 1 + i % 7)
+    folder = prepare(run, config, STEP, words).folder
+    assert folder is not None
+    for name in ("train.parquet", "validation.parquet"):
+        for row in pq.read_table(folder / name).to_pylist():
+            (turn,) = row["prompt"]
+            assert turn["content"].endswith("\nBox the answer.")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("eval.prefill=<think>\n", "eval.prefill must be empty"),
+        ("eval.extractor=answer_is", "reward for RL reads boxed answers"),
+        ("eval.system=", "leave out eval.system"),
+    ],
+)
+def test_what_the_reward_or_the_template_cannot_follow_is_refused(
+    run: Run, override: str, words: str
+) -> None:
+    config = configs.read(run.config).copy()
+    OmegaConf.set_readonly(config, False)
+    config.data.system = "Be brief."
+    with pytest.raises(UserError, match=words):
+        prepare(run, config, STEP, [override])

@@ -109,6 +109,8 @@ class Grade:
     extracted: str | None
     exact: bool
     verified: bool | str
+    grader: int = 1
+    """Version of the rules (``data_prep.rules.ANSWERS``); grades that lack it are of the first."""
 
 
 ANSWERED = ("boxed", "stated", "last_number")

@@ -10,6 +10,8 @@ from typing import Any
 
 from common.differences import differences
 from common.errors import UserError
+from common.files import MANIFEST, read_json
+from data_prep import rules
 from data_prep.answers import answer_is
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
@@ -67,6 +69,7 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
     values |= {
         "source": source,
         "template": chat.template_identity(chat.template()),
+        "rules": rules.current(),
         "thresholds": _thresholds(modules),
     }
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
@@ -81,18 +84,36 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     """Raises UserError naming each difference between what ``folder`` was built from and ``new``.
 
     A row setting that older code lacked counts as its default, which is how that code behaved; a
-    setting that no longer exists is ignored.
+    setting that no longer exists is ignored. A dataset that was built under other versions of the
+    rules is the same one: it keeps its own rules, with their thresholds.
     """
     known = {field.name: field.default for field in fields(RowSettings)}
     rows = {name: default for name, default in known.items() if default is not MISSING}
     rows |= {name: value for name, value in old["rows"].items() if name in known}
-    if changed := differences(old | {"rows": rows}, new):
+    own: dict[str, Any] = {"rows": rows}
+    if rules.of_dataset(old) != new["rules"]:
+        own |= {"rules": new["rules"], "thresholds": new["thresholds"]}
+    if changed := differences(old | own, new):
         raise UserError(
             f"{folder} was built with other settings:\n  "
             + "\n  ".join(changed.values())
             + "\nuse another name (data.name=NAME), or delete that folder; a run that was started "
             "on it goes on with warmstart train"
         )
+
+
+def other_rules(folder: Path) -> str:
+    """Returns one line about a dataset that was built under other versions of the rules than this
+    code's; empty if it was not.
+    """
+    built, now = rules.of_dataset(read_json(folder / MANIFEST)["settings"]), rules.current()
+    if built == now:
+        return ""
+    told = ", ".join(f"{name} {built[name]} (now {now[name]})" for name in now)
+    return (
+        f"{folder} was built under other rules: {told}; it is used as it is, and data.name=NAME "
+        "builds one under the present rules"
+    )
 
 
 def _thresholds(modules: dict[str, ModuleType]) -> dict[str, Any]:

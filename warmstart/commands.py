@@ -265,11 +265,14 @@ def line(recipe: str, overrides: list[str]) -> int:
 
 
 def _build(config: DictConfig) -> None:
+    from data_prep.settings import other_rules
     from warmstart.dataset import build
 
     folder, rows, built = build(config)
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
     _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+    if told := other_rules(folder):
+        _say(told)
 
 
 def _train(run: Run, config: DictConfig, dataset: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import isqrt
 from typing import Any
 
 from common.errors import UserError
@@ -17,17 +18,21 @@ from common.errors import UserError
 def records(problems: int, digits: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yields ``problems`` records over distinct pairs of ``digits``-digit numbers. Deterministic.
 
+    A pair occurs in one order only, so that no held-out sum is a training sum in the other order.
     Raises UserError when there are fewer distinct pairs than ``problems``.
     """
     low, high = 10 ** (digits - 1), 10**digits
-    span = high - low
-    if problems > span * span:
+    count = (high - low) * (high - low + 1) // 2
+    if problems > count:
         raise UserError(
-            f"data.arithmetic.problems={problems}: only {span * span} sums of {digits} digits exist"
+            f"data.arithmetic.problems={problems}: only {count} sums of {digits} digits exist, "
+            "counting a + b and b + a once"
         )
     rng = random.Random(seed)
-    for i, pair in enumerate(rng.sample(range(span * span), problems)):
-        a, b = low + pair // span, low + pair % span
+    for i, pair in enumerate(rng.sample(range(count), problems)):
+        # Pairs (larger, smaller) are numbered row by row: row r has r + 1 of them.
+        row = (isqrt(8 * pair + 1) - 1) // 2
+        a, b = rng.sample((low + row, low + pair - row * (row + 1) // 2), 2)
         traces = [_trace(a, b, kind) for kind in _kinds(rng)]
         verified = [t["right"] for t in traces]
         yield {

@@ -22,7 +22,7 @@ from eval.card.metadata import metadata
 from eval.generation.vllm_actor import NF4
 from eval.report import run_facts
 from eval.results import base_vs_sft, published
-from eval.results.evaluation import is_of_pool
+from eval.results.evaluation import check_graders, is_of_pool
 from trainer.recipe import load as configs
 from trainer.run import device_hours, frozen_config, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
@@ -82,6 +82,7 @@ class _Card:
         self.export = read_json(run.export(step) / MANIFEST)
         self.compared = base_vs_sft.of_model(run, self.label)
         self.evaluations = [e for c in self.compared for e in c.both]
+        check_graders(self.evaluations)
         self.data = training_data.read(self.config, self.export["dataset"])
         self.row = self.data.example() if self.data else None
         self.style = self.config.data.answer_style

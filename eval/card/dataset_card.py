@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from common.files import MANIFEST, sha256_file, write_text
 from common.records import ROW, row_of
 from common.text import fenced, markdown_table, shortened
+from data_prep import rules
 from data_prep.output.write import ROWS
 from data_prep.tokenizer.prompt import BARE
 from eval.card import citation
@@ -234,6 +235,7 @@ def _provenance(data: TrainingData) -> str:
         **{f"source, {k}": v for one in inner for k, v in one.items()},
         **{f"source file {name}": digest for name, digest in settings["source"].get("files", [])},
         **{f"rows, {k}": v for k, v in settings["rows"].items()},
+        **{f"version of the rules, {k}": v for k, v in rules.of_dataset(settings).items()},
         **{f"compared with {k}": v for k, v in settings["benchmarks"].items()},
         **manifest["versions"],
     }

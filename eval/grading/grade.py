@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.files import read_jsonl, write_text
 from common.processes import limit_memory
 from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
+from data_prep import rules
 from data_prep.answers import gsm8k_synth
 from data_prep.answers.answer_is import stated_state
 from data_prep.answers.boxed import grade_state, is_exact, visible
@@ -82,7 +83,10 @@ def grade(
     judged = _judgements(
         [(prefill + r.text, r.finish_reason, golds[r.key[:2]]) for r in rollouts], style
     )
-    return [Grade(rollout.key, *values) for rollout, values in zip(rollouts, judged, strict=True)]
+    return [
+        Grade(rollout.key, *values, rules.ANSWERS)
+        for rollout, values in zip(rollouts, judged, strict=True)
+    ]
 
 
 def disagreements(grades: Iterable[Grade], problems: Iterable[Problem]) -> list[Disagreement]:

@@ -68,6 +68,7 @@ def summarise(
     - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with
       the same text as an earlier one of their problem;
     - ``states``: number of rollouts by grade state;
+    - ``grader``: version of the grader's rules;
     - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact
       match; ``verified_timeouts``: number that it did not judge.
 
@@ -226,6 +227,7 @@ def _figures(
             "mean": fmean(lengths),
         },
         "states": dict(sorted(Counter(grade.state for grade in every).items())),
+        "grader": every[0].grader,
         "verified_disagrees": sum(graders_differ(g.exact, g.verified) for g in every),
         "verified_timeouts": sum(g.verified == UNJUDGED for g in every),
     }

@@ -19,6 +19,7 @@ from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, run_facts, tables
 from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
+from eval.results.evaluation import check_graders
 from trainer.run import device_hours
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run, is_complete
@@ -45,9 +46,12 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     report's path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and each of their
-    lines states it. Raises UserError when the run has no such evaluation.
+    lines states it. Raises UserError when the run has no such evaluation, and when the
+    evaluations were graded under different versions of the rules.
     """
     compared = base_vs_sft.newest(run, partial)
+    others = base_vs_sft.others(run, compared, partial)
+    check_graders(e for c in (compared, *others) for e in c.both)
     steps = training.read(run)
     manifest = dataset_folder(config) / MANIFEST
     headline = markdown_table(base_vs_sft.headline(compared, config.reference))
@@ -91,7 +95,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             device_hours.costs(run, [e.folder for e in compared.both if is_complete(e.folder)])
         ),
     ]
-    for other in base_vs_sft.others(run, compared, partial):
+    for other in others:
         sections += [
             f"## Also evaluated: {', '.join(other.known.settings.benchmarks)}",
             markdown_table(base_vs_sft.headline(other, config.reference)),

@@ -152,6 +152,7 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
         "dataset manifest": dataset,
         "attempts": str(len(run.attempts)),
         **{f"evaluation of {e.label}": e.folder.name for e in evaluations},
+        "grader's version": ", ".join(dict.fromkeys(str(e.grader) for e in evaluations)),
         **{
             f"{name}.jsonl": value
             for e in evaluations

@@ -12,7 +12,7 @@ from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
-from eval.results.evaluation import Evaluation, Values
+from eval.results.evaluation import Evaluation, Values, check_graders
 from trainer.run.model_label import BASE
 
 LEGEND = (
@@ -37,7 +37,7 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     UserError when there are fewer than two targets, when a target is none of these or has no
     complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
     when the evaluations differ in their sampling settings, in their prompts (unless
-    ``across_prompts``), or share no problem.
+    ``across_prompts``) or in the grader's version, or share no problem.
     """
     if len(targets) < 2:
         raise UserError(
@@ -47,6 +47,7 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     subjects = [find(target, partial) for target in targets]
     if len({s.name for s in subjects}) < len(subjects):
         subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
+    check_graders(s.evaluation for s in subjects)
     first, *others = subjects
     for other in others:
         check(first, other, across_prompts)

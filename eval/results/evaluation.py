@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 from common.errors import UserError
 from common.files import MANIFEST, read_json, sha256_json
 from common.records import Grade, Key, Problem, Rollout
+from data_prep import rules
 from data_prep.benchmarks import sets
 from eval.evaluate import PROBLEMS, SETTINGS
 from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics
-from eval.grading.metrics import METRICS
+from eval.grading.metrics import METRICS, TOTAL
 from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
 
@@ -124,6 +125,11 @@ class Evaluation:
         )
 
     @property
+    def grader(self) -> int:
+        """Version of the rules that graded it; the current one's, if it is partial."""
+        return self.figures[TOTAL].get("grader", rules.UNRECORDED)
+
+    @property
     def _regrade(self) -> str:
         return f"warmstart grade {self.folder} writes it again"
 
@@ -164,6 +170,22 @@ def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
             if other is None or evaluation.age >= other.age:
                 group[evaluation.label] = evaluation
     return list(found.values())
+
+
+def check_graders(evaluations: Iterable[Evaluation]) -> None:
+    """Raises UserError, naming the commands, when they were graded under different versions of the
+    rules.
+    """
+    by_version: dict[int, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        by_version.setdefault(evaluation.grader, []).append(evaluation)
+    if len(by_version) > 1:
+        older = [e for v, of in sorted(by_version.items())[:-1] for e in of]
+        fixes = "; ".join(dict.fromkeys(f"warmstart grade {e.folder}" for e in older))
+        raise UserError(
+            f"evaluations graded under different versions of the rules "
+            f"({', '.join(map(str, sorted(by_version)))}) cannot be shown together: {fixes}"
+        )
 
 
 def is_of_pool(folder: Path) -> bool:

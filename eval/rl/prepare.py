@@ -30,6 +30,7 @@ from common.files import (
     write_text,
 )
 from common.records import Problem
+from data_prep import rules
 from data_prep.benchmarks import sets
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT
@@ -81,8 +82,9 @@ def prepare(
 
     Raises UserError when the run's answers are not boxed, when the export or its dataset is
     missing, when an override is in ``OWN``, when there are fewer than 2 rollouts, the temperature
-    is 0, or answers are prefilled, as ``pool.build`` does, and when too few problems have both
-    right and wrong rollouts.
+    is 0, or answers are prefilled, as ``pool.build`` does, when the pool was graded under another
+    version of the rules than the reward's, and when too few problems have both right and wrong
+    rollouts.
     """
     if config.data.answer_style != "boxed":
         raise UserError(
@@ -200,6 +202,11 @@ def _fill(
     source = Path(probe.eval.benchmarks)
     in_sft = {line["id"]: line["in_sft"] for line in read_jsonl(source / f"{RL_POOL}.jsonl")}
     evaluation = evaluations.read(planned.folder)
+    if evaluation.grader != rules.ANSWERS:
+        raise UserError(
+            f"{planned.folder} was graded under version {evaluation.grader} of the rules, but the "
+            f"reward for RL has version {rules.ANSWERS}: warmstart grade {planned.folder}"
+        )
     counts = tallies(evaluation.grades.values())
     mixed, facts = [], {}
     for problem in evaluation.problems:

@@ -1,6 +1,8 @@
 """The dataset folder: whole or absent, reproducible, its funnel adding up."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -12,9 +14,11 @@ import pytest
 
 from common.errors import UserError
 from common.files import sha256_file
+from data_prep import rules
 from data_prep.build import Settings, build
 from data_prep.duplicates import minhash
 from data_prep.rows.map_shard import RowSettings
+from data_prep.settings import other_rules
 from data_prep.source import arithmetic, hub, shards
 from data_prep.source.source import Source
 from data_prep.tokenizer import token_files
@@ -86,6 +90,32 @@ def test_test_problems_are_not_in_the_training_set(built: Path) -> None:
         json.loads(line)["problem"] for line in (built / "heldout.jsonl").read_text().splitlines()
     }
     assert heldout == split["test"] and not split["test"] & split["train"]
+
+
+def test_a_dataset_of_older_rules_stays_usable_under_its_own(built: Path, tmp_path: Path) -> None:
+    assert other_rules(built) == ""
+    folder = tmp_path / "data" / "old"
+    shutil.copytree(built, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["settings"].pop("rules") == rules.current()
+    manifest["settings"]["thresholds"] = {"dedup.SIMILAR": 0.7, "gone.LIMIT": 3}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert not build(folder, SETTINGS)
+    told = f"{folder} was built under other rules: answers 1 (now {rules.ANSWERS}), rows 1"
+    assert other_rules(folder).startswith(told)
+    with pytest.raises(UserError, match=r"other settings:\n  rows\.seed: 7 -> 8\nuse"):
+        build(folder, replace(SETTINGS, rows=replace(ROWS, seed=8)))
+
+
+def test_every_sum_of_the_generator_is_there_once_in_one_order() -> None:
+    sums = [record["problem"] for record in arithmetic.records(problems=4095, digits=2, seed=3)]
+    pairs = [tuple(map(int, re.findall("[0-9]+", problem))) for problem in sums]
+    assert {tuple(sorted(pair)) for pair in pairs} == {
+        (a, b) for b in range(10, 100) for a in range(10, b + 1)
+    }
+    assert 0.4 < sum(a < b for a, b in pairs) / len(pairs) < 0.6
+    with pytest.raises(UserError, match="only 4095 sums of 2 digits"):
+        next(arithmetic.records(problems=4096, digits=2, seed=3))
 
 
 def test_a_second_build_does_nothing_and_other_settings_are_refused(

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
+from data_prep import rules
 from data_prep.benchmarks import sets as benchmarks
 from eval.evaluate import PROBLEMS, SETTINGS
 from eval.generation import rollout_files
@@ -56,10 +57,12 @@ def evaluation(
     complete: bool = True,
     tokens: Callable[[str, int], int] = lambda problem, k: 1_000 + 10 * k,
     timed: Mapping[str, Any] | None = None,
+    grader: int = rules.ANSWERS,
     **settings: Any,
 ) -> Path:
     """Writes an evaluation; ``sets`` are the numbers of their problems, whose gold answers count
-    from 0, and ``timed`` what its manifest says of devices and time.
+    from 0, ``timed`` what its manifest says of devices and time, and ``grader`` the version that
+    graded it.
     """
     chosen = SETTINGS_OF_ALL | {"benchmarks": {name: f"hash of {name}" for name in sets}} | settings
     hashed = f"{abs(hash(str(sorted((k, str(v)) for k, v in chosen.items())))):x}"
@@ -88,7 +91,7 @@ def evaluation(
                 )
                 state = "truncated" if said is None else "boxed"
                 grades.append(
-                    Grade((p.set, p.id, k), state, said, said == p.answer, said == p.answer)
+                    Grade((p.set, p.id, k), state, said, *2 * (said == p.answer,), grader)
                 )
     if complete:
         rollout_files.write_grades(folder / rollout_files.GRADES, grades)

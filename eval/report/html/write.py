@@ -28,7 +28,7 @@ from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
 from eval.results import base_vs_sft, published
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import Evaluation
+from eval.results.evaluation import Evaluation, check_graders
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run
 
@@ -55,6 +55,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     them. Raises UserError when the run has no such evaluation.
     """
     compared = base_vs_sft.newest(run, partial)
+    check_graders(compared.both)
     evaluations = [_sheets(e) for e in compared.both]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
     manifest = dataset_folder(config) / MANIFEST

@@ -14,6 +14,13 @@ OBJECT_STORE_BYTES = 100 << 20
 memory.
 """
 
+SLOW_START = "The current node timed out during startup"
+"""Ray's words when its processes have not started within 30 seconds, which it does not let one
+change.
+"""
+STARTS = 3
+"""Times that a local instance is started before it counts as failed."""
+
 
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[Any]:
@@ -34,8 +41,8 @@ def ray_session(cpus: int) -> Iterator[Any]:
     if cluster:
         ray.init(cluster, **quiet)
     else:
-        ray.init(
-            "local",
+        _start(
+            ray,
             num_cpus=max(len(os.sched_getaffinity(0)), cpus),
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
@@ -47,3 +54,16 @@ def ray_session(cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, **settings: Any) -> None:
+    """Starts a local instance, again if the machine was too busy for it."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init("local", **settings)
+            return
+        except Exception as e:  # Ray has no class for it
+            if SLOW_START not in str(e) or not left:
+                raise
+            # Ray ends the processes of the failed start when this process ends.
+            ray.shutdown()

@@ -13,6 +13,7 @@ from common.records import Problem
 from data_prep.benchmarks import sets
 from data_prep.output.folder import dataset_folder
 from eval import evaluate
+from eval.grading.metrics import METRICS
 from eval.rl import pool
 from eval.rl.prepare import prepare
 from tests.conftest import lines
@@ -125,6 +126,19 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
     assert prepare(run, config, STEP) == second and sha256_file(second.folder / MANIFEST) == before
     # A group of another size wants rollouts of its own.
     assert "eval.rollouts=4" in prepare(run, config, STEP, ["eval.rollouts=4"]).command
+
+
+def test_a_pool_graded_by_other_rules_than_the_rewards_is_refused(run: Run) -> None:
+    config = configs.read(run.config)
+    folder = sample(run, prepare(run, config, STEP, count=POOL).command, lambda i: i % 9)
+    figures = read_json(folder / METRICS)
+    for values in figures.values():
+        del values["grader"]
+    write_json(folder / METRICS, figures)
+    with pytest.raises(UserError, match=rf"version 1 of the rules.*: warmstart grade {folder}$"):
+        prepare(run, config, STEP)
+    evaluate.regrade(folder)
+    assert prepare(run, config, STEP).folder
 
 
 def own(path: Path, text: str, count: int = 16) -> Path:

@@ -1,0 +1,238 @@
+"""Reads an answer's LaTeX or Unicode into one plain string, for the rules of
+``data_prep.answers.normalise``.
+
+Linear in the length of the text, except that each level of nested braces copies its content.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+
+ROMAN = "\ue041-\ue05a\ue061-\ue07a"
+"""Character class of the letters of ``\\text{..}``, ``\\mathrm{..}`` and the like in the string of
+``flat``: words and units, never variables.
+"""
+
+_TO_ROMAN = {ord(letter): 0xE000 + ord(letter) for letter in string.ascii_letters}
+_FROM_ROMAN = {roman: plain for plain, roman in _TO_ROMAN.items()}
+
+_ROMAN_COMMANDS = {
+    rf"\{name}"
+    for name in (
+        *(f"text{style}" for style in ("", "bf", "it", "rm", "md", "sf", "tt", "up", "normal")),
+        *("mathrm", "mathsf", "mbox", "hbox", "operatorname", "emph", "rm"),
+    )
+}
+_WRAPPERS = _ROMAN_COMMANDS | {r"\mathbf", r"\mathit", r"\boldsymbol", r"\bm", r"\bf", r"\it"}
+_DECLARATIONS = {r"\rm", r"\bf", r"\it"}
+"""Commands that hold until the end of their group."""
+
+_NOTHING = re.compile(
+    r"(?<!\\)\\(?:(?:left|right)(?![a-zA-Z])(?:\s*\.(?![0-9]))?|[bB]igg?[lrm]?(?![a-zA-Z])|!\s*)"
+)
+"""Sizes, a delimiter that is not there, and a space of no width (``1,\\! 625``)."""
+_TOKEN = re.compile(
+    r"\\\\(?:\[[0-9.]{1,9} ?[a-z]{2}\])?|\\(?:[a-zA-Z]+|[^a-zA-Z]|$)|[{}]|[^\\{}]+", re.DOTALL
+)
+_SPELLED = {
+    r"\dfrac": r"\frac",
+    r"\tfrac": r"\frac",
+    r"\cfrac": r"\frac",
+    r"\leq": r"\le",
+    r"\leqslant": r"\le",
+    r"\geq": r"\ge",
+    r"\geqslant": r"\ge",
+    r"\neq": r"\ne",
+    r"\rightarrow": r"\to",
+    r"\varnothing": r"\emptyset",
+    r"\lt": "<",
+    r"\gt": ">",
+    r"\lbrace": r"\{",
+    r"\rbrace": r"\}",
+    r"\vert": "|",
+    r"\lvert": "|",
+    r"\rvert": "|",
+    r"\mid": "|",
+    r"\prime": "'",
+    r"\degree": "°",
+    **dict.fromkeys((r"\displaystyle", r"\textstyle", r"\limits"), ""),
+    **dict.fromkeys((r"\,", r"\;", r"\:", r"\>", r"\ ", "\\\n", "\\\t", "\\"), " "),
+    **dict.fromkeys((r"\quad", r"\qquad", r"\thinspace", r"\$", r"\%"), " "),
+    **dict.fromkeys((r"\(", r"\)", r"\[", r"\]"), " "),
+}
+_IDLE = str.maketrans(dict.fromkeys("$%~€£¥¢\t\n\r", " "))
+
+_SYMBOLS = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63", "-"),
+    **dict.fromkeys("\u2032\u2019", "'"),
+    **dict.fromkeys("\u2033\u201d", "''"),
+    "\u2044": "/",
+    "º": "°",
+    "×": r"\times ",
+    "÷": r"\div ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    **dict.fromkeys("·⋅∙", r"\cdot "),
+    **dict.fromkeys("≤⩽", r"\le "),
+    **dict.fromkeys("≥⩾", r"\ge "),
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "≡": r"\equiv ",
+    "∞": r"\infty ",
+    "∈": r"\in ",
+    "∉": r"\notin ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "⊂": r"\subset ",
+    "⊆": r"\subseteq ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "∠": r"\angle ",
+    "→": r"\to ",
+    "∛": r"\sqrt[3]",
+    **dict.fromkeys("µ", r"\mu "),
+    **dict.fromkeys("Ω", r"\Omega "),
+    **{letter: rf"\mathbb {plain}" for letter, plain in zip("ℂℕℚℝℤ", "CNQRZ", strict=True)},
+}
+
+
+def _greek() -> dict[str, str]:
+    """Returns {letter: command}, for the letters that have one in LaTeX."""
+    named = {}
+    for code in range(0x391, 0x3CA):
+        name = unicodedata.name(chr(code), "").split()
+        if len(name) == 4 and name[3] not in ("OMICRON", "LAMDA"):
+            small = name[1] == "SMALL"
+            named[chr(code)] = f"\\{name[3].lower() if small else name[3].capitalize()} "
+    return named | {"λ": r"\lambda ", "Λ": r"\Lambda ", "ϕ": r"\phi ", "ϵ": r"\epsilon "}
+
+
+def _fractions() -> dict[str, str]:
+    return {
+        char: rf"\frac{{{over}}}{{{under}}}"
+        for char in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+        for over, under in [unicodedata.normalize("NFKC", char).split("\u2044")]
+    }
+
+
+_UNICODE = str.maketrans(
+    {**_greek(), **_fractions(), **_SYMBOLS, **{chr(roman): "\ufffd" for roman in _FROM_ROMAN}}
+)
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ]+")
+_ROOT = re.compile(r"√\s*(?:([0-9.]+|[a-zA-Z]|\\[a-zA-Z]+)|\(([^()]*)\))?")
+_ONE = re.compile(r"\s*(?:\\[a-zA-Z]+|[^\\{}])\s*", re.DOTALL)
+"""What needs no braces: one character or command."""
+_LETTERS = re.compile(r"\\?[a-zA-Z]+")
+_PRIMES = re.compile(r"\^\s*(?:('+)|\{\s*('+)\s*\})")
+_DEGREES = re.compile(
+    rf"(?:\^ ?)?(?:°|\\circ(?![a-zA-Z]))(?: ?(?:[\ue043\ue046](?![{ROMAN}])|[CF](?![a-zA-Z])))?"
+)
+_ROW_ENDS = re.compile(r"(?:\\cr ?)+(?=\\end|$)")
+_SPACE = re.compile(r"(\\[a-zA-Z]+ (?=[a-zA-Z])|[0-9] (?=[0-9])|[a-zA-Z]{2} (?=[a-zA-Z]{2}))| ")
+
+
+def flat(answer: str) -> str:
+    """Returns an answer as one string: Unicode signs are commands; wrappers, sizes, currencies,
+    percent, degree signs, trailing periods, and braces around one character, the whole answer or
+    the whole answer's box are gone; runs of white space are one space, and letters of words are
+    in ``ROMAN``.
+    """
+    if not answer.isascii():
+        answer = _commands(answer)
+    if "\\" in answer or "{" in answer or "}" in answer:
+        answer = _unwrapped(answer)
+    text = " ".join(answer.translate(_IDLE).split())
+    if "'" in text:
+        text = _PRIMES.sub(lambda m: m[1] or m[2], text)
+    if "circ" in text or "°" in text:
+        text = _DEGREES.sub(lambda m: " " if m[0][0] == "^" or "°" in m[0] else m[0], text)
+    if r"\cr" in text:
+        text = _ROW_ENDS.sub("", text)
+    return text.strip(" ").rstrip(". ")
+
+
+def plain(text: str) -> str:
+    """Returns a string of ``flat`` with ordinary letters in its words."""
+    return text if text.isascii() else text.translate(_FROM_ROMAN)
+
+
+def tight(text: str) -> str:
+    """Returns a string of ``flat`` with ordinary letters and without spaces, except between two
+    numbers, two words of at least two letters, or a command and a letter.
+    """
+    return _SPACE.sub(r"\1", plain(text)).strip(" ") if " " in text else plain(text)
+
+
+def _commands(answer: str) -> str:
+    """Returns the answer with commands for what Unicode has as one character."""
+    answer = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", answer)
+    answer = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", answer)
+    answer = unicodedata.normalize("NFKC", answer.translate(_UNICODE)).translate(_UNICODE)
+    return _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}" if m[1] or m[2] else r"\sqrt ", answer)
+
+
+def _unwrapped(answer: str) -> str:
+    """Returns the answer without the wrappers, sizes and braces that mean nothing."""
+    groups: list[list[str]] = [[]]
+    for token in _TOKEN.findall(_NOTHING.sub("", answer)):
+        if token == "{":
+            groups.append([])
+        elif token == "}" and len(groups) > 1:
+            inner = groups.pop()
+            groups[-1].append(_group(inner, groups[-1]))
+        elif token[0] != "\\":
+            groups[-1].append(token.translate(_IDLE))
+        else:
+            groups[-1].append(r"\cr " if token[:2] == r"\\" else _SPELLED.get(token, token))
+    pieces = groups[0]
+    for unclosed in groups[1:]:
+        pieces += ["{", *unclosed]
+    while pieces and not pieces[-1].strip(" ."):
+        pieces.pop()
+    content = _content(pieces)
+    return content[1:-1] if _is_group(content) and len(_filled(pieces)) == 1 else content
+
+
+def _group(inner: list[str], before: list[str]) -> str:
+    """Returns what stands for a group after the pieces ``before``, without a wrapper that ends
+    them.
+    """
+    content = _content(inner)
+    filled = _filled(inner)
+    if filled and filled[0] in _DECLARATIONS:
+        return f" {_roman(content.replace(filled[0], '', 1), filled[0])} "
+    while before and not before[-1].strip(" "):
+        before.pop()
+    if before and before[-1] in _WRAPPERS:
+        content = _roman(content, before.pop())
+        is_script = bool(before) and before[-1].rstrip(" ")[-1:] in ("^", "_")
+        return f"{{{content}}}" if is_script and len(content.strip(" ")) > 1 else f" {content} "
+    if _ONE.fullmatch(content):
+        single = content.strip()
+        return single if not single[-1:].isalpha() else f" {single} "
+    return content if len(filled) == 1 and _is_group(content) else f"{{{content}}}"
+
+
+def _content(pieces: list[str]) -> str:
+    """Returns the joined pieces; of a box that is all of them, what it holds."""
+    filled = _filled(pieces)
+    if len(filled) == 2 and filled[0] in (r"\boxed", r"\fbox"):
+        return filled[1][1:-1] if _is_group(filled[1]) else filled[1]
+    return "".join(pieces)
+
+
+def _filled(pieces: list[str]) -> list[str]:
+    return [piece for piece in pieces if piece.strip(" ")]
+
+
+def _is_group(piece: str) -> bool:
+    return piece[:1] == "{" and piece[-1:] == "}"
+
+
+def _roman(content: str, wrapper: str) -> str:
+    if wrapper not in _ROMAN_COMMANDS:
+        return content
+    return _LETTERS.sub(lambda m: m[0] if m[0][0] == "\\" else m[0].translate(_TO_ROMAN), content)

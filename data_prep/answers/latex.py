@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from functools import lru_cache
 
 ROMAN = "\ue041-\ue05a\ue061-\ue07a"
 """Character class of the letters of ``\\text{..}``, ``\\mathrm{..}`` and the like in the string of
@@ -92,8 +93,10 @@ _SYMBOLS = {
     "∠": r"\angle ",
     "→": r"\to ",
     "∛": r"\sqrt[3]",
-    **dict.fromkeys("µ", r"\mu "),
-    **dict.fromkeys("Ω", r"\Omega "),
+    "\u00b5": r"\mu ",
+    "\u2126": r"\Omega ",
+    "℃": "°C",
+    "℉": "°F",
     **{letter: rf"\mathbb {plain}" for letter, plain in zip("ℂℕℚℝℤ", "CNQRZ", strict=True)},
 }
 
@@ -111,27 +114,44 @@ def _greek() -> dict[str, str]:
 
 def _fractions() -> dict[str, str]:
     return {
-        char: rf"\frac{{{over}}}{{{under}}}"
+        char: rf"\frac{over}{under if len(under) == 1 else f'{{{under}}}'}"
         for char in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
         for over, under in [unicodedata.normalize("NFKC", char).split("\u2044")]
     }
 
 
+def _variants() -> dict[str, str]:
+    """Returns {sign: plain sign} for wide signs and for alphabets of mathematics."""
+    codes = [*range(0xFF01, 0xFF5F), *range(0x1D400, 0x1D800)]
+    plain_signs = {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in codes}
+    return {sign: _greek().get(found, found) for sign, found in plain_signs.items()}
+
+
 _UNICODE = str.maketrans(
-    {**_greek(), **_fractions(), **_SYMBOLS, **{chr(roman): "\ufffd" for roman in _FROM_ROMAN}}
+    {
+        **_variants(),
+        **{
+            sign: f" {command}" if command[:1] == "\\" else command
+            for sign, command in {**_greek(), **_fractions(), **_SYMBOLS}.items()
+        },
+        **{chr(roman): "\ufffd" for roman in _FROM_ROMAN},
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u202a\u202b\u202c\u202d\u202e", ""),
+    }
 )
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ]+")
-_ROOT = re.compile(r"√\s*(?:([0-9.]+|[a-zA-Z]|\\[a-zA-Z]+)|\(([^()]*)\))?")
-_ONE = re.compile(r"\s*(?:\\[a-zA-Z]+|[^\\{}])\s*", re.DOTALL)
+_ROOT = re.compile(r"√\s*(?:([0-9.]+)|\(([^()]*)\))?")
+_ONE = re.compile(r"\\[a-zA-Z]+|[^\\{}]")
 """What needs no braces: one character or command."""
 _LETTERS = re.compile(r"\\?[a-zA-Z]+")
 _PRIMES = re.compile(r"\^\s*(?:('+)|\{\s*('+)\s*\})")
 _DEGREES = re.compile(
     rf"(?:\^ ?)?(?:°|\\circ(?![a-zA-Z]))(?: ?(?:[\ue043\ue046](?![{ROMAN}])|[CF](?![a-zA-Z])))?"
 )
-_ROW_ENDS = re.compile(r"(?:\\cr ?)+(?=\\end|$)")
-_SPACE = re.compile(r"(\\[a-zA-Z]+ (?=[a-zA-Z])|[0-9] (?=[0-9])|[a-zA-Z]{2} (?=[a-zA-Z]{2}))| ")
+_NO_ROW = re.compile(r"\\cr ?(?=\\(?:cr|end)(?![a-zA-Z]))")
+_AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+) (?=[a-zA-Z])")
+_IDLE_SPACE = re.compile(r" (?!(?<=[0-9] )[0-9]|(?<=[a-zA-Z]{2} )[a-zA-Z]{2})")
+_KEPT = "\x1f"
 
 
 def flat(answer: str) -> str:
@@ -144,14 +164,17 @@ def flat(answer: str) -> str:
         answer = _commands(answer)
     if "\\" in answer or "{" in answer or "}" in answer:
         answer = _unwrapped(answer)
-    text = " ".join(answer.translate(_IDLE).split())
+    text = answer.translate(_IDLE)
     if "'" in text:
         text = _PRIMES.sub(lambda m: m[1] or m[2], text)
     if "circ" in text or "°" in text:
         text = _DEGREES.sub(lambda m: " " if m[0][0] == "^" or "°" in m[0] else m[0], text)
+    text = " ".join(text.split())
     if r"\cr" in text:
-        text = _ROW_ENDS.sub("", text)
-    return text.strip(" ").rstrip(". ")
+        text = _NO_ROW.sub("", text)
+    while (shorter := text.rstrip(". ").removesuffix(r"\cr")) != text:
+        text = shorter
+    return text.lstrip("+ ")
 
 
 def plain(text: str) -> str:
@@ -163,15 +186,20 @@ def tight(text: str) -> str:
     """Returns a string of ``flat`` with ordinary letters and without spaces, except between two
     numbers, two words of at least two letters, or a command and a letter.
     """
-    return _SPACE.sub(r"\1", plain(text)).strip(" ") if " " in text else plain(text)
+    text = plain(text)
+    if "\\" in text:
+        text = _AFTER_COMMAND.sub(rf"\1{_KEPT}", text)
+    return _IDLE_SPACE.sub("", text).replace(_KEPT, " ").strip(" ")
 
 
 def _commands(answer: str) -> str:
     """Returns the answer with commands for what Unicode has as one character."""
     answer = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", answer)
     answer = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", answer)
-    answer = unicodedata.normalize("NFKC", answer.translate(_UNICODE)).translate(_UNICODE)
-    return _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}" if m[1] or m[2] else r"\sqrt ", answer)
+    answer = answer.translate(_UNICODE)
+    if "√" not in answer:
+        return answer
+    return _ROOT.sub(lambda m: rf" \sqrt{{{m[1] or m[2]}}}" if m[1] or m[2] else r" \sqrt ", answer)
 
 
 def _unwrapped(answer: str) -> str:
@@ -186,7 +214,7 @@ def _unwrapped(answer: str) -> str:
         elif token[0] != "\\":
             groups[-1].append(token.translate(_IDLE))
         else:
-            groups[-1].append(r"\cr " if token[:2] == r"\\" else _SPELLED.get(token, token))
+            groups[-1].append(_spelled(token))
     pieces = groups[0]
     for unclosed in groups[1:]:
         pieces += ["{", *unclosed]
@@ -194,6 +222,14 @@ def _unwrapped(answer: str) -> str:
         pieces.pop()
     content = _content(pieces)
     return content[1:-1] if _is_group(content) and len(_filled(pieces)) == 1 else content
+
+
+@lru_cache(1024)
+def _spelled(command: str) -> str:
+    if command[:2] == r"\\":
+        return r"\cr "
+    is_sign = command[1:2] in "{}|" or command[1:2].isalpha()
+    return _SPELLED.get(command, command if is_sign else command[1:])
 
 
 def _group(inner: list[str], before: list[str]) -> str:
@@ -210,8 +246,7 @@ def _group(inner: list[str], before: list[str]) -> str:
         content = _roman(content, before.pop())
         is_script = bool(before) and before[-1].rstrip(" ")[-1:] in ("^", "_")
         return f"{{{content}}}" if is_script and len(content.strip(" ")) > 1 else f" {content} "
-    if _ONE.fullmatch(content):
-        single = content.strip()
+    if _ONE.fullmatch(single := content.strip(" ")):
         return single if not single[-1:].isalpha() else f" {single} "
     return content if len(filled) == 1 and _is_group(content) else f"{{{content}}}"
 
@@ -220,7 +255,10 @@ def _content(pieces: list[str]) -> str:
     """Returns the joined pieces; of a box that is all of them, what it holds."""
     filled = _filled(pieces)
     if len(filled) == 2 and filled[0] in (r"\boxed", r"\fbox"):
-        return filled[1][1:-1] if _is_group(filled[1]) else filled[1]
+        if _is_group(filled[1]):
+            return filled[1][1:-1]
+        if _ONE.fullmatch(filled[1].strip(" ")):
+            return filled[1]
     return "".join(pieces)
 
 

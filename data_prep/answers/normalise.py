@@ -35,7 +35,7 @@ _WORD = re.compile(rf"[{ROMAN} ]{{2,}}")
 
 _CHOICE = re.compile(
     r"(?P<lead>(?:[Tt]he )?(?:[a-z]+ )?(?:[Aa]nswer|[Cc]hoice|[Oo]ption)(?: is)?:? ?)?"
-    r"(?:\( ?(?P<inside>[A-Z]) ?\)|(?P<alone>[A-J])(?=[:.)]|$))[:.)]?(?P<after>.*)",
+    r"(?:\( ?(?P<inside>[A-Z]) ?\)|(?P<alone>[A-J])(?= ?[:.)]|$))(?P<between>[:.) ]*)(?P<after>.*)",
     re.DOTALL,
 )
 _TEXT_AFTER = re.compile(rf"[0-9{ROMAN}]|[a-zA-Z]{{3}}")
@@ -89,10 +89,10 @@ def normalise(answer: str) -> str:
         return choice
     if r"\in" in text and (member := _MEMBER.match(text)):
         text = text[member.end() :]
-    text = plain(_last_value(text) or text)
+    text = plain(_last_value(text) or text).lstrip("+ ")
     if number := _NUMBER.fullmatch(text):
         return _spell(number)
-    spelled = tight(text).lstrip("+")
+    spelled = tight(text)
     return text if _NUMBER.fullmatch(spelled) else spelled  # 1, 234 are two numbers
 
 
@@ -119,14 +119,14 @@ def _choice(text: str) -> str | None:
         return None
     kind = "inside" if found["inside"] else "alone"
     letter, after = found[kind], found["after"]
-    if not after.strip(" "):
+    if not after:
         return letter
-    is_text = not text[found.start(kind)].isascii()
-    rest = after.lstrip(" ")
-    if letter > "J" or _OTHER_CHOICE.search(rest) or _MATHS_AFTER.match(rest):
+    if letter > "J" or _OTHER_CHOICE.search(after) or _MATHS_AFTER.match(after):
         return None
-    begins = _TEXT_AFTER.match(text[len(text) - len(rest) :])
-    return letter if is_text or (after != rest and begins) else None
+    if not text[found.start(kind)].isascii():
+        return letter
+    begins = _TEXT_AFTER.match(text, found.start("after"))
+    return letter if begins and " " in found["between"] else None
 
 
 def _spell(number: re.Match[str]) -> str:

@@ -14,15 +14,15 @@ _FUNCTION = r"d?frac|sqrt|binom|cdot|times|div|pm|mp|pi|infty|log|ln|sin|cos|tan
 _VALUE = re.compile(
     r"(?:[0-9 .+\-*/^_{}()!|]|,(?=[0-9]{3}(?![0-9]))|\[[0-9]\]"
     rf"|\\(?:{_FUNCTION})(?![a-zA-Z])|{_CONSTANT})*"
-    rf"(?:(?<=[0-9}})!|.])|(?<=\\pi)|(?<=\\infty)|(?<={_CONSTANT}))"
+    rf"(?:(?<=[0-9}})!|])|(?<=[0-9]\.)|(?<=\\pi)|(?<=\\infty)|(?<={_CONSTANT}))"
 )
 """Numbers, constants and what is between them; no letter for an unknown."""
 
 _BEFORE = re.compile(rf"[a-zA-Z{ROMAN}][a-zA-Z{ROMAN} ]*(?:: ?)?")
 _INTEGER = re.compile(r"[+-]?[0-9,]+")
-_ORDINAL = re.compile(r"\^? ?(?:(?:st|nd|rd|th)(?![a-zA-Z])|\{ ?(?:st|nd|rd|th) ?\})")
+_ORDINAL = re.compile(r" ?\^? ?(?:(?:st|nd|rd|th)(?![a-zA-Z])|\{ ?(?:st|nd|rd|th) ?\})")
 _AROUND = re.compile(
-    r"(?:[ /*.a-zA-ZµΩ]|(?<=[a-zA-Z])-(?=[a-zA-Z])|\\(?:cdot|times)(?![a-zA-Z])"
+    rf"(?:[ /*.a-zA-ZµΩ{ROMAN}]|(?<=[{ROMAN}])-(?=[{ROMAN}])|\\(?:cdot|times)(?![a-zA-Z])"
     r"|\^ ?(?:-?[0-9]|\{ ?- ?[0-9] ?\}))*"
 )
 _MICRO = re.compile(r"\\mu(?![a-zA-Z]) ?")
@@ -66,8 +66,10 @@ def value(text: str) -> str | None:
     before = _BEFORE.match(text)
     start = before.end() if before and _are_words(before[0]) else 0
     found = _VALUE.match(text, start)
-    if found is None or not (number := found[0].strip(" ")):
+    if found is None or not (number := found[0].strip(" ").rstrip(". ")):
         return None
+    if number[0] == "{" and number.find("}") == len(number) - 1:
+        number = number[1:-1]
     after = text[found.end() :]
     if "\\" in after:
         after = _MICRO.sub("µ", _OHM.sub("Ω", after))
@@ -97,13 +99,13 @@ def _names_things(after: str) -> bool:
     shown = plain(after)
     if not shown.strip(" "):
         return True
-    if not _AROUND.fullmatch(shown) or changes_meaning(shown):
+    if not _AROUND.fullmatch(after) or changes_meaning(shown):
         return False
     if after == shown:  # in italics: spaces mean nothing, but for the one after the value
         after = " " * (after[0] == " ") + tight(after)
     glued, units, words, variables = after[0] != " ", 0, 0, 0
     for place, (over, name) in enumerate(_NAME.findall(after)):
-        spelled, is_roman = plain(name), not name.isascii() and name[-1] not in "µΩ"
+        spelled, is_roman = plain(name), plain(name) != name
         is_unit = _UNIT.fullmatch(spelled) is not None
         is_glued = glued and place == 0
         if is_unit and (

@@ -23,7 +23,7 @@ _ROMAN_COMMANDS = {
     rf"\{name}"
     for name in (
         *(f"text{style}" for style in ("", "bf", "it", "rm", "md", "sf", "tt", "up", "normal")),
-        *("mathrm", "mathsf", "mbox", "hbox", "operatorname", "emph", "rm"),
+        *("mathrm", "mathsf", "mbox", "hbox", "operatorname", "emph", "rm", "textsuperscript"),
     )
 }
 _WRAPPERS = _ROMAN_COMMANDS | {r"\mathbf", r"\mathit", r"\boldsymbol", r"\bm", r"\bf", r"\it"}
@@ -60,16 +60,21 @@ _SPELLED = {
     r"\degree": "°",
     **dict.fromkeys((r"\displaystyle", r"\textstyle", r"\limits"), ""),
     **dict.fromkeys((r"\,", r"\;", r"\:", r"\>", r"\ ", "\\\n", "\\\t", "\\"), " "),
-    **dict.fromkeys((r"\quad", r"\qquad", r"\thinspace", r"\$", r"\%"), " "),
+    **dict.fromkeys(
+        (r"\quad", r"\qquad", r"\enspace", r"\thinspace", r"\space", r"\$", r"\%"), " "
+    ),
     **dict.fromkeys((r"\(", r"\)", r"\[", r"\]"), " "),
 }
 _IDLE = str.maketrans(dict.fromkeys("$%~€£¥¢\t\n\r", " "))
 
+_BRACKETS = ("langle", "rangle", "lfloor", "rfloor", "lceil", "rceil")
 _SYMBOLS = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63", "-"),
     **dict.fromkeys("\u2032\u2019", "'"),
     **dict.fromkeys("\u2033\u201d", "''"),
-    "\u2044": "/",
+    **dict.fromkeys("\u2044\u2215", "/"),
+    "∣": "|",
+    **{sign: rf"\{name} " for sign, name in zip("⟨⟩⌊⌋⌈⌉", _BRACKETS, strict=True)},
     "º": "°",
     "×": r"\times ",
     "÷": r"\div ",
@@ -246,6 +251,8 @@ def _group(inner: list[str], before: list[str]) -> str:
         content = _roman(content, before.pop())
         is_script = bool(before) and before[-1].rstrip(" ")[-1:] in ("^", "_")
         return f"{{{content}}}" if is_script and len(content.strip(" ")) > 1 else f" {content} "
+    if not content.strip(" ") and not (before and before[-1][:1] == "\\"):
+        return ""
     if _ONE.fullmatch(single := content.strip(" ")):
         return single if not single[-1:].isalpha() else f" {single} "
     return content if len(filled) == 1 and _is_group(content) else f"{{{content}}}"

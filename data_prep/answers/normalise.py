@@ -17,17 +17,20 @@ _NUMBER = re.compile(
     r"|\\frac ?(?:(?P<over>[0-9])|\{(?P<minus>-?) ?(?P<longer>[0-9]+)\})"
     r" ?(?:(?P<under>[0-9])|\{(?P<deeper>[0-9]+)\}))"
 )
-_GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|varphi|rho|sigma|tau|omega|pi|epsilon)"
+_GREEK = (
+    r"\\(?:alpha|beta|[Gg]amma|[Dd]elta|(?:var)?epsilon|zeta|eta|[Tt]heta|kappa|[Ll]ambda|mu|nu|xi"
+    r"|pi|rho|[Ss]igma|tau|(?:var)?phi|Phi|chi|psi|[Oo]mega)"
+)
 _LETTER = rf"(?:[a-zA-Z{ROMAN}]|{_GREEK}(?![a-zA-Z]))"
-_INDEX = r"(?:_ ?(?:[a-zA-Z0-9]|\{[^{}=]*\}))?'*"
+_INDEX = r"(?:_ ?(?:[a-zA-Z0-9]|\{[^{}=]*\}))?'*(?:\^\{-1\})?"
 _MEMBER = re.compile(
     rf"{_LETTER} ?{_INDEX} ?(?:\([a-zA-Z0-9]\) ?)?\\in(?![a-zA-Z]) ?(?=.)"
     r"(?!.*(?:[=<>]|\\(?:in|le|ge|ne|notin)(?![a-zA-Z])))"
 )
 """A name before a set, with nothing else said about it."""
-_POINTS = r"m?\\(?:angle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
+_POINTS = r"m?\\(?:angle|triangle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
 _ASKED = re.compile(
-    rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:\((?:-?[0-9]+|[a-zA-Z0-9]+)\))?"
+    rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\))?"
     r"|[a-w](?:\+?[a-w])+|[a-zA-Z]{4,}(?: [a-zA-Z]+)*|[a-zA-Z]{2,}(?: [a-zA-Z]+)+):?"
 )
 """What says which number is asked for: a letter, points, a sum or product of letters, words."""
@@ -38,7 +41,7 @@ _CHOICE = re.compile(
     r"(?:\( ?(?P<inside>[A-Z]) ?\)|(?P<alone>[A-J])(?= ?[:.)]|$))(?P<between>[:.) ]*)(?P<after>.*)",
     re.DOTALL,
 )
-_TEXT_AFTER = re.compile(rf"[0-9{ROMAN}]|[a-zA-Z]{{3}}")
+_TEXT_AFTER = re.compile(rf"-?[0-9]|[{ROMAN}]|[a-zA-Z]{{3}}")
 _MATHS_AFTER = re.compile(
     r"[,;/&+=<>^_*|:!]|- |[A-Z]$"
     r"|\\(?:cup|cap|times|cdot|in|to|le|ge|ne|pm|approx|equiv|subset|subseteq|setminus)(?![a-zA-Z])"
@@ -101,15 +104,20 @@ def _last_value(text: str) -> str | None:
     *sides, last = text.split("=")
     if sides and not _is_asked(sides[0]) and not is_arithmetic(sides[0]):
         return None
-    return value(last.strip(" ")) if all(map(is_arithmetic, sides[1:])) else None
+    return (
+        value(last.strip(" ").removeprefix(r"\boxed"))
+        if all(map(is_arithmetic, sides[1:]))
+        else None
+    )
 
 
 def _is_asked(side: str) -> bool:
     shown = tight(side)
-    return not shown or (
-        (_ASKED.fullmatch(shown) or _WORD.fullmatch(side)) is not None
-        and not changes_meaning(shown)
-    )
+    if not shown:
+        return True
+    is_name = _ASKED.fullmatch(shown) or _WORD.fullmatch(side)
+    are_words = shown.rstrip(":").replace(" ", "").isalpha()
+    return is_name is not None and not (are_words and changes_meaning(shown))
 
 
 def _choice(text: str) -> str | None:

@@ -19,11 +19,15 @@ _VALUE = re.compile(
 """Numbers, constants and what is between them; no letter for an unknown."""
 
 _BEFORE = re.compile(rf"[a-zA-Z{ROMAN}][a-zA-Z{ROMAN} ]*(?:: ?)?")
+_TEXT = re.compile(rf"[{ROMAN}]+(?: ?\^ ?[0-9])?")
 _INTEGER = re.compile(r"[+-]?[0-9,]+")
 _ORDINAL = re.compile(r" ?\^? ?(?:(?:st|nd|rd|th)(?![a-zA-Z])|\{ ?(?:st|nd|rd|th) ?\})")
 _AROUND = re.compile(
     rf"(?:[ /*.a-zA-ZµΩ{ROMAN}]|(?<=[{ROMAN}])-(?=[{ROMAN}])|\\(?:cdot|times)(?![a-zA-Z])"
     r"|\^ ?(?:-?[0-9]|\{ ?- ?[0-9] ?\}))*"
+)
+_QUOTIENT = re.compile(
+    rf"\\frac ?(?:\{{([^{{}}]*)\}}|([{ROMAN}])) ?(?:\{{([^{{}}]*)\}}|([{ROMAN}]))"
 )
 _MICRO = re.compile(r"\\mu(?![a-zA-Z]) ?")
 _OHM = re.compile(r" ?\\Omega(?![a-zA-Z])")
@@ -33,11 +37,11 @@ _SPEED = re.compile(r" ?m/s(?:\^2)?")
 _PREFIX = "(?:da|[YZEPTGMkhdcmµunpf])"
 _SI = (
     r"m|g|s|A|K|mol|cd|Hz|N|Pa|J|W|C|V|F|Ω|S|Wb|T|H|lm|lx|Bq|Gy|Sv|kat|rad|sr"
-    r"|[Ll]|t|eV|bar|cal|Wh|ohm|bits?|B|bps|pc"
+    r"|[Ll]|t|eV|bar|cal|Wh|ohm|bits?|bps|pc"
 )
 _OTHER = (
     r"min|h|hrs?|days?|wk|yrs?|mo|secs?|in|ft|yd|mi|lbs?|oz|gal|qt|pt|mph|kph|rpm|psi|ppm|ppb"
-    r"|degs?|revs?|sq|cu|units?|u|atm|hp|ha|au|AU|ly|cc|nmi|kn|dB|pts?"
+    r"|degs?|revs?|sq|cu|units?|u|atm|hp|ha|au|AU|ly|cc|nmi|kn|dB|[kKMGT]B|pts?"
 )
 _UNIT = re.compile(rf"{_PREFIX}?(?:{_SI})|{_OTHER}")
 _EVERYDAY = re.compile(r"[ckm]m|kg|ft|in|mi|sq|hr|lb|Hz|Pa|.*[µΩ].*|.{3,}")
@@ -46,10 +50,10 @@ _SPACED = re.compile(r"[mcd][glsm]|oz|yd|[kmMG][ANJWVFLBHC]|[dc]L|eV|Wb|Bq|Gy|Sv
 
 # Next to one of these words, a number means another number, or is not a number.
 _MEANING = re.compile(
-    r"\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about|mod|base|squared|cubed"
+    r"(?<!\\)\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about|mod|base|squared|cubed"
     r"|half|halves|thirds|quarters|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
     r"|(?:dozen|hundred|thousand|[a-z]*illion)s?|point|zero|one|two|three|four|five|six|seven|eight|nine|ten"
-    r"|factorial|sqrt|log|ln|exp|max|sin|cos|tan|alpha|beta|gamma|theta|infinity|am|pm|bc|bce|ad|ce)\b",
+    r"|factorial|sqrt|log|ln|exp|max|sin|cos|tan|alpha|beta|gamma|theta|infinity|(?:sin|cos|tan|log|ln|exp)[xyz]|am|pm|bc|bce|ad|ce)\b",
     re.IGNORECASE,
 )
 
@@ -73,14 +77,18 @@ def value(text: str) -> str | None:
     after = text[found.end() :]
     if "\\" in after:
         after = _MICRO.sub("µ", _OHM.sub("Ω", after))
+        after = _QUOTIENT.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", after)
     if _INTEGER.fullmatch(number) and (ordinal := _ORDINAL.match(plain(after))):
         after = after[ordinal.end() :]
     return number if _names_things(after) else None
 
 
 def is_arithmetic(side: str) -> bool:
-    """Returns whether a side of an equation holds only numbers and what is between them."""
-    return side.strip(" ") != "" and _VALUE.fullmatch(side.strip(" ")) is not None
+    """Returns whether a side of an equation holds only numbers, what is between them, and text."""
+    numbers = _TEXT.sub(" ", side).strip(" ")
+    return (
+        numbers != "" and _VALUE.fullmatch(numbers) is not None and not changes_meaning(plain(side))
+    )
 
 
 def changes_meaning(words: str) -> bool:

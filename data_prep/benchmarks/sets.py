@@ -170,7 +170,9 @@ def text_fields(
             if key in numbers:
                 value[key] = _text(value[key])
             if not isinstance(value[key], str):
-                raise UserError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
+                raise UserError(
+                    f"{path}, line {number}: {key} must be text{' or a number' * (key in numbers)}, not {value[key]!r}"
+                )
         yield number, value
 
 

@@ -134,7 +134,7 @@ def grade_file(path: Path, style: str | None = None) -> Path:
     names, texts = [], []
     for number, value in text_fields(path, ("id", "gold", "text"), numbers=("id", "gold")):
         if not normalise(value["gold"]):
-            raise UserError(f"{path}, line {number}: the gold answer is blank")
+            raise UserError(f"{path}, line {number}: the gold answer {value['gold']!r} is blank")
         finish = value.get("finish_reason", "stop")
         if finish not in ("stop", "length"):
             raise UserError(

@@ -31,7 +31,7 @@ _DECLARATIONS = {r"\rm", r"\bf", r"\it"}
 """Commands that hold until the end of their group."""
 
 _NOTHING = re.compile(
-    r"(?<!\\)\\(?:(?:left|right)(?![a-zA-Z])(?:\s*\.(?![0-9]))?|[bB]igg?[lrm]?(?![a-zA-Z])|!\s*)"
+    r"(?<!\\)\\(?:(?:left|right)(?![a-zA-Z])(?:\s*\.)?|[bB]igg?[lrm]?(?![a-zA-Z])|!\s*)"
 )
 """Sizes, a delimiter that is not there, and a space of no width (``1,\\! 625``)."""
 _TOKEN = re.compile(

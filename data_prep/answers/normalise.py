@@ -29,8 +29,9 @@ _MEMBER = re.compile(
 )
 """A name before a set, with nothing else said about it."""
 _POINTS = r"m?\\(?:angle|triangle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
+_OF = r"\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\)"
 _ASKED = re.compile(
-    rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\))?"
+    rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:{_OF})?"
     r"|[a-w](?:\+?[a-w])+|[a-zA-Z]{4,}(?: [a-zA-Z]+)*|[a-zA-Z]{2,}(?: [a-zA-Z]+)+):?"
 )
 """What says which number is asked for: a letter, points, a sum or product of letters, words."""
@@ -104,11 +105,9 @@ def _last_value(text: str) -> str | None:
     *sides, last = text.split("=")
     if sides and not _is_asked(sides[0]) and not is_arithmetic(sides[0]):
         return None
-    return (
-        value(last.strip(" ").removeprefix(r"\boxed"))
-        if all(map(is_arithmetic, sides[1:]))
-        else None
-    )
+    if not all(map(is_arithmetic, sides[1:])):
+        return None
+    return value(last.strip(" ").removeprefix(r"\boxed"))
 
 
 def _is_asked(side: str) -> bool:

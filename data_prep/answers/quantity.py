@@ -17,6 +17,7 @@ _VALUE = re.compile(
     rf"(?:(?<=[0-9}})!|])|(?<=[0-9]\.)|(?<=\\pi)|(?<=\\infty)|(?<={_CONSTANT}))"
 )
 """Numbers, constants and what is between them; no letter for an unknown."""
+_DEFINITE = re.compile(r"[0-9]|\\(?:pi|infty)(?![a-zA-Z])")
 
 _BEFORE = re.compile(rf"[a-zA-Z{ROMAN}][a-zA-Z{ROMAN} ]*(?:: ?)?")
 _TEXT = re.compile(rf"[{ROMAN}]+(?: ?\^ ?[0-9])?")
@@ -50,10 +51,12 @@ _SPACED = re.compile(r"[mcd][glsm]|oz|yd|[kmMG][ANJWVFLBHC]|[dc]L|eV|Wb|Bq|Gy|Sv
 
 # Next to one of these words, a number means another number, or is not a number.
 _MEANING = re.compile(
-    r"(?<!\\)\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about|mod|base|squared|cubed"
-    r"|half|halves|thirds|quarters|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
-    r"|(?:dozen|hundred|thousand|[a-z]*illion)s?|point|zero|one|two|three|four|five|six|seven|eight|nine|ten"
-    r"|factorial|sqrt|log|ln|exp|max|sin|cos|tan|alpha|beta|gamma|theta|infinity|(?:sin|cos|tan|log|ln|exp)[xyz]|am|pm|bc|bce|ad|ce)\b",
+    r"(?<!\\)\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about"
+    r"|mod|base|squared|cubed|factorial|infinity|point|am|pm|bce?|ad|ce"
+    r"|half|halves|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s"
+    r"|(?:hundred|thousand)ths|(?:dozen|hundred|thousand|[a-z]*illion)s?"
+    r"|zero|one|two|three|four|five|six|seven|eight|nine|ten"
+    r"|(?:sqrt|max|sin|cos|tan|log|ln|exp)[xyz]?|alpha|beta|gamma|theta)\b",
     re.IGNORECASE,
 )
 
@@ -70,8 +73,9 @@ def value(text: str) -> str | None:
     before = _BEFORE.match(text)
     start = before.end() if before and _are_words(before[0]) else 0
     found = _VALUE.match(text, start)
-    if found is None or not (number := found[0].strip(" ").rstrip(". ")):
+    if found is None or not _DEFINITE.search(found[0]):
         return None
+    number = found[0].strip(" ").rstrip(". ")
     if number[0] == "{" and number.find("}") == len(number) - 1:
         number = number[1:-1]
     after = text[found.end() :]
@@ -86,9 +90,9 @@ def value(text: str) -> str | None:
 def is_arithmetic(side: str) -> bool:
     """Returns whether a side of an equation holds only numbers, what is between them, and text."""
     numbers = _TEXT.sub(" ", side).strip(" ")
-    return (
-        numbers != "" and _VALUE.fullmatch(numbers) is not None and not changes_meaning(plain(side))
-    )
+    if not _DEFINITE.search(numbers) or changes_meaning(plain(side)):
+        return False
+    return _VALUE.fullmatch(numbers) is not None
 
 
 def changes_meaning(words: str) -> bool:

@@ -108,7 +108,7 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")
-        if value["answer"].strip() and not normalise(value["answer"]):
+        if not normalise(value["answer"]):
             raise UserError(f"{path}, line {number}: the answer {value['answer']!r} is blank")
         if value["id"] in problems:
             raise UserError(f"{path}, line {number}: id {value['id']!r} is used twice")
@@ -170,9 +170,8 @@ def text_fields(
             if key in numbers:
                 value[key] = _text(value[key])
             if not isinstance(value[key], str):
-                raise UserError(
-                    f"{path}, line {number}: {key} must be text{' or a number' * (key in numbers)}, not {value[key]!r}"
-                )
+                kind = "text or a number" if key in numbers else "text"
+                raise UserError(f"{path}, line {number}: {key} must be {kind}, not {value[key]!r}")
         yield number, value
 
 

@@ -47,8 +47,8 @@ EXTRACTORS = {
 }
 """Name of an extractor -> function from (text, finish reason) to (state, extracted answer)."""
 
-_PERCENT = re.compile(r"\\?%")
-"""math-verify reads no number from a box that has one of these."""
+_PERCENT = re.compile(r"\\?%|\bpercent\b")
+"""math-verify reads no number from a box with a percent sign."""
 
 Pair = tuple[str, str]
 """(text, gold)."""

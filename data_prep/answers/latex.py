@@ -155,7 +155,7 @@ _DEGREES = re.compile(
 )
 _NO_ROW = re.compile(r"\\cr ?(?=\\(?:cr|end)(?![a-zA-Z]))")
 _AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+) (?=[a-zA-Z])")
-_IDLE_SPACE = re.compile(r" (?!(?<=[0-9] )[0-9]|(?<=[a-zA-Z]{2} )[a-zA-Z]{2})")
+_IDLE_SPACE = re.compile(r" (?!(?<![_^][0-9] )(?<=[0-9] )[0-9]|(?<=[a-zA-Z]{2} )[a-zA-Z]{2})")
 _KEPT = "\x1f"
 
 
@@ -189,7 +189,7 @@ def plain(text: str) -> str:
 
 def tight(text: str) -> str:
     """Returns a string of ``flat`` with ordinary letters and without spaces, except between two
-    numbers, two words of at least two letters, or a command and a letter.
+    numbers (not after a script), two words of at least two letters, or a command and a letter.
     """
     text = plain(text)
     if "\\" in text:

@@ -28,7 +28,7 @@ _MEMBER = re.compile(
     r"(?!.*(?:[=<>]|\\(?:in|le|ge|ne|notin)(?![a-zA-Z])))"
 )
 """A name before a set, with nothing else said about it."""
-_POINTS = r"m?\\(?:angle|triangle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
+_POINTS = r"\|[A-Z]{1,2}\||\[[A-Z]{3,5}\]|m?\\(?:angle|triangle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
 _OF = r"\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\)"
 _ASKED = re.compile(
     rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:{_OF})?"

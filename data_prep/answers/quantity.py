@@ -22,7 +22,7 @@ _DEFINITE = re.compile(r"[0-9]|\\(?:pi|infty)(?![a-zA-Z])")
 _BEFORE = re.compile(rf"[a-zA-Z{ROMAN}][a-zA-Z{ROMAN} ]*(?:: ?)?")
 _TEXT = re.compile(rf"[{ROMAN}]+(?: ?\^ ?[0-9])?")
 _INTEGER = re.compile(r"[+-]?[0-9,]+")
-_ORDINAL = re.compile(r" ?\^? ?(?:(?:st|nd|rd|th)(?![a-zA-Z])|\{ ?(?:st|nd|rd|th) ?\})")
+_ORDINAL = re.compile(r" ?[-^]? ?(?:(?:st|nd|rd|th)(?![a-zA-Z])|\{ ?(?:st|nd|rd|th) ?\})")
 _AROUND = re.compile(
     rf"(?:[ /*.a-zA-ZµΩ{ROMAN}]|(?<=[{ROMAN}])-(?=[{ROMAN}])|\\(?:cdot|times)(?![a-zA-Z])"
     r"|\^ ?(?:-?[0-9]|\{ ?- ?[0-9] ?\}))*"

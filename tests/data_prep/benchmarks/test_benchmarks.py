@@ -103,7 +103,7 @@ def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
     ):
         load(tmp_path, ["aime2024"], None)
     write(tmp_path, "own", [problem(answer=" ")])
-    with pytest.raises(UserError, match="line 1: ' ' is not an answer of own"):
+    with pytest.raises(UserError, match="line 1: the answer ' ' is blank"):
         load(tmp_path, ["own"], None)
 
 

@@ -69,7 +69,16 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             OVERRIDES,
         ),
     ),
-    "grade": (commands.grade, (_argument("target", metavar="FILE|DIR"),)),
+    "grade": (
+        commands.grade,
+        (
+            _argument("target", metavar="FILE|DIR"),
+            _argument(
+                "--style",
+                help="answer style of a FILE: boxed (default), answer_is or gsm8k_synth",
+            ),
+        ),
+    ),
     "report": (commands.report, (RUN, PARTIAL)),
     "compare": (
         commands.compare,

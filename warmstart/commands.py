@@ -143,7 +143,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     return DONE
 
 
-def grade(target: str) -> int:
+def grade(target: str, style: str | None) -> int:
     """grade existing rollouts again, without generating"""
     from eval.evaluate import regrade
     from eval.generation import rollout_files
@@ -155,8 +155,15 @@ def grade(target: str) -> int:
             f"{path} does not exist: give an evaluation folder, or a JSONL file with one "
             "{id, gold, text} per line"
         )
+    if style and path.is_dir():
+        raise UserError(
+            f"{path} is an evaluation, whose settings say its style: leave out --style {style}"
+        )
     with file_errors(path.parent):
-        grades = regrade(path) / rollout_files.GRADES if path.is_dir() else grading.grade_file(path)
+        if path.is_dir():
+            grades = regrade(path) / rollout_files.GRADES
+        else:
+            grades = grading.grade_file(path, style)
     print(path if path.is_dir() else grades, grading.summary(grades), sep="\n")
     return DONE
 

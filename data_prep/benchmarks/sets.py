@@ -6,15 +6,18 @@ Evaluation uses the problems; decontamination keeps their texts out of training.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import LONE_SURROGATE, Problem
+from data_prep.answers.normalise import normalise
 from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 
 TOTAL = "total"
@@ -91,12 +94,13 @@ def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
     """Returns the problems of one file in file order, with ``name`` as their set.
 
-    Raises UserError naming the place for an empty file, a missing, blank or non-text key, earlier
-    turns that are not messages, a lone surrogate, an id used twice, or an answer that does not
-    match ``answers``.
+    An id and an answer may be numbers. Raises UserError naming the place for an empty file, a
+    missing, blank or non-text key, earlier turns that are not messages, a lone surrogate, an id
+    used twice, or an answer that does not match ``answers``.
     """
     problems: dict[str, Problem] = {}
-    for number, value in text_fields(path, keys := ("id", "problem", "answer")):
+    keys = ("id", "problem", "answer")
+    for number, value in text_fields(path, keys, numbers=("id", "answer")):
         if broken := [key for key in keys if LONE_SURROGATE.search(value[key])]:
             raise UserError(
                 f"{path}, line {number}: {broken[0]} has a lone surrogate, which is not a "
@@ -104,6 +108,8 @@ def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> lis
             )
         if blank := [key for key in ("id", "problem") if not value[key].strip()]:
             raise UserError(f"{path}, line {number}: {blank[0]} is blank")
+        if not normalise(value["answer"]):
+            raise UserError(f"{path}, line {number}: the answer {value['answer']!r} is blank")
         if value["id"] in problems:
             raise UserError(f"{path}, line {number}: id {value['id']!r} is used twice")
         earlier = value.get("earlier", "")
@@ -145,22 +151,35 @@ def hashes(folder: Path, sets: list[str]) -> dict[str, str]:
     return {name: sha256_file(_file(folder, name)) for name in expand(sets)}
 
 
-def text_fields(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number, object) of a JSONL file whose ``keys`` must all be text.
+def text_fields(
+    path: Path, keys: tuple[str, ...], numbers: tuple[str, ...] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) of a JSONL file whose ``keys`` must all be text. Those in
+    ``numbers`` may be finite numbers, and become text: 12 and 12.0 are "12".
 
     Raises UserError naming file, line and key when a key is missing or not text.
     """
     with path.open("rb") as f:
-        numbers = [number for number, line in enumerate(f, 1) if line.strip()]
-    for number, value in zip(numbers, read_jsonl(path), strict=True):
+        places = [number for number, line in enumerate(f, 1) if line.strip()]
+    for number, value in zip(places, read_jsonl(path), strict=True):
         for key in keys:
             if key not in value:
                 raise UserError(
                     f"{path}, line {number}: no key {key!r}; each line needs {', '.join(keys)}"
                 )
+            if key in numbers:
+                value[key] = _text(value[key])
             if not isinstance(value[key], str):
-                raise UserError(f"{path}, line {number}: {key} must be text, not {value[key]!r}")
+                kind = "text or a number" if key in numbers else "text"
+                raise UserError(f"{path}, line {number}: {key} must be {kind}, not {value[key]!r}")
         yield number, value
+
+
+def _text(value: Any) -> Any:
+    """Returns a number as text; everything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return str(int(value)) if value == int(value) else f"{Decimal(repr(value)):f}"
 
 
 def _are_messages(text: Any) -> bool:

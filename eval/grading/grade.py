@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_diffe
 from data_prep import rules
 from data_prep.answers import gsm8k_synth
 from data_prep.answers.answer_is import stated_state
-from data_prep.answers.boxed import grade_state, is_exact, visible
+from data_prep.answers.boxed import grade_state, is_exact, normalise, visible
 from data_prep.benchmarks.sets import text_fields
 from eval.generation import rollout_files
 
@@ -46,6 +47,9 @@ EXTRACTORS = {
     "gsm8k_synth": gsm8k_synth.graded,
 }
 """Name of an extractor -> function from (text, finish reason) to (state, extracted answer)."""
+
+_PERCENT = re.compile(r"\\?%|\bpercent\b")
+"""math-verify reads no number from a box with a percent sign."""
 
 Pair = tuple[str, str]
 """(text, gold)."""
@@ -116,18 +120,25 @@ def grade_folder(
     return path
 
 
-def grade_file(path: Path) -> Path:
-    """Grades a file of ``{"id", "gold", "text"}`` lines, ``finish_reason`` optional (``stop``).
+def grade_file(path: Path, style: str | None = None) -> Path:
+    """Grades a file of ``{"id", "gold", "text"}`` lines, ``finish_reason`` optional (``stop``), in
+    an answer style of ``EXTRACTORS`` (``boxed``). An id and a gold answer may be numbers.
 
     Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact",
     "verified"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on
     which the graders differ, each with its ``gold``. Raises UserError, and writes nothing, when the
-    file is missing or empty, or naming file and line when a line is broken.
+    file is missing or empty, for an unknown style, or naming file and line when a line is broken or
+    its gold answer is blank.
     """
+    style = style or "boxed"
+    if style not in EXTRACTORS:
+        raise UserError(f"--style {style} is none of {', '.join(EXTRACTORS)}: choose one of these")
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
     names, texts = [], []
-    for number, value in text_fields(path, ("id", "gold", "text")):
+    for number, value in text_fields(path, ("id", "gold", "text"), numbers=("id", "gold")):
+        if not normalise(value["gold"]):
+            raise UserError(f"{path}, line {number}: the gold answer {value['gold']!r} is blank")
         finish = value.get("finish_reason", "stop")
         if finish not in ("stop", "length"):
             raise UserError(
@@ -140,7 +151,7 @@ def grade_file(path: Path) -> Path:
     fields = ("id", "state", "extracted", "exact", "verified")
     lines = [
         dict(zip(fields, (name, *values), strict=True))
-        for name, values in zip(names, _judgements(texts), strict=True)
+        for name, values in zip(names, _judgements(texts, style), strict=True)
     ]
     differ = [
         line | {"gold": gold}
@@ -223,11 +234,18 @@ def _asked(text: str, state: str, extracted: str | None) -> str:
     Returns nothing when the think block never closes: there is no answer to judge.
     """
     if state == "boxed" and extracted is not None:
-        return f"\\boxed{{{extracted}}}" if len(extracted) <= WINDOW else ""
+        return _box(extracted) if len(extracted) <= WINDOW else ""
     shown = visible(text) or ""
     box = shown.rfind("\\boxed")
     end = len(shown) if box < 0 else box + WINDOW // 2
     return shown[max(0, min(end, len(shown)) - WINDOW) : end]
+
+
+def _box(answer: str) -> str:
+    """Returns a box for math-verify, without percent signs: they are no part of the exact spelling
+    either.
+    """
+    return f"\\boxed{{{_PERCENT.sub('', answer)}}}"
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
@@ -253,7 +271,7 @@ def _judge(text: str, gold: str) -> bool:
     # off, because SymPy may catch them and they count full seconds only.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
-        wanted = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
+        wanted = math_verify.parse(_box(gold), parsing_timeout=None)
         found = math_verify.parse(text, parsing_timeout=None)
         return bool(math_verify.verify(wanted, found, timeout_seconds=None))
     finally:

@@ -104,6 +104,11 @@ def test_grade_file_judges_any_texts(tmp_path: Path) -> None:
         ("right", "boxed", True),
         ("inside", "box_in_think_only", False),
     ]
+    warmstart("grade", "answers.jsonl", "--style", "answer_is", folder=tmp_path)
+    grades = [json.loads(x) for x in (tmp_path / "answers.grades.jsonl").read_text().splitlines()]
+    assert [g["state"] for g in grades] == ["last_number", "no_number"]
+    done = warmstart("grade", ".", "--style", "answer_is", folder=tmp_path, check=False)
+    assert done.returncode == 2 and "leave out --style answer_is" in done.stderr
 
 
 PLANTED = """

@@ -4,15 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.answers.boxed import (
-    BRACES,
-    LONGEST,
-    grade_state,
-    is_exact,
-    last_box,
-    normalise,
-    visible,
-)
+from data_prep.answers.boxed import BRACES, grade_state, last_box, visible
 
 THINK = "<think>hmm</think>"
 
@@ -80,124 +72,6 @@ def test_visible() -> None:
     assert visible("<think>a</think>b") == "b"
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("025", "25"),
-        ("25.0", "25"),
-        ("25.", "25"),
-        ("+25", "25"),
-        ("-007", "-7"),
-        ("000", "0"),
-        ("-0", "0"),
-        ("$25$", "25"),
-        (r"\$25", "25"),
-        (r"25\%", "25"),
-        ("25%", "25"),
-        (r"25^\circ", "25"),
-        (r"25^{\circ}", "25"),
-        ("25°", "25"),
-        ("1,625", "1625"),
-        ("1{,}625", "1625"),
-        ("12,345,678.5", "12345678.5"),
-        (r"\text{Evelyn}", "Evelyn"),
-        (r"\text{ (A) }", "(A)"),
-        (r"\mathrm{\text{ab}}", "ab"),
-        (r"\dfrac{1}{2}", r"\frac{1}{2}"),
-        (r"\tfrac12", r"\frac12"),
-        (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})"),
-        (r"x \in [1,\, 2]", r"x\in[1,2]"),
-        ("  5 ", "5"),
-        ("016", "16"),
-        (r"\mathbf{016}", "16"),
-        ("{16}", "16"),
-        (r"16\text{.}", "16"),
-        (r"\(16\)", "16"),
-        (".50", "0.5"),
-        ("-0.0", "0"),
-        ("- 1", "-1"),
-        ("\N{MINUS SIGN}1", "-1"),
-        ("{-1}", "-1"),
-        (r"10,\!080", "10080"),
-        (r"11,\! 111,\! 111,\! 100", "11111111100"),
-        (r"12\,345", "12345"),
-        (r"\$32,\!348", "32348"),
-        (r"\$18.90", "18.9"),
-        (r"25 \text{ percent}", "25"),
-        (r"25^\circ\text{C}", "25"),
-        (r"16\text{ cm}", "16"),
-        ("16cm", "16"),
-        (r"16\text{ min}", "16"),
-        ("16 within reach", "16"),
-        ("16 square units", "16"),
-        (r"16\text{ km/h}", "16"),
-        (r"864 \mbox{ inches}^2", "864"),
-        (r"15\mbox{ cm}^2", "15"),
-        (r"\frac{270}7\text{ degrees}", "270/7"),
-        (r"\text{The answer is } 16", "16"),
-        ("The answer is: 16.", "16"),
-        ("Answer: 1,625 apples", "1625"),
-        (r"\text{Area} = 16", "16"),
-        ("x = 16", "16"),
-        ("m + n = 16", "16"),
-        ("a_{10} = -3", "-3"),
-        ("f(2) = 3", "3"),
-        (r"\frac12", r"\frac{1}{2}"),
-        (r"\frac 34", "3/4"),
-        (r"-\frac{1}{2}", r"\frac{-1}{2}"),
-        (r"\cfrac{1}{2}", "1/2"),
-        (r"\text{(C)}", "C"),
-    ],
-)
-def test_same(one: str, other: str) -> None:
-    assert normalise(one) == normalise(other)
-    assert is_exact(one, other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("25", "26"),
-        ("-25", "25"),
-        ("2.50", "250"),
-        ("0.5", r"\frac{1}{2}"),
-        ("(1,234)", "(1234)"),
-        (r"\leftarrow", "arrow"),
-        ("", "0"),
-        (None, "0"),
-        ("0.05", "5"),
-        ("-1", "1"),
-        ("160", "16"),
-        ("1.625", "1625"),
-        ("1, 234", "1234"),
-        ("12 34", "1234"),
-        ("12xy", "12"),
-        ("12 xy", "12"),
-        (r"2\pi", "2"),
-        ("16!", "16"),
-        ("52_8", "52"),
-        ("16 million", "16"),
-        ("3 halves", "3"),
-        ("3 eighths", "3"),
-        ("3 dozens", "3"),
-        (r"\text{ln }3", "3"),
-        (".", "."),
-        (r"16\text{ or more}", "16"),
-        (r"16\text{ or }17", "1617"),
-        (r"\text{minus }16", "16"),
-        ("at least 16", "16"),
-        ("5x - 7y + 11z + 4 = 0", "0"),
-        ("x + y = 0", "0"),
-        ("a = 1, b = 2", "2"),
-        (r"1\frac{1}{2}", "11/2"),
-        (r"\frac{}{}", "0"),
-        ("x \\neq 16", "16"),
-    ],
-)
-def test_different(one: str | None, other: str) -> None:
-    assert not is_exact(one, other)
-
-
 @settings(max_examples=500)
 @given(
     st.lists(st.sampled_from([r"\boxed{", r"\boxed", "{", "}", "\\", " ", "7"]), max_size=14).map(
@@ -250,13 +124,3 @@ def test_bombs_are_scanned_once(name: str) -> None:
 
 def test_a_box_before_a_million_braces_is_given_up() -> None:
     assert last_box(r"\boxed{7}\boxed{" + "{}" * BRACES) == (None, True)
-
-
-def test_long_answers() -> None:
-    for part in (r"\text{", "{", "^ ", "0", "1,", "1 ", "$", r"\frac", "a ", "a_{1}+", "1 abcd"):
-        answer = part * (LONGEST // len(part))
-        assert normalise(answer) == normalise(answer + " ")
-    for part in (" within", " obtain", " 16 in", " cm^2", "/cm", " abcd/in"):
-        assert normalise("16" + part * (LONGEST // len(part) - 1) + "!").startswith("16")
-    long = "0" * LONGEST + "7"
-    assert is_exact(long + " ", long) and not is_exact(long, "7")

@@ -13,7 +13,7 @@ def write(folder: Path, name: str, lines: list[Any]) -> None:
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def problem(name: str = "a/1", **changes: Any) -> dict[str, Any]:
+def problem(name: str | int = "a/1", **changes: Any) -> dict[str, Any]:
     return {"id": name, "problem": "1+1?", "answer": "2", "source": "x"} | changes
 
 
@@ -32,7 +32,11 @@ def test_loads_sets_in_order(tmp_path: Path) -> None:
     [
         ([], "is empty"),
         ([problem(), {"id": "x", "problem": "y"}], r"bad.jsonl, line 2: no key 'answer'"),
-        ([problem(answer=2)], r"line 1: answer must be text, not 2"),
+        ([problem(problem=2)], r"line 1: problem must be text, not 2"),
+        ([problem(answer=True)], r"line 1: answer must be text or a number, not True"),
+        ([problem(answer=float("inf"))], r"line 1: answer must be text or a number, not inf"),
+        ([problem(), problem("b", answer=" ")], "line 2: the answer ' ' is blank"),
+        ([problem(answer=r"\text{ }")], "line 1: the answer .* is blank"),
         ([problem(), problem()], r"line 2: id 'a/1' is used twice"),
         ([[1]], "line 1: expected an object"),
         ([problem(problem=" \n")], "line 1: problem is blank"),
@@ -44,6 +48,12 @@ def test_bad_file(tmp_path: Path, lines: list[Any], message: str) -> None:
     write(tmp_path, "bad", lines)
     with pytest.raises(UserError, match=message):
         load(tmp_path, ["bad"], None)
+
+
+def test_ids_and_answers_may_be_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "one", [problem(1, answer=12), problem(2, answer=-3.0), problem(3, answer=0.5)])
+    loaded = load(tmp_path, ["one"], None)
+    assert [(p.id, p.answer) for p in loaded] == [("1", "12"), ("2", "-3"), ("3", "0.5")]
 
 
 @pytest.mark.parametrize("name", ["total", "a|b", "../x", "a/b", "a+b", "-", ""])
@@ -93,7 +103,7 @@ def test_answers_of_known_sets_are_looked_at(tmp_path: Path) -> None:
     ):
         load(tmp_path, ["aime2024"], None)
     write(tmp_path, "own", [problem(answer=" ")])
-    with pytest.raises(UserError, match="line 1: ' ' is not an answer of own"):
+    with pytest.raises(UserError, match="line 1: the answer ' ' is blank"):
         load(tmp_path, ["own"], None)
 
 

@@ -16,6 +16,7 @@ from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.benchmarks.sets import load
 from eval.generation import rollout_files
 from eval.grading.grade import (
+    EXTRACTORS,
     WINDOW,
     Disagreement,
     Pair,
@@ -214,7 +215,13 @@ def test_file(tmp_path: Path) -> None:
         pytest.param("[" * 100_000, "line 2: not valid JSON", id="deep"),
         pytest.param('{"text": ' + "9" * 5_000 + "}", "line 2: not valid JSON", id="a long number"),
         ('{"id": "b", "gold": "7"}', "line 2: no key 'text'"),
-        ('{"id": "b", "gold": 7, "text": ""}', "line 2: gold must be text"),
+        ('{"id": "b", "gold": true, "text": ""}', "line 2: gold must be text or a number"),
+        ('{"id": "b", "gold": ["7"], "text": ""}', "line 2: gold must be text or a number"),
+        ('{"id": "b", "gold": NaN, "text": ""}', "line 2: gold must be text or a number"),
+        ('{"id": "b", "gold": "7", "text": 7}', "line 2: text must be text, not 7"),
+        ('{"id": "b", "gold": "", "text": ""}', "line 2: the gold answer '' is blank"),
+        ('{"id": "b", "gold": " $ $ ", "text": ""}', "line 2: the gold answer"),
+        (r'{"id": "b", "gold": "\\text{ }", "text": ""}', "line 2: the gold answer"),
         ('{"id": "b", "gold": "7", "text": "", "finish_reason": "eos"}', "line 2: finish_reason"),
     ],
 )
@@ -226,6 +233,48 @@ def test_broken_file(tmp_path: Path, line: str, message: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match="does not exist"):
         grade_file(tmp_path / "none.jsonl")
+
+
+def test_a_gold_answer_may_be_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    golds = {"7": "7", "12.0": "12", "-0.50": "-0.5", "0.00002": ".00002", "1e2": "100"}
+    path.write_text(
+        "".join(
+            f'{{"id": {i}, "gold": {gold}, "text": "\\\\boxed{{{answer}}}"}}\n'
+            for i, (gold, answer) in enumerate(golds.items())
+        )
+    )
+    graded = [json.loads(line) for line in grade_file(path).read_text().splitlines()]
+    assert [(line["id"], line["exact"], line["verified"]) for line in graded] == [
+        (str(i), True, True) for i in range(len(golds))
+    ]
+
+
+def test_a_file_is_graded_in_its_style(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "gold": "72", "text": "So 71. The answer is $72."}\n')
+    found = {}
+    for style in (None, *EXTRACTORS):
+        (line,) = map(json.loads, grade_file(path, style).read_text().splitlines())
+        found[style] = line["state"], line["exact"]
+    assert found == {
+        None: ("no_box", False),
+        "boxed": ("no_box", False),
+        "answer_is": ("stated", True),
+        "gsm8k_synth": ("last_number", True),
+    }
+    with pytest.raises(UserError, match="--style box is none of boxed, answer_is, gsm8k_synth"):
+        grade_file(path, "box")
+
+
+def test_the_graders_agree_on_percents() -> None:
+    lines = Path(__file__).parents[2] / "data_prep/answers/spellings.jsonl"
+    cases = [case for case in map(json.loads, lines.open()) if "verified" in case]
+    problems = [Problem(str(i), "?", case["gold"], "s") for i, case in enumerate(cases)]
+    rollouts = [rollout(case["text"], 0, str(i)) for i, case in enumerate(cases)]
+    grades = grade(rollouts, problems)
+    assert [(g.exact, g.verified) for g in grades] == [(c["exact"], c["verified"]) for c in cases]
+    assert {case["exact"] for case in cases} == {True, False}
 
 
 def test_an_empty_file_grades_nothing(tmp_path: Path) -> None:

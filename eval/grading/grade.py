@@ -125,7 +125,7 @@ def grade_file(path: Path, style: str | None = None) -> Path:
     an answer style of ``EXTRACTORS`` (``boxed``). An id and a gold answer may be numbers.
 
     Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact",
-    "verified"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on
+    "verified", "grader"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on
     which the graders differ, each with its ``gold``. Raises UserError, and writes nothing, when the
     file is missing or empty, for an unknown style, or naming file and line when a line is broken or
     its gold answer is blank.
@@ -148,9 +148,9 @@ def grade_file(path: Path, style: str | None = None) -> Path:
         texts.append((value["text"], finish, value["gold"]))
     if not names:
         raise UserError(f"{path} is empty: give a file of {{id, gold, text}} lines")
-    fields = ("id", "state", "extracted", "exact", "verified")
+    fields = ("id", "state", "extracted", "exact", "verified", "grader")
     lines = [
-        dict(zip(fields, (name, *values), strict=True))
+        dict(zip(fields, (name, *values, rules.ANSWERS), strict=True))
         for name, values in zip(names, _judgements(texts, style), strict=True)
     ]
     differ = [

@@ -125,10 +125,10 @@ def grade_file(path: Path, style: str | None = None) -> Path:
     an answer style of ``EXTRACTORS`` (``boxed``). An id and a gold answer may be numbers.
 
     Writes ``<stem>.grades.jsonl`` beside it, with one ``{"id", "state", "extracted", "exact",
-    "verified", "grader"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the lines on
-    which the graders differ, each with its ``gold``. Raises UserError, and writes nothing, when the
-    file is missing or empty, for an unknown style, or naming file and line when a line is broken or
-    its gold answer is blank.
+    "verified", "grader"}`` per line, and returns its path; ``<stem>.disagreements.jsonl`` has the
+    lines on which the graders differ, each with its ``gold``. Raises UserError, and writes nothing,
+    when the file is missing or empty, for an unknown style, or naming file and line when a line is
+    broken or its gold answer is blank.
     """
     style = style or "boxed"
     if style not in EXTRACTORS:

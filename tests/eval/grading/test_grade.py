@@ -11,6 +11,7 @@ import pytest
 
 from common.errors import UserError
 from common.records import UNJUDGED, Grade, Problem, Rollout
+from data_prep import rules
 from data_prep.answers.boxed import grade_state, is_exact, normalise
 from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.benchmarks.sets import load
@@ -195,10 +196,38 @@ def test_file(tmp_path: Path) -> None:
     out = grade_file(path)
     assert out == tmp_path / "mine.grades.jsonl"
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
-        {"id": "a", "state": "boxed", "extracted": "7", "exact": True, "verified": True},
-        {"id": "b", "state": "truncated", "extracted": None, "exact": False, "verified": False},
-        {"id": "c", "state": "no_box", "extracted": None, "exact": False, "verified": False},
-        {"id": "d", "state": "no_box", "extracted": None, "exact": False, "verified": True},
+        {
+            "id": "a",
+            "state": "boxed",
+            "extracted": "7",
+            "exact": True,
+            "verified": True,
+            "grader": rules.ANSWERS,
+        },
+        {
+            "id": "b",
+            "state": "truncated",
+            "extracted": None,
+            "exact": False,
+            "verified": False,
+            "grader": rules.ANSWERS,
+        },
+        {
+            "id": "c",
+            "state": "no_box",
+            "extracted": None,
+            "exact": False,
+            "verified": False,
+            "grader": rules.ANSWERS,
+        },
+        {
+            "id": "d",
+            "state": "no_box",
+            "extracted": None,
+            "exact": False,
+            "verified": True,
+            "grader": rules.ANSWERS,
+        },
     ]
     listed = (tmp_path / "mine.disagreements.jsonl").read_text().splitlines()
     assert [(line["id"], line["gold"]) for line in map(json.loads, listed)] == [("d", "7")]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from data_prep.answers.latex import ROMAN, flat, plain, tight
 from data_prep.answers.quantity import changes_meaning, is_arithmetic, value
 
 LONGEST = 1000
 """Most characters of an answer that is normalised; a longer one equals only itself."""
+ROUNDS = 4
+"""Most times that the rules are applied. Once is enough for all but contrived answers, such as a
+choice behind a name and a membership sign.
+"""
+CACHED = 4096
+"""Answers whose spelling is remembered: a problem's gold answer is compared with every rollout's.
+"""
 
 _PLAIN = re.compile(r"-?[1-9][0-9]{0,99}|0")
 _NUMBER = re.compile(
@@ -88,6 +96,19 @@ def normalise(answer: str) -> str:
     answer = answer.strip()
     if _PLAIN.fullmatch(answer) or len(answer) > LONGEST:
         return answer
+    return _canonical(answer)
+
+
+@lru_cache(CACHED)
+def _canonical(answer: str) -> str:
+    for _ in range(ROUNDS):
+        answer, before = _spelled(answer), answer
+        if answer == before:
+            break
+    return answer
+
+
+def _spelled(answer: str) -> str:
     text = flat(answer)
     if choice := _choice(text):
         return choice

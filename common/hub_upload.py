@@ -6,11 +6,13 @@ The token is read from the environment only and sent to nothing but the hub.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import StageFailed, UserError, first_line
 
 TOKEN = "HF_TOKEN"
+CARD = "README.md"
 MODEL, DATASET = "model", "dataset"
 """Kinds of repository."""
 LICENCE_KEY = {MODEL: "model.license", DATASET: "data.license"}
@@ -35,9 +37,9 @@ def check(repo: str) -> None:
         )
 
 
-def upload(folder: Path, repo: str, kind: str, message: str) -> str:
-    """Uploads the files of ``folder``, with their README.md, as one commit; returns the
-    repository's URL.
+def upload(folder: Path, patterns: Sequence[str], repo: str, kind: str, message: str) -> str:
+    """Uploads the files of ``folder`` that match a pattern, with README.md, as one commit; returns
+    the repository's URL.
 
     A missing repository is created as private; an existing one keeps its visibility, and the files
     that the folder does not have. Raises UserError as ``check`` does, and when the hub refuses the
@@ -50,12 +52,11 @@ def upload(folder: Path, repo: str, kind: str, message: str) -> str:
     api = HfApi(token=os.environ[TOKEN])
     try:
         url = api.create_repo(repo, private=True, exist_ok=True, repo_type=kind)
-        # Names that start with a dot are files still being written.
         api.upload_folder(
             repo_id=repo,
             repo_type=kind,
             folder_path=folder,
-            ignore_patterns=".*",
+            allow_patterns=list(patterns),
             commit_message=message,
         )
     except (OSError, HTTPError, RuntimeError) as e:  # the last one is hf_xet's
@@ -66,7 +67,7 @@ def upload(folder: Path, repo: str, kind: str, message: str) -> str:
         if "Invalid metadata" not in str(e):
             raise
         raise UserError(
-            f"the hub refuses {folder / 'README.md'}: {' '.join(str(e).split())} "
+            f"the hub refuses {folder / CARD}: {' '.join(str(e).split())} "
             f"({LICENCE_KEY[kind]} in the recipe is its licence)"
         ) from e
     return str(url)

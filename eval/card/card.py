@@ -12,6 +12,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json, write_text
+from common.hub_upload import CARD
 from common.records import Row, row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep.tokenizer import chat
@@ -28,7 +29,6 @@ from trainer.run import device_hours, frozen_config, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run, is_complete, parse_evaluation
 from trainer.run.model_label import BASE, ModelLabel
 
-CARD = "README.md"
 NO_DATASET = (
     "The dataset was not available when this card was written. Its manifest's hash is below."
 )

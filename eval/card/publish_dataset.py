@@ -30,6 +30,6 @@ def publish(config: DictConfig, repo: str) -> str:
         # Beside the dataset, because a temporary folder of the system may be too small.
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-push-") as target:
             stage(data, config, repo, Path(target))
-            url = upload(Path(target), repo, DATASET, f"Add the dataset {folder.name}")
+            url = upload(Path(target), ["*"], repo, DATASET, f"Add the dataset {folder.name}")
         write_json(folder / PUBLISHED, {"repo": repo})
     return url

@@ -49,6 +49,11 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
     tokenizer = tokenizers.load(tokenizer_folder(config))
     with write_lock(run.export_lease(step)):
         if not is_complete(folder):
+            if folder.exists():
+                raise UserError(
+                    f"{folder} is not a complete export (it has no {MANIFEST}): move it away, then "
+                    "run the command again"
+                )
             # Checked again: only under the lease is it safe from pruning.
             _check_there(run, step)
             verify(run.checkpoint(step))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.files import verify
-from common.hub_upload import MODEL, check, upload
+from common.files import MANIFEST, read_json, verify
+from common.hub_upload import CARD, MODEL, check, upload
+from trainer.run.folder import LOSS_PICTURE
 
 
 def push(folder: Path, repo: str) -> str:
-    """Uploads an export with its model card; returns the repository's URL.
+    """Uploads an export with its model card, and no other file that lies in its folder; returns the
+    repository's URL.
 
     Raises as ``common.hub_upload.upload`` does, and UserError when a file of the export is damaged.
     """
     check(repo)
     verify(folder)
-    return upload(folder, repo, MODEL, f"Add {folder.name}")
+    own = [*read_json(folder / MANIFEST)["files"], MANIFEST, CARD, LOSS_PICTURE]
+    return upload(folder, own, repo, MODEL, f"Add {folder.name}")

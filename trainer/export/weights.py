@@ -4,12 +4,17 @@ weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from common.files import write_json
@@ -59,12 +64,24 @@ def write(weights: Weights, folder: Path) -> int:
     }
     split = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_SIZE)
     for filename, names in split.filename_to_tensors.items():
-        save_file(
-            {name: weights.read(name) for name in names},
-            folder / filename,
-            metadata={"format": "pt"},
-        )
+        tensors = {name: weights.read(name) for name in names}
+        with _as_os_error(folder / filename):
+            save_file(tensors, folder / filename, metadata={"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)
     return sum(math.prod(size) for size in weights.sizes.values())
+
+
+@contextlib.contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    """Raises an error of the file system, which safetensors tells in words, as the OSError it is,
+    so that a full disk is said like any other.
+    """
+    try:
+        yield
+    except SafetensorError as e:
+        found = re.search(r"os error (\d+)", str(e))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from e

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -144,6 +144,33 @@ def test_is_refused_while_another_process_holds_the_checkpoint_or_when_it_is_dam
     assert not (folder / "export" / f"step_{STEPS}").exists()
 
 
+def test_a_full_disk_and_a_folder_in_the_way_are_said(
+    short_run: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """The weights take more than is left; the next try, with room, succeeds."""
+    disk = small_disk(2**26)
+    run = disk / "runs" / "tiny"
+    left_out = shutil.ignore_patterns("export", "tensorboard", "wandb", "trace*")
+    shutil.copytree(short_run, run, ignore=left_out)
+    shutil.copytree(short_run.parent.parent / "data", disk / "data")
+    room = 2**19  # the weights have 1.2 MB
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - room))
+    done = warmstart("export", "tiny", folder=disk, check=False)
+    assert done.returncode == 2 and "No space left on device" in done.stderr, done.stderr
+    assert not list((run / "export").glob("*step_*"))
+    filler.unlink()
+    export = run / "export" / f"step_{STEPS}"
+    export.mkdir()
+    done = warmstart("export", "tiny", folder=disk, check=False)
+    assert done.returncode == 2 and "move it away" in done.stderr, done.stderr
+    export.rmdir()
+    (run / "export" / f".step_{STEPS}.partial").mkdir()  # as a killed export leaves it
+    (run / "export" / f".step_{STEPS}.partial" / "model.safetensors").write_text("torn")
+    warmstart("export", "tiny", folder=disk)
+    assert {p.name for p in (run / "export").iterdir()} == {export.name}
+
+
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with serving("models") as server:
@@ -170,7 +197,10 @@ def test_push_uploads_the_export_and_shows_the_token_to_nobody(
     export: Path, hub: Hub, tmp_path: Path
 ) -> None:
     folder = export.parents[3]
+    foreign = export / "keys.json"
+    foreign.write_text("mine")
     done = push(folder, tmp_path, hub.url, SECRET)
+    foreign.unlink()
     assert done.returncode == 0, done.stderr
     assert f"pushed to {hub.url}/{REPO}" in done.stdout
     assert [(r["name"], r["visibility"]) for r in hub.created] == [("warm-tiny", "private")]

@@ -13,7 +13,6 @@ DISTINCTIVE = 4
 same words hardly share by chance. Shorter numbers, words and choices have few values.
 """
 
-_MARK = re.compile(r"\\[()\[\]]|\$\$")
 _MATHS = re.compile(r"\$([^$]*)\$")
 _PROSE = re.compile(r"(?<![\\a-z])[a-z]{3,} [a-z]{2,}")
 _IDLE = re.compile(
@@ -21,14 +20,19 @@ _IDLE = re.compile(
     r"|\\(?:left|right|big|bigl|bigr|displaystyle|qquad|quad|ldots|dots)(?![a-z])"
     r"|\\[ ,;:!%$]|[{}~&\s]"
 )
+# What a text must hold for the pattern to be tried, the pattern, and the one spelling.
 _SPELLING = (
-    (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
-    (re.compile(r"\\(?:cdot|times)(?![a-z])|×|·"), "*"),
-    (re.compile(r"\\leq(?:slant)?(?![a-z])|≤"), r"\\le"),
-    (re.compile(r"\\geq(?:slant)?(?![a-z])|≥"), r"\\ge"),
-    (re.compile(r"\\neq(?![a-z])|≠"), r"\\ne"),
-    (re.compile("[\u2212\u2013]"), "-"),
-    (re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|,)(?=[0-9]{3}(?![0-9]))"), ""),  # thousands
+    ("\\", re.compile(r"\\[()\[\]]"), "$"),
+    ("$$", re.compile(r"\$\$"), "$"),
+    ("frac", re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
+    ("\\", re.compile(r"\\(?:cdot|times)(?![a-z])"), "*"),
+    ("\\leq", re.compile(r"\\leq(?:slant)?(?![a-z])"), r"\\le"),
+    ("\\geq", re.compile(r"\\geq(?:slant)?(?![a-z])"), r"\\ge"),
+    ("\\neq", re.compile(r"\\neq(?![a-z])"), r"\\ne"),
+    (",", re.compile(r"([0-9])(?:\{,\}|,\\!|,)(?=[0-9]{3}(?![0-9]))"), r"\1"),  # thousands
+)
+_SYMBOLS = str.maketrans(
+    {"×": "*", "·": "*", "≤": r"\le", "≥": r"\ge", "≠": r"\ne", "\u2212": "-", "\u2013": "-"}
 )
 _SAYS = re.compile(r"[0-9=+*/^<>|\\]|^-.")
 _NAME = re.compile(
@@ -53,10 +57,16 @@ def formulas(problem: str) -> list[str]:
     operator is one. Pieces without either, such as a variable, are left out: whether they are in
     maths mode, and how often they are named, depends on the wording.
     """
-    text = _MARK.sub("$", problem.lower())
-    for pattern, spelled in _SPELLING:
-        text = pattern.sub(spelled, text)
-    bare = (_IDLE.sub("", piece).strip(_ENDS) for piece in _MATHS.sub(_joined, text).split())
+    text = problem.lower()
+    if not text.isascii():
+        text = text.translate(_SYMBOLS)
+    for needed, pattern, spelled in _SPELLING:
+        if needed in text:
+            text = pattern.sub(spelled, text)
+    if "$" in text:
+        text = _MATHS.sub(_joined, text)
+    saying = [piece for piece in text.split() if not piece.isalpha() and _SAYS.search(piece)]
+    bare = (_IDLE.sub("", piece).strip(_ENDS) for piece in saying)
     return sorted(piece for piece in bare if _SAYS.search(piece) and not _NAME.fullmatch(piece))
 
 

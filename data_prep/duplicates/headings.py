@@ -80,6 +80,8 @@ def _heading_group(text: str) -> re.Match[str] | None:
 def _without_tail(text: str) -> str:
     for _ in range(PARTS):
         bare = text.rstrip(" \n.")
+        if not bare.endswith((")", "]", "）", "】")):
+            return text
         start = max(bare.rfind(mark, max(0, len(bare) - GROUP - 2)) for mark in "([（【")
         found = _GROUP.fullmatch(bare, start) if start > 0 else None
         if found is None or not _is_note(_inner(found)):

@@ -9,6 +9,7 @@ and numbers must be equal too.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from common.files import sha256_json
 from common.progress import progress
 from data_prep.answers.boxed import normalise
 from data_prep.duplicates.formulas import few_valued, formulas
@@ -74,13 +74,13 @@ def fingerprint(
     """Returns the fingerprint of row ``name``; ``whole`` is the hash of the row."""
     problem, answer = without_heading(problem), normalise(answer)
     text = _short_hash(" ".join(problem.lower().split()))
-    says = _short_hash(formulas(problem)) if few_valued(answer) else ""
+    says = _short_hash(" ".join(formulas(problem))) if few_valued(answer) else ""
     sketch, shingles = signature(problem)
     return Fingerprint(name, text, _short_hash(answer), says, whole, sketch, shingles, rank)
 
 
-def _short_hash(value: Any) -> str:
-    return sha256_json(value)[:16]
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def signature(problem: str) -> tuple[np.ndarray, int]:
@@ -90,7 +90,7 @@ def signature(problem: str) -> tuple[np.ndarray, int]:
     spelled = words(problem)
     shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(len(spelled) - SHINGLE + 1)}
     sketch = _empty().copy()
-    sketch.update_batch([s.encode() for s in sorted(shingles)])
+    sketch.update_batch([shingle.encode() for shingle in shingles])
     return sketch.hashvalues.astype(np.uint32), len(shingles)
 
 

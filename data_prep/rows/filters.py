@@ -33,6 +33,9 @@ FOREIGN_LETTERS = 3
 word of two characters passes.
 """
 
+_CONTROL = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
+_CONTROL_OR_THINK = re.compile(f"{_CONTROL.pattern}|{THINK_OPEN}|{THINK_CLOSE}")
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -110,12 +113,11 @@ def _control_token(row: Row) -> str | None:
 
     Think tags are not allowed in the problem either.
     """
-    thinks = (THINK_OPEN, THINK_CLOSE)
     earlier = [turn["content"] for turn in earlier_turns(row)]
     for text in (row.problem, row.solution, *earlier):
-        for token in (*CONTROL_TOKENS, *(thinks if text is row.problem else ())):
-            if token in text:
-                return around(text, text.index(token))
+        pattern = _CONTROL_OR_THINK if text is row.problem else _CONTROL
+        if found := pattern.search(text):
+            return around(text, found.start())
     return None
 
 

@@ -64,6 +64,8 @@ def is_english(problem: str) -> bool:
     an accented letter, and more of these than English ones; or no English one and many accented
     words. Maths is not counted. Linear in the length of the text.
     """
+    if problem.isascii() and _OTHERS.isdisjoint(problem.lower().split()):
+        return True  # the usual case, quickly
     if "[asy]" in problem:
         problem = " ".join(_ASY.split(problem)[::2])
     spelled = _WORD.findall(_MATHS.sub(" ", problem))

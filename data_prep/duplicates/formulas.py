@@ -14,7 +14,7 @@ same words hardly share by chance. Shorter numbers, words and choices have few v
 """
 
 _MATHS = re.compile(r"\$([^$]*)\$")
-_PROSE = re.compile(r"(?<![\\a-z])[a-z]{3,} [a-z]{2,}")
+_PROSE = re.compile(r"[0-9.,;)]\s(?:an?|[a-z]{3,})\b")
 _IDLE = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname|mbox)\s?\{[^{}]*\}"  # words and units
     r"|\\(?:left|right|big|bigl|bigr|displaystyle|qquad|quad|ldots|dots)(?![a-z])"
@@ -39,7 +39,7 @@ _NAME = re.compile(
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|theta|lambda|mu|nu|pi|rho|sigma|tau|(?:var)?phi"
     r"|omega|ell|(?:triangle|angle|overline)[a-z]*)"
 )
-_ENDS = ".,;:?!()%'\"*"
+_ENDS = ".,;:?!()%$'\"*"
 
 
 def few_valued(answer: str) -> bool:

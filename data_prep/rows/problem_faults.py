@@ -16,7 +16,8 @@ STATED = 200
 """Most characters of a stated answer."""
 
 _PICTURE = re.compile(
-    r"!\[[^\]\n]{0,200}\]\s?\(|!\[\]\[|\\includegraphics|<img\b|<image|\[img\b|data:image/"
+    r"!\[[^\]\n]{0,200}\]\s?\(|!\[\]\[|\\includegraphics|<img\b|<image"
+    r"|\[img\b|\[(?:image|picture|figure|diagram)(?: [^\]\n]{0,40})?\]|data:image/"
     r"|https?://\S{1,300}?\.(?:png|jpe?g|gif|svg|webp|bmp)\b|\bcdn\.mathpix\.com|\bimgur\.com",
     re.IGNORECASE,
 )
@@ -27,6 +28,11 @@ _DRAWING = re.compile(
 )
 _SEEN = "(?:figure|diagram|illustration)"
 _SHOWN = "(?:picture|drawing|sketch|image|photo|graph|figure|diagram|illustration)"
+_SHAPE = (
+    "(?:triangle|quadrilateral|square|rectangle|trapezoid|trapezium|parallelogram|rhombus|pentagon"
+    "|hexagon|octagon|polygon|circle|semicircle|cube|solid|pyramid|cone|cylinder|prism|grid|region"
+    "|curve|map|chart|spinner|shape)s?"
+)
 _PLACE = (
     "(?:(?:below|above)(?! the| of)|shown|here|at (?:the )?(?:right|left)"
     "|(?:on|to) the (?:right|left))"
@@ -37,13 +43,15 @@ _POINTS_AT = re.compile(
     r"|\b(?:shown|seen|given|drawn|marked|illustrated|depicted|indicated|as) (?:in|on|by)"
     rf" the (?:\w{{1,12}} )?(?:{_SEEN}|picture|drawing|sketch)\b"
     rf"|\b(?:following|accompanying|adjoining|adjacent|attached) (?:{_SEEN}|picture|drawing)\b"
-    rf"|\b{_SHOWN} {_PLACE}\b|\b(?:the|this) {_SEEN} (?:shows|illustrates|depicts)\b"
+    rf"|\b{_SHOWN} {_PLACE}\b|\b{_SHAPE} (?:is |are )?shown\b(?! (?:to|by|that|in the table))"
+    rf"|\b{_SHOWN}(?: of [^.?!\n]{{1,60}})? (?:is|are) shown\b(?! (?:to|by|that))"
+    rf"|\b(?:the|this) {_SEEN} (?:shows|illustrates|depicts)\b"
     rf"|\bsee the {_SHOWN}\b|\b(?:in|see|from) fig(?:ure|\.)?\s?\(?[0-9]|\((?:see )?fig(?:ure|\.)"
     rf"|\b(?:see|as) fig(?:ure|\.)|\bpictured (?:{_PLACE})\b|\bas pictured\b",
     re.IGNORECASE,
 )
 _PROVE = re.compile(
-    r"\bprove\b|\b(?:show|demonstrate|verify|justify|establish),? that\b"
+    r"\bprove\b|\b(?:show|demonstrate|verify|justify|establish)(?:,[^,.]{0,60})?,? that\b"
     r"|\b(?:show|demonstrate|establish)"
     r"(?::| the (?:identity|inequality|following|formula)\b| [$\\])"
     r"|\b(?:give|write|provide) (?:a|the) (?:\w{1,12} )?proof\b",
@@ -71,7 +79,7 @@ _ANSWER = re.compile(r"\bans(?:wer)?\b(?:\s{0,3}is\b)?", re.IGNORECASE)
 # none is much faster than the pattern.
 _OF_PICTURES = (
     *("![", "\\includegraphics", "<im", "[img", "data:image", "http", "mathpix", "imgur", "fig"),
-    *("pictur", "drawing", "sketch", "photo", "graph", "diagram", "illustration", "image"),
+    *("pictur", "drawing", "sketch", "photo", "graph", "diagram", "illustration", "image", "shown"),
 )
 _OF_PROOFS = ("prove", "show", "demonstrate", "verify", "justify", "establish", "proof")
 _OF_SOLUTIONS = ("solution", "\\boxed", "ans")

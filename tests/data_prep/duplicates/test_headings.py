@@ -13,7 +13,8 @@ STATEMENT = "Let the sequence $b_n$ start with $b_1 = 4$; find the least $n$ wit
 HEADINGS = """
     Example 4 |Example 11: |Example 2.3.1 |EXAMPLE 6. |Example5 |Eg. 8 |Problem 9. |Problem #2:
     |Problem IV. |Problem 3 – |### Problem 5\n\n|**Problem 2.** |## Task A-2.7.\n\n
-    |Task 8 (15 points). |Task №6. |Question 17: |Question: |Problem: |Exercise 21. |Q3. |Second question (16 points)
+    |Task 8 (15 points). |Task №6. |Question 17: |Question: |Problem: |Exercise 21. |Q3.
+    |Second question (16 points)
     |5. |(8) |[6] |**12.** |6. (15 points) |4. [25 points] |IV. |II. (Total 18 points)
     |Four, (20 points) |10.2. |9.7 |5.4 * |B3. |G2.1 |[ Ivanov P.A. ] |[20 points] |(10 marks)
     |(2017 Baltic Way) |(IMO 1991, Problem 2) |Example 3 (2008, Spanish Olympiad) |【Example 7】

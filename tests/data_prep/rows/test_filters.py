@@ -62,6 +62,10 @@ PICTURES = [
     "The graph shown below is that of a line. Find its slope.",
     "In the accompanying figure, find $x$.",
     "Find the angle (see figure).",
+    "[Figure 2] Find the area of the barn.",
+    "What fraction of the rectangle shown is shaded?",
+    "Two circles are shown. Find the length of the chord.",
+    "The graph of the function $g$ is shown. What is its period?",
     "Find the length of the edge pictured at the right.",
 ]
 PROOFS = [
@@ -71,6 +75,7 @@ PROOFS = [
     "Let $n > 1$. Prove: $n^3 > n$.",
     "Prove that one can find such an $n$.",
     "Can you prove that it is possible to determine the colour?",
+    "Show, by induction, that $2^n > n$.",
     "Show the inequality $x + y > z$.",
     "Give a proof of the formula for the sum of cubes.",
 ]
@@ -97,6 +102,8 @@ GOOD = [
     "In the figure, $ABC$ is a triangle. [asy] draw((0,0)--(1,1)); [/asy] Find $AB$.",
     "The diagram below shows it. \\begin{tikzpicture} \\draw (0,0); \\end{tikzpicture} Find $x$.",
     "The following diagram has the prices:\n| a | b |\n|---|---|\n| 1 | 2 |\nHow many?",
+    "The rows of an array are shown below. 1 2 3 4 5 6 How many rows sum to 6?",
+    "The diagram of Euler is shown to be planar. How many faces has it?",
     "How many figures did she draw in her picture book of diagrams?",
     "Find the image of the line under the map, and the following image of the point.",
     "Find the area of the plane figure below the line $y = 1$.",

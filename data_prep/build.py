@@ -27,7 +27,7 @@ from data_prep.output.number_facts import number_facts
 from data_prep.rows import map_shard
 from data_prep.rows.map_shard import Entry, Mapped, RowSettings
 from data_prep.settings import Settings, check_same, recorded
-from data_prep.source.shards import Unit
+from data_prep.source.shards import Unit, by_place
 from data_prep.tokenizer import tokenizers
 
 
@@ -115,6 +115,7 @@ def _build(
         for mapped in parallel.run(work, list(enumerate(units)), workers.engine, workers.processes):
             total.merge(mapped)
             advance(mapped.records)
+    total.bad = by_place(total.bad)
     _check_bad(total.bad, settings.max_bad_records)
     reasons = map_shard.reasons(settings.rows)
     chosen = select.select(
@@ -129,13 +130,15 @@ def _build(
     write.write(target, parts, chosen)
     numbers = None
     if settings.rows.answer_style == "answer_is":
-        numbers = number_facts(target / write.ROWS, total.operations)
+        kept = (e for entries in chosen.splits.values() for e in entries)
+        counts = {e.id: total.operations.get(e.fingerprint.whole, 0) for e in kept}
+        numbers = number_facts(target / write.ROWS, counts)
     report.write(target, name, parts, total, chosen, settings.rows.asked, numbers)
     shutil.rmtree(parts)
     files = sorted(p for p in target.rglob("*") if p.is_file())
     return {
         "funnel": chosen.funnel,
-        "bad_records": sorted(total.bad),
+        "bad_records": total.bad,
         "rows": {split: len(entries) for split, entries in chosen.splits.items()},
         "tokens": {
             split: sum(e.length for e in entries) for split, entries in chosen.splits.items()
@@ -185,7 +188,7 @@ def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
 
 def _check_bad(bad: list[str], limit: int) -> None:
     if len(bad) > limit:
-        shown = "\n  ".join(sorted(bad)[:10])
+        shown = "\n  ".join(bad[:10])
         raise UserError(
             f"{len(bad):,} records are malformed, more than "
             f"data.max_bad_records={limit}:\n  {shown}"

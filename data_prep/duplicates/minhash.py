@@ -1,13 +1,15 @@
 """Near-duplicate problems: clusters by MinHash LSH over words, checked pair by pair.
 
-Two problems are duplicates if their texts are equal, ignoring spacing and case, or if their words
-are nearly the same and their answers equal: a template with other numbers has another answer and is
-another problem.
+Two problems are duplicates if their texts are equal, ignoring headings, spacing and case, or if
+their words are nearly the same and their answers equal: a template with other numbers has another
+answer and is another problem. Where the answer has few possible values (yes, C, 12), their formulas
+and numbers must be equal too.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from common.files import sha256_json
 from common.progress import progress
 from data_prep.answers.boxed import normalise
+from data_prep.duplicates.formulas import few_valued, formulas
+from data_prep.duplicates.headings import without_heading
 from data_prep.duplicates.normalise_text import words
 
 PERMUTATIONS = 64
@@ -47,9 +50,13 @@ class Fingerprint:
 
     id: str
     text: str
-    """Hash of the problem's text, ignoring spacing and case."""
+    """Hash of the problem's text, ignoring headings, spacing and case."""
     answer: str
     """Hash of the canonical answer."""
+    formulas: str
+    """Hash of the problem's formulas and numbers if its answer has few possible values, else
+    empty.
+    """
     whole: str
     """Hash of all of the row's fields."""
     signature: np.ndarray
@@ -65,11 +72,15 @@ def fingerprint(
     name: str, problem: str, answer: str, whole: str, rank: tuple[int, int, str]
 ) -> Fingerprint:
     """Returns the fingerprint of row ``name``; ``whole`` is the hash of the row."""
-    text = sha256_json(" ".join(problem.lower().split()))[:16]
+    problem, answer = without_heading(problem), normalise(answer)
+    text = _short_hash(" ".join(problem.lower().split()))
+    says = _short_hash(" ".join(formulas(problem))) if few_valued(answer) else ""
     sketch, shingles = signature(problem)
-    return Fingerprint(
-        name, text, sha256_json(normalise(answer))[:16], whole, sketch, shingles, rank
-    )
+    return Fingerprint(name, text, _short_hash(answer), says, whole, sketch, shingles, rank)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def signature(problem: str) -> tuple[np.ndarray, int]:
@@ -79,7 +90,7 @@ def signature(problem: str) -> tuple[np.ndarray, int]:
     spelled = words(problem)
     shingles = {" ".join(spelled[i : i + SHINGLE]) for i in range(len(spelled) - SHINGLE + 1)}
     sketch = _empty().copy()
-    sketch.update_batch([s.encode() for s in sorted(shingles)])
+    sketch.update_batch([shingle.encode() for shingle in shingles])
     return sketch.hashvalues.astype(np.uint32), len(shingles)
 
 
@@ -121,10 +132,10 @@ def _pairs(rows: Sequence[Fingerprint], near: bool) -> Iterable[tuple[int, int]]
     if not near:
         return
     # Only rows with equal answers can be near-duplicates, so each answer has its own index.
-    by_answer: dict[str, list[int]] = defaultdict(list)
+    by_answer: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i in sorted(first.values()):
         if rows[i].shingles >= FEWEST:
-            by_answer[rows[i].answer].append(i)
+            by_answer[rows[i].answer, rows[i].formulas].append(i)
     with progress("problems compared", sum(map(len, by_answer.values()))) as advance:
         for members in by_answer.values():
             if len(members) > 1:

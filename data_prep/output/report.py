@@ -12,6 +12,7 @@ from common.plots import histogram
 from common.records import row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep.output import number_facts
+from data_prep.output.clashes import SEVERAL_ANSWERS
 from data_prep.output.select import Chosen
 from data_prep.output.write import ROWS, gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
@@ -58,7 +59,7 @@ def write(
 
 def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
     """Returns reason -> samples of what was dropped for it, in the funnel's order."""
-    samples = {"malformed": [_quote(text) for text in sorted(total.bad)[:SAMPLES]]}
+    samples = {"malformed": [_quote(text) for text in total.bad[:SAMPLES]]}
     samples |= {
         reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()
     }
@@ -68,12 +69,16 @@ def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
         for row in rows
     }
     for reason, entries in chosen.dropped.items():
-        problems = (
-            text for table in gather(parts, entries) for text in table.column("problem").to_pylist()
+        texts = (
+            (f"answer {answer}: " if reason == SEVERAL_ANSWERS else "") + problem
+            for table in gather(parts, entries)
+            for problem, answer in zip(
+                *(table.column(name).to_pylist() for name in ("problem", "answer")), strict=True
+            )
         )
         samples[reason] = [
             f"row {e.id}{stayed.get(e.id, '')}: {_quote(text)}"
-            for e, text in zip(entries, problems, strict=True)
+            for e, text in zip(entries, texts, strict=True)
         ]
     order = [step.removeprefix("dropped: ") for step in chosen.funnel]
     return {reason: samples[reason] for reason in order if samples.get(reason)}

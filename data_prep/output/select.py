@@ -14,6 +14,7 @@ from common.seeded_order import seeded_key
 from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.output import stratify
+from data_prep.output.clashes import SEVERAL_ANSWERS, told_apart, without_disputed
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
 from data_prep.synth.prompts import SEEDS
 
@@ -62,10 +63,11 @@ def select(
     assert total.drops.keys() <= set(reasons), total.drops
     funnel = {"source records": total.records, "dropped: malformed": len(total.bad)}
     funnel |= {f"dropped: {reason}": total.drops[reason] for reason in reasons}
-    entries, again = _once(total.entries)
+    agreed, disputed = without_disputed(total.entries)
+    entries, again = _once(told_apart(agreed))
     clusters = minhash.clusters([e.fingerprint for e in entries], near=nearest is None)
     unique, copies = _parted(entries, lambda e: clusters[e.id] == e.id)
-    dropped = {"same row twice": again, "duplicate problem": copies}
+    dropped = {SEVERAL_ANSWERS: disputed, "same row twice": again, "duplicate problem": copies}
     if nearest is not None:
         stands = {e.id: unique[i].id for e, i in zip(unique, nearest(unique), strict=True)}
         clusters = {row: stands[best] for row, best in clusters.items()}

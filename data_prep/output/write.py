@@ -65,7 +65,8 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
     """Yields tables of ``token_files.BATCH`` rows (the last may be smaller) in the order of
-    ``entries``, from memory-mapped part files.
+    ``entries``, from memory-mapped part files. A row has its entry's id, which may be another than
+    in its part.
     """
     import pyarrow as pa
 
@@ -73,8 +74,12 @@ def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
         # Reopened for each batch, so that pages already read do not stay mapped.
         opened: dict[int, Any] = {}
         slices = []
-        for e in entries[start : start + token_files.BATCH]:
+        batch = entries[start : start + token_files.BATCH]
+        for e in batch:
             if e.part not in opened:
                 opened[e.part] = token_files.read(parts / f"{e.part}.arrow")
             slices.append(opened[e.part].slice(e.position, 1))
-        yield pa.concat_tables(slices)
+        table = pa.concat_tables(slices)
+        at = table.schema.get_field_index("id")
+        names = pa.array([e.id for e in batch], table.schema.field(at).type)
+        yield table.set_column(at, table.schema.field(at), names)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.records import THINK_CLOSE, THINK_OPEN
-from data_prep.rows.dropped import Dropped
+from data_prep.rows.dropped import Dropped, head
 from data_prep.source.shards import BadRecord
 
 OTHER_ROLE = "a turn of another role than system, user and assistant"
@@ -28,10 +28,11 @@ def conversation(messages: Sequence[Any], where: str) -> tuple[str, str, str]:
     and an assistant's turn, and BadRecord for malformed messages and several supervised turns.
     """
     turns = [_turn(message, where) for message in messages]
-    if any(role not in ("system", "user", "assistant") for role, _ in turns):
-        raise Dropped(OTHER_ROLE)
+    for role, text in turns:
+        if role not in ("system", "user", "assistant"):
+            raise Dropped(OTHER_ROLE, head(f"{role}: {text}"))
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
-        raise Dropped(NO_ANSWER)
+        raise Dropped(NO_ANSWER, head(": ".join(turns[-1])) if turns else None)
     _check_marks(messages, where)
     earlier = [
         {"role": role, "content": unicodedata.normalize("NFC", text)} for role, text in turns[:-2]

@@ -21,10 +21,10 @@ from common.seeded_order import seeded_key
 from data_prep.duplicates import minhash
 from data_prep.duplicates.benchmark_index import Candidate, Index
 from data_prep.rows import filters, label_audit
+from data_prep.rows.dropped import EXCERPT, Dropped, head, tail
 from data_prep.rows.parse import (
     RECORD_DROPS,
     TRACE_DROPS,
-    Dropped,
     columns_read,
     from_columns,
     from_openr1,
@@ -38,8 +38,6 @@ from data_prep.tokenizer.prompt import PROBLEM, Prompt, all_turns
 
 SAMPLES = 10
 """Dropped rows kept for the report, per reason."""
-EXCERPT = 300
-"""Characters of a dropped row that the report shows."""
 ENCODED_TOGETHER = 16
 """Rows per tokenizer call. It encodes a batch in a thread of its own, where allocating memory takes
 half as long as next to all of Python's objects.
@@ -106,7 +104,9 @@ class Mapped:
     bad: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     operations: dict[str, int] = field(default_factory=dict)
-    """Row id -> ``<<...>>`` annotations of its source's solution, in the style answer_is."""
+    """Hash of a whole row -> ``<<...>>`` annotations of its source's solution, in the style
+    answer_is.
+    """
 
     def drop(self, reason: str, row: Row | None, seed: int, excerpt: str) -> None:
         """Counts a dropped record and keeps it as a sample if its hash is among the smallest of its
@@ -130,16 +130,17 @@ class Mapped:
             self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *kept])
         self.bad += other.bad
         self.entries += other.entries
-        for row, count in other.operations.items():
-            self._count_operations(row, count)
+        for whole, count in other.operations.items():
+            self._count_operations(whole, count)
 
-    def _count_operations(self, row: str, count: int) -> None:
-        # The larger one of rows with the same id, so that their order does not matter.
-        self.operations[row] = max(count, self.operations.get(row, 0))
+    def _count_operations(self, whole: str, count: int) -> None:
+        # The larger one of equal rows, so that their order does not matter.
+        self.operations[whole] = max(count, self.operations.get(whole, 0))
 
     def note_operations(self, row: Row, solution: object) -> None:
         """Counts the annotations of a row's solution as its source has it."""
-        self._count_operations(row.id, len(check_arithmetic.ANNOTATION.findall(str(solution))))
+        count = len(check_arithmetic.ANNOTATION.findall(str(solution)))
+        self._count_operations(sha256_json(vars(row)), count)
 
 
 def reasons(settings: RowSettings) -> list[str]:
@@ -181,29 +182,32 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
             continue
         try:
             if not question_type_allowed(record, settings.question_types):
-                raise Dropped("question type")
+                kind, text = record.values["question_type"], record.values.get(shown)
+                raise Dropped("question type", head(f"{kind}: {text}"))
             if settings.columns is None:
                 row = from_openr1(record, settings.verifier, settings.trace_choice, settings.seed)
             else:
                 if settings.filters == "synthetic":
-                    fault = check_problem.fault(*generated(record, settings.columns))
-                    if fault:
-                        raise Dropped(fault)
+                    problem, solution, answer = generated(record, settings.columns)
+                    if fault := check_problem.fault(problem, solution, answer):
+                        parts = head(problem, EXCERPT // 2), tail(solution, EXCERPT // 2 - 3)
+                        raise Dropped(fault, " / ".join(parts))
                 row = from_columns(record, settings.columns, settings.clean, settings.answer_style)
                 if settings.answer_style == "answer_is" and "solution" in columns:
                     result.note_operations(row, record.values[columns["solution"]])
         except Dropped as reason:
-            result.drop(str(reason), None, settings.seed, str(record.values.get(shown)))
+            excerpt = reason.shown or str(record.values.get(shown))
+            result.drop(str(reason), None, settings.seed, excerpt)
             continue
         except BadRecord as e:
             result.bad.append(str(e))
             continue
-        failed = next((check.name for check in text_checks if not check.keep(row)), None)
-        if failed is None:
+        faults = ((check.name, check.fault(row)) for check in text_checks)
+        name, fault = next((found for found in faults if found[1] is not None), ("", None))
+        if fault is None:
             yield row
         else:
-            ends = row.problem[: EXCERPT // 2], row.solution[-EXCERPT // 2 :]
-            result.drop(failed, row, settings.seed, " … ".join(ends))
+            result.drop(name, row, settings.seed, fault)
 
 
 def map_unit(
@@ -222,11 +226,12 @@ def map_unit(
         rows = text_rows(unit, settings, result)
         for row, encoded in _encoded(encoder, rows, settings.asked):
             if encoded.length > settings.max_length:
-                result.drop(_too_long(settings), row, settings.seed, row.problem)
+                longer = max(row.problem, row.solution, key=len)
+                result.drop(_too_long(settings), row, settings.seed, tail(longer))
                 continue
             auditor.check(row, encoded)
             if auditor.thought(encoded) < settings.min_think_tokens:
-                result.drop(_too_thoughtless(settings), row, settings.seed, row.solution)
+                result.drop(_too_thoughtless(settings), row, settings.seed, head(row.solution))
                 continue
             result.entries.append(
                 _entry(row, encoded.length, part, len(result.entries), benchmarks)

@@ -5,27 +5,30 @@ columns.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import unicodedata
 from collections.abc import Collection
 from types import NoneType
-from typing import Any
 
 from common.records import LONE_SURROGATE, THINK_CLOSE, THINK_OPEN, Row, row_id
 from common.seeded_order import seeded_key
 from data_prep.answers.answer_is import NEWLINES, state, stated
 from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.rows.columns import aligned, answer_of, text_of, value_of
 from data_prep.rows.conversation import CONVERSATION_DROPS, conversation
-from data_prep.rows.dropped import Dropped
+from data_prep.rows.dropped import Dropped, head, tail
+from data_prep.rows.own_answer import contradicts
 from data_prep.source.shards import BadRecord, Record
 
+OTHER_ANSWER = "solution that ends with another answer"
 RECORD_DROPS = (
     "question type",
     *CONVERSATION_DROPS,
     "no answer",
     "no boxed answer",
+    OTHER_ANSWER,
 )
+_IN_DOLLARS = re.compile(r"\A\s*\$([^$]*)\$\s*\Z")
 TRACE_DROPS = ("no complete trace", "no verified trace", "no trace whose own box is the answer")
 """Reasons why a record has no usable trace: the check failed by the trace that passed the most
 checks.
@@ -41,12 +44,12 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
     or a random one (by a hash of seed, uuid and index). Raises Dropped with the reason, BadRecord
     for a record of another schema.
     """
-    generations = _column(record, "generations", list)
-    complete = _aligned(record, "is_reasoning_complete", len(generations))
-    finish = _aligned(record, "finish_reasons", len(generations), required=False)
-    verified = _aligned(record, verifier, len(generations))
-    answer = _answer(record, "answer")
-    passed, good = 0, []
+    generations = value_of(record, "generations", list)
+    complete = aligned(record, "is_reasoning_complete", len(generations))
+    finish = aligned(record, "finish_reasons", len(generations), required=False)
+    verified = aligned(record, verifier, len(generations))
+    answer = answer_of(record, "answer")
+    passed, best, good = -1, "", []
     for i, text in enumerate(generations):
         if not isinstance(text, str):
             raise BadRecord(
@@ -60,10 +63,10 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
         failed = next((k for k, holds in enumerate(checks) if not holds()), None)
         if failed is None:
             good.append(i)
-        else:
-            passed = max(passed, failed)
+        elif failed > passed:
+            passed, best = failed, text
     if not good:
-        raise Dropped(TRACE_DROPS[passed])
+        raise Dropped(TRACE_DROPS[max(0, passed)], _beside(answer, best))
     rank = {
         "first": lambda i: i,
         "shortest": lambda i: (len(generations[i]), i),
@@ -71,7 +74,7 @@ def from_openr1(record: Record, verifier: str, choice: str, seed: int) -> Row:
         "random": lambda i: seeded_key(seed, f"{record.values.get('uuid')}:{i}"),
     }[choice]
     trace = min(good, key=rank)
-    return _row(record, trace, _column(record, "problem", str), generations[trace], answer)
+    return _row(record, trace, value_of(record, "problem", str), generations[trace], answer)
 
 
 def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bool:
@@ -79,7 +82,7 @@ def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bo
 
     Raises BadRecord when the column is missing or not text.
     """
-    return allowed is None or _column(record, "question_type", (str, NoneType)) in allowed
+    return allowed is None or value_of(record, "question_type", (str, NoneType)) in allowed
 
 
 def from_columns(
@@ -88,34 +91,37 @@ def from_columns(
     """Returns a row from a record of another schema, mapped by ``data.columns``.
 
     A solution without a think block is put into one, followed by the answer in its style (boxed or
-    answer_is). Raises Dropped when there is no answer or the conversation does not end with a
-    user's and an assistant's turn, BadRecord for a missing column, one of another type, or a
-    solution with ``</think>`` alone.
+    answer_is). Raises Dropped when there is no answer, the solution ends with another one, or the
+    conversation does not end with a user's and an assistant's turn; BadRecord for a missing column,
+    one of another type, or a solution with ``</think>`` alone.
     """
     earlier = ""
     if "messages" in columns:
-        column = columns["messages"]
+        name = columns["messages"]
         earlier, problem, solution = conversation(
-            _column(record, column, list), f"{record.where}: column {column!r}"
+            value_of(record, name, list), f"{record.where}: column {name!r}"
         )
         found = (
             stated(solution) if answer_style == "answer_is" else grade_state(solution, "stop")[1]
         )
-        answer = _answer_or_number(record, columns["answer"]) if "answer" in columns else found
+        answer = answer_of(record, columns["answer"]) if "answer" in columns else found
         if answer is None:
-            raise Dropped("no boxed answer")
+            raise Dropped("no boxed answer", tail(solution))
     else:
-        problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
-        answer = _answer_or_number(record, columns["answer"])
-    if clean == "gsm8k":
-        solution = clean_gsm8k(solution)
+        problem, solution = (value_of(record, columns[c], str) for c in ("problem", "solution"))
+        answer = answer_of(record, columns["answer"])
     if THINK_CLOSE in solution and THINK_OPEN not in solution:
         raise BadRecord(
             f"{record.where}: the solution has {THINK_CLOSE} but no {THINK_OPEN} (its prompt "
             f"probably ended with it): put {THINK_OPEN} before the solution"
         )
+    if "answer" in columns and contradicts(solution, answer):
+        raise Dropped(OTHER_ANSWER, _beside(answer, solution))
+    if clean == "gsm8k":
+        solution = clean_gsm8k(solution)
     if THINK_OPEN not in solution:
-        ending = f"\n\nThe answer is \\boxed{{{answer}}}."
+        bare = _IN_DOLLARS.sub(r"\1", answer)
+        ending = f"\n\nThe answer is \\boxed{{{bare}}}."
         if answer_style == "answer_is":
             ending = "\n" * NEWLINES + state(answer)
         solution = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}{ending}"
@@ -146,8 +152,8 @@ def generated(record: Record, columns: dict[str, str]) -> tuple[str, str, str]:
     record, as input of the checks in ``data_prep.synth``. Raises BadRecord for a missing column,
     Dropped for a null answer.
     """
-    problem, solution = (_column(record, columns[c], str) for c in ("problem", "solution"))
-    return problem, solution.split("\n####")[0], _answer_or_number(record, columns["answer"])
+    problem, solution = (value_of(record, columns[c], str) for c in ("problem", "solution"))
+    return problem, solution.split("\n####")[0], answer_of(record, columns["answer"])
 
 
 def clean_gsm8k(solution: str) -> str:
@@ -155,6 +161,11 @@ def clean_gsm8k(solution: str) -> str:
     answer`` line.
     """
     return re.sub(r"<<[^<>]*>>", "", solution).split("\n####")[0]
+
+
+def _beside(answer: str, text: str) -> str:
+    """Returns the end of a text beside the answer that its record states."""
+    return f"answer {head(answer, 60)}: {tail(text, 220)}"
 
 
 def _answers(text: str, answer: str) -> bool:
@@ -179,60 +190,9 @@ def _row(
     source = str(record.values.get("source") or "unknown")
     if any(LONE_SURROGATE.search(text) for text in (problem, solution, answer, earlier)):
         raise BadRecord(f"{record.where}: a lone surrogate, which is not text")
-    given = _column(record, uuid_column, str) if uuid_column in record.values else None
+    given = text_of(record, uuid_column) if uuid_column in record.values else None
     # Without earlier turns this is the problem's hash, from which old datasets' ids are made.
     uuid = given or hashlib.sha256((earlier + problem).encode()).hexdigest()[:16]
     # NFC, as the tokenizer normalises, so that the tokens decode to exactly this text.
     problem, solution = (unicodedata.normalize("NFC", text.strip()) for text in (problem, solution))
     return Row(row_id(source, uuid, trace), source, uuid, trace, problem, solution, answer, earlier)
-
-
-def _answer(record: Record, name: str) -> str:
-    if name in record.values and record.values[name] is None:
-        raise Dropped("no answer")
-    return _column(record, name, str)
-
-
-def _answer_or_number(record: Record, name: str) -> str:
-    """Returns the answer as text; a whole number loses its decimals, so 108.0 is "108"."""
-    value = record.values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _answer(record, name)
-    if math.isnan(value):
-        raise Dropped("no answer")
-    return str(int(value)) if value == value // 1 else str(value)
-
-
-def _column(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
-    if name not in record.values:
-        raise BadRecord(
-            f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set "
-            "data.columns)"
-        )
-    value = record.values[name]
-    if not isinstance(value, kind):
-        wanted = (kind if isinstance(kind, type) else kind[0]).__name__
-        raise BadRecord(
-            f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}"
-        )
-    return value
-
-
-def _aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
-    """Returns a list column with one entry per trace; all None if the column is null, or missing
-    and not required.
-    """
-    if name not in record.values and not required:
-        return [None] * length
-    if name not in record.values:
-        raise BadRecord(
-            f"{record.where}: no column {name!r} (data.verifier names the correctness column)"
-        )
-    value = record.values[name]
-    if value is None:
-        return [None] * length
-    if not isinstance(value, list) or len(value) != length:
-        raise BadRecord(
-            f"{record.where}: column {name!r} must have one entry for each of {length} generations"
-        )
-    return value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ class Record:
 
 class BadRecord(ValueError):
     """A record that does not match its schema; the message names file, row and column."""
+
+
+def by_place(messages: Iterable[str]) -> list[str]:
+    """Returns messages of bad records by file and row; numbers in them are compared as numbers."""
+
+    def key(message: str) -> tuple[list[Any], str]:
+        # Odd pieces are numbers: the one with more digits is larger.
+        pieces: list[Any] = re.split(r"([0-9]+)", message)
+        digits = [piece.lstrip("0") for piece in pieces[1::2]]
+        pieces[1::2] = [(len(number), number) for number in digits]
+        return pieces, message
+
+    return sorted(messages, key=key)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_the_drop_names_the_check_that_the_best_trace_failed() -> None:
     [
         ({"generations": "text"}, "column 'generations' must be list, not str"),
         ({"finish_reasons": ["stop"]}, "'finish_reasons' must have one entry for each of 2"),
-        ({"answer": 7}, "column 'answer' must be str, not int"),
+        ({"answer": True}, "column 'answer' must be str, not bool"),
     ],
 )
 def test_a_record_of_another_shape_is_an_error_with_its_place(change: dict, words: str) -> None:

@@ -1,0 +1,49 @@
+"""Rows that claim one id for different problems, or different answers for one problem.
+
+A source's ids are its own: nothing keeps one from standing for two problems. Losing one of them
+silently would be wrong, and so would refusing a source of 100,000 rows for it, so they are told
+apart. Both get a new id, made of the old one and the problem's text, because no rule that lets one
+keep the old id could do without the order of rows. Ids without a clash stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data_prep.rows.map_shard import Entry
+
+SEVERAL_ANSWERS = "one problem, several answers"
+
+
+def without_disputed(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Returns (entries whose problem has one answer, entries whose problem has several).
+
+    Problems are equal if their texts are, ignoring headings, spacing and case; answers if their
+    canonical spellings are. At most one of several answers is right, and nothing says which.
+    """
+    answers: dict[str, set[str]] = defaultdict(set)
+    for e in entries:
+        answers[e.fingerprint.text].add(e.fingerprint.answer)
+    agreed: list[Entry] = []
+    disputed: list[Entry] = []
+    for e in entries:
+        (agreed if len(answers[e.fingerprint.text]) == 1 else disputed).append(e)
+    return agreed, sorted(disputed, key=lambda e: (e.fingerprint.rank, e.fingerprint.whole))
+
+
+def told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Returns the entries, with a new id for each that shares its id with another problem."""
+    problems: dict[str, set[str]] = defaultdict(set)
+    for e in entries:
+        problems[e.id].add(e.fingerprint.text)
+    return [e if len(problems[e.id]) == 1 else _renamed(e) for e in entries]
+
+
+def _renamed(entry: Entry) -> Entry:
+    both = f"{entry.id}\0{entry.fingerprint.text}"
+    name = hashlib.sha256(both.encode()).hexdigest()[:16]
+    rank = (*entry.fingerprint.rank[:2], name)
+    return replace(entry, id=name, fingerprint=replace(entry.fingerprint, id=name, rank=rank))

@@ -1,0 +1,92 @@
+"""Reads a record's columns: text, numbers that stand for text, and lists."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+from data_prep.rows.dropped import Dropped
+from data_prep.source.shards import BadRecord, Record
+
+_PIECE = re.compile(r"\\boxed\s*\{|\\.|[{}\\]|[^{}\\]+", re.DOTALL)
+
+
+def value_of(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
+    """Returns a column's value. Raises BadRecord when it is missing or of another type."""
+    if name not in record.values:
+        raise BadRecord(
+            f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set "
+            "data.columns)"
+        )
+    value = record.values[name]
+    if not isinstance(value, kind):
+        wanted = (kind if isinstance(kind, type) else kind[0]).__name__
+        raise BadRecord(
+            f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}"
+        )
+    return value
+
+
+def text_of(record: Record, name: str) -> str | None:
+    """Returns a column's text, None if it is null. A number becomes text; a whole one loses its
+    decimals, so 108.0 is "108".
+
+    Raises BadRecord for another type, such as a truth value, and for an infinite number.
+    """
+    value = record.values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value_of(record, name, (str, type(None)))
+    if isinstance(value, int):
+        return str(value)
+    if math.isnan(value):  # how a table of numbers spells null
+        return None
+    if math.isinf(value):
+        raise BadRecord(f"{record.where}: column {name!r} must be a finite number")
+    return str(int(value)) if value == value // 1 else f"{Decimal(repr(value)):f}"
+
+
+def answer_of(record: Record, name: str) -> str:
+    """Returns the answer in a column as text, out of its boxes. Raises Dropped for a null one."""
+    text = text_of(record, name)
+    if text is None:
+        raise Dropped("no answer")
+    return unboxed(text) if "\\boxed" in text else text
+
+
+def unboxed(text: str) -> str:
+    r"""Returns the text with each ``\boxed{..}`` replaced by its content; linear in its length."""
+    boxes: list[bool] = []
+    kept = []
+    for piece in _PIECE.findall(text):
+        if piece.startswith("\\boxed"):
+            boxes.append(True)
+        elif piece == "}" and boxes:
+            if not boxes.pop():
+                kept.append(piece)
+        else:
+            if piece == "{":
+                boxes.append(False)
+            kept.append(piece)
+    return "".join(kept).strip()
+
+
+def aligned(record: Record, name: str, length: int, required: bool = True) -> list[Any]:
+    """Returns a list column with one entry per trace; all None if the column is null, or missing
+    and not required.
+    """
+    if name not in record.values and not required:
+        return [None] * length
+    if name not in record.values:
+        raise BadRecord(
+            f"{record.where}: no column {name!r} (data.verifier names the correctness column)"
+        )
+    value = record.values[name]
+    if value is None:
+        return [None] * length
+    if not isinstance(value, list) or len(value) != length:
+        raise BadRecord(
+            f"{record.where}: column {name!r} must have one entry for each of {length} generations"
+        )
+    return value

@@ -1,0 +1,30 @@
+"""The answer that a solution ends with, to compare with the answer that its record states."""
+
+from __future__ import annotations
+
+import re
+
+from data_prep.answers.boxed import grade_state, is_exact, normalise, visible
+
+ENDING = 200
+"""Characters at the end of a solution in which it may state its answer without a box."""
+
+_NUMBER = r"([-+]?\\?\$?[-+]?[0-9][0-9,]*(?:\.[0-9]+)?)"
+_STATED = re.compile(
+    rf"(?:\banswer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}|(?:^|\n)####\s{{0,3}}){_NUMBER}[\s.*$%]*$",
+    re.IGNORECASE,
+)
+_PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def contradicts(solution: str, answer: str) -> bool:
+    """Returns whether the visible part of a solution has a last box that is not the answer; or,
+    without a box, ends in another number than the answer, stated as ``answer is N`` or ``#### N``.
+    """
+    box = grade_state(solution, "stop")[1]
+    if box is not None:
+        return not is_exact(box, answer)
+    if not _PLAIN.fullmatch(normalise(answer)):
+        return False
+    found = _STATED.search((visible(solution) or "").rstrip()[-ENDING:])
+    return found is not None and not is_exact(found[1], answer)

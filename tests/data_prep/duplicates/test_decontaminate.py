@@ -144,7 +144,7 @@ def test_every_planted_copy_is_caught(problems: dict[str, list[Problem]], index:
                     form,
                 )
                 assert found.kind == "exact" or form in near, (name, p.id, form)
-                assert found.coverage > 0.9
+                assert found.coverage >= 0.9
 
 
 @pytest.mark.parametrize("seed", range(5))

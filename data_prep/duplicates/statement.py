@@ -107,6 +107,7 @@ _OF_VALUES = {
 _TRIGGERS = (
     *("answer", "integer", "prime", "lowest", "simplest", "reduced", "written", "expressed"),
     *("round", "enter", "solution", "represented", "simplified", "nearest", "natural", "fraction"),
+    *("gcd", "greatest", "mixed"),
 )
 """One of these is in nearly every text with a form: looking for them first saves time."""
 _NEAR_BY = 80
@@ -187,7 +188,8 @@ def _asked(start: re.Match[str] | None, sentence: str) -> int:
     asked = words(sentence[start.end() :])
     if not all(is_symbol(word) or word in _OF_VALUES for word in asked):
         return 0
-    return sum(len(word) == 1 and word.isalpha() for word in asked)
+    letters = [w for w in asked if w.isalpha() and len(w) <= 2 and w not in ("of", "is", "by")]
+    return len("".join(letters))
 
 
 def _clauses(sentence: str, asked: int) -> Iterator[int]:
@@ -208,5 +210,6 @@ def _formula(sentence: str, clause: int) -> int:
     *_, last = [None, *_IS.finditer(sentence, start, clause)]
     if last is None:
         return clause
-    others = [word for word in words(sentence[last.end() : clause]) if not is_symbol(word)]
-    return clause if len(others) > 1 else last.start()  # one is a unit: "is m/n miles"
+    between = words(sentence[last.end() : clause])
+    symbols = sum(map(is_symbol, between))
+    return last.start() if symbols and len(between) <= symbols + 1 else clause  # "is m/n miles"

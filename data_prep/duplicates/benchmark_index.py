@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel
@@ -218,14 +218,13 @@ class Index:
         """
         text = _encoded(words(problem), self.lexicon)
         shared: dict[int, set[int]] = defaultdict(set)
-        for run in self.grams.keys() & {*_runs(text, SHORT_NGRAM), *_runs(text, LONG_NGRAM)}:
-            for i, _ in self.places[self.grams[run]]:
-                shared[i].add(self.grams[run])
-        exact = {
-            i
-            for spelling in (text, _encoded(bare_words(problem), self.lexicon))
-            for i in self.texts.get(spelling, ())
-        }
+        for gram in map(self.grams.get, chain(_runs(text, SHORT_NGRAM), _runs(text, LONG_NGRAM))):
+            if gram is not None:
+                for i, _ in self.places[gram]:
+                    shared[i].add(gram)
+        exact = set(self.texts.get(text, ()))
+        if bare := bare_words(problem):
+            exact.update(self.texts.get(_encoded(bare, self.lexicon), ()))
         aligned = {i: spans for i, spans in self._alike(text) if self._is_near(text, i, spans)}
         aligned |= {i: ((0, len(self.items[i].text)),) for i in exact}
         return tuple(
@@ -237,8 +236,8 @@ class Index:
         """Yields (item, shared words) for statements that share rare shingles with ``text``; the
         shared words are those of its window that is most like the statement.
         """
-        found = self.shingles.keys() & set(_runs(text, SHINGLE))
-        common = Counter(chain.from_iterable(map(self.shingles.__getitem__, found)))
+        found = filter(None, map(self.shingles.get, set(_runs(text, SHINGLE))))
+        common = Counter(chain.from_iterable(found))
         for i in [i for i, count in common.items() if count >= self.least[i]]:
             statement, window = self.items[i].text, text
             if len(text) > len(statement):
@@ -294,7 +293,7 @@ def _without(item: Item, stock: set[int]) -> Item:
 
 
 def _encoded(statement: Iterable[str], lexicon: Mapping[str, str]) -> str:
-    return "".join([lexicon.get(word, _UNKNOWN) for word in statement])
+    return "".join(map(lexicon.get, statement, repeat(_UNKNOWN)))
 
 
 def _occurrences(texts: Sequence[str], length: int) -> dict[str, list[tuple[int, int]]]:

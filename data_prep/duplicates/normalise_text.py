@@ -95,8 +95,9 @@ def words(text: str) -> list[str]:
     if "\\" in text:
         text = _ENVIRONMENT.sub(" ", text)
         text = _TWO_ARGUMENTS.sub(r"\\\1 \2 \3 ", text)
-    text = _ONE_ARGUMENT.sub(r"\1\2 ", text)
-    return _WORD.findall(_COMMAND.sub(_command, text))
+    if "\\" in text or "_" in text or "^" in text:
+        text = _COMMAND.sub(_command, _ONE_ARGUMENT.sub(r"\1\2 ", text))
+    return _WORD.findall(text)
 
 
 def is_symbol(word: str) -> bool:

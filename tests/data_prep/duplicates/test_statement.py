@@ -23,8 +23,8 @@ AREA = "A goat grazes on a meadow with sides $9$, $10$ and $17$. What is the are
         (
             PROBABILITY,
             r" may be written as $\frac{r-\sqrt s}{t}$, where $r$, $s$ and $t$ are positive "
-            r"integers and $s$ is not divisible by the square of any prime. Find the remainder when $r+s+t$ "
-            "is divided by $1000$.",
+            r"integers and $s$ is not divisible by the square of any prime. Find the "
+            "remainder when $r+s+t$ is divided by $1000$.",
         ),
         (AREA, " Express your answer as a common fraction."),
         (AREA, " (Give your answer to two decimal places.)"),

@@ -8,15 +8,16 @@ knee of a sweep over the real benchmark files (in its test).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel
 
 from common.records import Problem
-from data_prep.duplicates.normalise_text import words
+from data_prep.duplicates.normalise_text import is_symbol, words
+from data_prep.duplicates.statement import bare_words
 
 LONG_NGRAM = 13
 """Words per n-gram, as for GPT-3 and in most later reports."""
@@ -31,11 +32,9 @@ SHORTEST = SHORT_NGRAM
 similar window of three or four words.
 """
 HALF = 0.5
-"""Least share of a statement's words that n-grams must cover, and of its words outside boilerplate
-that a near match must have.
-"""
+"""Least share of a statement's own words, those outside boilerplate, that n-grams must cover."""
 NEAR = 0.65
-"""Least similarity of a near match: the share of the statement's words that the window has, in
+"""Least similarity of a near match: the share of the statement's own words that the window has, in
 order. With one word in eight changed and the people renamed, 4,999 of 5,000 planted problems reach
 it. Unrelated problems reach 0.625. Each 0.05 less doubles the rows wrongly removed; a higher value
 misses leaks.
@@ -47,6 +46,14 @@ NEAR, so that shared boilerplate does not join different problems into one famil
 NUMBERS = 0.5
 """Least share of the statement's numbers that a near match must have: the same story with other
 numbers is another problem.
+"""
+REAL_WORDS = 5
+"""Least number of real words ("chord", not "x", "12" or "sin") in the evidence. Formulas of
+unrelated problems share runs of digits and variables.
+"""
+VERBATIM = 0.85
+"""Least share of all words, and of the numbers, that a near match with fewer real words must have:
+a formula counts when nearly all of the statement is there.
 """
 SHINGLE = 3
 """Words per shingle; shared shingles choose which statements are compared. With one word in eight
@@ -76,13 +83,25 @@ class Item:
     """One character per word; a word has the same character throughout an index."""
     numbers: Counter[str]
     """Number of occurrences of each number, keyed by its character in ``text``."""
-    rare: int
-    """Number of distinct rare shingles in this statement."""
+    own: frozenset[int] = frozenset()
+    """Positions of the words that are not boilerplate: outside runs of SHORT_NGRAM that another
+    family has too.
+    """
+    real: frozenset[int] = frozenset()
+    """Those of them that are real words, and not symbols."""
 
     @property
     def ngram(self) -> int:
         """Words per n-gram of this statement."""
         return SHORT_NGRAM if len(self.text) < SHORT_STATEMENT else LONG_NGRAM
+
+    def likeness(self, covered: Set[int]) -> float:
+        """Returns the share of the statement's own words among these positions, 0 to 1."""
+        return len(self.own & covered) / max(1, len(self.own))
+
+    def in_words(self, covered: Set[int]) -> bool:
+        """Whether these positions have enough real words of its own to be evidence."""
+        return len(self.real & covered) >= REAL_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +131,14 @@ class Index:
     families: tuple[int, ...]
     """For each item, the first item of its family: items of one family count as the same problem.
     """
-    stock: tuple[frozenset[int], ...]
-    """For each item, the positions of its boilerplate: words in runs of SHORT_NGRAM that another
-    family has too.
-    """
     lexicon: Mapping[str, str]
     """Word -> character."""
     texts: Mapping[str, tuple[int, ...]]
-    """Encoded statement -> items that have it."""
+    """Encoded problem, with and without the form of its answer -> items that have it."""
     shingles: Mapping[str, tuple[int, ...]]
     """Rare shingle -> items of at least SHORTEST words that have it."""
+    least: tuple[float, ...]
+    """For each item, how many of its rare shingles a problem must have to be compared with it."""
     grams: Mapping[str, int]
     """n-gram -> position in ``places``, for n-grams that only one family has."""
     places: tuple[tuple[tuple[int, int], ...], ...]
@@ -130,12 +147,14 @@ class Index:
     @classmethod
     def build(cls, problems: Sequence[Problem]) -> Index:
         """Returns the index of these problems, in their order."""
-        statements = [tuple(words(problem.problem)) for problem in problems]
+        whole = [tuple(words(problem.problem)) for problem in problems]
+        bare = [tuple(bare_words(problem.problem)) for problem in problems]
+        statements = [b if len(b) >= SHORTEST else w for b, w in zip(bare, whole, strict=True)]
         lexicon = {
             word: chr(code)
-            for code, word in enumerate(sorted(set(chain(*statements))), ord(_UNKNOWN) + 1)
+            for code, word in enumerate(sorted(set(chain(*whole))), ord(_UNKNOWN) + 1)
         }
-        texts = ["".join(map(lexicon.__getitem__, statement)) for statement in statements]
+        texts = [_encoded(statement, lexicon) for statement in statements]
         shingles = {
             shingle: having
             for shingle, places in _occurrences(texts, SHINGLE).items()
@@ -143,6 +162,7 @@ class Index:
             <= RARE
         }
         rare = Counter(chain(*shingles.values()))
+        least = tuple(SHARED_SHINGLES * rare[i] for i in range(len(problems)))
         items = tuple(
             Item(
                 problem.set,
@@ -154,17 +174,17 @@ class Index:
                     for word, character in zip(statement, text, strict=True)
                     if word.isdecimal()
                 ),
-                rare[i],
             )
             for i, (problem, statement, text) in enumerate(
                 zip(problems, statements, texts, strict=True)
             )
         )
         same: dict[str, list[int]] = defaultdict(list)
-        for i, text in enumerate(texts):
-            same[text].append(i)
+        for i, spellings in enumerate(zip(bare, whole, strict=True)):
+            for text in {_encoded(spelling, lexicon) for spelling in spellings if spelling}:
+                same[text].append(i)
         index = cls(
-            items, (), (), lexicon, {text: tuple(same[text]) for text in same}, shingles, {}, ()
+            items, (), lexicon, {text: tuple(same[text]) for text in same}, shingles, least, {}, ()
         )
         families = index._families()
 
@@ -184,8 +204,8 @@ class Index:
                     places.append(fitting)
         return replace(
             index,
+            items=tuple(map(_without, items, stock)),
             families=families,
-            stock=tuple(map(frozenset, stock)),
             grams=grams,
             places=tuple(places),
         )
@@ -196,58 +216,63 @@ class Index:
 
         Pure. Time grows with the length of the text and the number of statements that it resembles.
         """
-        text = "".join([self.lexicon.get(word, _UNKNOWN) for word in words(problem)])
+        text = _encoded(words(problem), self.lexicon)
         shared: dict[int, set[int]] = defaultdict(set)
         for gram in map(self.grams.get, chain(_runs(text, SHORT_NGRAM), _runs(text, LONG_NGRAM))):
             if gram is not None:
                 for i, _ in self.places[gram]:
                     shared[i].add(gram)
-        exact = self.texts.get(text, ()) if text else ()
-        aligned = {
-            i: s
-            for i, s in self._alike(text, NEAR)
-            if self._has_numbers(text, i) and self._beyond_stock(s, i)
-        }
-        aligned |= {i: ((0, len(text)),) for i in exact}
+        exact = set(self.texts.get(text, ()))
+        if bare := bare_words(problem):
+            exact.update(self.texts.get(_encoded(bare, self.lexicon), ()))
+        aligned = {i: spans for i, spans in self._alike(text) if self._is_near(text, i, spans)}
+        aligned |= {i: ((0, len(self.items[i].text)),) for i in exact}
         return tuple(
             Candidate(i, i in exact, aligned.get(i, ()), tuple(sorted(shared.get(i, ()))))
             for i in sorted({*aligned, *shared})
         )
 
-    def _alike(self, text: str, least: float) -> Iterator[tuple[int, Spans]]:
-        """Yields (item, shared words) for statements of which a window of ``text`` has at least the
-        share ``least``.
+    def _alike(self, text: str) -> Iterator[tuple[int, Spans]]:
+        """Yields (item, shared words) for statements that share rare shingles with ``text``; the
+        shared words are those of its window that is most like the statement.
         """
         found = filter(None, map(self.shingles.get, set(_runs(text, SHINGLE))))
         common = Counter(chain.from_iterable(found))
-        for i, count in common.items():
-            statement = self.items[i].text
-            if count < SHARED_SHINGLES * self.items[i].rare:
-                continue
-            window = text
+        for i in [i for i, count in common.items() if count >= self.least[i]]:
+            statement, window = self.items[i].text, text
             if len(text) > len(statement):
                 best = fuzz.partial_ratio_alignment(statement, text)
                 assert best is not None  # no score_cutoff
                 window = text[best.dest_start : best.dest_end]
             blocks = Indel.opcodes(statement, window)
-            same = tuple(
-                (block.src_start, block.src_end) for block in blocks if block.tag == "equal"
+            yield (
+                i,
+                tuple((block.src_start, block.src_end) for block in blocks if block.tag == "equal"),
             )
-            if len(positions(same)) >= least * len(statement):
-                yield i, same
 
-    def _has_numbers(self, text: str, i: int) -> bool:
-        numbers = self.items[i].numbers
-        missing = sum(max(0, count - text.count(number)) for number, count in numbers.items())
-        return missing <= (1 - NUMBERS) * numbers.total()
-
-    def _beyond_stock(self, spans: Spans, i: int) -> bool:
-        own = set(range(len(self.items[i].text))) - self.stock[i]
-        return len(positions(spans) & own) >= HALF * len(own)
+    def _is_near(self, text: str, i: int, spans: Spans) -> bool:
+        item, covered = self.items[i], positions(spans)
+        if item.in_words(covered):
+            share, numbers = 0.0, NUMBERS
+        else:
+            share = numbers = VERBATIM
+        missing = sum(max(0, n - text.count(number)) for number, n in item.numbers.items())
+        return (
+            item.likeness(covered) >= NEAR
+            and len(covered) >= share * len(item.text)
+            and missing <= (1 - numbers) * item.numbers.total()
+        )
 
     def _families(self) -> tuple[int, ...]:
         alike = [
-            {*self.texts[item.text], *(i for i, _ in self._alike(item.text, RELATED))}
+            {
+                *self.texts.get(item.text, ()),
+                *(
+                    i
+                    for i, spans in self._alike(item.text)
+                    if len(positions(spans)) >= RELATED * len(self.items[i].text)
+                ),
+            }
             for item in self.items
         ]
         first = list(range(len(self.items)))
@@ -259,6 +284,16 @@ class Index:
                     old, new = max(first[i], first[other]), min(first[i], first[other])
                     first = [new if family == old else family for family in first]
         return tuple(first)
+
+
+def _without(item: Item, stock: set[int]) -> Item:
+    own = frozenset(range(len(item.text))) - stock
+    real = frozenset(i for i in own if not is_symbol(item.words[i]))
+    return replace(item, own=own, real=real)
+
+
+def _encoded(statement: Iterable[str], lexicon: Mapping[str, str]) -> str:
+    return "".join(map(lexicon.get, statement, repeat(_UNKNOWN)))
 
 
 def _occurrences(texts: Sequence[str], length: int) -> dict[str, list[tuple[int, int]]]:

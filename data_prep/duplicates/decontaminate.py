@@ -103,12 +103,12 @@ def _finding(candidate: Candidate, boilerplate: set[int], index: Index) -> Findi
             for i, start in index.places[gram]:
                 if i == candidate.item:
                     covered.update(range(start, start + item.ngram))
-        if len(covered) < HALF * len(item.words):
+        if item.likeness(covered) < HALF or not item.in_words(covered):
             return None
     overlap: list[str] = []
     for i in sorted(covered):
         if overlap and i - 1 not in covered:
             overlap.append("…")
         overlap.append(item.words[i])
-    coverage = len(covered) / len(item.words)
+    coverage = 1.0 if candidate.exact else item.likeness(covered)
     return Finding(item.set, item.id, kind, coverage, " ".join(overlap))

@@ -67,6 +67,16 @@ _SYMBOLS = {
     "∫": "int",
     "□": "square",
 }
+_LETTERS = """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma
+    tau upsilon phi chi psi omega
+"""
+_FUNCTIONS = """
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp lim int prod sqrt
+    binom infty mod gcd lcm max min det
+"""
+_NAMES = frozenset((_LETTERS + _FUNCTIONS).split())
+_SHORT = 2
 _GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (\w+)")
 
 
@@ -85,8 +95,16 @@ def words(text: str) -> list[str]:
     if "\\" in text:
         text = _ENVIRONMENT.sub(" ", text)
         text = _TWO_ARGUMENTS.sub(r"\\\1 \2 \3 ", text)
-    text = _ONE_ARGUMENT.sub(r"\1\2 ", text)
-    return _WORD.findall(_COMMAND.sub(_command, text))
+    if "\\" in text or "_" in text or "^" in text:
+        text = _COMMAND.sub(_command, _ONE_ARGUMENT.sub(r"\1\2 ", text))
+    return _WORD.findall(text)
+
+
+def is_symbol(word: str) -> bool:
+    """Whether a word of :func:`words` stands in formulas: a number, a variable, an option's letter,
+    a function ("3", "x", "ab", "sin"), or is as short ("of").
+    """
+    return word.isdecimal() or word in _NAMES or (len(word) <= _SHORT and word.isascii())
 
 
 def _command(match: re.Match[str]) -> str:

@@ -29,14 +29,13 @@ from tokenizers import Tokenizer
 
 from common.files import read_json
 from common.records import ROW, Row
-from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.build import Workers, build
 from data_prep.rows.map_shard import RowSettings
 from data_prep.settings import Settings
 from data_prep.source.source import Source
 from data_prep.tokenizer import chat, tokenizers
 from data_prep.tokenizer.prompt import BARE
-from tests.bench.long_think import write_benchmarks, write_source
+from tests.bench.long_think import SETS, write_benchmarks, write_source
 from tests.bench.table import Result, publish
 
 CORES = len(os.sched_getaffinity(0))
@@ -86,6 +85,8 @@ def _memory(process: psutil.Process) -> int:
 
 def ours(root: Path) -> None:
     """The data stage with every step of the 4B recipe."""
+    with (root / "source.jsonl").open("rb") as f:
+        rows = sum(1 for _ in f)
     settings = Settings(
         source=Source(str(root / "source.jsonl")),
         rows=RowSettings(
@@ -103,9 +104,9 @@ def ours(root: Path) -> None:
         model=str(root / "model"),
         model_revision=None,
         benchmarks=root / "benchmarks",
-        decontaminate=tuple(BENCHMARKS),
+        decontaminate=SETS,
         train_rows=None,
-        test_rows=200,
+        test_rows=min(200, rows // 10),
         max_bad_records=0,
     )
     build(root / "data", settings, Workers())

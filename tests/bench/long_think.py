@@ -8,19 +8,22 @@ an earlier problem in other words and one rewords a benchmark item.
 import functools
 import json
 import random
+from math import inf
 from pathlib import Path
 
-from data_prep.benchmarks.known import BENCHMARKS
+from data_prep.benchmarks.known import BENCHMARKS, UP_TO_999
 from tests.data_prep.openr1 import NAMES, PLACES, THINGS, record, thought, trace
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "ar", "en", "is")]
+SETS = ("aime2024", "aime2025", "aime2026", "amc2023", "math500", "gsm8k_test")
+"""The sets whose problems the 4B recipe keeps out."""
 MEDIAN_LOG, SIGMA = 9.47, 0.6
 """Lognormal parameters of the length in characters: the exponential of 9.47 is 13,000."""
 
 
 def write_source(path: Path, rows: int) -> None:
     """JSONL, two traces a record, the first of them wrong; a function of ``rows`` alone."""
-    statements = [item["problem"] for name in BENCHMARKS for item in items(name)]
+    statements = [item["problem"] for name in SETS for item in items(name)]
     with path.open("w") as f:
         for i in range(rows):
             rng = random.Random(i)
@@ -40,19 +43,20 @@ def write_source(path: Path, rows: int) -> None:
 
 
 def write_benchmarks(folder: Path) -> None:
-    """A file for each set whose size is known, of as many generated problems."""
+    """A file for each of SETS, of as many generated problems as the real one has."""
     folder.mkdir()
-    for name in BENCHMARKS:
+    for name in SETS:
         (folder / f"{name}.jsonl").write_text(
             "".join(json.dumps(item) + "\n" for item in items(name))
         )
 
 
 def items(name: str) -> list[dict[str, str]]:
-    """The problems of one benchmark."""
+    """The problems of one benchmark, with answers of its form."""
     rng = random.Random(name)
+    most = 999 if BENCHMARKS[name].answers is UP_TO_999 else inf
     return [
-        {"id": str(i), "problem": problem_of(rng), "answer": answer_of(rng)}
+        {"id": str(i), "problem": problem_of(rng), "answer": str(min(most, int(answer_of(rng))))}
         for i in range(BENCHMARKS[name].problems)
     ]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / ".bench"
+FOLDER = Path(".bench")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Result:
 
 
 def publish(name: str, results: list[Result]) -> None:
-    """Prints the results and writes them to ``.bench/<name>.json``."""
+    """Prints the results and writes them to ``.bench/<name>.json`` in the working folder."""
     print(f"\n{name}")
     for r in results:
         against = (

@@ -2,11 +2,14 @@
 
 import random
 import re
+from pathlib import Path
 
 from common.records import Problem
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.duplicates.decontaminate import Finding, judge
 
+OWN = Path(__file__).parents[1] / "own_problems.jsonl"
+"""Statements in the style of each set, written for these tests; their answers are not checked."""
 PREAMBLE = (
     "You are a careful mathematician. "
     "Here is a problem from a recent competition for you to think about. "

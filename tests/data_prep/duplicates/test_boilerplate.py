@@ -13,8 +13,8 @@ from data_prep.duplicates.decontaminate import Finding, judge
 from tests.data_prep.duplicates.contamination import PREAMBLE, finding
 
 BOILERPLATE = (
-    "can be written as a fraction m over n where m and n "
-    "are relatively prime positive integers find m plus n"
+    "is measured each hour by a careful observer who writes down every figure in a notebook "
+    "and reports the largest of them"
 )
 OPENING = "Nine weighted dice lie in a bag and two of them agree when rolled; their chance "
 STATEMENT = Problem("1", OPENING + BOILERPLATE, "5", "ours")

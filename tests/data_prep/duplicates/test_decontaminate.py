@@ -1,18 +1,22 @@
-"""Decontamination on the real benchmark files: what it must catch, and what it must leave alone."""
+"""Decontamination on problems of our own and on the real benchmark files: what it must catch, and
+what it must leave alone.
+"""
 
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from common.records import Problem
-from data_prep.benchmarks.sets import load
+from data_prep.benchmarks.sets import load, read_problems
 from data_prep.duplicates import benchmark_index
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.duplicates.normalise_text import words
 from tests.data_prep.duplicates.contamination import (
+    OWN,
     PREAMBLE,
     SUFFIX,
     against,
@@ -27,8 +31,18 @@ PLANTED = ["aime2025", "aime2026", "amc2023"]
 
 
 @pytest.fixture(scope="module")
-def problems(benchmarks: Path) -> dict[str, list[Problem]]:
+def real(benchmarks: Path) -> dict[str, list[Problem]]:
     return {name: load(benchmarks, [name], None) for name in [*SETS, "gsm8k_train"]}
+
+
+@pytest.fixture(scope="module", params=["own", "real"])
+def problems(request: pytest.FixtureRequest) -> dict[str, list[Problem]]:
+    if request.param == "real":
+        return request.getfixturevalue("real")
+    found = defaultdict(list)
+    for p in read_problems(OWN):
+        found[p.set].append(p)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +52,10 @@ def index(problems: dict[str, list[Problem]]) -> Index:
 
 @pytest.fixture(scope="module")
 def everyday(problems: dict[str, list[Problem]]) -> list[str]:
+    return everyday_words(problems)
+
+
+def everyday_words(problems: dict[str, list[Problem]]) -> list[str]:
     """Lower-case words of the two largest sets."""
     text = " ".join(p.problem for name in ("math500", "gsm8k_test") for p in problems[name])
     return sorted(set(re.findall(r"\b[a-z]{2,}\b", text)))
@@ -62,13 +80,12 @@ def test_gsm8k_train_flags_nothing_of_math500(problems: dict[str, list[Problem]]
     assert against(problems["gsm8k_train"], Index.build(problems["math500"])) == {}
 
 
-def test_gsm8k_train_shares_three_problems_with_gsm8k_test(
-    problems: dict[str, list[Problem]], index: Index
-) -> None:
+def test_gsm8k_train_shares_three_problems_with_gsm8k_test(real: dict[str, list[Problem]]) -> None:
     """Two of 7,473 rows tell a story of the test set with other numbers, and one with some other
     numbers.
     """
-    found = against(problems["gsm8k_train"], index)
+    index = Index.build([p for name in SETS for p in real[name]])
+    found = against(real["gsm8k_train"], index)
     assert Counter((f.set, f.kind) for f in found.values()) == {
         ("gsm8k_test", "ngram"): 2,
         ("gsm8k_test", "near"): 1,
@@ -84,7 +101,7 @@ def test_gsm8k_train_shares_three_problems_with_gsm8k_test(
 
 @pytest.mark.parametrize(("length", "least"), [(13, 18), (8, 28)])
 def test_naive_ngrams_hit_unrelated_aime_problems(
-    problems: dict[str, list[Problem]], length: int, least: int
+    real: dict[str, list[Problem]], length: int, least: int
 ) -> None:
     """Any shared n-gram would flag a fifth (13 words) or a third (8) of the 90 AIME problems, ours
     none.
@@ -94,7 +111,7 @@ def test_naive_ngrams_hit_unrelated_aime_problems(
         text = words(p.problem)
         return {" ".join(text[i : i + length]) for i in range(len(text) - length + 1)}
 
-    years = {name: problems[name] for name in SETS if name.startswith("aime")}
+    years = {name: real[name] for name in SETS if name.startswith("aime")}
     hit = 0
     for name, year in years.items():
         others = [p for other in years if other != name for p in years[other]]
@@ -144,7 +161,56 @@ def test_every_planted_copy_is_caught(problems: dict[str, list[Problem]], index:
                     form,
                 )
                 assert found.kind == "exact" or form in near, (name, p.id, form)
-                assert found.coverage > 0.9
+                assert found.coverage >= 0.9
+
+
+OPTIONS = {
+    "none": "",
+    "one line": r" $\textbf{(A) }\frac 56 \qquad \textbf{(B) } 7 \qquad \textbf{(C)} 2\sqrt3$",
+    "lines": "\n(A) $12$\n(B) $\\frac{7}{3}$\n(C) $40$\n(D) $9$\n(E) none of these",
+    "letters": "\nA. 12\nB. 14\nC. 16\nD. 18",
+}
+HEADINGS = ["", "Problem 11\n", "Example 3. ", "12. (5 points) ", "**Question 7:** "]
+
+
+def contest_wording(problem: str) -> str | None:
+    """The question as the contest asks it, without the compilation's sentence on the answer."""
+    question, *form = re.split(r"(?: The final answer| The answer can| Write the answer)", problem)
+    return re.sub(r"\b(?:Calculate|Find|find) the\b", "what is the", question) if form else None
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_contests_own_wording_is_caught(
+    problems: dict[str, list[Problem]], index: Index, heading: str, options: str
+) -> None:
+    reworded = [(p, text) for p in problems["amc2023"] if (text := contest_wording(p.problem))]
+    assert len(reworded) >= 4
+    for p, text in reworded:
+        found = finding(heading + text + OPTIONS[options], index)
+        assert found is not None and (found.set, found.id) == (p.set, p.id), text
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_a_short_statement_is_caught_with_heading_and_options(
+    problems: dict[str, list[Problem]], index: Index, heading: str
+) -> None:
+    short = [p for p in problems["math500"] if len(words(p.problem)) < 8]
+    assert short
+    for p in short:
+        for options in OPTIONS.values():
+            found = finding(heading + p.problem + options, index)
+            assert found is not None and (found.kind, found.id) == ("exact", p.id), p
+
+
+def test_formulas_are_caught_verbatim(problems: dict[str, list[Problem]], index: Index) -> None:
+    """Also inside a longer text, unless the statement has fewer than eight words."""
+    for p in problems["math500"]:
+        found = finding(p.problem, index)
+        assert found is not None and (found.kind, found.id) == ("exact", p.id)
+        if len(words(p.problem)) >= 8:
+            found = finding(PREAMBLE + p.problem + SUFFIX, index)
+            assert found is not None and found.id == p.id, p
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -169,23 +235,23 @@ def test_a_partial_copy_is_caught_by_its_ngrams(
     """Two thirds of a statement, then another problem."""
     kinds: Counter[str | None] = Counter()
     for name in PLANTED:
-        for p, other in zip(problems[name], problems["gsm8k_train"], strict=False):
+        for p, other in zip(problems[name], cycle(problems["gsm8k_train"]), strict=False):
             tokens = p.problem.split()
             found = finding(" ".join(tokens[: len(tokens) * 2 // 3]) + " " + other.problem, index)
             kinds[found.kind if found and (found.set, found.id) == (name, p.id) else None] += 1
-    assert kinds["ngram"] + kinds["near"] >= 90, kinds  # of 100
+    assert kinds["ngram"] + kinds["near"] >= 0.85 * kinds.total(), kinds
 
 
 @pytest.mark.slow
 def test_the_thresholds_are_the_knee(
-    problems: dict[str, list[Problem]], everyday: list[str], monkeypatch: pytest.MonkeyPatch
+    real: dict[str, list[Problem]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prints misses among reworded and embedded plants against false positives over every pair of
     sets.
     """
+    everyday = everyday_words(real)
     indexes = {
-        s: Index.build([p for o in SETS if o != s for p in problems[o]])
-        for s in [*SETS, "gsm8k_train"]
+        s: Index.build([p for o in SETS if o != s for p in real[o]]) for s in [*SETS, "gsm8k_train"]
     }
     plants = {
         any_token: [
@@ -196,7 +262,7 @@ def test_the_thresholds_are_the_knee(
                 + SUFFIX,
             )
             for name in PLANTED
-            for p in problems[name]
+            for p in real[name]
             for seed in range(10)
         ]
         for any_token in (False, True)
@@ -213,7 +279,7 @@ def test_the_thresholds_are_the_knee(
             )
             for any_token in (False, True)
         ]
-        false = sum(len(against(problems[s], indexes[s])) for s in indexes)
+        false = sum(len(against(real[s], indexes[s])) for s in indexes)
         print(f"{near:6.2f} {numbers:8.2f} {missed[0]:18} {missed[1]:18} {false:16}")
         return missed[0], missed[1], false
 

@@ -1,12 +1,10 @@
 """Statements as words: spellings of one statement are equal, different statements are not."""
 
-from pathlib import Path
-
 import pytest
 
-from data_prep.benchmarks.sets import load
+from data_prep.benchmarks.sets import load, read_problems
 from data_prep.duplicates.normalise_text import words
-from tests.data_prep.duplicates.contamination import retexed
+from tests.data_prep.duplicates.contamination import OWN, retexed
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,15 @@ def test_different_statements_have_different_words() -> None:
     assert words(r"\frac{1}{2}") == ["1", "2"] != words("12")
 
 
-def test_respacing_and_retexing_keep_every_benchmark_statements_words(benchmarks: Path) -> None:
-    for p in load(benchmarks, ["aime2025", "aime2026", "amc2023"], None):
+@pytest.mark.parametrize("kind", ["own", "real"])
+def test_respacing_and_retexing_keep_every_benchmark_statements_words(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    sets = ["aime2025", "aime2026", "amc2023"]
+    if kind == "own":
+        problems = [p for p in read_problems(OWN) if p.set in sets]
+    else:
+        problems = load(request.getfixturevalue("benchmarks"), sets, None)
+    for p in problems:
         assert words(retexed(p.problem)) == words(p.problem)
         assert words(" \n ".join(p.problem.split(" "))) == words(p.problem)

@@ -14,9 +14,9 @@ from common.files import MANIFEST, read_json
 from data_prep import rules
 from data_prep.answers import answer_is
 from data_prep.benchmarks import sets as benchmarks
-from data_prep.duplicates import benchmark_index, decontaminate, minhash, tfidf
+from data_prep.duplicates import benchmark_index, decontaminate, formulas, minhash, tfidf
 from data_prep.output import stratify
-from data_prep.rows import filters
+from data_prep.rows import filters, language
 from data_prep.rows.map_shard import RowSettings
 from data_prep.source.source import Source
 from data_prep.synth import check_arithmetic, check_problem
@@ -24,7 +24,9 @@ from data_prep.tokenizer import chat
 
 THRESHOLDS = {
     "filters": filters,
+    "language": language,
     "dedup": minhash,
+    "formulas": formulas,
     "overlap": benchmark_index,
     "decontaminate": decontaminate,
     "subset": stratify,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
 from common.files import file_errors
+from warmstart import stages
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from trainer.run.folder import Run
-    from trainer.run.model_label import ModelLabel
 
 
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
@@ -28,11 +28,11 @@ def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     config = configs.load(recipe, overrides)
     if repo is not None:
         check(repo)
-    _build(config)
+    stages.build(config)
     if repo is not None:
         from eval.card.publish_dataset import publish
 
-        _say(f"pushed to {publish(config, repo)}")
+        stages.say(f"pushed to {publish(config, repo)}")
     return DONE
 
 
@@ -55,7 +55,7 @@ def train(recipe: str, overrides: list[str]) -> int:
 
     config = configs.load(recipe, overrides)
     dataset = dataset_identity(config)
-    return _train(frozen_config.check(config), config, dataset)
+    return stages.train(frozen_config.check(config), config, dataset)
 
 
 def plan(recipe: str, overrides: list[str]) -> int:
@@ -92,7 +92,7 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
     config = configs.load(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
     pinned = f", and pin the versions with {pins}" if pins else ""
-    _say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")
+    stages.say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")
     return DONE
 
 
@@ -108,10 +108,10 @@ def export(run: str, step: str | None, overrides: list[str], repo: str | None) -
     if repo is not None:
         check(repo)
     label = None if step is None else ModelLabel.parse(step)
-    folder = _export(found, config, label, overrides)
+    folder = stages.export(found, config, label, overrides)
     if repo is not None:
         card.write(found, folder, repo, overrides)
-        _say(f"pushed to {push(folder, repo)}")
+        stages.say(f"pushed to {push(folder, repo)}")
     return DONE
 
 
@@ -219,9 +219,9 @@ def rl(
     if step is None:
         raise UserError("RL starts from a checkpoint: give the number of an export, not base")
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
-    _say(made.counts)
+    stages.say(made.counts)
     again = " (on Slurm: sbatch slurm/eval.sh with the same arguments), then this command again"
-    _say(f"next: {made.command}{'' if made.folder else again}")
+    stages.say(f"next: {made.command}{'' if made.folder else again}")
     return DONE if made.folder else STOPPED
 
 
@@ -250,18 +250,18 @@ def line(recipe: str, overrides: list[str]) -> int:
 
     config = configs.load(recipe, overrides)
     frozen_config.check(config)
-    _build(config)
+    stages.build(config)
     run = frozen_config.start(config)
     materialise(config)
-    _say("evaluating the base model")
+    stages.say("evaluating the base model")
     stage(config, run, BASE)
-    _say("training")
-    code = _train(run, config, dataset_identity(config))
+    stages.say("training")
+    code = stages.train(run, config, dataset_identity(config))
     if code != DONE:
         return code
     step = run.checkpoints[-1]
-    _export(run, config, ModelLabel(step))
-    _say(f"evaluating step {step}")
+    stages.export(run, config, ModelLabel(step))
+    stages.say(f"evaluating step {step}")
     stage(config, run, ModelLabel(step))
     with file_errors(run.root):
         path, page = write(run, config), write_page(run, config)
@@ -269,47 +269,6 @@ def line(recipe: str, overrides: list[str]) -> int:
     print(headline(run, config))
     print(f"\nreport: {path}, for a browser: {page}")
     return DONE
-
-
-def _build(config: DictConfig) -> None:
-    from data_prep.settings import other_rules
-    from warmstart.dataset import build
-
-    folder, rows, built = build(config)
-    counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
-    _say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
-    if told := other_rules(folder):
-        _say(told)
-
-
-def _train(run: Run, config: DictConfig, dataset: str) -> int:
-    from trainer.loop.launcher import train as launch
-    from trainer.run.status import is_trained
-
-    if is_trained(run):
-        _say("training has finished already")
-        return DONE
-    code = launch(run, config, dataset)
-    if code == STOPPED:
-        _say("stopped on purpose: run the same command again to continue")
-    return code
-
-
-def _export(
-    run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
-) -> Path:
-    from eval.card import card
-    from trainer.export.export import export as stage
-
-    if label is None and not run.checkpoints:
-        raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
-    step = run.checkpoints[-1] if label is None else label.step
-    if step is None:
-        raise UserError("the base model is no checkpoint of the run: give the number of a step")
-    folder = stage(run, config, step)
-    card.write(run, folder, overrides=overrides)
-    _say(f"exported {folder}")
-    return folder
 
 
 def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
@@ -327,7 +286,3 @@ def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
         raise UserError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
     config = frozen_config.read(run)
     return run, configs.amend(config, overrides) if overrides else config
-
-
-def _say(text: str) -> None:
-    print(f"== {text}", flush=True)

@@ -1,0 +1,67 @@
+"""Stages that have a verb of their own and are part of the whole line. Each says what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+from common.exit_codes import DONE, STOPPED
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from trainer.run.folder import Run
+    from trainer.run.model_label import ModelLabel
+
+
+def build(config: DictConfig) -> None:
+    """Builds the recipe's dataset, unless it is there."""
+    from data_prep.settings import other_rules
+    from warmstart import dataset
+
+    folder, rows, built = dataset.build(config)
+    counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+    say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+    if told := other_rules(folder):
+        say(told)
+
+
+def train(run: Run, config: DictConfig, identity: str) -> int:
+    """Trains on the dataset of this identity; returns the exit code."""
+    from trainer.loop.launcher import train as launch
+    from trainer.run.status import is_trained
+
+    if is_trained(run):
+        say("training has finished already")
+        return DONE
+    code = launch(run, config, identity)
+    if code == STOPPED:
+        say("stopped on purpose: run the same command again to continue")
+    return code
+
+
+def export(
+    run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
+) -> Path:
+    """Exports a step, the newest by default, with its card; returns the folder. Raises UserError
+    when there is no such checkpoint.
+    """
+    from eval.card import card
+    from trainer.export.export import export as stage
+
+    if label is None and not run.checkpoints:
+        raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+    step = run.checkpoints[-1] if label is None else label.step
+    if step is None:
+        raise UserError("the base model is no checkpoint of the run: give the number of a step")
+    folder = stage(run, config, step)
+    card.write(run, folder, overrides=overrides)
+    say(f"exported {folder}")
+    return folder
+
+
+def say(text: str) -> None:
+    """Prints a line of progress."""
+    print(f"== {text}", flush=True)

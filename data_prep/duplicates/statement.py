@@ -123,7 +123,7 @@ def bare_words(text: str) -> list[str]:
     heading = _HEADING.match(text)
     start, end = heading.end() if heading else 0, _options(text)
     left = text[start:end].lower()
-    if any([trigger in left for trigger in _TRIGGERS]):
+    if any(trigger in left for trigger in _TRIGGERS):
         left = _without_form(left)
     return words(left) if len(left) < len(text) else []
 

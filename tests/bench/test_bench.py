@@ -10,13 +10,13 @@ import pytest
 
 from common.files import write_jsonl
 from data_prep.benchmarks.sets import load
-from tests.bench.long_think import SETS, write_benchmarks
+from tests.bench.long_think import SETS, items, write_benchmarks
 from tests.conftest import ROOT, environment
 
 KEYS = {"case", "metric", "unit", "ours", "peer", "peer_name", "ratio", "limit"}
 FAST = {
     "loss": (["1"], "bench-loss"),
-    "eval": (["2"], "bench-eval"),
+    "eval": (["2", "1"], "bench-eval"),
     "data": (["120", "--alone"], "bench-data-alone"),
 }
 SLOW = {
@@ -52,14 +52,13 @@ def test_it_runs_and_writes_its_rows(name: str, tmp_path: Path) -> None:
 def write_gsm8k(folder: Path) -> None:
     """Generated problems in the form of GSM8K's two files."""
     write_benchmarks(folder)
-    lines = [json.loads(line) for line in (folder / "gsm8k_test.jsonl").read_text().splitlines()]
+    problems = items("gsm8k_train")
 
     def solved(i: int) -> dict[str, str]:
-        row = lines[i % len(lines)]
         solution = f"There are {i}+1=<<{i}+1={i + 1}>>{i + 1} of them.\n#### {i + 1}"
-        return {**row, "id": str(i), "answer": str(i + 1), "solution": solution}
+        return {**problems[i], "answer": str(i + 1), "solution": solution}
 
-    write_jsonl(folder / "gsm8k_train.jsonl", map(solved, range(7473)))
+    write_jsonl(folder / "gsm8k_train.jsonl", map(solved, range(len(problems))))
 
 
 def test_the_generated_benchmarks_are_accepted(tmp_path: Path) -> None:

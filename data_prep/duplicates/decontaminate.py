@@ -9,10 +9,13 @@ A row is removed for the first of these that holds for any item of the index:
 
 - ``exact``: it has exactly the item's words (:func:`data_prep.duplicates.normalise_text.words`), in
   order;
-- ``near``: some window of it, about as long as the statement, is similar to the statement, beyond
-  its boilerplate; and it has the statement's numbers;
-- ``ngram``: the n-grams that it shares with the item, without boilerplate, cover half of the
-  statement.
+- ``near``: some window of it, about as long as the statement, is similar to the statement, and it
+  has the statement's numbers;
+- ``ngram``: the n-grams that it shares with the item cover half of the statement.
+
+The statement is the problem without heading, options and the form of its answer
+(:mod:`data_prep.duplicates.statement`), and without boilerplate, which other items have too. A near
+match or an n-gram counts if it has real words, or is nearly the whole statement.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ class Finding:
     kind: str
     """``exact``, ``near`` or ``ngram``."""
     coverage: float
-    """Share of the statement's words that the evidence covers, 0 to 1. For a near match, its
-    similarity.
+    """Share of the statement's words outside boilerplate that the evidence covers, 0 to 1. For a
+    near match, its similarity.
     """
     overlap: str
     """The covered words of the statement, with ``…`` for each gap."""

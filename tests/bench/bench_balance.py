@@ -1,7 +1,7 @@
 """How long ranks wait for the slowest: the planner against verl's deal, on steps of lognormal row
 lengths.
 
-    python -m tests.bench.bench_balance [DRAWS]      (default 100)
+    python -m tests.bench.bench_balance [DRAWS [CASES]]      (default 100, all)
 
 A case is clip/batch/ranks/sp: lengths of median 6K and sigma 0.8 clipped at 16K or 32K tokens, rows
 of a step, GPUs, sequence-parallel degree. A micro-batch holds clip x sp tokens. The figure is the
@@ -205,7 +205,8 @@ def measure(clip: str, batch: int, ranks: int, draws: int) -> list[Result]:
 def main() -> None:
     """Measures all cases."""
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    cases = itertools.product(CLIPS, BATCHES, RANKS)
+    cases = list(itertools.product(CLIPS, BATCHES, RANKS))
+    cases = cases[: int(sys.argv[2])] if len(sys.argv) > 2 else cases
     results = [result for case in cases for result in measure(*case, draws)]
     publish("bench-balance", results)
     for r in results:

@@ -1,6 +1,6 @@
 """How long a checkpoint keeps training waiting, against a blocking save of the same state.
 
-    python -m tests.bench.bench_checkpoint
+    python -m tests.bench.bench_checkpoint [TIMES [WIDTH]]      (default 5 and 1024)
 
 Two gloo ranks of one thread each train a random Qwen3 of 50 million parameters on the CPU, 600 MB
 of state. The pause is the call plus what falls before the next optimizer step, on the slower rank;
@@ -10,6 +10,7 @@ go on while the shards are written.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -29,7 +30,7 @@ from trainer.recipe import load as configs
 from trainer.run import base_model
 from trainer.run.folder import Attempt, Run
 
-RANKS, WARM, TIMES, QUIET = 2, 1, 5, 3
+RANKS, WARM, QUIET = 2, 1, 3
 SHARE = 0.25
 """Limit of the pause, as a share of a blocking save."""
 MODEL = {
@@ -51,7 +52,7 @@ def slowest(seconds: float) -> float:
     return value.item()
 
 
-def measure(rank: int, root: Path) -> None:
+def measure(rank: int, root: Path, count: int) -> None:
     """Saves in turn in the background and blocking, and times steps; rank 0 leaves
     ROOT/times.json.
     """
@@ -85,7 +86,7 @@ def measure(rank: int, root: Path) -> None:
         "save": [],
     }
     step()
-    for i in range(WARM + TIMES):
+    for i in range(WARM + count):
         alone = [step() for _ in range(QUIET)]
         begin = time.monotonic()
         saver.save(2 * i, {})
@@ -116,9 +117,9 @@ def measure(rank: int, root: Path) -> None:
     dist.destroy_process_group()
 
 
-def prepare(root: Path) -> Any:
+def prepare(root: Path, width: int) -> Any:
     """A frozen configuration and its random model below ``root``."""
-    shape = [f"model.init.{key}={value}" for key, value in MODEL.items()]
+    shape = [f"model.init.{key}={value}" for key, value in (MODEL | {"hidden_size": width}).items()]
     config = configs.load("tiny", [f"run.root={root}/runs", f"data.dir={root}/data", *shape])
     tokenizers.trained(["some text"]).save_pretrained(str(Path(config.verl.model.tokenizer_path)))
     base_model.materialise(config)
@@ -128,10 +129,14 @@ def prepare(root: Path) -> Any:
 
 def main() -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("times", nargs="?", type=int, default=5)
+    parser.add_argument("width", nargs="?", type=int, default=1024)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        prepare(root)
-        if any(codes := forked(RANKS, measure, root)):
+        prepare(root, options.width)
+        if any(codes := forked(RANKS, measure, root, options.times)):
             sys.exit(f"a rank failed: {codes}")
         times = {
             name: statistics.median(values)
@@ -142,7 +147,7 @@ def main() -> None:
     case = f"{megabytes:.0f}MB/ranks{RANKS}"
     blocking = times["blocking"]
     publish(
-        "checkpoint",
+        "bench-checkpoint",
         [
             Result(
                 case,

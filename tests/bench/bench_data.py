@@ -64,7 +64,7 @@ def measured(work: Callable[[Path], None], root: Path) -> Cost:
         peak = max(peak, _memory(psutil.Process(process.pid)))
         process.join(SAMPLE_SECONDS)
     if process.exitcode:
-        raise RuntimeError(f"{work.__name__} failed")
+        raise RuntimeError(f"{work} failed")
     return Cost(time.perf_counter() - begin, _processor() - used, peak / 1e9)
 
 

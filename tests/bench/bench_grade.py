@@ -1,7 +1,9 @@
 """Seconds of grading: ordinary rollouts, hostile ones, and how our own extraction grows with the
 text.
 
-    python -m tests.bench.bench_grade [ROLLOUTS]      (default 1600)
+    python -m tests.bench.bench_grade [ROLLOUTS [SIZE [HOSTILE]]]
+
+Default: 1,600 rollouts, growth at 1,000,000 characters, all hostile texts.
 
 Ordinary: rollouts of 60,000 characters, 3,000 of them after ``</think>``, from text to verdicts,
 with the start of the worker processes. The peer is math-verify called plainly, as evaluation
@@ -116,10 +118,10 @@ def measure_ordinary(count: int) -> list[Result]:
     ]
 
 
-def measure_hostile() -> list[Result]:
+def measure_hostile(count: int | None) -> list[Result]:
     alone = seconds(lambda: grade.verify([(r"\boxed{7}", "7")]))
     results = [Result("one ordinary text", "time", "s", alone)]
-    for name, text in HOSTILE.items():
+    for name, text in list(HOSTILE.items())[:count]:
         rollout = Rollout(("s", "7", 0), 0, text, 1, "stop", "e", 0.0)
         ours = seconds(
             lambda rollout=rollout: grade.grade([rollout], [Problem("7", "?", "7", "s")])
@@ -128,7 +130,7 @@ def measure_hostile() -> list[Result]:
     return results
 
 
-def measure_growth(size: int = 1_000_000) -> list[Result]:
+def measure_growth(size: int) -> list[Result]:
     best = []
     for length in (size, 2 * size):
         lines = {name: json.dumps(text) for name, (text, _) in bombs(length).items()}
@@ -149,7 +151,9 @@ def measure_growth(size: int = 1_000_000) -> list[Result]:
 def main() -> None:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1600
-    results = measure_growth() + measure_ordinary(count) + measure_hostile()
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
+    hostile = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    results = measure_growth(size) + measure_ordinary(count) + measure_hostile(hostile)
     publish("bench-grade", results)
     for r in results:
         if (

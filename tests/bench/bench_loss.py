@@ -1,6 +1,6 @@
 """Memory and time of the head's loss: chunked against torch's cross entropy on full logits.
 
-    python -m tests.bench.bench_loss
+    python -m tests.bench.bench_loss [CASES]      (default all)
 
 Peak bytes of live tensors over one forward and backward, above the inputs. The weight's gradient,
 which both hold, is left out, so that what remains is what tokens cost. Ours holds one chunk of
@@ -10,8 +10,10 @@ followed.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch.nn.functional import cross_entropy, linear
@@ -56,16 +58,16 @@ def measure(loss: Loss, tokens: int, vocabulary: int) -> tuple[float, float]:
 
 def main() -> None:
     results = []
-    for vocabulary in VOCABULARIES:
-        for tokens in TOKENS:
-            case = f"{tokens} x {vocabulary}"
-            (seconds, memory), (plain_seconds, plain_memory) = (
-                measure(loss, tokens, vocabulary) for loss in (chunked, plain)
-            )
-            results += [
-                Result(case, "peak memory", "GB", memory, plain_memory, "full logits"),
-                Result(case, "time", "s", seconds, plain_seconds, "full logits"),
-            ]
+    cases = list(product(VOCABULARIES, TOKENS))
+    for vocabulary, tokens in cases[: int(sys.argv[1])] if len(sys.argv) > 1 else cases:
+        case = f"{tokens} x {vocabulary}"
+        (seconds, memory), (plain_seconds, plain_memory) = (
+            measure(loss, tokens, vocabulary) for loss in (chunked, plain)
+        )
+        results += [
+            Result(case, "peak memory", "GB", memory, plain_memory, "full logits"),
+            Result(case, "time", "s", seconds, plain_seconds, "full logits"),
+        ]
     publish("bench-loss", results)
 
 

@@ -1,7 +1,7 @@
 """The eight filters of generated problems, as the data stage runs them, and its fuzzy deduplication
 against the plain blocked cosine of scikit-learn.
 
-    python -m tests.bench.bench_synth BENCHMARKS [ROWS]        (default 83,000)
+    python -m tests.bench.bench_synth BENCHMARKS [ROWS [PEER_ROWS]]   (default 83,000 and 20,000)
 
 BENCHMARKS is a folder with gsm8k_train.jsonl and gsm8k_test.jsonl. The records are GSM8K's training
 rows and mixtures of them: half of one problem's sentences and half of another's, with other numbers
@@ -33,7 +33,6 @@ from tests.bench.bench_data import measured
 from tests.bench.table import Result, publish
 
 SECONDS, GIGABYTES = 300.0, 3.0
-PEER_ROWS = 20_000
 NAMES = [
     "Amara",
     "Boris",
@@ -136,19 +135,19 @@ def ours(root: Path, benchmarks: Path, count: int) -> None:
         benchmarks=benchmarks,
         decontaminate=("gsm8k_test",),
         train_rows=None,
-        test_rows=200,
+        test_rows=min(200, count // 10),
         max_bad_records=0,
     )
     build(root / "data", settings, Workers())
 
 
-def prefix_filtered(root: Path, benchmarks: Path) -> None:
-    """Our fuzzy deduplication of PEER_ROWS problems."""
-    stands = tfidf.nearest(texts(benchmarks, PEER_ROWS))
+def prefix_filtered(root: Path, benchmarks: Path, count: int) -> None:
+    """Our fuzzy deduplication of ``count`` problems."""
+    stands = tfidf.nearest(texts(benchmarks, count))
     (root / "ours.json").write_text(json.dumps(stands))
 
 
-def blocked_cosine(root: Path, benchmarks: Path) -> None:
+def blocked_cosine(root: Path, benchmarks: Path, count: int) -> None:
     """Runs the obvious implementation: each block's cosines with all rows, and the same choice of
     the rows to keep.
     """
@@ -156,9 +155,9 @@ def blocked_cosine(root: Path, benchmarks: Path) -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import linear_kernel
 
-    vectors = TfidfVectorizer(analyzer=words).fit_transform(texts(benchmarks, PEER_ROWS))
-    stands = np.arange(PEER_ROWS)
-    for start in range(0, PEER_ROWS, tfidf.BLOCK):
+    vectors = TfidfVectorizer(analyzer=words).fit_transform(texts(benchmarks, count))
+    stands = np.arange(count)
+    for start in range(0, count, tfidf.BLOCK):
         block = linear_kernel(vectors[start : start + tfidf.BLOCK], vectors[: start + tfidf.BLOCK])
         for i, cosines in enumerate(block, start):
             alike = np.flatnonzero(cosines[:i] >= tfidf.ALIKE)
@@ -172,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("benchmarks", type=Path)
     parser.add_argument("rows", nargs="?", type=int, default=83_000)
+    parser.add_argument("peer_rows", nargs="?", type=int, default=20_000)
     options = parser.parse_args()
     benchmarks, case = options.benchmarks.absolute(), f"{options.rows:,} rows"
     with tempfile.TemporaryDirectory() as folder:
@@ -183,12 +183,13 @@ def main() -> None:
             {k: v for k, v in read_json(root / "data" / "manifest.json")["funnel"].items() if v},
             flush=True,
         )
-        mine = measured(partial(prefix_filtered, benchmarks=benchmarks), root)
-        peer = measured(partial(blocked_cosine, benchmarks=benchmarks), root)
+        both = {"benchmarks": benchmarks, "count": options.peer_rows}
+        mine = measured(partial(prefix_filtered, **both), root)
+        peer = measured(partial(blocked_cosine, **both), root)
         assert read_json(root / "ours.json") == read_json(root / "peer.json"), (
             "other verdicts than the peer's"
         )
-    some, name = f"{PEER_ROWS:,} problems", "blocked cosine, scikit-learn"
+    some, name = f"{options.peer_rows:,} problems", "blocked cosine, scikit-learn"
     publish(
         "bench-synth",
         [

@@ -50,11 +50,11 @@ LINK = 1e9
 """Bytes/s of gloo on one machine, about."""
 
 
-def compare(folder: Path) -> Iterator[tuple[Case, float, float]]:
+def compare(folder: Path, cases: Sequence[Case] = CASES) -> Iterator[tuple[Case, float, float]]:
     """(case, its step as a multiple of the first case's with as many ranks: forecast, and
     measured).
     """
-    runs = list(footprint.run("tests.bench.pace", folder, CASES))
+    runs = list(footprint.run("tests.bench.pace", folder, cases))
     first: dict[int, tuple[float, float]] = {}
     for case, shape, setup, measured in runs:
         cpu = _cpu([other for of, _, _, other in runs if of.ranks == case.ranks])

@@ -138,9 +138,12 @@ def survivors() -> Iterator[dict[str, Any]]:
     }
 
 
-def contaminated(folder: Path) -> Iterator[dict[str, Any]]:
-    """Real problems as they are, reworded, re-spaced and re-TeXed; amc_aime gets no free pass."""
-    for i, p in enumerate(suites.load(folder, list(SETS), 8)):
+def contaminated(folder: Path, sets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Benchmark problems as they are, reworded, re-spaced and re-TeXed.
+
+    Their source is amc_aime, which gets no free pass.
+    """
+    for i, p in enumerate(suites.load(folder, list(sets), 8)):
         rng = random.Random(p.id)
         forms = {
             "as it is": p.problem,

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
+from common.files import write_jsonl
 from data_prep.benchmarks import sets as suites
 from data_prep.build import build
 from data_prep.output.stratify import Candidate, choose
 from data_prep.source.source import Source
+from tests.data_prep.duplicates.contamination import OWN
 from tests.data_prep.planted import (
     CLEAN,
     SETS,
@@ -63,18 +65,33 @@ def test_duplicates_are_listed_with_the_row_that_stayed(built: Path) -> None:
     assert sorted(by_id[i] for i in manifest["duplicates"]) == ["clean-6", "clean-7", "clean-8"]
 
 
+@pytest.fixture(params=["own", "real"])
+def sets(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """A folder with benchmark files, and three of its sets."""
+    if request.param == "real":
+        return request.getfixturevalue("benchmarks"), SETS
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for name in SETS:
+        lines = (suites.problem_line(vars(p)) for p in suites.read_problems(OWN) if p.set == name)
+        write_jsonl(folder / f"own_{name}.jsonl", lines)
+    return folder, tuple(f"own_{name}" for name in SETS)
+
+
 def test_planted_benchmark_problems_are_caught_and_nothing_else(
-    benchmarks: Path, records: list[dict[str, Any]], tmp_path: Path
+    sets: tuple[Path, tuple[str, ...]], records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    leaks = list(contaminated(benchmarks))
+    benchmarks, names = sets
+    problems = suites.load(benchmarks, list(names), 8)
+    leaks = list(contaminated(benchmarks, names))
     source = write(tmp_path / "source", records[:CLEAN] + leaks, 2)
-    settings = replace(SETTINGS, source=Source(source), benchmarks=benchmarks, decontaminate=SETS)
+    settings = replace(SETTINGS, source=Source(source), benchmarks=benchmarks, decontaminate=names)
     build(tmp_path / "data", settings)
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
-    assert len(leaks) == 24 == manifest["funnel"]["dropped: in a benchmark"]
+    assert len(leaks) == len(problems) == manifest["funnel"]["dropped: in a benchmark"]
     assert {row["uuid"] for row in rows(tmp_path / "data")} == {f"clean-{i}" for i in range(CLEAN)}
     found = {(f["set"], f["id"]) for f in manifest["contaminated"].values()}
-    assert found == {(p.set, p.id) for p in suites.load(benchmarks, list(SETS), 8)}
+    assert found == {(p.set, p.id) for p in problems}
     assert all(f["overlap"] and f["coverage"] >= 0.5 for f in manifest["contaminated"].values())
 
 

@@ -137,10 +137,10 @@ class Footprint:
     rss: int
 
 
-def compare(folder: Path) -> list[Footprint]:
-    """Runs all cases, those of one number of ranks in the same processes, and forecasts them."""
+def compare(folder: Path, cases: Sequence[Case] = CASES) -> list[Footprint]:
+    """Runs the cases, those of one number of ranks in the same processes, and forecasts them."""
     footprints = []
-    for case, shape, setup, measured in run("tests.trainer.planning.footprint", folder, CASES):
+    for case, shape, setup, measured in run("tests.trainer.planning.footprint", folder, cases):
         forecast = sum(memory.peak(shape, setup).values())
         footprints.append(Footprint(case, forecast, measured["peak"], measured["rss"]))
     return footprints

@@ -40,7 +40,7 @@ _POINTS = r"\|[A-Z]{1,2}\||\[[A-Z]{3,5}\]|m?\\(?:angle|triangle|overline|widehat
 _OF = r"\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\)"
 _ASKED = re.compile(
     rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:{_OF})?"
-    r"|[a-w](?:\+?[a-w])+|[a-zA-Z]{4,}(?: [a-zA-Z]+)*|[a-zA-Z]{2,}(?: [a-zA-Z]+)+):?"
+    r"|[a-w](?:\+[a-w])+|[a-zA-Z]{2,}(?: [a-zA-Z]+)*):?"
 )
 """What says which number is asked for: a letter, points, a sum or product of letters, words."""
 _WORD = re.compile(rf"[{ROMAN} ]{{2,}}")
@@ -81,8 +81,10 @@ def normalise(answer: str) -> str:
        unless a word changes it (``16 million``, ``16 or more``, ``minus 16``).
     7. Of a chain of equations the last side counts, if it holds no unknown, as in ``m + n = 25 +
        169 = 194``. The first side may be a name that says what is asked: a letter (``x``, ``a_1``,
-       ``f(2)``), points (``AB``), a sum or product of letters before x (``m + n``), or words.
-       Every other side must be arithmetic. So ``x + 2y = 0``, ``x + y = 3``, ``y = 3x + 1``,
+       ``f(2)``), points (``AB``), a product of letters, a sum of letters before x (``m + n``), or
+       words.
+       Every other side must be arithmetic. A name goes before a list of values too (``x = 1, 2``).
+       So ``x + 2y = 0``, ``x + y = 3``, ``y = 3x + 1``,
        ``a = 1 = b`` and ``x = 1, y = 2`` stay equations.
     8. A number loses a leading ``+``, thousands commas, leading zeros and trailing zeros of its
        decimals (``016``, ``16.0``, ``+16`` and ``16`` are the same, and so are ``.5`` and ``0.50``;
@@ -114,11 +116,14 @@ def _spelled(answer: str) -> str:
         return choice
     if r"\in" in text and (member := _MEMBER.match(text)):
         text = text[member.end() :]
-    text = plain(_last_value(text) or text).lstrip("+ ")
+    text = plain(_last_value(text) or _listed(text)).lstrip("+ ")
     if number := _NUMBER.fullmatch(text):
         return _spell(number)
     spelled = tight(text)
-    return text if _NUMBER.fullmatch(spelled) else spelled  # 1, 234 are two numbers
+    if (number := _NUMBER.fullmatch(spelled)) is None:
+        # The product in "2 k m" would become a unit without its spaces.
+        return spelled if _last_value(spelled) in (None, spelled) else text
+    return text if "," in spelled else _spell(number)  # 1, 234 are two numbers
 
 
 def _last_value(text: str) -> str | None:
@@ -129,6 +134,15 @@ def _last_value(text: str) -> str | None:
     if not all(map(is_arithmetic, sides[1:])):
         return None
     return value(last.strip(" ").removeprefix(r"\boxed"))
+
+
+def _listed(text: str) -> str:
+    """Returns the text without the name before a list of values (``x = 1, -2``)."""
+    name, equals, values = text.partition("=")
+    parts = values.split(",")
+    if equals and len(parts) > 1 and _is_asked(name) and all(value(p.strip(" ")) for p in parts):
+        return values.strip(" ")
+    return text
 
 
 def _is_asked(side: str) -> bool:

@@ -49,10 +49,16 @@ _EVERYDAY = re.compile(r"[ckm]m|kg|ft|in|mi|sq|hr|lb|Hz|Pa|.*[µΩ].*|.{3,}")
 """Of units in italics, those that are never a product of variables; after a space also the next."""
 _SPACED = re.compile(r"[mcd][glsm]|oz|yd|[kmMG][ANJWVFLBHC]|[dc]L|eV|Wb|Bq|Gy|Sv|dB")
 
+_VARIABLES = re.compile(r"(?<![a-zA-Z])[a-zA-Z] [a-zA-Z](?![a-zA-Z])")
+"""Letters with a space between them: ``h r`` is a product, and no hour."""
+
 # Next to one of these words, a number means another number, or is not a number.
 _MEANING = re.compile(
     r"(?<!\\)\b(?:minus|negative|not|no|plus|times|over|and|or|more|less|than|least|most|about"
-    r"|mod|base|squared|cubed|factorial|infinity|point|am|pm|bce?|ad|ce"
+    r"|mod|base|squared|cubed|factorial|infinity|point|am|pm|bce?|ad|ce|loss|debt|lose|opposite"
+    r"|root|square of|cube of|reciprocal|inverse|twice|doubled?|tripled?|multiples?|powers?"
+    r"|except|without|below|above|under|between|until|up|undefined|decreas\w{1,4}|diverges?"
+    r"|tens|score|gross|lakh|crore|onwards?"
     r"|half|halves|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s"
     r"|(?:hundred|thousand)ths|(?:dozen|hundred|thousand|[a-z]*illion)s?"
     r"|zero|one|two|three|four|five|six|seven|eight|nine|ten"
@@ -114,6 +120,8 @@ def _names_things(after: str) -> bool:
     if not _AROUND.fullmatch(after) or changes_meaning(shown):
         return False
     if after == shown:  # in italics: spaces mean nothing, but for the one after the value
+        if _VARIABLES.search(after):
+            return False
         after = " " * (after[0] == " ") + tight(after)
     glued, units, words, variables = after[0] != " ", 0, 0, 0
     for place, (over, name) in enumerate(_NAME.findall(after)):

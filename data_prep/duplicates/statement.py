@@ -19,14 +19,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from data_prep.duplicates.headings import without_heading
 from data_prep.duplicates.normalise_text import is_symbol, words
 
-_HEADING = re.compile(
-    r"\s*(?:\**(?:Problem|Example|Question|Exercise|Task)\s{0,3}[0-9.]*[:)]?\**"
-    r"|[0-9]{1,3}[.)](?![0-9]))?\s*"
-    r"(?:[(\[]\s?[0-9]+ (?:points?|pts?|marks?)\.?\s?[)\]])?",
-    re.IGNORECASE,
-)
 _OPTIONS = [
     re.compile(rf"(?<![\w)])\({letter}\)|^[ \t]*{letter}[.):]\s", re.MULTILINE) for letter in "ABC"
 ]
@@ -120,12 +115,11 @@ def bare_words(text: str) -> list[str]:
     """Returns the words of a problem without its heading, its options and the form of its answer;
     none if it has none of these or no other words. Pure; time linear in the text.
     """
-    heading = _HEADING.match(text)
-    start, end = heading.end() if heading else 0, _options(text)
-    left = text[start:end].lower()
+    bare = without_heading(text)
+    left = bare[: _options(bare)].lower()
     if any(trigger in left for trigger in _TRIGGERS):
         left = _without_form(left)
-    return words(left) if len(left) < len(text) else []
+    return words(left) if len(left) < len(text.strip()) else []
 
 
 def _options(text: str) -> int:

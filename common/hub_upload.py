@@ -38,8 +38,8 @@ def check(repo: str) -> None:
 
 
 def upload(folder: Path, patterns: Sequence[str], repo: str, kind: str, message: str) -> str:
-    """Uploads the files of ``folder`` that match a pattern, with README.md, as one commit; returns
-    the repository's URL.
+    """Uploads the files of ``folder`` that match a pattern as one commit; returns the repository's
+    URL. README.md should be one of them: it is the card.
 
     A missing repository is created as private; an existing one keeps its visibility, and the files
     that the folder does not have. Raises UserError as ``check`` does, and when the hub refuses the

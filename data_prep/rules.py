@@ -10,7 +10,9 @@ ANSWERS = 2
 datasets record it.
 """
 ROWS = 2
-"""Which rows a dataset has: filters, duplicates, benchmarks. Datasets record it."""
+"""Which rows a dataset has: generated problems, filters, duplicates, benchmarks. Datasets record
+it.
+"""
 UNRECORDED = 1
 """The version of what records none."""
 
@@ -22,6 +24,6 @@ def current() -> dict[str, int]:
 
 def of_dataset(settings: dict[str, object]) -> dict[str, int]:
     """Returns the versions under which a dataset with these recorded settings was built."""
-    found = settings.get("rules", dict.fromkeys(current(), UNRECORDED))
+    found = settings.get("rules", {})
     assert isinstance(found, dict)
-    return found
+    return dict.fromkeys(current(), UNRECORDED) | found

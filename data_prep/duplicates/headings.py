@@ -27,12 +27,13 @@ _SIGN = r"(?:(?:№|#|No\.)\s{0,2})"
 _STOP = r"(?:\s{0,2}[.:,;)\]】、*\u2013\u2014-]){0,3}"
 _PARTS = (
     r"[#>*_★☆⭐]{1,8}",  # marks of Markdown and of difficulty
-    rf"[【(\[]?(?i:{_LABEL})\.?\s{{0,3}}{_SIGN}?(?:{_NUMBER}|(?<=\s)(?i:{_COUNT})\b){_STOP}",
+    rf"[【(\[]?(?i:{_LABEL})\.?\s{{0,3}}{_SIGN}?(?:{_NUMBER}|(?<=\s)(?i:{_COUNT})\b){_STOP}"
+    r"(?=\W{0,6}(?:[A-Z$\\]|$)|\s{0,3}[(\[【（]|\n)",
     rf"[【(\[]?(?i:{_LABEL}(?: statement)?)\s{{0,2}}(?:[:】\]]|\.(?=\s)){_STOP}",  # no number
     rf"(?i:{_ORDINAL}) (?i:{_LABEL})\b{_STOP}",
     rf"{_SIGN}{_NUMBER}{_STOP}",
-    rf"[(\[][0-9]{{1,3}}[)\]]{_STOP}(?=\s{{0,3}}[A-Za-z$\\(\[])",
-    rf"(?:[A-Z]{{1,2}}-?)?{_DIGITS}[*']?[.):、](?![0-9])\*{{0,2}}",
+    rf"[(\[][0-9]{{1,3}}[)\]]{_STOP}(?=\s{{0,3}}[A-Za-z$\\])",
+    rf"(?:[A-Z]{{1,2}}-?)?{_DIGITS}[*']?(?:[.)、](?![0-9])|:(?!\s?[0-9]))\*{{0,2}}",
     r"[A-Z]?[0-9]{1,2}\.[0-9]{1,3}(?=[ *]{1,3}[A-Z])",
     rf"{_ROMAN}[.)、](?=\s)",
     rf"(?i:{_COUNT})\s?[,.、:]?(?=\s{{0,3}}[(\[（][0-9a-zA-Z ]{{0,40}}(?:points|marks))",
@@ -46,7 +47,16 @@ _GROUP = re.compile(
     )
     + r")[.:]?"
 )
-_WORTH = re.compile(r"[0-9]\s?-?(?:points?|pts?|marks?)\b|\b(?:points?|marks?)\b.*[0-9]", re.I)
+_SCORE = re.compile(
+    r"(?:(?:this|the|each) (?:problem|question|task) (?:is worth|has|carries) "
+    r"|(?:worth|total(?: of)?|out of|full (?:score|marks?)(?: is)?|max(?:imum)?\.?|score(?: of)?)"
+    r":? )?"
+    r"(?:[0-9]{1,3}\s?-?(?:points?|pts?|marks?)|(?:points?|marks?):? [0-9]{1,3})"
+    r"(?: (?:in total|in all|each|total|maximum))?[.,;]?(?: .*[0-9]{4}.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_SAYS = re.compile(r"\b(?:is|are|was|were|be|has|have|had|did|does|will|can|if|when|on)\b")
+"""Words of a sentence, which no source has."""
 _YEAR = re.compile(r"\b(?:1[89]|20)[0-9]{2}\b")
 _NAME = re.compile(r"\b[A-Z][a-zA-Z]{2}")
 _TOPIC = re.compile(r"[A-Z][^0-9]{3,}")
@@ -96,5 +106,7 @@ def _inner(group: re.Match[str]) -> str:
 
 def _is_note(inner: str) -> bool:
     """Returns whether the content of brackets is about the problem: its points, or its source."""
-    source = _YEAR.search(inner) and _NAME.search(inner)
-    return not _MATHS.search(inner) and bool(source or _WORTH.search(inner))
+    if _MATHS.search(inner):
+        return False
+    source = _YEAR.search(inner) and _NAME.search(inner) and not _SAYS.search(inner)
+    return bool(source or _SCORE.fullmatch(inner))

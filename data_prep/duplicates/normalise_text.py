@@ -20,8 +20,8 @@ _WORD = re.compile(r"[a-z]+|[0-9]+|[^\W_]")
 _NUMERAL = re.compile("[²³¹⁰-\u209c¼-¾⅐-⅞]+")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _FIGURE = re.compile(
-    r"\[asy\].*?\[/asy\]|!\[[^\]\n]*\]\([^)\n]*\)|\\includegraphics(?:\[[^\]]*\])?\{[^}]*\}",
-    re.DOTALL,
+    r"!\[[^\]\n]{0,200}\]\([^)\n]{0,2000}\)"
+    r"|\\includegraphics(?:\[[^\]]{0,200}\])?\{[^}]{0,2000}\}",
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\s*\{[|clr ]*\})?")
 # 1,000 and 1{,}000 and 1\,000 and 1,\!000.
@@ -89,7 +89,7 @@ def words(text: str) -> list[str]:
         text = _NON_ASCII.sub(_ascii, text)
     text = text.lower()
     if "[" in text:
-        text = _FIGURE.sub(" ", text)
+        text = _FIGURE.sub(" ", _without_drawings(text))
     if "," in text:
         text = _THOUSANDS.sub(lambda match: _NOT_DIGIT.sub("", match[0]), text)
     if "\\" in text:
@@ -105,6 +105,12 @@ def is_symbol(word: str) -> bool:
     a function ("3", "x", "ab", "sin"), or is as short ("of").
     """
     return word.isdecimal() or word in _NAMES or (len(word) <= _SHORT and word.isascii())
+
+
+def _without_drawings(text: str) -> str:
+    """Returns the text without ``[asy]..[/asy]``; linear, which a pattern is not."""
+    first, *rest = text.split("[asy]")
+    return " ".join([first, *(part.rpartition("[/asy]")[2] for part in rest)])
 
 
 def _command(match: re.Match[str]) -> str:

@@ -67,7 +67,7 @@ _CLAUSE = re.compile(r"\b(?:where|for|with|such\s+that)\b")
 _IN_LOWEST = re.compile(r"\bin\s+(?:its\s+|the\s+)?(?:lowest|simplest|reduced)\s+(?:terms|form)\b")
 _IS = re.compile(r"\b(?:is|are|equals|has|be|equal\s+to)\b|=")
 _ASK = (
-    r"(?:(?:then|hence|so|please|and|now)\b,?\s*)*"
+    r"(?:(?:then|hence|so|please|and|now)\b,?\s{0,9}){0,4}"
     r"(?:find|what\s+is|what's|compute|determine|calculate|evaluate|give|enter|report|submit"
     r"|state|provide|return)\b"
 )

@@ -22,7 +22,8 @@ def without_disputed(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]
     """Returns (entries whose problem has one answer, entries whose problem has several).
 
     Problems are equal if their texts are, ignoring headings, spacing and case; answers if their
-    canonical spellings are. At most one of several answers is right, and nothing says which.
+    canonical spellings are. Nothing says which of several answers is right. Some may be right in
+    another spelling (0.5 and 1/2): these are lost too, and counted.
     """
     answers: dict[str, set[str]] = defaultdict(set)
     for e in entries:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from common.records import THINK_CLOSE, THINK_OPEN, Row
 from data_prep.answers.answer_is import stated
 from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.answers.normalise import normalise
 from data_prep.rows.dropped import around, head, tail
 from data_prep.rows.language import FOREIGN_SCRIPT, is_english
 from data_prep.rows.problem_faults import asks_for_proof, holds_solution, needs_picture
@@ -90,7 +91,7 @@ def _about_problem(name: str, place: Callable[[Row], int | None]) -> Filter:
 
 
 def _no_checkable_answer(row: Row) -> str | None:
-    if not NO_ANSWER.fullmatch(row.answer):
+    if not NO_ANSWER.fullmatch(row.answer) and normalise(row.answer):
         return None
     return head(f"answer {row.answer!r}: {row.problem}")
 

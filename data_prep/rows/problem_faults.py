@@ -43,13 +43,17 @@ _POINTS_AT = re.compile(
     r"|\b(?:shown|seen|given|drawn|marked|illustrated|depicted|indicated|as) (?:in|on|by)"
     rf" the (?:\w{{1,12}} )?(?:{_SEEN}|picture|drawing|sketch)\b"
     rf"|\b(?:following|accompanying|adjoining|adjacent|attached) (?:{_SEEN}|picture|drawing)\b"
-    rf"|\b{_SHOWN} {_PLACE}\b|\b{_SHAPE} (?:is |are )?shown\b(?! (?:to|by|that|in the table))"
+    rf"|\b{_SHOWN} {_PLACE}\b(?! (?:wall|side|to|by|that|\$))"
+    rf"|\b{_SHAPE} (?:(?:is|are) shown(?: {_PLACE})?[,.;?]|shown\b(?! (?:to|by|that|in|between)))"
     rf"|\b{_SHOWN}(?: of [^.?!\n]{{1,60}})? (?:is|are) shown\b(?! (?:to|by|that))"
     rf"|\b(?:the|this) {_SEEN} (?:shows|illustrates|depicts)\b"
     rf"|\bsee the {_SHOWN}\b|\b(?:in|see|from) fig(?:ure|\.)?\s?\(?[0-9]|\((?:see )?fig(?:ure|\.)"
     rf"|\b(?:see|as) fig(?:ure|\.)|\bpictured (?:{_PLACE})\b|\bas pictured\b",
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(r"\bfig(?:ure|\.)?\s?([0-9]{1,4})", re.IGNORECASE)
+_SEQUENCE = 3
+"""Least numbered figures of a pattern that the problem describes ("Figure 3 has 10 sticks")."""
 _PROVE = re.compile(
     r"\bprove\b|\b(?:show|demonstrate|verify|justify|establish)(?:,[^,.]{0,60})?,? that\b"
     r"|\b(?:show|demonstrate|establish)"
@@ -62,7 +66,9 @@ _ASKS = re.compile(
     r"\b(?:find|determine|compute|calculate|evaluate|solve|express|list|name|simplify)\b"
     r"|\bhow (?:many|much|long|far|often|old|large|big|tall|fast)\b"
     r"|\bwhat (?:is|are|was|were|will|can|does|do|must|should|would|values?|number)\b"
-    r"|\bwhich (?:of|is|are)\b|\bfor what\b",
+    r"|\b(?:for )?which (?:of|is|are|\$)|\bfor (?:what|which)\b|\bwhen (?:does|is|do)\b"
+    r"|\b(?:and|hence|then|also|thus)\b[^.?!]{0,40}?\b(?:give|state|deduce|factori[sz]e|factor|decide"
+    r"|estimate|write|describe|identify)\b|\bor disprove\b|\bdisprove\b|__",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
@@ -72,7 +78,12 @@ _SOLUTION = re.compile(
     r"|(?:#{1,6}\s{0,3}|\*{2})\s{0,2}(?:Solution|SOLUTION)\b"
     r"|[.?!:$)\]]\s{1,4}(?:Solution|SOLUTION)[.:]\s|[\[【](?:Solution|SOLUTION)[\]】]"
 )
-_ANSWER = re.compile(r"\bans(?:wer)?\b(?:\s{0,3}is\b)?", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"(?:^|[.?!:;)$\]}*\n])[\s*#>(\[]{0,12}(?:so |thus |hence |therefore,? )?(?:the )?"
+    r"(?:(?:correct|final|right) )?ans(?:wer)?(?:\s{0,3}(?:is\b|[:=.\]】*])|\s?\n)",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(r"[A-Z]")
 
 
 # Parts of which each text that a pattern matches has one, in small letters: finding that there is
@@ -94,7 +105,9 @@ def needs_picture(problem: str) -> int | None:
     if found := _PICTURE.search(problem):
         return found.start()
     found = _POINTS_AT.search(problem)
-    return found.start() if found and not _DRAWING.search(problem) else None
+    if found is None or _DRAWING.search(problem):
+        return None
+    return None if len(set(_NUMBERED.findall(problem))) >= _SEQUENCE else found.start()
 
 
 def asks_for_proof(problem: str) -> int | None:
@@ -115,8 +128,10 @@ def holds_solution(problem: str, answer: str) -> int | None:
         return None
     if found := _SOLUTION.search(problem):
         return found.start()
-    if "\\boxed" in problem and is_exact(last_box(problem)[0], answer):
+    if problem.rstrip(" .$*\n").endswith("}") and is_exact(last_box(problem)[0], answer):
         return problem.rfind("\\boxed")
+    if _CHOICE.fullmatch(answer):  # "Answer: A. 3, B. 4" lists the choices
+        return None
     for found in list(_ANSWER.finditer(problem))[-ANSWERS:]:
         line = problem[found.end() : found.end() + STATED].partition("\n")[0].lstrip(" *:.=]】")
         if any(is_exact(_bare(said), answer) for said in (line, line.partition(". ")[0])):

@@ -1,5 +1,7 @@
 """Statements as words: spellings of one statement are equal, different statements are not."""
 
+import time
+
 import pytest
 
 from data_prep.benchmarks.sets import load, read_problems
@@ -56,3 +58,14 @@ def test_respacing_and_retexing_keep_every_benchmark_statements_words(
     for p in problems:
         assert words(retexed(p.problem)) == words(p.problem)
         assert words(" \n ".join(p.problem.split(" "))) == words(p.problem)
+
+
+@pytest.mark.parametrize("piece", ["[asy]", "![", "![](", "\\includegraphics[", "[asy] x [/asy]"])
+def test_hostile_figures_take_linear_time(piece: str) -> None:
+    start = time.process_time()
+    words(piece * 40_000)
+    assert time.process_time() - start < 5
+
+
+def test_drawings_are_no_words() -> None:
+    assert words("Find [asy]draw(A);[/asy] $x$ ![](a.png) now") == ["find", "x", "now"]

@@ -115,6 +115,7 @@ def test_a_text_of_nothing_else_has_no_statement() -> None:
         " ",
         ", find ",
         "then ",
+        ", then",
         "the final ",
         ".$",
         "in lowest terms ",

@@ -94,6 +94,19 @@ SOLVED = [
     "How many sheep are there? There are $\\boxed{37}$.",
 ]
 GOOD = [
+    "Figure 1 has 5 tiles, Figure 2 has 9 and Figure 3 has 13. How many are in Figure 20?",
+    "A kite is shown in the coordinate plane with corners (0,0), (2,1), (5,0). Find its area.",
+    "Each square is shown in one of four colors. How many ways are there?",
+    "Find the area of the region shown between $y = x$ and $y = x^3$.",
+    "The picture on the left wall is 2 feet wide. How far is it from the door?",
+    "Prove or disprove: the sum of two primes is even. Say yes or no.",
+    "Prove that the sequence converges, and give its limit.",
+    "Show that it is periodic, and deduce the remainder of $3^{50}$ mod 8.",
+    "Verify that $x = 2$ is a root, hence factorise $x^3 - 8$.",
+    "For which $n$ can one prove the inequality?",
+    "For each correct answer a student gets 7 points. How many points are 7 answers?",
+    "Bo's answer was 12, and Jo's answer is 7. By how much do they differ?",
+    "$3 + \\boxed{7} = 10$. How often is this true?",
     "Simplify: $\\sqrt{72}$",
     "Señor Álvarez de la Vega sells 3 piñatas to José; what is the price of each?",
     "Evaluate the Möbius function at $30$.",
@@ -129,6 +142,15 @@ GOOD = [
 )
 def test_a_problem_of_this_kind_is_dropped_for_this_reason(reason: str, problem: str) -> None:
     assert failed(problem)[:1] == [reason]
+
+
+@pytest.mark.parametrize("answer", ["...", "$$", "%", " ", "n/a"])
+def test_an_answer_that_says_nothing_is_no_answer(answer: str) -> None:
+    assert failed("How many are there?", answer=answer) == ["no checkable answer"]
+
+
+def test_a_list_of_choices_is_no_stated_answer() -> None:
+    assert failed("Choose the correct answer: A. 3\nB. 4\nC. 5", answer="A") == []
 
 
 @pytest.mark.parametrize("problem", GOOD)

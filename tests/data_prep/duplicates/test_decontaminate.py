@@ -288,5 +288,5 @@ def test_the_thresholds_are_the_knee(
         (n, k): score(n, k) for n in (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85) for k in (0.0, 0.5, 1.0)
     }
     assert scores[0.65, 0.5] == (0, scores[0.65, 0.5][1], 3)
-    assert scores[0.6, 0.5][2] > 3 and scores[0.65, 0.0][2] > 3
+    assert scores[0.5, 0.5][2] > 3 and scores[0.65, 0.0][2] > 3
     assert scores[0.8, 0.5][0] > 0 and scores[0.65, 1.0][1] > 100

@@ -23,7 +23,8 @@ FOREIGN_SCRIPT = re.compile(
 )
 _MATHS = re.compile(r"\$[^$]*\$|\[asy\]|\\[a-zA-Z]+|https?://\S+")
 _ASY = re.compile(r"\[/?asy\]")
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
+# Not the letters of a code, such as de30.
+_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['\u2019][^\W\d_]+)?(?!\w)")
 _ENGLISH_WORDS = """
     the of and is are was were what how many much find if to with that be by at from which let each
     has have it its this there than then when where who all can will must not or such between

@@ -24,7 +24,7 @@ from trainer.run.step_metrics import of_attempt
 EPOCH, SAVE_EVERY, VALIDATE_EVERY = 12, 4, 6
 TOTAL = 2 * EPOCH
 RECIPE = [
-    "data.arithmetic.problems=122",
+    "data.arithmetic.problems=126",
     "data.test_rows=24",
     "train.batch_size=8",
     "train.max_tokens_per_gpu=256",

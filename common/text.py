@@ -1,15 +1,21 @@
-"""Durations, Markdown tables and code blocks, as reports, pages, cards and logs write them."""
+"""Durations, numbers, Markdown tables and code blocks, as people and files read them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 
 def duration(seconds: float) -> str:
     """Returns a duration as H:MM:SS, the format of sbatch's --time; a negative one is 0:00:00."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def plain_number(value: int | float) -> str:
+    """Returns a finite number without an exponent; a whole one without decimals: 108.0 is "108"."""
+    return str(int(value)) if value == int(value) else f"{Decimal(repr(value)):f}"
 
 
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from data_prep.answers.boxed import normalise, visible
+from data_prep.answers.boxed import visible
+from data_prep.answers.normalise import normalise
 
 NEWLINES = 1
 """Newlines between ``</think>`` and the sentence. Datasets record it: older ones have two."""

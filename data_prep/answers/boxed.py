@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 
 from common.records import THINK_CLOSE, THINK_OPEN
-from data_prep.answers.normalise import LONGEST as LONGEST
-from data_prep.answers.normalise import normalise as normalise
+from data_prep.answers.normalise import normalise
 
 BRACES = 1_000_000
 """Most braces and boxes to inspect, from the last box backwards; boxes before those count as

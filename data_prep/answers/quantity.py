@@ -46,8 +46,9 @@ _OTHER = (
 )
 _UNIT = re.compile(rf"{_PREFIX}?(?:{_SI})|{_OTHER}")
 _EVERYDAY = re.compile(r"[ckm]m|kg|ft|in|mi|sq|hr|lb|Hz|Pa|.*[µΩ].*|.{3,}")
-"""Of units in italics, those that are never a product of variables; after a space also the next."""
+"""Letters in italics that always are a unit and never a product of variables."""
 _SPACED = re.compile(r"[mcd][glsm]|oz|yd|[kmMG][ANJWVFLBHC]|[dc]L|eV|Wb|Bq|Gy|Sv|dB")
+"""Letters in italics that are a unit after a space: ``5 mg``, but not ``5mg``."""
 
 _VARIABLES = re.compile(r"(?<![a-zA-Z])[a-zA-Z] [a-zA-Z](?![a-zA-Z])")
 """Letters with a space between them: ``h r`` is a product, and no hour."""

@@ -10,13 +10,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import LONE_SURROGATE, Problem
+from common.text import plain_number
 from data_prep.answers.normalise import normalise
 from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 
@@ -179,7 +179,7 @@ def _text(value: Any) -> Any:
     """Returns a number as text; everything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return value
-    return str(int(value)) if value == int(value) else f"{Decimal(repr(value)):f}"
+    return plain_number(value)
 
 
 def _are_messages(text: Any) -> bool:

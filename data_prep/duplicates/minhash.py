@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.progress import progress
-from data_prep.answers.boxed import normalise
+from data_prep.answers.normalise import normalise
 from data_prep.duplicates.formulas import few_valued, formulas
 from data_prep.duplicates.headings import without_heading
 from data_prep.duplicates.normalise_text import words

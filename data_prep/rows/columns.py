@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
 from typing import Any
 
+from common.text import plain_number
 from data_prep.rows.dropped import Dropped
 from data_prep.source.shards import BadRecord, Record
 
@@ -38,13 +38,11 @@ def text_of(record: Record, name: str) -> str | None:
     value = record.values.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value_of(record, name, (str, type(None)))
-    if isinstance(value, int):
-        return str(value)
     if math.isnan(value):  # how a table of numbers spells null
         return None
     if math.isinf(value):
         raise BadRecord(f"{record.where}: column {name!r} must be a finite number")
-    return str(int(value)) if value == value // 1 else f"{Decimal(repr(value)):f}"
+    return plain_number(value)
 
 
 def answer_of(record: Record, name: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from data_prep.answers.boxed import grade_state, is_exact, normalise, visible
+from data_prep.answers.answer_is import NUMBER
+from data_prep.answers.boxed import grade_state, is_exact, visible
+from data_prep.answers.normalise import normalise
 
 ENDING = 200
 """Characters at the end of a solution in which it may state its answer without a box."""
 
-_NUMBER = r"([-+]?\\?\$?[-+]?[0-9][0-9,]*(?:\.[0-9]+)?)"
 _STATED = re.compile(
-    rf"(?:\banswer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}|(?:^|\n)####\s{{0,3}}){_NUMBER}[\s.*$%]*$",
+    rf"(?:\banswer\s{{0,3}}(?:is|:)[\s:*]{{0,5}}|(?:^|\n)####\s{{0,3}}){NUMBER}[\s.*$%]*$",
     re.IGNORECASE,
 )
 _PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")

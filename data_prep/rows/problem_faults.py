@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 from data_prep.answers.boxed import is_exact, last_box
-from data_prep.rows.columns import unboxed
 
 ANSWERS = 20
 """Most stated answers that are compared with the row's answer."""
@@ -37,9 +36,9 @@ _PLACE = (
     "(?:(?:below|above)(?! the| of)|shown|here|at (?:the )?(?:right|left)"
     "|(?:on|to) the (?:right|left))"
 )
-_POINTS_AT = re.compile(
+_POINTS_AT = re.compile(  # in small letters
     rf"\b(?:in|on|by|from|see|as|to) the (?:\w{{1,12}} )?{_SEEN}"
-    r"(?:[,.;:)?]|\s?\$|(?-i: [A-Z]{2})|$)"
+    r"(?:[,.;:)?]|\s?\$|$)"
     r"|\b(?:shown|seen|given|drawn|marked|illustrated|depicted|indicated|as) (?:in|on|by)"
     rf" the (?:\w{{1,12}} )?(?:{_SEEN}|picture|drawing|sketch)\b"
     rf"|\b(?:following|accompanying|adjoining|adjacent|attached) (?:{_SEEN}|picture|drawing)\b"
@@ -49,8 +48,11 @@ _POINTS_AT = re.compile(
     rf"|\b(?:the|this) {_SEEN} (?:shows|illustrates|depicts)\b"
     rf"|\bsee the {_SHOWN}\b|\b(?:in|see|from) fig(?:ure|\.)?\s?\(?[0-9]|\((?:see )?fig(?:ure|\.)"
     rf"|\b(?:see|as) fig(?:ure|\.)|\bpictured (?:{_PLACE})\b|\bas pictured\b",
-    re.IGNORECASE,
 )
+_LETTERED = re.compile(
+    rf"\b(?:[Ii]n|[Oo]n|[Bb]y|[Ff]rom|[Ss]ee|[Aa]s) the (?:\w{{1,12}} )?{_SEEN} [A-Z]{{2}}"
+)
+"""As in "in the figure AB = 4"."""
 _NUMBERED = re.compile(r"\bfig(?:ure|\.)?\s?([0-9]{1,4})", re.IGNORECASE)
 _SEQUENCE = 3
 """Least numbered figures of a pattern that the problem describes ("Figure 3 has 10 sticks")."""
@@ -61,15 +63,14 @@ _PROVE = re.compile(
     r"|\b(?:give|write|provide) (?:a|the) (?:\w{1,12} )?proof\b",
     re.IGNORECASE,
 )
-_ASKS = re.compile(
-    r"(?<!can )(?<!could )(?<!cannot )(?<!possible to )(?<!able to )"
-    r"\b(?:find|determine|compute|calculate|evaluate|solve|express|list|name|simplify)\b"
+_ASKS = re.compile(  # in small letters
+    r"\b(?<!can )(?<!could )(?<!cannot )(?<!possible to )(?<!able to )"
+    r"(?:find|determine|compute|calculate|evaluate|solve|express|list|name|simplify)\b"
     r"|\bhow (?:many|much|long|far|often|old|large|big|tall|fast)\b"
     r"|\bwhat (?:is|are|was|were|will|can|does|do|must|should|would|values?|number)\b"
     r"|\b(?:for )?which (?:of|is|are|\$)|\bfor (?:what|which)\b|\bwhen (?:does|is|do)\b"
     r"|\b(?:and|hence|then|also|thus)\b[^.?!]{0,40}?\b(?:give|state|deduce|factori[sz]e|factor|decide"
     r"|estimate|write|describe|identify)\b|\bor disprove\b|\bdisprove\b|__",
-    re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 _SOLUTION = re.compile(
@@ -104,7 +105,7 @@ def needs_picture(problem: str) -> int | None:
         return None
     if found := _PICTURE.search(problem):
         return found.start()
-    found = _POINTS_AT.search(problem)
+    found = _POINTS_AT.search(problem.lower()) or _LETTERED.search(problem)
     if found is None or _DRAWING.search(problem):
         return None
     return None if len(set(_NUMBERED.findall(problem))) >= _SEQUENCE else found.start()
@@ -113,7 +114,7 @@ def needs_picture(problem: str) -> int | None:
 def asks_for_proof(problem: str) -> int | None:
     """Returns where a problem asks for a proof, unless it asks for a value too."""
     found = _PROVE.search(problem) if _has_any(_OF_PROOFS, problem) else None
-    if found is None or _ASKS.search(problem):
+    if found is None or _ASKS.search(problem.lower()):
         return None
     sentences = _SENTENCE_END.split(problem)
     asked = any(said.endswith("?") and not _PROVE.search(said) for said in sentences)
@@ -134,18 +135,11 @@ def holds_solution(problem: str, answer: str) -> int | None:
         return None
     for found in list(_ANSWER.finditer(problem))[-ANSWERS:]:
         line = problem[found.end() : found.end() + STATED].partition("\n")[0].lstrip(" *:.=]】")
-        if any(is_exact(_bare(said), answer) for said in (line, line.partition(". ")[0])):
+        stated = (line, line.partition(". ")[0])
+        if any(is_exact(said.rstrip(" *.)]】"), answer) for said in stated):
             return found.start()
     return None
 
 
 def _has_any(parts: tuple[str, ...], problem: str) -> bool:
-    text = problem.lower()
-    for part in parts:  # noqa: SIM110 - any() takes twice the time
-        if part in text:
-            return True
-    return False
-
-
-def _bare(said: str) -> str:
-    return unboxed(said).rstrip(" *.)]】")
+    return any(map(problem.lower().__contains__, parts))

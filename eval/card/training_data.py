@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, read_json, sha256_file
-from data_prep.answers.boxed import normalise
+from data_prep.answers.normalise import normalise
 from data_prep.output.folder import PUBLISHED, dataset_folder
 from data_prep.output.write import HELD_OUT, ROWS
 from data_prep.synth import writer

@@ -26,7 +26,8 @@ from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_diffe
 from data_prep import rules
 from data_prep.answers import gsm8k_synth
 from data_prep.answers.answer_is import stated_state
-from data_prep.answers.boxed import grade_state, is_exact, normalise, visible
+from data_prep.answers.boxed import grade_state, is_exact, visible
+from data_prep.answers.normalise import normalise
 from data_prep.benchmarks.sets import text_fields
 from eval.generation import rollout_files
 

@@ -15,7 +15,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import write_json
 from common.records import ANSWERED, UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
-from data_prep.answers.boxed import normalise
+from data_prep.answers.normalise import normalise
 from data_prep.benchmarks import sets as benchmarks
 from eval.generation import rollout_files
 from eval.grading.repetition import identical, is_repeating

@@ -201,4 +201,4 @@ def test_hostile_problems_take_linear_time(part: str) -> None:
     start = time.process_time()
     for check in FILTERS:
         check.keep(row)
-    assert time.process_time() - start < 10  # quadratic time would be minutes
+    assert time.process_time() - start < 2

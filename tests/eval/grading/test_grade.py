@@ -12,7 +12,8 @@ import pytest
 from common.errors import UserError
 from common.records import UNJUDGED, Grade, Problem, Rollout
 from data_prep import rules
-from data_prep.answers.boxed import grade_state, is_exact, normalise
+from data_prep.answers.boxed import grade_state, is_exact
+from data_prep.answers.normalise import normalise
 from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.benchmarks.sets import load
 from eval.generation import rollout_files

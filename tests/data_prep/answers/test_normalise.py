@@ -1,6 +1,7 @@
 """The canonical spelling. ``spellings.jsonl`` has cases of every kind, right and wrong ones."""
 
 import json
+import random
 import time
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_spellings(case: dict[str, str]) -> None:
 def test_a_spelling_is_spelled_as_it_is(case: dict[str, str]) -> None:
     for answer in (case["gold"], grade_state(case["text"], "stop")[1] or ""):
         assert normalise(normalise(answer)) == normalise(answer)
+
+
+PIECES = """
+    \\frac \\sqrt \\cup \\pi \\in \\text{ \\ { } ( ) [ ] C A x m
+    = 1 2 0 . , ^ ' _ \\text{ \\cup \\pi - + % \\ th or m / A ² √ °
+"""
+
+
+def test_a_spelling_of_anything_is_spelled_as_it_is() -> None:
+    draw = random.Random(4)
+    for _ in range(20_000):
+        answer = "".join(draw.choices([*PIECES.split(), " "], k=draw.randint(1, 9)))
+        assert normalise(normalise(answer)) == normalise(answer), answer
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ GOOD = [
     "Show that it is periodic, and deduce the remainder of $3^{50}$ mod 8.",
     "Verify that $x = 2$ is a root, hence factorise $x^3 - 8$.",
     "For which $n$ can one prove the inequality?",
+    "The café has tables 4de, 7la, 9el, 3los, 5del, 6una. How many?",
+    "The café has tables de4, la7, el9, los3, del5, una6. How many?",
     "For each correct answer a student gets 7 points. How many points are 7 answers?",
     "Bo's answer was 12, and Jo's answer is 7. By how much do they differ?",
     "$3 + \\boxed{7} = 10$. How often is this true?",
@@ -150,7 +152,7 @@ def test_an_answer_that_says_nothing_is_no_answer(answer: str) -> None:
 
 
 def test_a_list_of_choices_is_no_stated_answer() -> None:
-    assert failed("Choose the correct answer: A. 3\nB. 4\nC. 5", answer="A") == []
+    assert failed("Which of these is prime?\nAnswer: A. 3\nB. 4\nC. 6", answer="A") == []
 
 
 @pytest.mark.parametrize("problem", GOOD)

@@ -37,8 +37,8 @@ def test_a_spelling_is_spelled_as_it_is(case: dict[str, str]) -> None:
 
 
 PIECES = """
-    \\frac \\sqrt \\cup \\pi \\in \\text{ \\ { } ( ) [ ] C A x m
-    = 1 2 0 . , ^ ' _ \\text{ \\cup \\pi - + % \\ th or m / A ² √ °
+    \\frac \\sqrt \\cup \\pi \\in \\text{ \\ { } ( ) [ ] C A x m 1 2 0 th or ² √ °
+    = . , ^ ' _ - + % /
 """
 
 

@@ -229,10 +229,15 @@ class Index:
             if gram is not None:
                 for i, _ in self.places[gram]:
                     shared[i].add(gram)
-        exact = set(self.texts.get(text, ()))
-        if bare := bare_words(problem):
-            exact.update(self.texts.get(_encoded(bare, self.lexicon), ()))
-        aligned = {i: spans for i, spans in self._alike(text) if self._is_near(text, i, spans)}
+        bare = bare_words(problem)
+        spellings = [text, _encoded(bare, self.lexicon)] if bare else [text]
+        exact = {i for spelling in spellings for i in self.texts.get(spelling, ())}
+        aligned: dict[int, Spans] = {}
+        for spelling in spellings:
+            for i, spans in self._alike(spelling):
+                more = len(positions(spans)) > len(positions(aligned.get(i, ())))
+                if more and self._is_near(spelling, i, spans):
+                    aligned[i] = spans
         aligned |= {i: ((0, len(self.items[i].text)),) for i in exact}
         return tuple(
             Candidate(i, i in exact, aligned.get(i, ()), tuple(sorted(shared.get(i, ()))))

@@ -1,4 +1,4 @@
-"""Slurm checks: the job's allocation, its time limit, its stop signal, and the permission to
+"""Slurm checks: the job's time limit, its stop signal, and the permission to
 submit.
 """
 
@@ -21,28 +21,33 @@ from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
 from trainer.process.deadline import Deadline, job_end, save_seconds
 from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 SCRIPTS = configs.RECIPES.parent / "slurm"
 SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 
 def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
-    """Yields findings on the allocation, the time limit, the signal and the permission to
+    """Yields findings on the time limit, the signal and the permission to
     submit.
     """
     in_job = "SLURM_JOB_ID" in os.environ
-    script = SCRIPTS / f"{config.name}.sh"
-    script = script if script.exists() else SCRIPTS / "sft_4b.sh"
+    script = script_of(config.name)
     deadline, save = Deadline(None), _save_seconds(config, outlook)
     deadline.slowest = outlook.step_seconds or 0.0
     margin = deadline.margin(save)
     if in_job:
-        yield from _allocation(config)
         yield _limit(outlook, margin)
     else:
         yield Finding(NOT_HERE, "time limit", "not a Slurm job")
     yield _signal(script, margin, measured=save == outlook.save_seconds)
     yield _submission(SCRIPTS / "eval.sh" if in_job else script, in_job, config)
+
+
+def script_of(recipe: str) -> Path:
+    """Returns the job script that trains a recipe: its own, or the one that takes any recipe."""
+    script = SCRIPTS / f"{recipe}.sh"
+    return script if script.exists() else SCRIPTS / "sft_4b.sh"
 
 
 def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
@@ -52,24 +57,6 @@ def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
         ranks = config.cluster.nodes * config.cluster.gpus_per_node
     size = checkpoint_bytes(outlook.shape) if outlook.shape else 0
     return save_seconds(size, ranks, outlook.save_seconds or 0.0)
-
-
-def _allocation(config: DictConfig) -> Iterator[Finding]:
-    """Yields a finding that compares the allocation with the planned cluster."""
-    nodes, tasks = (
-        int(os.environ.get(name, 1)) for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS")
-    )
-    cluster = config.cluster
-    text = f"{tasks} tasks on {nodes} nodes"
-    if config.device == "cuda" and (nodes, tasks) != (
-        cluster.nodes,
-        cluster.nodes * cluster.gpus_per_node,
-    ):
-        planned = f"the recipe is planned for {cluster.nodes} x {cluster.gpus_per_node}"
-        fix = f"cluster.nodes={nodes} cluster.gpus_per_node={tasks // nodes}"
-        yield Finding(WARNING, "allocation", f"{text}, {planned}", fix)
-        return
-    yield Finding(OK, "allocation", text)
 
 
 def _limit(outlook: Outlook, margin: float) -> Finding:
@@ -139,7 +126,7 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         refusal = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     text = f"{script.name}: {refusal}"
     if in_job:
-        fix = f"on the login node: warmstart watch {config.run.name}"
+        fix = f"on the login node: warmstart watch {Run.of(config).root}"
         return Finding(
             WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix
         )

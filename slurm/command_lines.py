@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,12 +127,8 @@ def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
     )
 
 
-def size_of(recipe: str, options: Mapping[str, str]) -> Size | None:
-    """Returns what a job of the recipe's script would ask for with these options, by name; None
-    without options where there is no sbatch.
-    """
-    if not options and shutil.which("sbatch") is None:
-        return None
+def size_of(recipe: str, options: Mapping[str, str]) -> Size:
+    """Returns what a job of the recipe's script asks for with these options, by name."""
     return Allocation.of(asked(script_of(recipe), options.items())).size
 
 

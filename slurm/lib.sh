@@ -5,7 +5,8 @@
 
 # Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
-IMAGE="" VENV="" EVAL_OPTIONS=()
+# DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
+IMAGE="" VENV=${DOCTOR_VENV:-} EVAL_OPTIONS=()
 # shellcheck source=slurm/site.example.env
 [[ ! -f slurm/site.env ]] || source slurm/site.env
 # Only from here on, because a site's modules may use unset variables.

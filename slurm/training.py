@@ -17,8 +17,10 @@ from slurm import command_lines, dry_run, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from slurm.submit_evaluations import watch
+from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
-from trainer.doctor.size import check as look_ahead
+from trainer.doctor.size import check as check_size
+from trainer.doctor.size import sized
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
@@ -47,7 +49,9 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
         "--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides
     )
     if job.submission:
-        findings = merge({"": look_ahead(config, job.allocation.size)})
+        size = job.allocation.size
+        plan = forecast.look(sized(config, size), run)[1]
+        findings = merge({"": [*check_size(config, size), *plan]})
         if job.dry_run:
             steps = [command_lines.line(words, meeting) for words in (preflight, ranks)]
             print(command_lines.submission_line(job), *steps, sep="\n")

@@ -4,6 +4,7 @@ its verb is called.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -77,7 +78,9 @@ def doctor(recipe: str, overrides: list[str], as_json: bool, **asked: str | None
     from trainer.doctor.findings import is_fatal, table
 
     options = {name.replace("_", "-"): value for name, value in asked.items() if value is not None}
-    found = examine(recipe, overrides, size_of(recipe, options))
+    size = size_of(recipe, options) if options else None
+    usual = size_of(recipe, {}) if shutil.which("sbatch") else None
+    found = examine(recipe, overrides, size, usual)
     if found:
         print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
     return PREFLIGHT if is_fatal(found) else DONE

@@ -30,11 +30,14 @@ from trainer.run.folder import Run
 HERE = ""
 
 
-def examine(recipe: str, overrides: Sequence[str], asked: Size | None = None) -> list[Located]:
+def examine(
+    recipe: str, overrides: Sequence[str], asked: Size | None = None, usual: Size | None = None
+) -> list[Located]:
     """Returns the findings, worst first; empty on a task that does not report.
 
-    ``asked`` is what the job will ask for; in a job its allocation counts, and where nothing is
-    asked for, the recipe's cluster. The commands that fix findings carry the overrides.
+    ``asked`` is what the job will ask for, ``usual`` what its script asks for where GPUs train (a
+    recipe on CPUs is for this machine); without them the recipe's cluster counts, in a job its
+    allocation. The commands that fix findings carry the overrides.
     """
     words = list(overrides)
     under_slurm = process_group.under_slurm(os.environ)
@@ -51,7 +54,7 @@ def examine(recipe: str, overrides: Sequence[str], asked: Size | None = None) ->
     again = shlex.join([recipe, *words])
     if "SLURM_JOB_ID" in os.environ:
         asked = Size.here()
-    size = asked or Size.of(config)
+    size = asked or (usual if config.device == "cuda" else None) or Size.of(config)
     config = sized(config, size)
     if under_slurm:
         return [

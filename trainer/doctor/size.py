@@ -78,7 +78,9 @@ def check(config: DictConfig, size: Size) -> Iterator[Finding]:
     busy = size.ranks / gpus if gpus else 1.0
     if busy < GOOD:
         text = f"{size.ranks} of {gpus} GPUs per node have a rank"
-        yield Finding(_level(busy), WHAT, text, f"--ntasks-per-node={gpus}")
+        more = f"--ntasks-per-node={gpus}"
+        less = f"--gpus-per-node={size.ranks}"
+        yield Finding(_level(busy), WHAT, text, less if config.train.lora_rank else more)
         return
     balance, fix = _balance(sized(config, size)) if config.device == "cuda" else (None, "")
     if balance is None:

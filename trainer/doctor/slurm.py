@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,7 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         for name, value in os.environ.items()
         if not name.startswith("SLURM_") or name == "SLURM_CONF"
     }
+    clean["DOCTOR_VENV"] = sys.prefix
     command = ["bash", str(script), "--test-only"]  # the script adds the options of the site file
     try:
         done = subprocess.run(

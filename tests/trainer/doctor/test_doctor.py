@@ -75,6 +75,7 @@ def test_nothing_is_wrong_with_what_is_built(look: Look, folder: Path) -> None:
     found = look("tiny", *SMALL)
     assert {what: f["level"] for what, f in found.items()} == {
         "recipe": "ok",
+        "size": "ok",
         "model": "ok",
         "dataset": "ok",
         "benchmarks": "ok",
@@ -187,9 +188,10 @@ def test_a_fault_on_the_login_node_is_fatal(
 
 
 def test_what_fits_no_gpu_is_refused_before_one_is_asked_for(look: Look) -> None:
-    finding = look("sft_4b", "cluster.nodes=1", "train.max_tokens_per_gpu=200000")["plan"]
+    finding = look("sft_4b", "train.max_tokens_per_gpu=200000", "--nodes=1")["plan"]
     assert finding["level"] == "fatal" and "does not fit" in finding["cause"]
-    assert finding["fix"] == "warmstart plan sft_4b"
+    again = "warmstart plan sft_4b train.max_tokens_per_gpu=200000"
+    assert finding["fix"] == f"{again} cluster.nodes=1 cluster.gpus_per_node=4"
 
 
 def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> None:
@@ -232,10 +234,7 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
         found["submission"]["level"] == "warning"
         and "warmstart watch sft_4b" in found["submission"]["fix"]
     )
-    assert (found["allocation"]["level"], found["allocation"]["fix"]) == (
-        "warning",
-        "cluster.nodes=2 cluster.gpus_per_node=4",
-    )
+    assert "8 ranks (2 x 4)" in found["size"]["cause"]
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     assert "such jobs" in look("sft_4b")["time limit"]["cause"]
 

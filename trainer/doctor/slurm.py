@@ -22,6 +22,7 @@ from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
 from trainer.process.deadline import Deadline, job_end, save_seconds
 from trainer.recipe import load as configs
+from trainer.recipe import site
 from trainer.run.folder import Run
 
 SCRIPTS = configs.RECIPES.parent / "slurm"
@@ -128,7 +129,9 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         refusal = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     text = f"{script.name}: {refusal}"
     if in_job:
-        fix = f"on the login node: warmstart watch {Run.of(config).root}"
+        root = Run.of(config).root
+        name = config.run.name if root.parent == site.runs() else root
+        fix = f"on the login node: warmstart watch {name}"
         return Finding(
             WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix
         )

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -129,7 +129,8 @@ def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
 
 def size_of(recipe: str, options: Mapping[str, str]) -> Size:
     """Returns what a job of the recipe's script asks for with these options, by name."""
-    return Allocation.of(asked(script_of(recipe), options.items())).size
+    size = Allocation.of(asked(script_of(recipe), options.items())).size
+    return replace(size, options=tuple(f"--{name}={value}" for name, value in options.items()))
 
 
 def submission_line(job: Job) -> str:

@@ -43,7 +43,7 @@ def fill_in(checkout: Path, far: Path) -> None:
     text += f"""
 unset SBATCH_ACCOUNT  # the test's cluster has none
 OVERRIDES=(run.root={far}/runs data.dir={far}/data {DATA})
-EVAL_OPTIONS=(--gpus-per-node=1 --cpus-per-task=1)
+EVAL_OPTIONS=(--nodes=2 --gpus-per-node=1 --cpus-per-task=1)
 VENV={sys.prefix}
 """
     (checkout / "slurm" / "site.env").write_text(text)
@@ -98,7 +98,8 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
 def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path) -> None:
     checkout, far = beside(tmp_path)
     conf = {"SLURM_CONF": site.cluster.environment["SLURM_CONF"]}
-    for line in LINES[5:8]:
+    nodes = " ".join(NODES[:3])
+    for line in (LINES[5], f"{LINES[6]} {nodes}", f"{LINES[7]} {nodes}"):
         done = in_shell(checkout, line, **conf)
         assert done.returncode == 0, done.stdout + done.stderr
     job = site.cluster.sbatch(

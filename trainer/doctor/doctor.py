@@ -91,7 +91,7 @@ def _local(config: DictConfig, run: Run, leads: bool, size: Size) -> Iterator[Fi
         yield Finding(OK, "recipe", f"{config.name} is valid, its run is {run.root}")
         yield from check_size(config, size)
         yield from findings
-        yield from slurm.check(config, outlook)
+        yield from slurm.check(config, outlook, size.options)
 
 
 def _with_peers(config: DictConfig, run: Run, leads_node: bool, size: Size) -> list[Located]:

@@ -28,6 +28,8 @@ class Size:
     """Tasks per node: each is a rank with a GPU of its own."""
     gpus: int | None = None
     """GPUs per node; None where that is not known."""
+    options: tuple[str, ...] = ()
+    """Options of sbatch that make the job's script ask for it."""
 
     @property
     def text(self) -> str:

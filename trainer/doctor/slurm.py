@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,9 +29,9 @@ SCRIPTS = configs.RECIPES.parent / "slurm"
 SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 
-def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
+def check(config: DictConfig, outlook: Outlook, options: Sequence[str]) -> Iterator[Finding]:
     """Yields findings on the time limit, the signal and the permission to
-    submit.
+    submit the script with sbatch's ``options``.
     """
     in_job = "SLURM_JOB_ID" in os.environ
     script = script_of(config.name)
@@ -43,7 +43,8 @@ def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
     else:
         yield Finding(NOT_HERE, "time limit", "not a Slurm job")
     yield _signal(script, margin, measured=save == outlook.save_seconds)
-    yield _submission(SCRIPTS / "eval.sh" if in_job else script, in_job, config)
+    asked = (SCRIPTS / "eval.sh", ()) if in_job else (script, options)
+    yield _submission(*asked, in_job, config)
 
 
 def script_of(recipe: str) -> Path:
@@ -107,7 +108,7 @@ def _signal(script: Path, margin: float, measured: bool) -> Finding:
     return Finding(OK, "signal", text)
 
 
-def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
+def _submission(script: Path, options: Sequence[str], in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
     clean = {
@@ -116,7 +117,12 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         if not name.startswith("SLURM_") or name == "SLURM_CONF"
     }
     clean["DOCTOR_VENV"] = sys.prefix
-    command = ["bash", str(script), "--test-only"]  # the script adds the options of the site file
+    command = [
+        "bash",
+        str(script),
+        "--test-only",
+        *options,
+    ]  # the script adds the options of the site file
     try:
         done = subprocess.run(
             command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120

@@ -8,12 +8,22 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
+
+from common.errors import UserError
+from slurm.options import VALUED, Given, parse
+from trainer.doctor.size import Size
+from trainer.doctor.slurm import script_of
 
 FIRST_NODE = "FIRST_NODE"
 """Placeholder for the first node's address in a dry run."""
+VARIABLES = {"array": "SBATCH_ARRAY_INX", "time": "SBATCH_TIMELIMIT"}
+"""sbatch's variables that are not named as their options."""
+DEFAULT_NOTICE = 60
+"""Slurm's own, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class Allocation:
     """Tasks per node."""
     cpus: int
     """CPUs per task."""
+    gpus: int | None = None
+    """GPUs per node; None where they were not asked for by number."""
 
     @staticmethod
     def here() -> Allocation:
@@ -34,10 +46,20 @@ class Allocation:
 
     @staticmethod
     def of(asked: Mapping[str, str]) -> Allocation:
-        """Returns the allocation that these sbatch options request."""
-        return Allocation(
-            *(int(asked[name]) for name in ("--nodes", "--ntasks-per-node", "--cpus-per-task"))
+        """Returns the allocation that these sbatch options, by name, request.
+
+        Raises UserError when one of them is no plain number.
+        """
+        nodes, tasks, cpus = (
+            _number(name, asked.get(name, "1"))
+            for name in ("nodes", "ntasks-per-node", "cpus-per-task")
         )
+        return Allocation(nodes, tasks, cpus, _gpus(asked, nodes, tasks))
+
+    @property
+    def size(self) -> Size:
+        """What counts for the run."""
+        return Size(self.nodes, self.tasks, self.gpus)
 
     def srun(self, *words: str) -> list[str]:
         """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more
@@ -59,25 +81,91 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Job:
-    """A job script's allocation; in a dry run also its submission line."""
+    """A job script's allocation; outside the job also how it is submitted."""
 
     allocation: Allocation
-    submission: str = ""
+    index: str = ""
+    """Index in the job array, outside the job the first one; empty without an array."""
+    submission: tuple[str, ...] = ()
+    """sbatch's command line; empty in the job."""
+    dry_run: bool = False
     notice: int = 0
-    """Seconds between the stop request and the time limit; known in a dry run only."""
+    """Seconds between the stop request and the time limit; known outside the job only."""
+
+    @staticmethod
+    def here() -> Job:
+        """Returns the job that this process runs in."""
+        return Job(Allocation.here(), os.environ.get("SLURM_ARRAY_TASK_ID", ""))
 
 
-def planned(script: Path, options: Sequence[str], words: Sequence[str]) -> Job:
-    """Returns the job that sbatch would start from the script's #SBATCH lines and ``options``,
-    which take precedence.
-
-    The submission line shows the site's SBATCH_* variables.
+def asked(script: Path, options: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Returns sbatch's options by name: the script's #SBATCH lines, over them the SBATCH_*
+    variables, over these ``options``.
     """
+    lines = re.findall(r"^#SBATCH\s+(.*)", script.read_text(encoding="utf-8"), re.MULTILINE)
+    own = parse([word for line in lines for word in shlex.split(line, comments=True)])
+    found = dict(own)
+    for name in VALUED:
+        variable = VARIABLES.get(name, "SBATCH_" + name.upper().replace("-", "_"))
+        if variable in os.environ:
+            found[name] = os.environ[variable]
+    return {name: value or "" for name, value in {**found, **dict(options)}.items()}
+
+
+def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
+    """Returns the job that sbatch would start from the script with the given options, and
+    ``words`` behind it.
+    """
+    wanted = asked(script, given)
+    index = re.search(r"\d+", wanted.get("array", ""))
+    return Job(
+        Allocation.of(wanted),
+        index[0] if index else "",
+        ("sbatch", *given.lines, f"slurm/{script.name}", *words),
+        given.dry_run,
+        int(wanted.get("signal", "").partition("@")[2] or DEFAULT_NOTICE),
+    )
+
+
+def size_of(recipe: str, options: Mapping[str, str]) -> Size:
+    """Returns what a job of the recipe's script asks for with these options, by name."""
+    size = Allocation.of(asked(script_of(recipe), options.items())).size
+    return replace(size, options=tuple(f"--{name}={value}" for name, value in options.items()))
+
+
+def submission_line(job: Job) -> str:
+    """Returns the job's submission for a shell, with the site's SBATCH_* variables."""
     site = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SBATCH_")}
-    own = re.findall(r"^#SBATCH (\S+)", script.read_text(encoding="utf-8"), re.MULTILINE)
-    asked = dict(option.partition("=")[::2] for option in [*own, *options])
-    submission = line(["sbatch", *options, f"slurm/{script.name}", *words], site)
-    return Job(Allocation.of(asked), submission, int(asked["--signal"].partition("@")[2]))
+    return line(job.submission, site)
+
+
+def submit(job: Job) -> NoReturn:
+    """Becomes sbatch. Raises UserError when there is none."""
+    try:
+        os.execvp(job.submission[0], job.submission)
+    except FileNotFoundError as e:
+        raise UserError(
+            "there is no sbatch on this machine: submit on the cluster's login node; "
+            "warmstart train RECIPE trains here"
+        ) from e
+
+
+def _number(name: str, value: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d{0,5}", value):
+        raise UserError(f"--{name}={value}: give one number, for which the run is checked")
+    return int(value)
+
+
+def _gpus(asked: Mapping[str, str], nodes: int, tasks: int) -> int | None:
+    """Returns the GPUs per node; the option that asks for the most of them counts."""
+    found = []
+    for name, share in (("gpus-per-node", 1), ("gpus", nodes), ("gpus-per-task", 1 / tasks)):
+        if count := re.fullmatch(r"(?:[^:,]+:)?(\d+)", asked.get(name, "")):
+            found.append(int(int(count[1]) / share))
+    for item in asked.get("gres", "").split(","):
+        if count := re.fullmatch(r"gpu(?::[^:]*[^:\d][^:]*)?(?::(\d+))?", item):
+            found.append(int(count[1] or 1))
+    return max(found, default=None)
 
 
 def stack() -> list[str]:

@@ -5,11 +5,14 @@ checkpoint.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from slurm.command_lines import Job
 from trainer.batching.flops import Shape
 from trainer.doctor.disk import checkpoint_bytes
+from trainer.doctor.findings import Located, table
 from trainer.planning.workload import shape_of
 from trainer.process.watchdog import SET_UP_MINUTES
 from trainer.run.folder import FILE_BYTES
@@ -23,8 +26,11 @@ def checkpoint_files(shape: Shape, ranks: int) -> int:
     return ranks * (shards + 1) + 2
 
 
-def page(config: DictConfig, ranks: int, signal: int) -> str:
-    """Returns the facts, one per line. Raises UserError when the model's shape is not known."""
+def page(config: DictConfig, job: Job, findings: Sequence[Located]) -> str:
+    """Returns the facts, one per line, then what was found about the job's size. Raises UserError
+    when the model's shape is not known.
+    """
+    ranks, signal = job.allocation.nodes * job.allocation.tasks, job.notice
     shape, settings = shape_of(config), config.train
     size, files = checkpoint_bytes(shape) / 1e9, checkpoint_files(shape, ranks)
     kept, set_up = settings.keep_last + 1, max(SET_UP_MINUTES, settings.hang_minutes)
@@ -38,4 +44,7 @@ def page(config: DictConfig, ranks: int, signal: int) -> str:
         f"{kept} of them "
         f"while one is written: {kept * files:,} files, {kept * size:,.3g} GB",
     }
-    return "\n".join(f"# {name}: {text}" for name, text in lines.items())
+    if job.index:
+        lines["array"] = f"index {job.index} is shown"
+    facts = [f"# {name}: {text}" for name, text in lines.items()]
+    return "\n".join([*facts, *(f"# {line}" for line in table(findings).splitlines())])

@@ -17,6 +17,7 @@ from common.files import Locked, write_lock
 from slurm import command_lines, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
+from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE, ModelLabel
@@ -28,11 +29,11 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     """Exports and evaluates one model of a run on a Ray cluster of the allocation's nodes, then
     writes the report.
 
-    Returns the job's exit code. Raises UserError when RUN or the model is not given, or there is no
-    such run.
+    Returns the job's exit code; outside the job it submits it. Raises UserError when RUN or the
+    model is not given, or there is no such run.
     """
     if len(words) < 2:
-        raise UserError("usage: sbatch slurm/eval.sh RUN base|STEP [key=value ...]")
+        raise UserError("usage: slurm/eval.sh [OPTION ...] RUN base|STEP [key=value ...]")
     name, word, *overrides = words
     label = ModelLabel.parse(word)
     run = Run.find(name)
@@ -51,12 +52,16 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ADDRESS": f"{command_lines.FIRST_NODE}:{port}",
     }
-    if job.submission:
+    if job.dry_run:
         exports = [] if label == BASE else [command_lines.line(export)]
-        print(job.submission, *exports, command_lines.line(nodes, ray), sep="\n")
+        print(
+            command_lines.submission_line(job), *exports, command_lines.line(nodes, ray), sep="\n"
+        )
         return DONE
     if run is None:
-        raise UserError(f"no run at {name} or runs/{name}")
+        raise UserError(f"no run at {name} or {site.runs() / name}")
+    if job.submission:
+        command_lines.submit(job)
     here = os.environ["SLURMD_NODENAME"]
     addresses = network.addresses(os.environ["SLURM_JOB_NODELIST"], here)
     ray["RAY_ADDRESS"] = f"{addresses[here]}:{port}"

@@ -1,11 +1,11 @@
-"""The Python part of a job script: parses its arguments and runs a training or an evaluation job.
+"""The Python part of a job script: in the job it trains or evaluates; on the login node it checks
+the arguments and submits the script, or with --dry-run prints what would run.
 
-    python -m slurm.job SCRIPT [OPTION ...] -- train [SITE'S OVERRIDE ...] -- RECIPE [recipe=NAME]
-    [key=value ...] python -m slurm.job SCRIPT [OPTION ...] -- eval [SITE'S OVERRIDE ...] -- RUN
-    base|STEP [key=value ...]
+    python -m slurm.job SCRIPT train [SITE'S OPTION ...] -- RECIPE [ARGUMENT ...]
+    python -m slurm.job SCRIPT eval [SITE'S OPTION ...] -- [ARGUMENT ...]
 
-slurm/lib.sh calls it on the job's first node. With ``--dry-run`` among sbatch's options it is
-called on the login node and prints what would run.
+slurm/lib.sh calls it. An argument is an option of sbatch, or a word: key=value, a run, a step. The
+site's options, EVAL_OPTIONS, count for evaluations.
 """
 
 from __future__ import annotations
@@ -16,39 +16,63 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.exit_codes import USAGE
+from common.exit_codes import DONE, USAGE
 from slurm import command_lines
+from slurm.command_lines import Job
 from slurm.evaluation import evaluate
+from slurm.options import Given, parse
 from slurm.training import train
+from trainer.recipe import site
+
+USAGE_TEXT = """usage: {script} [--dry-run] [OPTION ...] {words}
+OPTION is one of sbatch's, in any form and at any place: --nodes=2, --nodes 2, -N2, -t 12:00:00.
+--dry-run submits nothing: it prints what would run and what is wrong with it."""
+WORDS = {"train": "[recipe=NAME] [key=value ...]", "eval": "RUN base|STEP [key=value ...]"}
+LOOKS_ONLY = ("test-only", None)
 
 
 def main() -> int:
-    """Returns the job's exit code."""
-    (script, *options), (kind, *site), words = _groups(sys.argv[1:])
-    # Otherwise job steps would also start with an empty environment after sbatch --export=NONE.
-    os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
+    """Returns the exit code; submitting, this process becomes sbatch."""
+    script, kind, *rest = sys.argv[1:]
+    first = rest.index("--")
     try:
-        if "--dry-run" in options:
-            given = [option for option in options if option != "--dry-run"]
-            # A training script adds the first word, its recipe, itself.
-            typed = words[1:] if kind == "train" else words
-            job = command_lines.planned(Path(script), given, typed)
-        else:
-            job = command_lines.Job(command_lines.Allocation.here())
-        os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
-        return train(job, words, site) if kind == "train" else evaluate(job, words)
+        return _main(Path(script), kind, rest[:first], rest[first + 1 :])
     except UserError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE
 
 
-def _groups(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Returns the words before, between and after the first two ``--``; those after may contain
-    more ``--``.
-    """
-    first = words.index("--")
-    second = words.index("--", first + 1)
-    return list(words[:first]), list(words[first + 1 : second]), list(words[second + 1 :])
+def _main(script: Path, kind: str, own: Sequence[str], arguments: Sequence[str]) -> int:
+    given = parse(arguments)
+    if given.help:
+        print(USAGE_TEXT.format(script=f"slurm/{script.name}", words=WORDS[kind]))
+        return DONE
+    if "SLURM_JOB_ID" in os.environ and not given.dry_run:
+        if given.options:
+            before = " ".join(given.lines)
+            raise UserError(f"sbatch's options stand before the script: sbatch {before} SCRIPT")
+        job = Job.here()
+    else:
+        # A training script adds the first word, its recipe, itself.
+        typed = given.words[1:] if kind == "train" else given.words
+        job = _outside(script, parse([*own, *arguments]) if kind == "eval" else given, typed)
+        if not job.dry_run and LOOKS_ONLY in given.options:
+            command_lines.submit(job)
+    if job.dry_run or not job.submission:
+        # Otherwise job steps would also start with an empty environment after sbatch --export=NONE.
+        os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
+        os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
+    return train(job, given.words) if kind == "train" else evaluate(job, given.words)
+
+
+def _outside(script: Path, given: Given, words: Sequence[str]) -> Job:
+    """Returns the job to submit; a placeholder is told in a dry run, else refused."""
+    job = command_lines.planned(script, given, words)
+    if fault := site.placeholder(command_lines.asked(script, given)):
+        if not job.dry_run:
+            raise UserError(fault)
+        print(f"warmstart: {fault}", file=sys.stderr)
+    return job
 
 
 if __name__ == "__main__":

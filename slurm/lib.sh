@@ -1,25 +1,16 @@
 # The job scripts source this file, in a job and on the login node. It loads the site's environment
-# and starts Python. Outside a job it submits the script, or with --dry-run shows what would run;
-# leading --options go to sbatch.
+# and starts Python, which in a job does the work, and elsewhere checks the arguments and submits
+# the script.
 # shellcheck shell=bash
 
 # Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
-IMAGE="" VENV="" OVERRIDES=() EVAL_OPTIONS=()
+# DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
+IMAGE="" VENV=${DOCTOR_VENV:-} EVAL_OPTIONS=()
 # shellcheck source=slurm/site.example.env
 [[ ! -f slurm/site.env ]] || source slurm/site.env
 # Only from here on, because a site's modules may use unset variables.
 set -euo pipefail
-
-options=()
-if [[ -z ${SLURM_JOB_ID:-} ]]; then
-    [[ $0 != *eval.sh ]] || options=("${EVAL_OPTIONS[@]}")
-    while [[ ${1:-} == --* ]]; do
-        options+=("$1")
-        shift
-    done
-    [[ " ${options[*]} " == *" --dry-run "* ]] || exec sbatch "${options[@]}" "slurm/${0##*/}" "$@"
-fi
 
 # If the site has an image, ranks and engines run in it; this Python talks to Slurm and always runs
 # on the host.
@@ -31,9 +22,10 @@ if [[ ! -x $python ]]; then
     exit 2
 fi
 
-# job train RECIPE [recipe=NAME] [key=value ...]; job eval RUN base|STEP [key=value ...]
+# job train RECIPE [ARGUMENT ...]; job eval [ARGUMENT ...]
 job() {
     local kind=$1
     shift
-    exec "$python" -m slurm.job "$0" "${options[@]}" -- "$kind" "${OVERRIDES[@]}" -- "$@"
+    # Bash before 4.4 takes an empty list for an unset variable.
+    exec "$python" -m slurm.job "$0" "$kind" ${EVAL_OPTIONS[@]+"${EVAL_OPTIONS[@]}"} -- "$@"
 }

@@ -4,37 +4,38 @@ itself if needed.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from threading import Event, Thread
 
 from common.errors import UserError
-from common.exit_codes import DONE
+from common.exit_codes import DONE, PREFLIGHT
 from slurm import command_lines, dry_run, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from slurm.submit_evaluations import watch
+from trainer.doctor import forecast
+from trainer.doctor.findings import is_fatal, merge, table
+from trainer.doctor.size import check as check_size
+from trainer.doctor.size import sized
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
-from trainer.run.frozen_config import check
+from trainer.run.frozen_config import check, choose
+
+RECIPE, INDEX = "recipe=", "%a"
 
 
-def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> int:
-    """Trains with one rank per task of the allocation; returns the job's exit code.
+def train(job: command_lines.Job, words: Sequence[str]) -> int:
+    """Trains with one rank per task of the allocation; returns the job's exit code. Outside the job
+    it submits it, unless it would fail or waste most of what it asks for: exit code 3.
 
     Raises UserError for a wrong recipe or override.
     """
-    recipe, *overrides = words
-    if overrides and overrides[0].startswith("recipe="):
-        recipe = overrides.pop(0).removeprefix("recipe=")
-    overrides = [
-        *site,
-        *(word.replace("%a", os.environ.get("SLURM_ARRAY_TASK_ID", "")) for word in overrides),
-    ]
-    config = configs.load(recipe, overrides)
+    recipe, overrides = _parts(words, job.index)
+    overrides, config = choose(partial(configs.load, recipe), overrides)
     run = check(config)
     srun, stack = job.allocation.srun, command_lines.stack()
     # A job script runs on the job's first node, which has rank 0.
@@ -48,14 +49,18 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
         "--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides
     )
     if job.submission:
-        print(
-            job.submission,
-            command_lines.line(preflight, meeting),
-            command_lines.line(ranks, meeting),
-            sep="\n",
-        )
-        print(dry_run.page(config, job.allocation.nodes * job.allocation.tasks, job.notice))
-        return DONE
+        size = job.allocation.size
+        plan = forecast.look(sized(config, size), run)[1]
+        findings = merge({"": [*check_size(config, size), *plan]})
+        if job.dry_run:
+            steps = [command_lines.line(words, meeting) for words in (preflight, ranks)]
+            print(command_lines.submission_line(job), *steps, sep="\n")
+            print(dry_run.page(config, job, findings))
+        elif is_fatal(findings):
+            print(table(findings), file=sys.stderr)
+        if is_fatal(findings):
+            return PREFLIGHT
+        return DONE if job.dry_run else command_lines.submit(job)
     forget(run)
     work, over = Stoppable(), Event()
     watcher = Thread(target=_watch, args=(run, over))
@@ -77,6 +82,21 @@ def train(job: command_lines.Job, words: Sequence[str], site: Sequence[str]) -> 
             flush=True,
         )
     return DONE
+
+
+def _parts(words: Sequence[str], index: str) -> tuple[str, list[str]]:
+    """Returns the recipe, which a word ``recipe=NAME`` replaces, and the overrides for the job of
+    the array that has ``index``.
+    """
+    recipe, *rest = words
+    names = [word for word in rest if word.startswith(RECIPE)]
+    overrides = [word for word in rest if word not in names]
+    if not index and any(INDEX in word for word in overrides):
+        raise UserError(f"{INDEX} stands for the index in a job array: add --array=1-3")
+    return (
+        names[-1].removeprefix(RECIPE) if names else recipe,
+        [word.replace(INDEX, index) for word in overrides],
+    )
 
 
 def _watch(run: Run, over: Event) -> None:

@@ -48,7 +48,16 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument("--split", choices=("train", "test"), default="train"),
         ),
     ),
-    "doctor": (commands.doctor, (*RECIPE, JSON)),
+    "doctor": (
+        commands.doctor,
+        (
+            *RECIPE,
+            JSON,
+            _argument("-N", "--nodes", metavar="N", help="as for sbatch: what the job asks for"),
+            _argument("--ntasks-per-node", metavar="N", help="ranks per node"),
+            _argument("--gpus-per-node", metavar="N", help="GPUs per node"),
+        ),
+    ),
     "prefetch": (commands.prefetch, RECIPE),
     "plan": (commands.plan, RECIPE),
     "train": (commands.train, RECIPE),

@@ -4,8 +4,10 @@ its verb is called.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
     from common.hub_upload import check
-    from trainer.recipe import load as configs
 
-    config = configs.load(recipe, overrides)
+    config = _load(recipe, overrides)
     if repo is not None:
         check(repo)
     stages.build(config)
@@ -40,20 +41,18 @@ def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
     """show a row's tokens and loss mask"""
     from data_prep.output.folder import dataset_folder
     from data_prep.output.show_row import show
-    from trainer.recipe import load as configs
 
-    config = configs.load(recipe, overrides)
+    config = _load(recipe, overrides)
     print(show(dataset_folder(config), row, split, colour=sys.stdout.isatty()))
     return DONE
 
 
 def train(recipe: str, overrides: list[str]) -> int:
     """start or resume training"""
-    from trainer.recipe import load as configs
     from trainer.run import frozen_config
     from trainer.run.trained_from import dataset_identity
 
-    config = configs.load(recipe, overrides)
+    config = _load(recipe, overrides)
     dataset = dataset_identity(config)
     return stages.train(frozen_config.check(config), config, dataset)
 
@@ -62,23 +61,26 @@ def plan(recipe: str, overrides: list[str]) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
     from trainer.planning.page import page
     from trainer.planning.planner import Planner
-    from trainer.recipe import load as configs
 
-    text, fits = page(Planner(configs.load(recipe, overrides)))
+    text, fits = page(Planner(_load(recipe, overrides)))
     print(text)
     return DONE if fits else FAILED
 
 
-def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
+def doctor(recipe: str, overrides: list[str], as_json: bool, **asked: str | None) -> int:
     """check the environment, on the login node or in a job (srun warmstart doctor RECIPE), and
     print a fix for every problem found
     """
     import json
 
+    from slurm.command_lines import size_of
     from trainer.doctor.doctor import examine
     from trainer.doctor.findings import is_fatal, table
 
-    found = examine(recipe, overrides)
+    options = {name.replace("_", "-"): value for name, value in asked.items() if value is not None}
+    size = size_of(recipe, options) if options else None
+    usual = size_of(recipe, {}) if shutil.which("sbatch") else None
+    found = examine(recipe, overrides, size, usual)
     if found:
         print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
     return PREFLIGHT if is_fatal(found) else DONE
@@ -86,10 +88,9 @@ def doctor(recipe: str, overrides: list[str], as_json: bool) -> int:
 
 def prefetch(recipe: str, overrides: list[str]) -> int:
     """download what the recipe needs from the hub, for nodes without internet"""
-    from trainer.recipe import load as configs
     from trainer.run.prefetch import prefetch as stage
 
-    config = configs.load(recipe, overrides)
+    config = _load(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
     pinned = f", and pin the versions with {pins}" if pins else ""
     stages.say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")
@@ -131,7 +132,8 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         newest = ModelLabel(run.exports[-1]) if run.exports else BASE
         model = ModelLabel.parse(word) if word else newest
     else:
-        config = configs.for_model(target, overrides)
+        load = partial(configs.for_model, target)
+        _, config = frozen_config.choose(load, overrides, without="data.")
         model = BASE
         if word not in (None, "base"):
             raise UserError(f"{target} is a model, not a run: it has only base, not {word}")
@@ -242,13 +244,12 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.evaluate import evaluate as stage
     from eval.report.html.write import write as write_page
     from eval.report.report import headline, write
-    from trainer.recipe import load as configs
     from trainer.run import frozen_config
     from trainer.run.base_model import materialise
     from trainer.run.model_label import BASE, ModelLabel
     from trainer.run.trained_from import dataset_identity
 
-    config = configs.load(recipe, overrides)
+    config = _load(recipe, overrides)
     frozen_config.check(config)
     stages.build(config)
     run = frozen_config.start(config)
@@ -276,13 +277,23 @@ def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[st
     return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 
+def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
+    """Returns the recipe's configuration with the site's choices and the overrides."""
+    from trainer.recipe import load as configs
+    from trainer.run import frozen_config
+
+    return frozen_config.choose(partial(configs.load, recipe), overrides)[1]
+
+
 def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
     from trainer.recipe import load as configs
+    from trainer.recipe import site
     from trainer.run import frozen_config
     from trainer.run.folder import Run
 
     run = Run.find(name)
     if run is None:
-        raise UserError(f"no run at {name} or runs/{name}: warmstart train RECIPE starts one")
+        place = site.runs() / name
+        raise UserError(f"no run at {name} or {place}: warmstart train RECIPE starts one")
     config = frozen_config.read(run)
     return run, configs.amend(config, overrides) if overrides else config

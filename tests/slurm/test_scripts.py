@@ -43,12 +43,30 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def call(checkout: Path, site: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script outside any job, beside an sbatch that only notes in ``calls`` that it ran."""
+    (checkout / "slurm" / "site.env").write_text(f"VENV={sys.prefix}\n{site}")
+    (checkout / "calls").unlink(missing_ok=True)
+    fake = checkout / "bin" / "sbatch"
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >'{checkout}/calls'\n")
+    fake.chmod(0o755)
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+    variables["PATH"] = f"{fake.parent}:{variables['PATH']}"
+    return subprocess.run(words, cwd=checkout, env=variables, capture_output=True, text=True)
+
+
+def submitted(checkout: Path) -> list[str] | None:
+    """What sbatch was called with; None if it was not."""
+    path = checkout / "calls"
+    return path.read_text().splitlines() if path.exists() else None
+
+
 def dry_run(checkout: Path, site: str, *words: str) -> tuple[list[str], str]:
     """The command lines and the facts that a script's dry run prints."""
-    (checkout / "slurm" / "site.env").write_text(f"VENV={sys.prefix}\n{site}")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    done = call(checkout, site, *words)
     assert done.returncode == 0, done.stderr
+    assert submitted(checkout) is None
     lines = done.stdout.splitlines()
     return [x for x in lines if not x.startswith("#")], "\n".join(
         x for x in lines if x.startswith("#")
@@ -63,14 +81,15 @@ def dry_run(checkout: Path, site: str, *words: str) -> tuple[list[str], str]:
 )
 def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) -> None:
     site = "export SBATCH_ACCOUNT=p200000\n"
-    script = ("slurm/sft_4b.sh", "--dry-run", f"--nodes={nodes}", "train.lr=2e-5")
+    batch = f"train.batch_size={32 * nodes}"
+    script = ("slurm/sft_4b.sh", "--dry-run", f"--nodes={nodes}", batch)
     (submit, preflight, start), facts = dry_run(checkout, site, *script)
     assert shlex.split(submit) == [
         "SBATCH_ACCOUNT=p200000",
         "sbatch",
         f"--nodes={nodes}",
         "slurm/sft_4b.sh",
-        "train.lr=2e-5",
+        batch,
     ]
     port = re.search(r"MASTER_PORT=(\d+)", start)
     assert port and int(port[1]) in PORTS
@@ -93,7 +112,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "warmstart",
         "doctor",
         "sft_4b",
-        "train.lr=2e-5",
+        batch,
     ]
     assert shlex.split(start) == [
         *srun,
@@ -103,7 +122,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "slurm.rank",
         "runs/sft_4b",
         "sft_4b",
-        "train.lr=2e-5",
+        batch,
     ]
     for fact in (
         f"rank 0 of {4 * nodes} on the first node",
@@ -112,6 +131,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "600 s before the time limit",
         f"checkpoint: {files:,} files",
         "48.3 GB",
+        f"size  {4 * nodes:,} ranks ({nodes} x 4)",
     ):
         assert fact in facts
 
@@ -160,6 +180,109 @@ def test_the_site_decides_image_and_overrides(checkout: Path) -> None:
     ]
     assert nodes[3:6] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
     assert nodes[-5:] == ["-m", "slurm.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
+
+
+SFT = "slurm/sft_4b.sh"
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (("-N", "2", "--dry-run"), ["--nodes=2"]),
+        (("train.lr=2e-5", "--dry-run", "--nodes", "2"), ["--nodes=2"]),
+        (
+            ("-t1:00:00", "train.lr=2e-5", "-A", "acct", "--dry-run"),
+            ["--time=1:00:00", "--account=acct"],
+        ),
+    ],
+)
+def test_a_dry_run_takes_options_anywhere(
+    checkout: Path, words: tuple[str, ...], options: list[str]
+) -> None:
+    (submit, preflight, _), facts = dry_run(checkout, "", SFT, *words)
+    own = [word for word in words if "=" in word and word[0] != "-"]
+    assert shlex.split(submit) == ["sbatch", *options, SFT, *own]
+    nodes = 2 if "--nodes=2" in options else 4
+    assert f"--nodes={nodes}" in preflight and f"size  {4 * nodes} ranks" in facts
+    assert shlex.split(preflight)[-len(own) - 1 :] == ["sft_4b", *own]
+
+
+def test_a_dry_run_of_an_array_shows_its_first_job(checkout: Path) -> None:
+    words = ("train.seed=%a", "run.name=s-%a", "--array=3-5", "--dry-run", "recipe=tiny")
+    (submit, _, start), facts = dry_run(checkout, "", SFT, *words)
+    assert submit.endswith("--array=3-5 slurm/sft_4b.sh train.seed=%a run.name=s-%a recipe=tiny")
+    assert start.endswith("slurm.rank runs/s-3 tiny train.seed=3 run.name=s-3")
+    assert "# array: index 3 is shown" in facts
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-N", "2", "train.lr=2e-5"), ["--nodes=2", SFT, "train.lr=2e-5"]),
+        (
+            ("train.lr=2e-5", "-N2", "-A", "acct"),
+            ["--nodes=2", "--account=acct", SFT, "train.lr=2e-5"],
+        ),
+        (("--test-only", "-N64"), ["--test-only", "--nodes=64", SFT]),
+        (("run.name=s-%a", "--array", "1-3"), ["--array=1-3", SFT, "run.name=s-%a"]),
+    ],
+)
+def test_a_script_submits_itself(checkout: Path, words: tuple[str, ...], line: list[str]) -> None:
+    done = call(checkout, "", SFT, *words)
+    assert done.returncode == 0, done.stderr
+    assert submitted(checkout) == line
+
+
+@pytest.mark.parametrize(
+    ("site", "words", "code", "message"),
+    [
+        ("", ("train.lr=1", "--node=2"), 2, "did you mean --nodes?"),
+        ("", ("train.lrr=1",), 2, "did you mean train.lr?"),
+        ("", ("tain.lr",), 2, "'tain.lr' is not an override"),
+        ("", ("run.name=s-%a",), 2, "add --array=1-3"),
+        ("", ("-N", "2-4"), 2, "--nodes=2-4: give one number"),
+        ("", ("-A", "your-account"), 2, "in place of your-account"),
+        ("export SBATCH_ACCOUNT=your-account", (), 2, "slurm/site.env, line 2: put your own"),
+        ("export SBATCH_ACCOUNT=p200000", (), 2, "the account p200000 is an example's"),
+        ("OVERRIDES=(train.lrr=1)", (), 2, "(slurm/site.env has train.lrr=1)"),
+        ("", ("-N64",), 3, "leaves 64 of 128 data-parallel groups without rows"),
+        ("", ("recipe=qlora_gsm8k_8b",), 3, "a QLoRA trains on one GPU, not on 16 ranks"),
+        ("", ("-N1", "train.max_tokens_per_gpu=99000"), 3, "does not fit"),
+    ],
+)
+def test_what_would_fail_does_not_reach_the_queue(
+    checkout: Path, site: str, words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = call(checkout, site, SFT, *words)
+    assert (done.returncode, submitted(checkout)) == (code, None), done.stderr
+    assert message in done.stderr and (code == 3 or len(done.stderr.splitlines()) == 1)
+    if code == 3:
+        done = call(checkout, site, SFT, *words, "--dry-run")
+        assert (done.returncode, submitted(checkout)) == (3, None)
+        assert message in done.stdout
+
+
+def test_help_and_evaluations(checkout: Path) -> None:
+    done = call(checkout, "", SFT, "x=1", "--help")
+    assert (done.returncode, submitted(checkout)) == (0, None)
+    assert done.stdout.startswith("usage: slurm/sft_4b.sh [--dry-run]")
+    done = call(checkout, "", "slurm/eval.sh", "nowhere", "base", "-N2")
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert "no run at nowhere or runs/nowhere" in done.stderr
+
+
+def test_in_a_job_options_come_too_late(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_job(*words: str) -> subprocess.CompletedProcess[str]:
+        (checkout / "slurm" / "site.env").write_text(f"VENV={sys.prefix}\n")
+        variables = os.environ | {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(checkout)}
+        return subprocess.run(
+            [SFT, *words], cwd=checkout, env=variables, capture_output=True, text=True
+        )
+
+    done = in_job("--nodes=2", "train.lr=1")
+    assert done.returncode == 2 and "sbatch --nodes=2 SCRIPT" in done.stderr
+    done = in_job("train.lr=1e-5", "--dry-run")
+    assert done.returncode == 0 and "slurm.rank runs/sft_4b sft_4b train.lr=1e-5" in done.stdout
 
 
 def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,11 @@ of each node checks its node; rank 0 also checks what the job shares, and is the
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from omegaconf import DictConfig
 
@@ -16,6 +20,8 @@ from common.errors import UserError
 from trainer.doctor import devices, disk, inputs, nodes, slurm
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
 from trainer.doctor.forecast import look
+from trainer.doctor.size import Size, sized
+from trainer.doctor.size import check as check_size
 from trainer.process import process_group
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
@@ -24,28 +30,56 @@ from trainer.run.folder import Run
 HERE = ""
 
 
-def examine(recipe: str, overrides: Sequence[str]) -> list[Located]:
-    """Returns the findings, worst first; empty on a task that does not report."""
+def examine(
+    recipe: str, overrides: Sequence[str], asked: Size | None = None, usual: Size | None = None
+) -> list[Located]:
+    """Returns the findings, worst first; empty on a task that does not report.
+
+    ``asked`` is what the job will ask for, ``usual`` what its script asks for where GPUs train (a
+    recipe on CPUs is for this machine); without them the recipe's cluster counts, in a job its
+    allocation. The commands that fix findings carry the overrides.
+    """
+    words = list(overrides)
     under_slurm = process_group.under_slurm(os.environ)
     leads_node = not under_slurm or os.environ["SLURM_LOCALID"] == "0"
     fix = "recipes/base.yaml lists every key"
     try:
-        config = configs.load(recipe, overrides)
+        words, config = frozen_config.choose(partial(configs.load, recipe), overrides)
         fix = "run.name=NAME, or the run's own values"
         run = frozen_config.check(config)
     except UserError as e:
         if not leads_node:
             return []
         return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)]})
+    again = shlex.join([recipe, *words])
+    if "SLURM_JOB_ID" in os.environ:
+        asked = Size.here()
+    size = asked or (usual if config.device == "cuda" else None) or Size.of(config)
+    config = sized(config, size)
     if under_slurm:
-        return _with_peers(config, run, leads_node)
+        return [
+            _carrying(f, config.name, again) for f in _with_peers(config, run, leads_node, size)
+        ]
     alone = Finding(
         NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job"
     )
-    return merge({HERE: [*_local(config, run, True), alone]})
+    found = merge({HERE: [*_local(config, run, True, size), alone]})
+    return [_carrying(f, config.name, again) for f in found]
 
 
-def _local(config: DictConfig, run: Run, leads: bool) -> Iterator[Finding]:
+def _carrying(found: Located, name: str, again: str) -> Located:
+    """Returns the finding with ``again``, the recipe and its overrides, in place of the bare recipe
+    in the commands that it names.
+    """
+    finding = found.finding
+    bare = re.compile(rf"(?<=warmstart )(\w+) {re.escape(name)}(?![\w=./-])")
+    cause, fix = (
+        bare.sub(lambda match: f"{match[1]} {again}", text) for text in (finding.cause, finding.fix)
+    )
+    return replace(found, finding=replace(finding, cause=cause, fix=fix))
+
+
+def _local(config: DictConfig, run: Run, leads: bool, size: Size) -> Iterator[Finding]:
     """Yields this node's findings; ``leads`` adds those that are the same for all nodes."""
     outlook, findings = look(config, run)
     yield from inputs.check(config, leads)
@@ -55,17 +89,18 @@ def _local(config: DictConfig, run: Run, leads: bool) -> Iterator[Finding]:
             yield finding
     if leads:
         yield Finding(OK, "recipe", f"{config.name} is valid, its run is {run.root}")
+        yield from check_size(config, size)
         yield from findings
-        yield from slurm.check(config, outlook)
+        yield from slurm.check(config, outlook, size.options)
 
 
-def _with_peers(config: DictConfig, run: Run, leads_node: bool) -> list[Located]:
+def _with_peers(config: DictConfig, run: Run, leads_node: bool, size: Size) -> list[Located]:
     place = process_group.slurm_environment(os.environ)
     os.environ.update(place)
     meeting = nodes.Meeting.of(place, config.train.hang_minutes)
     leads = meeting.rank == 0
     store = meeting.open() if meeting.world > 1 else None
-    own = list(_local(config, run, leads)) if leads_node else []
+    own = list(_local(config, run, leads, size)) if leads_node else []
     if isinstance(store, Finding):
         return merge({_host(): [*own, store]})
     if store is None:

@@ -13,6 +13,8 @@ from common.errors import UserError
 from common.files import MANIFEST, read_json
 from trainer.batching.flops import Shape
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
+from trainer.doctor.size import planning
+from trainer.planning.layouts import degrees
 from trainer.planning.memory import GIB
 from trainer.planning.planner import Forecast, Planner
 from trainer.planning.workload import Lengths, lengths_of, shape_of, total_steps
@@ -85,8 +87,10 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         yield Finding(OK, "plan", f"{planner.total_steps:,} steps; device=cpu has no forecast")
         return
     c = config.cluster
-    cluster, fix = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", f"warmstart plan {config.name}"
+    cluster, fix = f"{c.nodes} x {c.gpus_per_node} {c.gpu}", planning(config)
     if own is None:
+        if config.train.sequence_parallel in degrees(planner.shape, planner.cluster):
+            return  # some ranks have no rows: a finding on the size
         degree = f"train.sequence_parallel={config.train.sequence_parallel}"
         yield Finding(FATAL, "plan", f"{degree} cannot run on {cluster}", fix)
         return

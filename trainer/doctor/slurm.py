@@ -1,4 +1,4 @@
-"""Slurm checks: the job's allocation, its time limit, its stop signal, and the permission to
+"""Slurm checks: the job's time limit, its stop signal, and the permission to
 submit.
 """
 
@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -21,28 +22,35 @@ from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
 from trainer.process.deadline import Deadline, job_end, save_seconds
 from trainer.recipe import load as configs
+from trainer.recipe import site
+from trainer.run.folder import Run
 
 SCRIPTS = configs.RECIPES.parent / "slurm"
 SIGNAL = re.compile(r"^#SBATCH\s+--signal=\S*USR1@(\d+)", re.MULTILINE)
 
 
-def check(config: DictConfig, outlook: Outlook) -> Iterator[Finding]:
-    """Yields findings on the allocation, the time limit, the signal and the permission to
-    submit.
+def check(config: DictConfig, outlook: Outlook, options: Sequence[str]) -> Iterator[Finding]:
+    """Yields findings on the time limit, the signal and the permission to
+    submit the script with sbatch's ``options``.
     """
     in_job = "SLURM_JOB_ID" in os.environ
-    script = SCRIPTS / f"{config.name}.sh"
-    script = script if script.exists() else SCRIPTS / "sft_4b.sh"
+    script = script_of(config.name)
     deadline, save = Deadline(None), _save_seconds(config, outlook)
     deadline.slowest = outlook.step_seconds or 0.0
     margin = deadline.margin(save)
     if in_job:
-        yield from _allocation(config)
         yield _limit(outlook, margin)
     else:
         yield Finding(NOT_HERE, "time limit", "not a Slurm job")
     yield _signal(script, margin, measured=save == outlook.save_seconds)
-    yield _submission(SCRIPTS / "eval.sh" if in_job else script, in_job, config)
+    asked = (SCRIPTS / "eval.sh", ()) if in_job else (script, options)
+    yield _submission(*asked, in_job, config)
+
+
+def script_of(recipe: str) -> Path:
+    """Returns the job script that trains a recipe: its own, or the one that takes any recipe."""
+    script = SCRIPTS / f"{recipe}.sh"
+    return script if script.exists() else SCRIPTS / "sft_4b.sh"
 
 
 def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
@@ -52,24 +60,6 @@ def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
         ranks = config.cluster.nodes * config.cluster.gpus_per_node
     size = checkpoint_bytes(outlook.shape) if outlook.shape else 0
     return save_seconds(size, ranks, outlook.save_seconds or 0.0)
-
-
-def _allocation(config: DictConfig) -> Iterator[Finding]:
-    """Yields a finding that compares the allocation with the planned cluster."""
-    nodes, tasks = (
-        int(os.environ.get(name, 1)) for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS")
-    )
-    cluster = config.cluster
-    text = f"{tasks} tasks on {nodes} nodes"
-    if config.device == "cuda" and (nodes, tasks) != (
-        cluster.nodes,
-        cluster.nodes * cluster.gpus_per_node,
-    ):
-        planned = f"the recipe is planned for {cluster.nodes} x {cluster.gpus_per_node}"
-        fix = f"cluster.nodes={nodes} cluster.gpus_per_node={tasks // nodes}"
-        yield Finding(WARNING, "allocation", f"{text}, {planned}", fix)
-        return
-    yield Finding(OK, "allocation", text)
 
 
 def _limit(outlook: Outlook, margin: float) -> Finding:
@@ -118,7 +108,7 @@ def _signal(script: Path, margin: float, measured: bool) -> Finding:
     return Finding(OK, "signal", text)
 
 
-def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
+def _submission(script: Path, options: Sequence[str], in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
     clean = {
@@ -126,7 +116,13 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         for name, value in os.environ.items()
         if not name.startswith("SLURM_") or name == "SLURM_CONF"
     }
-    command = ["bash", str(script), "--test-only"]  # the script adds the options of the site file
+    clean["DOCTOR_VENV"] = sys.prefix
+    command = [
+        "bash",
+        str(script),
+        "--test-only",
+        *options,
+    ]  # the script adds the options of the site file
     try:
         done = subprocess.run(
             command, cwd=SCRIPTS.parent, env=clean, capture_output=True, text=True, timeout=120
@@ -139,7 +135,9 @@ def _submission(script: Path, in_job: bool, config: DictConfig) -> Finding:
         refusal = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     text = f"{script.name}: {refusal}"
     if in_job:
-        fix = f"on the login node: warmstart watch {config.run.name}"
+        root = Run.of(config).root
+        name = config.run.name if root.parent == site.runs() else root
+        fix = f"on the login node: warmstart watch {name}"
         return Finding(
             WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix
         )

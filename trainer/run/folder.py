@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, heal_jsonl, read_json, read_jsonl
+from trainer.recipe import site
 from trainer.run.model_label import ModelLabel
 
 SCALARS = "state.json"
@@ -96,8 +97,10 @@ class Run:
 
     @staticmethod
     def find(name: str) -> Run | None:
-        """Returns the run in the folder ``name`` or runs/``name``; None if there is none."""
-        for root in (Path(name), Path("runs") / name):
+        """Returns the run in the folder ``name``, of that name among the site's runs or in
+        ``runs``; None if there is none.
+        """
+        for root in (Path(name), site.runs() / name, Path("runs") / name):
             # A folder named by "." or ".." has a name of its own.
             run = Run(root if root.name.strip(".") else root.resolve())
             if run.config.exists():

@@ -75,6 +75,7 @@ def test_nothing_is_wrong_with_what_is_built(look: Look, folder: Path) -> None:
     found = look("tiny", *SMALL)
     assert {what: f["level"] for what, f in found.items()} == {
         "recipe": "ok",
+        "size": "ok",
         "model": "ok",
         "dataset": "ok",
         "benchmarks": "ok",
@@ -187,9 +188,39 @@ def test_a_fault_on_the_login_node_is_fatal(
 
 
 def test_what_fits_no_gpu_is_refused_before_one_is_asked_for(look: Look) -> None:
-    finding = look("sft_4b", "cluster.nodes=1", "train.max_tokens_per_gpu=200000")["plan"]
+    finding = look("sft_4b", "train.max_tokens_per_gpu=200000", "--nodes=1")["plan"]
     assert finding["level"] == "fatal" and "does not fit" in finding["cause"]
-    assert finding["fix"] == "warmstart plan sft_4b"
+    again = "warmstart plan sft_4b train.max_tokens_per_gpu=200000"
+    assert finding["fix"] == f"{again} cluster.nodes=1 cluster.gpus_per_node=4"
+
+
+def test_the_fixes_carry_what_the_site_and_the_command_say(look: Look, folder: Path) -> None:
+    (folder / "slurm").mkdir()
+    choices = "OVERRIDES=(data.dir=/nowhere 'run.root=my runs' train.max_tokens_per_gpu=999)"
+    (folder / "slurm" / "site.env").write_text(choices)
+    found = look("tiny", "train.max_tokens_per_gpu=400")
+    assert "/nowhere/tiny is not built" in found["dataset"]["cause"]
+    words = "tiny data.dir=/nowhere 'run.root=my runs' train.max_tokens_per_gpu=400"
+    assert found["dataset"]["fix"] == f"warmstart data {words}"
+    assert "its run is my runs/tiny" in found["recipe"]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "cause"),
+    [
+        ([], "ok", "16 ranks (4 x 4)"),
+        (["cluster.nodes=64"], "ok", "16 ranks (4 x 4)"),
+        (["--nodes=64"], "fatal", "leaves 64 of 128 data-parallel groups without rows"),
+        (["-N", "16"], "warning", "balance 0.54"),
+        (["-N2", "--ntasks-per-node=5"], "fatal", "5 ranks per node on 4 GPUs"),
+        (["train.lora_rank=8"], "fatal", "a QLoRA trains on one GPU, not on 16 ranks"),
+    ],
+)
+def test_the_size_is_that_of_the_job_that_will_be_asked_for(
+    words: list[str], level: str, cause: str, look: Look
+) -> None:
+    finding = look("sft_4b", *words)["size"]
+    assert finding["level"] == level and cause in finding["cause"]
 
 
 def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> None:
@@ -232,10 +263,7 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
         found["submission"]["level"] == "warning"
         and "warmstart watch sft_4b" in found["submission"]["fix"]
     )
-    assert (found["allocation"]["level"], found["allocation"]["fix"]) == (
-        "warning",
-        "cluster.nodes=2 cluster.gpus_per_node=4",
-    )
+    assert "8 ranks (2 x 4)" in found["size"]["cause"]
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     assert "such jobs" in look("sft_4b")["time limit"]["cause"]
 
@@ -384,7 +412,7 @@ def test_the_table_says_what_mends_what(folder: Path, capsys: pytest.CaptureFixt
     assert main(["doctor", "tiny", *SMALL, "data.name=other"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split(maxsplit=2)[:2] == ["fatal", "dataset"]
-    assert lines[1].strip() == "-> warmstart data tiny"
+    assert lines[1].strip() == f"-> warmstart data tiny {SMALL[0]} data.name=other"
     assert lines[-1].startswith("1 fatal, ")
 
 

@@ -1,0 +1,120 @@
+"""A checkout's first day on a cluster, by the README's lines, with runs and datasets on another
+file system: every command and every job looks in the same place.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.slurm.conftest import DATA, NODES, TINY, Site
+
+LINES = (
+    "cp slurm/site.example.env slurm/site.env",
+    "source slurm/site.env",
+    "make setup-gpu",
+    "source .venv-gpu/bin/activate",
+    "warmstart prefetch sft_4b",
+    "warmstart data sft_4b",
+    "warmstart doctor sft_4b",
+    "slurm/sft_4b.sh --dry-run",
+    "sbatch slurm/sft_4b.sh",
+    "tail -F sft_4b-*.log",
+)
+
+
+def test_these_are_the_readmes_lines() -> None:
+    text = (ROOT / "README.md").read_text().partition("## On a cluster")[2]
+    block = re.search(r"```\n(.*?)```", text, re.DOTALL)
+    assert block
+    assert tuple(line.partition("#")[0].rstrip() for line in block[1].splitlines()) == LINES
+
+
+def fill_in(checkout: Path, far: Path) -> None:
+    """Writes the site file as a person does: the example's text, with values of one's own."""
+    text = (checkout / "slurm" / "site.example.env").read_text()
+    assert "your-account" in text
+    text = text.replace("your-account", "math-rl").replace("/scratch/$USER", str(far))
+    text += f"""
+unset SBATCH_ACCOUNT  # the test's cluster has none
+OVERRIDES=(run.root={far}/runs data.dir={far}/data {DATA})
+EVAL_OPTIONS=(--nodes=2 --gpus-per-node=1 --cpus-per-task=1)
+VENV={sys.prefix}
+"""
+    (checkout / "slurm" / "site.env").write_text(text)
+
+
+def beside(folder: Path) -> tuple[Path, Path]:
+    """A checkout in ``folder``, and a folder on its other file system."""
+    checkout, far = folder / "a checkout", folder / "far"
+    far.mkdir(parents=True)
+    skipped = shutil.ignore_patterns("__pycache__", "site.env")
+    for name in ("common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=skipped)
+    fill_in(checkout, far)
+    return checkout, far
+
+
+def in_shell(checkout: Path, line: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A line in a shell that has read the site file, with the tiny recipe and this Python."""
+    line = line.replace("sft_4b", "tiny").replace("slurm/tiny.sh", "slurm/sft_4b.sh recipe=tiny")
+    line = re.sub("^warmstart", f"'{sys.executable}' -m warmstart", line)
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+    words = ["bash", "-c", f"source slurm/site.env; {line}"]
+    return subprocess.run(words, cwd=checkout, env=variables | more, capture_output=True, text=True)
+
+
+def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
+    checkout, far = beside(tmp_path)
+    data = in_shell(checkout, LINES[5])
+    assert data.returncode == 0, data.stderr
+    assert (far / "data" / "tiny" / "manifest.json").exists()
+    assert not (checkout / "data").exists()
+    found = in_shell(checkout, LINES[6]).stdout
+    assert f"{far}/data/tiny: " in found and f"its run is {far}/runs/tiny" in found
+    assert "is not built" not in found
+    shown = in_shell(checkout, LINES[7]).stdout
+    assert f"slurm.rank {far}/runs/tiny tiny run.root={far}/runs" in shown
+    trained = in_shell(checkout, "warmstart train sft_4b train.max_steps=1")
+    assert trained.returncode == 0, trained.stderr
+    assert f" {far}/runs/tiny, not running" in in_shell(checkout, "warmstart status tiny").stdout
+    assert not (checkout / "runs").exists()
+    shown = in_shell(checkout, "slurm/eval.sh --dry-run tiny 1").stdout
+    assert f"warmstart export {far}/runs/tiny 1" in shown
+    assert f"slurm.ray_node {far}/runs/tiny 1" in shown
+    # The run keeps its values when the site changes, and is still found.
+    path = checkout / "slurm" / "site.env"
+    path.write_text(path.read_text().replace("/data ", "/other train.seed=9 "))
+    found = in_shell(checkout, "warmstart doctor sft_4b train.max_steps=1").stdout
+    assert f"{far}/data/tiny: " in found and "other values" not in found
+
+
+@pytest.mark.slow
+def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path) -> None:
+    checkout, far = beside(tmp_path)
+    conf = {"SLURM_CONF": site.cluster.environment["SLURM_CONF"]}
+    nodes = " ".join(NODES[:3])
+    for line in (LINES[5], f"{LINES[6]} {nodes}", f"{LINES[7]} {nodes}"):
+        done = in_shell(checkout, line, **conf)
+        assert done.returncode == 0, done.stdout + done.stderr
+    job = site.cluster.sbatch(
+        *NODES, LINES[8].split()[1], *TINY[:1], "train.max_steps=2", "eval.limit=2", cwd=checkout
+    )
+    ended = site.cluster.wait(job)
+    assert ended["JobState"] == "COMPLETED", (checkout / f"sft_4b-{job}.log").read_text()
+    run = far / "runs" / "tiny"
+    submitted = (run / "submissions.jsonl").read_text()
+    evaluations = re.findall(r'"job": "(\d+)"', submitted)
+    assert len(evaluations) == 2
+    for number in evaluations:
+        state = site.cluster.wait(number)["JobState"]
+        assert state == "COMPLETED", (checkout / f"warmstart-eval-{number}.log").read_text()
+    assert (run / "report.md").exists() and not (checkout / "runs").exists()
+    for verb in ("status", "report"):
+        done = in_shell(checkout, f"warmstart {verb} sft_4b", **conf)
+        assert done.returncode == 0 and str(run) in done.stdout, done.stderr

@@ -17,6 +17,7 @@ from common.files import Locked, write_lock
 from slurm import command_lines, network
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
+from trainer.process.network import addresses
 from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
 from trainer.run.folder import Run
@@ -43,9 +44,8 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     chosen = [*of_dataset(overrides), *merge]
     export = [*stack, "-m", "warmstart", "export", root, label.word, *chosen]
     # The evaluation survives the loss of a node; only the first task's exit code counts.
-    nodes = job.allocation.srun(
-        "--kill-on-bad-exit=0", *stack, "-m", "slurm.ray_node", root, label.word, *overrides
-    )
+    task = [*stack, "-m", "slurm.ray_node", root, label.word, *overrides]
+    nodes = job.allocation.srun("--kill-on-bad-exit=0", *task, wait=0)
     token = Run(Path(root).resolve()).ray_token(os.environ.get("SLURM_JOB_ID", "JOB"))
     ray = {
         "RAY_AUTH_MODE": "token",
@@ -63,16 +63,16 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     if job.submission:
         command_lines.submit(job)
     here = os.environ["SLURMD_NODENAME"]
-    addresses = network.addresses(os.environ["SLURM_JOB_NODELIST"], here)
-    ray["RAY_ADDRESS"] = f"{addresses[here]}:{port}"
-    ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in addresses.items())
+    known = addresses(os.environ["SLURM_JOB_NODELIST"], here)
+    ray["RAY_ADDRESS"] = f"{known[here]}:{port}"
+    ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in known.items())
     forget(run)
     work, code = Stoppable(), DONE
     if label != BASE:
         code = work.run(export)
     if code == DONE:
         _write_secret(token)
-        code = work.run(nodes, ray)
+        code = work.run(nodes, ray, over=run.exit_code(os.environ["SLURM_JOB_ID"]).exists)
         token.unlink(missing_ok=True)
     code = conclude(run, code, label)
     return code or _report(run, stack)

@@ -3,8 +3,8 @@
 # the script.
 # shellcheck shell=bash
 
-# Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
-cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
+SCRIPT=$(realpath "$0")
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 # DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
 IMAGE="" VENV=${DOCTOR_VENV:-} EVAL_OPTIONS=()
 # shellcheck source=slurm/site.example.env
@@ -27,5 +27,5 @@ job() {
     local kind=$1
     shift
     # Bash before 4.4 takes an empty list for an unset variable.
-    exec "$python" -m slurm.job "$0" "$kind" ${EVAL_OPTIONS[@]+"${EVAL_OPTIONS[@]}"} -- "$@"
+    exec "$python" -m slurm.job "$SCRIPT" "$kind" ${EVAL_OPTIONS[@]+"${EVAL_OPTIONS[@]}"} -- "$@"
 }

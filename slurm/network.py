@@ -1,16 +1,9 @@
-"""Rendezvous of a job's processes: free ports, and the addresses by which Slurm reaches the
-nodes.
-"""
+"""Free TCP ports of this host, and whether somebody listens on one."""
 
 from __future__ import annotations
 
-import ipaddress
 import random
-import re
 import socket
-import subprocess
-
-from common.errors import UserError
 
 PORTS = range(20000, 32000)
 """Below Linux's ephemeral ports, so that a free port stays free until its owner listens on it."""
@@ -43,41 +36,3 @@ def listens(address: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def addresses(nodes: str, here: str) -> dict[str, str]:
-    """Returns {node name: IPv4 address} for a Slurm node list that includes this host's node,
-    ``here``.
-
-    A node that the controller does not show has its name as its address, Slurm's own default.
-    Raises UserError when a node's address does not resolve.
-    """
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
-    ).stdout.split()
-    shown = subprocess.run(
-        ["scontrol", "show", "node", "-o", nodes], capture_output=True, text=True
-    ).stdout
-    known = dict(re.findall(r"^NodeName=(\S+).*?\bNodeAddr=(\S+)", shown, re.MULTILINE))
-    found = {}
-    for node in listed:
-        name = known.get(node, node)
-        try:
-            found[node] = socket.gethostbyname(name)
-        except OSError as e:
-            raise UserError(
-                f"the address {name} of node {node} does not resolve on {here} ({e}): "
-                f"see scontrol show node {node}"
-            ) from e
-    others = [
-        a for node, a in found.items() if node != here and not ipaddress.ip_address(a).is_loopback
-    ]
-    if others and ipaddress.ip_address(found[here]).is_loopback:
-        # Debian's /etc/hosts maps a host's own name to a loopback address, which other nodes cannot
-        # reach.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.connect(
-                (others[0], PORTS.start)
-            )  # UDP: only selects the local address, sends nothing
-            found[here] = s.getsockname()[0]
-    return found

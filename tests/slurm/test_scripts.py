@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from slurm.network import PORTS, addresses, free_port
+from slurm.network import PORTS, free_port
 from tests.conftest import ROOT
+from trainer.process.network import addresses
 
 
 def test_shellcheck_finds_nothing() -> None:

@@ -65,7 +65,7 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
             False, "the configuration or the environment is wrong: a rerun would fail too"
         )
     stuck = before and ended.progress <= before[-1]["progress"]
-    if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):
+    if stuck and (ended.kind == "stopped" or ended.kind == before[-1]["ended"] == "crashed"):
         return Decision(
             False, f"{ended.kind} at {ended.progress}: no progress since the last requeue"
         )

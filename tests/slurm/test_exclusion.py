@@ -3,6 +3,7 @@ whose nodes cannot start Python.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,6 @@ def test_broken_nodes_count_as_crashes() -> None:
     assert not decide(Ended("refused", 0), []).again
 
 
-BROKEN = """
-VENV={folder}/broken
-export SBATCH_GPUS_PER_NODE=1
-"""
 PYTHON = """#!/bin/sh
 # A node without its shared file system: Python does not start there.
 [ "$SLURMD_NODENAME" != n2 ] || exit 1
@@ -94,11 +91,11 @@ exec {python} "$@"
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_goes_on_without_the_node_that_is_broken(site: Site) -> None:
-    """Preflight waits for the node, names it, and the job comes back on others."""
+    """Preflight waits for the node for longer than srun does for tasks that end together, names it,
+    and the job comes back on others.
+    """
     python = site.folder / "broken" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    import sys
-
     python.write_text(PYTHON.format(python=sys.executable))
     python.chmod(0o755)
     settings = site.folder / "slurm" / "site.env"
@@ -108,7 +105,7 @@ def test_a_job_goes_on_without_the_node_that_is_broken(site: Site) -> None:
         words = ("slurm/sft_4b.sh", *TINY, "run.name=left-out", "train.max_steps=2")
         options = ("--partition=gpu", "--nodelist=n1", "--exclude=n4")
         job = site.cluster.sbatch(
-            *NODES, *options, *words, "train.hang_minutes=0.5", cwd=site.folder
+            *NODES, *options, *words, "train.hang_minutes=1.2", cwd=site.folder
         )
 
         def pending() -> bool:
@@ -124,5 +121,5 @@ def test_a_job_goes_on_without_the_node_that_is_broken(site: Site) -> None:
         settings.write_text(usual)
     run = site.run("left-out")
     assert [line["node"] for line in run.notes(INCIDENTS)] == ["n2"], json.dumps(site.log(job))
-    assert "no message from 1 of 1 ranks within 30 s [n2]" in site.log(job)
+    assert "no message from 1 of 1 ranks within 72 s [n2]" in site.log(job)
     assert "node n2 is broken: peers" in site.log(job)

@@ -21,7 +21,6 @@ PLACEHOLDER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands in a file or a command where a person's own value belongs."""
-EXAMPLES = "site.*.env"
 IDENTITY = ("account", "partition", "qos", "reservation", "constraint", "clusters", "mail-user")
 """sbatch's options whose values are a person's or a cluster's own."""
 NOT_A_LIST = 113
@@ -76,8 +75,6 @@ def runs() -> Path:
 def placeholder(options: Mapping[str, str]) -> str | None:
     """Returns what still has to be filled in, and where, in the site file or in sbatch's
     ``options`` (by name); None if nothing has to.
-
-    An account that an example file has is nobody's either.
     """
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
     for number, line in enumerate(lines, 1):
@@ -86,10 +83,6 @@ def placeholder(options: Mapping[str, str]) -> str | None:
     for name in IDENTITY:
         if found := PLACEHOLDER.search(options.get(name, "")):
             return f"--{name}={options[name]}: put your own value in place of {found[0]}"
-    examples = "".join(p.read_text(encoding="utf-8") for p in FILE.parent.glob(EXAMPLES))
-    account = options.get("account")
-    if account in re.findall(r"\bSBATCH_ACCOUNT=['\"]?([\w.-]+)", examples):
-        return f"the account {account} is an example's: set SBATCH_ACCOUNT in {FILE} to your own"
     return None
 
 

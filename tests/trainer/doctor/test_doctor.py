@@ -252,6 +252,7 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
         "NTASKS": "8",
     }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
     program(folder, "nvidia-smi", "exit 9")
     program(folder, "sbatch", "echo 'sbatch: error: Access/permission denied' >&2; exit 1")
     found = look("sft_4b")
@@ -381,7 +382,9 @@ def test_ranks_compare_notes(folder: Path) -> None:
         "numpy: " in found["nodes differ"]["cause"]
         and "; 9.9.9 on " in found["nodes differ"]["cause"]
     )
-    assert (found["clock"]["level"], found["port"]["level"]) == ("ok", "ok")
+    assert (found["clock"]["level"], found["network"]["level"]) == ("ok", "ok")
+    meeting = f"ranks meet at 127.0.0.1:{port_of(job)}; Gloo over lo, NCCL chooses one itself"
+    assert found["network"]["cause"].startswith(meeting)
     assert "GB/s between 2 ranks" in found["all-reduce"]["cause"]
 
 
@@ -400,7 +403,7 @@ def test_a_rank_that_does_not_come_or_cannot_come_and_a_port_that_is_taken(folde
     assert (code, found["peers"]["level"]) == (3, "fatal")
     assert (
         "rank 1 on" in found["peers"]["cause"]
-        and "cannot reach localhost" in found["peers"]["cause"]
+        and "cannot reach 127.0.0.1" in found["peers"]["cause"]
     )
 
 

@@ -96,10 +96,3 @@ def test_what_is_left_to_fill_in_is_told_with_its_line(value: str) -> None:
 def test_a_real_account_is_no_placeholder(value: str) -> None:
     write(f"export SBATCH_ACCOUNT={value} # your-account\nX=$YOUR_SCRATCH/a; cat <(echo) <<<x")
     assert site.placeholder({"account": value, "job-name": "your-run"}) is None
-
-
-def test_an_examples_account_is_nobodys(folder: Path) -> None:
-    (folder / "slurm" / "site.lake.env").write_text("export SBATCH_ACCOUNT=lake007\n")
-    write("export SBATCH_ACCOUNT=$PROJECT")
-    assert "lake007 is an example's" in str(site.placeholder({"account": "lake007"}))
-    assert site.placeholder({"account": "lake0071"}) is None

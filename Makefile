@@ -12,7 +12,7 @@ help: ## list the targets
 setup: ## make .venv with the pinned CPU stack
 	@tools/setup.sh
 
-setup-gpu: ## make .venv-gpu with the pinned GPU stack (builds flash-attn: needs nvcc)
+setup-gpu: ## make .venv-gpu with the pinned GPU stack, after checks of the machine (FLASH_ATTN=1: also build flash-attn, needs nvcc 13)
 	@tools/setup.sh gpu
 
 quickstart: setup ## the whole pipeline on a tiny model

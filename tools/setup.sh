@@ -6,8 +6,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# aarch64 has pins of its own.
+SUFFIX=""
+[[ $(uname -m) != aarch64 ]] || SUFFIX=-aarch64
 VENV=.venv
-PINS=requirements-cpu.txt
+PINS=requirements-cpu$SUFFIX.txt
 MIN_UV="0.9.0"
 # Wheels only, except for a package that is published only as source.
 WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime)
@@ -133,8 +136,7 @@ build_flash_attn() {
 
 setup_gpu() {
     FLASH_ATTN=${FLASH_ATTN:-0}
-    VENV=.venv-gpu PINS=requirements-gpu.txt
-    [[ $(uname -m) != aarch64 ]] || PINS=requirements-gpu-aarch64.txt
+    VENV=.venv-gpu PINS=requirements-gpu$SUFFIX.txt
     if is_ready && { [[ $FLASH_ATTN == 0 ]] || flash_attn_is_built; }; then return; fi
     # shellcheck source=tools/check_gpu_host.sh
     source tools/check_gpu_host.sh
@@ -168,14 +170,16 @@ write_flash_attn_requirement() {
 }
 
 write_requirements() {
-    local x86_64=x86_64-manylinux_2_28 aarch64=aarch64-manylinux_2_34
     PYTHON=$(find_python)
     find_uv "$PYTHON"
-    compile requirements-cpu.txt --extra cpu --extra dev --python-platform $x86_64 "$@"
-    compile requirements-gpu.txt --extra gpu --python-platform $x86_64 "$@"
-    compile requirements-gpu-aarch64.txt --extra gpu --python-platform $aarch64 "$@"
+    # Each with the oldest glibc that its wheels allow.
+    compile requirements-cpu.txt --extra cpu --extra dev --python-platform x86_64-manylinux_2_28 "$@"
+    compile requirements-gpu.txt --extra gpu --python-platform x86_64-manylinux_2_28 "$@"
+    compile requirements-cpu-aarch64.txt --extra cpu --extra dev \
+        --python-platform aarch64-manylinux_2_28 "$@"
+    compile requirements-gpu-aarch64.txt --extra gpu --python-platform aarch64-manylinux_2_34 "$@"
     write_flash_attn_requirement "$@"
-    say "wrote requirements-{cpu,gpu,gpu-aarch64,flash-attn}.txt"
+    say "wrote requirements-{cpu,gpu}{,-aarch64}.txt and requirements-flash-attn.txt"
 }
 
 case ${1:-} in

@@ -253,12 +253,10 @@ def test_the_page_names_the_modules_and_options_that_the_file_has(site: str) -> 
 def test_what_the_page_says_of_this_checkout_is_so() -> None:
     for path in re.findall(r"`(slurm/[\w.]+\.(?:env|sh))`", PAGE):
         assert path == "slurm/site.env" or "NAME" in path or (ROOT / path).exists(), path
-    platforms = re.findall(
-        r"(x86_64|aarch64)-manylinux_(\d+)_(\d+)", (ROOT / "tools" / "setup.sh").read_text()
-    )
-    glibc = {machine: f"{major}.{minor}" for machine, major, minor in platforms}
+    check = (ROOT / "tools" / "check_gpu_host.sh").read_text()
+    glibc = dict(re.findall(r"(x86_64|aarch64)\) echo (\d+\.\d+) ;;", check))
     assert f"`make setup-gpu` need glibc {glibc['x86_64']} or newer" in PAGE
-    assert f"needs glibc {glibc['aarch64']} or newer" in PAGE
+    assert f"`make setup-gpu` needs glibc {glibc['aarch64']} or newer" in PAGE
     llguidance = re.search(r"llguidance is ([0-9.]+)", PAGE)
     assert llguidance
     for name in ("requirements-cpu.txt", "requirements-gpu.txt", "requirements-gpu-aarch64.txt"):

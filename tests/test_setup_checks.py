@@ -3,7 +3,6 @@
 A machine is a folder of stub commands, which comes first on PATH.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ esac""",
     "nvcc": 'echo "Cuda compilation tools, release ${NVCC:-13.0}, V${NVCC:-13.0}.88"',
     # The checkout's file system is /scratch, HOME's is the same or /home.
     "df": """
-mount=/scratch room=${ROOM_GB:-500}
+mount=/scratch room=${FREE_GB:-500}
 case $2 in */home*) mount=${HOME_MOUNT:-/scratch} room=${HOME_GB:-$room} ;; esac
 echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'
 case $1 in
@@ -50,7 +49,7 @@ case $1 in
         ;;
 esac""",
 }
-OLD = {"GLIBC": "2.17", "DRIVER": "560.35.03", "ROOM_GB": "3", "INODES": "1000", "NVCC": "12.6"}
+OLD = {"GLIBC": "2.17", "DRIVER": "560.35.03", "FREE_GB": "3", "INODES": "1000", "NVCC": "12.6"}
 WITH_FLASH = {"FLASH_ATTN": "1"}
 
 
@@ -145,7 +144,7 @@ def test_a_machine_that_has_all_gets_the_stack(host: Host) -> None:
             "glibc 2.28 on n1: the pinned wheels need 2.34 or newer: ",
         ),
         ({"DRIVER": "560.35.03"}, "NVIDIA driver 560.35.03 on n1: torch 2.11 is built for CUDA 13"),
-        ({"ROOM_GB": "3"}, "3 GB free in {checkout}: the environment needs "),
+        ({"FREE_GB": "3"}, "3 GB free in {checkout}: the environment needs "),
         ({"INODES": "1000"}, "1000 inodes free in {checkout}: the environment needs "),
         (
             {"HOME_MOUNT": "/home", "HOME_GB": "5"},
@@ -225,7 +224,7 @@ def test_an_environment_that_is_older_than_the_pins_needs_no_room(host: Host) ->
     host.installed()
     with (host.checkout / "requirements-gpu.txt").open("a") as file:
         file.write("# newer\n")
-    assert host.setup(ROOM_GB="3", INODES="10").returncode == 0
+    assert host.setup(FREE_GB="3", INODES="10").returncode == 0
     assert host.installed()
 
 

@@ -3,9 +3,10 @@
 # shellcheck shell=bash
 
 MIN_DRIVER=580 # of CUDA 13, which PyPI's torch 2.11 is built for
-CUDA=13
-# Measured: an environment from requirements-gpu.txt has GB and files as below.
-ROOM_GB=12 ROOM_FILES=60000
+CUDA_MAJOR=13
+# Measured without flash-attn: 10.5 GB and 88,500 files and folders. Bytecode, the folders of uv's
+# cache and what is unpacked meanwhile come on top.
+ROOM_GB=12 ROOM_FILES=120000
 
 FAULTS=()
 fault() { FAULTS+=("$*"); }
@@ -63,10 +64,10 @@ check_driver() {
     fi
     at_least "$driver" $MIN_DRIVER && return
     cuda=$(cuda_of_driver) || cuda=""
-    [[ -n $cuda ]] && at_least "$cuda" $CUDA && return
-    fault "NVIDIA driver $driver on $(uname -n): torch 2.11 is built for CUDA $CUDA and needs" \
+    [[ -n $cuda ]] && at_least "$cuda" $CUDA_MAJOR && return
+    fault "NVIDIA driver $driver on $(uname -n): torch 2.11 is built for CUDA $CUDA_MAJOR and needs" \
         "$MIN_DRIVER or newer: use nodes with a newer driver, load the site's module of" \
-        "cuda-compat $CUDA, or use the container (docs/clusters.md)"
+        "cuda-compat $CUDA_MAJOR, or use the container (docs/clusters.md)"
 }
 
 # Prints the nvcc that torch would build with.
@@ -89,9 +90,9 @@ check_flash_attn() {
     nvcc=$(find_nvcc)
     release=$("$nvcc" --version 2>/dev/null | sed -nE 's/.*release ([0-9.]+).*/\1/p') || release=""
     # torch builds extensions only with the CUDA that it is built with.
-    if [[ ${release%%.*} != "$CUDA" ]]; then
-        fault "nvcc ${release:-not found} ($nvcc): FLASH_ATTN=1 needs nvcc of CUDA $CUDA:" \
-            "module load CUDA/$CUDA..., or leave FLASH_ATTN out (torch's varlen attention serves)"
+    if [[ ${release%%.*} != "$CUDA_MAJOR" ]]; then
+        fault "nvcc ${release:-not found} ($nvcc): FLASH_ATTN=1 needs nvcc of CUDA $CUDA_MAJOR:" \
+            "module load CUDA/$CUDA_MAJOR..., or leave FLASH_ATTN out (torch's varlen attention serves)"
     fi
     if [[ -z $(flash_attn_archs) ]]; then
         fault "FLASH_ATTN=1, and no GPU here to build it for: run it on a GPU node, or name the" \

@@ -123,7 +123,7 @@ build_flash_attn() {
     flash_attn_is_built && return
     archs=$(flash_attn_archs) jobs=$(flash_attn_jobs)
     find_uv "$(find_python)"
-    say "building flash-attn for $archs, $jobs files at once: this can take an hour"
+    say "building flash-attn for $archs with MAX_JOBS=$jobs: this can take an hour"
     # uv's cache would give back a wheel built for other GPUs. Without FORCE_BUILD the package looks
     # for a wheel elsewhere first.
     FLASH_ATTENTION_FORCE_BUILD=TRUE FLASH_ATTN_CUDA_ARCHS=$archs MAX_JOBS=$jobs \

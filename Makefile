@@ -40,7 +40,7 @@ lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env
+	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env tools/*.sh
 
 bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## all benchmarks that need no GPU
 

@@ -12,7 +12,7 @@ help: ## list the targets
 setup: ## make .venv with the pinned CPU stack
 	@tools/setup.sh
 
-setup-gpu: ## make .venv-gpu with the pinned GPU stack (builds flash-attn: needs nvcc)
+setup-gpu: ## make .venv-gpu with the pinned GPU stack, after checks of the machine (FLASH_ATTN=1: also build flash-attn, needs nvcc 13)
 	@tools/setup.sh gpu
 
 quickstart: setup ## the whole pipeline on a tiny model
@@ -40,7 +40,7 @@ lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env
+	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env tools/*.sh
 
 bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## all benchmarks that need no GPU
 

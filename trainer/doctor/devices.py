@@ -135,6 +135,6 @@ def _software(gpus: Gpus) -> Finding:
             FATAL,
             "CUDA",
             f"{text}: torch cannot use a GPU",
-            "a newer driver, or torch for an older CUDA",
+            "nodes with driver 580 or newer, or the module of cuda-compat (docs/clusters.md)",
         )
     return Finding(OK, "CUDA", f"{text}, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")

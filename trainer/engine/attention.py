@@ -44,7 +44,9 @@ def choose(wanted: str, device: str, precision: str) -> str:
             return "sdpa"
         return "flash_attn" if has_flash else "varlen"
     if wanted == "flash_attn" and not has_flash:
-        raise UserError("flash-attn is not installed: make setup-gpu, or set train.attention=auto")
+        raise UserError(
+            "flash-attn is not installed: FLASH_ATTN=1 make setup-gpu, or set train.attention=auto"
+        )
     return wanted
 
 

@@ -19,7 +19,7 @@ from common.errors import UserError
 from data_prep.tokenizer import tokenizers
 from tests.conftest import ROOT
 from tests.trainer.engine.ranks import LENGTHS, SUPERVISED, Case, rows
-from trainer.engine import build
+from trainer.engine import attention, build
 from trainer.recipe import load as configs
 from trainer.run import base_model
 
@@ -203,6 +203,15 @@ def test_slices_hold_every_token_once_without_padding() -> None:
     assert packed.attention()["max_length_q"] == max(packed.lengths)
     assert pack([], "cpu", parts=2, part=0).supervised.numel() == 0
     assert sum(pack(rows(), "cpu", 3, part).labels.numel() for part in range(3)) == SUPERVISED
+
+
+def test_without_flash_attn_attention_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert attention.choose("auto", "cuda", "bf16") == "varlen"
+    with pytest.raises(UserError, match=r"FLASH_ATTN=1 make setup-gpu, or .*attention=auto"):
+        attention.choose("flash_attn", "cuda", "bf16")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert attention.choose("auto", "cuda", "bf16") == "flash_attn"
 
 
 def test_liger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

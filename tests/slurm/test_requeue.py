@@ -75,16 +75,6 @@ def test_the_first_tasks_word_is_its_jobs_and_said_once(
     assert (take_code(tmp_path, "7"), take_code(tmp_path, "7")) == (2, None)
 
 
-def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.note(REQUEUES, {"job": "1"})
-    with (tmp_path / REQUEUES).open("a") as f:
-        f.write('{"job": ')
-    assert [line["job"] for line in run.notes(REQUEUES)] == ["1"]
-    run.note(REQUEUES, {"job": "2"})
-    assert [line["job"] for line in run.notes(REQUEUES)] == ["1", "2"]
-
-
 STARTS = """
 import os, signal, subprocess, sys, time
 from slurm.child_process import Stoppable
@@ -130,7 +120,7 @@ def test_a_crash_while_submitting_evaluations_does_not_fail_a_finished_training(
     (tmp_path / "srun").symlink_to("/bin/true")
     job = {"JOB_ID": "7", "JOB_NUM_NODES": "1", "NTASKS_PER_NODE": "1", "CPUS_PER_TASK": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "slurm.job", "slurm/sft_4b.sh", "--", "train", "--", *words],
+        [sys.executable, "-m", "slurm.job", "slurm/sft_4b.sh", "train", "--", *words],
         cwd=ROOT,
         env=environment()
         | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}

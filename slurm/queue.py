@@ -148,9 +148,11 @@ def succession(job: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
     before: dict[str, str] = {}
     with suppress(OSError, UserError):
         before = asked(Path(script), ())
-    gpus = re.search(r"\bTresPerNode=(?:\S*,)?gres[:/]gpu:(\S+?)(?:,|\s)", shown)
+    gpus = re.search(r"\bTresPerNode=(?:\S*,)?gres[:/]gpu:(\S+?)(?:,|\s|$)", shown)
     if gpus and gpus[1] != before.get("gpus-per-node"):
         options["gpus-per-node"] = gpus[1]
+    if memory := re.search(r"\bMemPerTres=gres[:/]gpu:(\w+)", shown):
+        options |= {"mem": "", "mem-per-gpu": memory[1]}
     lines = [f"--{name}={value}" for name, value in options.items() if value not in NOTHING]
     flags = {"Requeue=0": "--no-requeue", "OverSubscribe=NO": "--exclusive"}
     lines += [flag for shows, flag in flags.items() if f" {shows} " in shown]

@@ -23,7 +23,7 @@ SHOWN = (
     "MinCPUsNode=1 MinMemoryNode=490000M MinTmpDiskNode=0 Features=a100&fast DelayBoot=00:00:00 "
     "OverSubscribe={shared} Contiguous=0 Licenses=(null) Network=(null) "
     "Command={folder}/slurm/sft_4b.sh{words} WorkDir={folder} StdErr={log} StdIn=/dev/null "
-    "StdOut={log} Power= TresPerNode=gres:gpu:{gpus} MailUser=me@x MailType=END,FAIL"
+    "StdOut={log} Power= {memory}TresPerNode=gres:gpu:{gpus} MailUser=me@x MailType=END,FAIL"
 )
 SCRIPT = """#!/bin/bash
 #SBATCH --gpus-per-node=4
@@ -72,6 +72,7 @@ def enter(
         "words": "".join(f" {word}" for word in WORDS),
         "log": f"{folder}/a run-{job}.log",
         "shared": "OK",
+        "memory": "",
         "gpus": "4",
     }
     (programs / "shown").write_text(SHOWN.format(job=job, folder=folder, **{**usual, **facts}))
@@ -121,10 +122,13 @@ def test_a_successor_is_asked_for_as_the_job_was(
 def test_what_the_command_line_had_besides_is_asked_for_again(
     run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter("7", programs, monkeypatch, gpus="a100:2", shared="NO", log="/logs/my log.txt")
+    facts = {"gpus": "a100:2", "shared": "NO", "memory": "MemPerTres=gres:gpu:61440 "}
+    enter("7", programs, monkeypatch, log="/logs/my log.txt", **facts)
     assert conclude(run, STOPPED, WORDS) == STOPPED
     options = calls(programs, "sbatch")
     assert {"--gpus-per-node=a100:2", "--exclusive", "--output=/logs/my log.txt"} <= {*options}
+    # sbatch takes one kind of memory only.
+    assert [o for o in options if o.startswith("--mem")] == ["--mem-per-gpu=61440"]
 
 
 def test_of_an_array_only_the_index_goes_on(

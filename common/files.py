@@ -1,4 +1,4 @@
-"""Atomic writes (a file or folder is either complete or absent), hashes, JSONL and leases."""
+"""Atomic writes (a file or folder is either complete or absent), hashes, JSONL and locks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from common import lease
 from common.errors import UserError
 
 MANIFEST = "manifest.json"
-LEASE_SECONDS = 60
-"""Seconds without a heartbeat after which a writer loses its lock."""
 FREE_SPACE = "free some space there, then run the command again"
 CHANGE_PERMISSIONS = "change its permissions, or name another path"
 FIXES = {
@@ -112,6 +111,22 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(f, 1):
             if line.strip() and (line.endswith(b"\n") or not growing):
                 yield _object(path, number, line)
+
+
+def intact_lines(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """Returns the objects of a growing JSONL file, and the faults of its other lines, both by the
+    line's number. An incomplete last line is neither.
+    """
+    objects, faults = {}, {}
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip() or not line.endswith(b"\n"):
+                continue
+            try:
+                objects[number] = _object(path, number, line)
+            except UserError as e:
+                faults[number] = str(e).partition(": ")[2]
+    return objects, faults
 
 
 def follow_jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
@@ -231,45 +246,39 @@ def _fsync_tree(root: Path) -> None:
 @contextlib.contextmanager
 def write_lock(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds the lock ``path`` as the only writer of what it guards: a lease with a heartbeat, safe
-    over NFS.
+    over NFS, and whatever the hosts' clocks say.
 
     The lock of a process that died on this host is taken over at once. If the holder is on another
-    host, waits for its lease to expire, unless ``wait`` is false. Raises Locked naming the holder
-    when it is alive, UserError when the lock's folder cannot be written.
+    host, waits for its lease to expire, unless ``wait`` is false: then it counts from the first
+    call. Raises Locked naming the holder when it is alive, UserError when the lock's folder cannot
+    be written.
     """
     from filelock import SoftFileLease, Timeout
 
-    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
+    lock = SoftFileLease(path, lease_duration=lease.LEASE_SECONDS)
     make_folder(path.parent)
     with file_errors(path.parent):
-        elsewhere = _owner(path).get("host") not in (None, os.uname().nodename)
-        try:
-            lease.acquire(timeout=LEASE_SECONDS * 1.5 if elsewhere and wait else 0)
-        except Timeout as e:
-            owner = _owner(path)
-            raise Locked(
-                f"{path.parent} is being written by process {owner.get('pid', '?')} on host "
-                f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
-            ) from e
+        patience = lease.LEASE_SECONDS * 1.5 if wait and lease.is_elsewhere(path) else 0
+        end = time.monotonic() + patience
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout as e:
+                if lease.break_abandoned(path):
+                    continue
+                if time.monotonic() >= end:
+                    raise _locked(path) from e
+            time.sleep(min(lease.POLL_SECONDS, lease.LEASE_SECONDS / 10))
     try:
         yield
     finally:
-        lease.release()
+        lock.release()
 
 
-def is_locked(lock: Path) -> bool:
-    """Returns whether a process seems to hold ``lock``, without trying to take it: the holder has
-    not died on this host, and its last heartbeat is younger than LEASE_SECONDS.
-    """
-    owner = _owner(lock)
-    if owner.get("host") == os.uname().nodename and not Path(f"/proc/{owner.get('pid')}").exists():
-        return False
-    try:
-        return time.time() - lock.stat().st_mtime < LEASE_SECONDS
-    except FileNotFoundError:
-        return False
-
-
-def _owner(lock: Path) -> dict[str, str]:
-    lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+def _locked(path: Path) -> Locked:
+    owner = lease.holder(path)
+    return Locked(
+        f"{path.parent} is being written by process {owner.get('pid', '?')} on host "
+        f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
+    )

@@ -74,7 +74,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         _write_secret(token)
         code = work.run(nodes, ray, over=run.exit_code(os.environ["SLURM_JOB_ID"]).exists)
         token.unlink(missing_ok=True)
-    code = conclude(run, code, label)
+    code = conclude(run, code, words, label)
     return code or _report(run, stack)
 
 

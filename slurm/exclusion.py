@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Collection, Sequence
 
+from slurm.queue import show
 from trainer.run.folder import INCIDENTS, Run
 
 STARTS = 3
-"""Starts of the job for which a node stays left out: somebody may repair it, and a job must not run
-out of nodes.
+"""Starts for which a node stays left out: somebody may repair it, and a job must not run out of
+nodes.
 """
 
 
 def broken(run: Run, job: str, start: int) -> dict[str, str]:
-    """Returns {node: what was wrong with it} for this start of the job.
+    """Returns {node: what was wrong with it} for a start of a job, counted from 1.
 
     Empty where more than half of several nodes look broken: then it is something that they share.
     """
@@ -25,38 +27,35 @@ def broken(run: Run, job: str, start: int) -> dict[str, str]:
     return nodes if len(nodes) <= max(1, there // 2) else {}
 
 
-def exclude(run: Run, job: str, start: int) -> list[str]:
-    """Leaves out the nodes that were broken in the last starts of a pending job, besides those that
-    its user left out; returns them. Prints Slurm's message if it refuses.
+def names(run: Run, job: str, starts: Sequence[tuple[str, int]]) -> set[str]:
+    """Returns the nodes to leave out next: those that the user of the job leaves out, and those
+    that were broken in the last of the ``starts``, (job, number) of it and its predecessors.
     """
-    lines = [line for line in run.notes(INCIDENTS) if line["job"] == job]
-    ours = {line["node"] for line in lines}
-    recent = {s for s in range(start - STARTS + 1, start + 1) if broken(run, job, s)}
-    last = {line["node"] for line in lines if line["start"] in recent}
-    now = _excluded(job)
-    wanted = (now - ours) | last
-    if wanted != now:
-        names = ",".join(sorted(wanted))
-        done = subprocess.run(
-            ["scontrol", "update", f"JobId={job}", f"ExcNodeList={names}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            print(f"warmstart: nodes are not left out: {done.stdout.strip()}", flush=True)
-            return []
-    return sorted(last)
+    by_start = [set(broken(run, *start)) for start in starts]
+    ours = set().union(*by_start)
+    return (excluded(job) - ours) | set().union(*by_start[-STARTS:])
 
 
-def _excluded(job: str) -> set[str]:
-    """Returns the names of the nodes that the job leaves out."""
-    shown = _said("scontrol", "show", "job", "-o", job)
-    found = re.search(r"\bExcNodeList=(\S+)", shown)
+def exclude(job: str, nodes: Collection[str]) -> None:
+    """Makes a job in the queue leave out these nodes and no others; only there Slurm changes it.
+    Prints Slurm's message if it refuses.
+    """
+    if {*nodes} == excluded(job):
+        return
+    done = subprocess.run(
+        ["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(sorted(nodes))}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        print(f"warmstart: no node is left out: {done.stdout.strip()}", flush=True)
+
+
+def excluded(job: str) -> set[str]:
+    """Returns the nodes that a job leaves out."""
+    found = re.search(r"\bExcNodeList=(\S+)", show(job))
     if found is None or found[1] == "(null)":
         return set()
-    return set(_said("scontrol", "show", "hostnames", found[1]).split())
-
-
-def _said(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True).stdout
+    listed = ["scontrol", "show", "hostnames", found[1]]
+    return {*subprocess.run(listed, capture_output=True, text=True).stdout.split()}

@@ -1,26 +1,28 @@
-"""Decides whether to requeue a job after its work has ended.
+"""Decides whether to requeue a job after its work has ended, or to submit its successor where Slurm
+refuses to requeue it.
 
 Requeued: a stop on purpose, and a few crashes in a row with growing pauses, without the nodes that
 were broken. Not requeued: a wrong configuration, a disk that is full or not writable, and a job
 without progress since the last requeue (one crash is forgiven, in case the node was bad). Each
-decision is a line of the run's requeues.jsonl.
+decision is a line of the run's requeues.jsonl. A job and its successors are one chain, to which the
+limits apply as to one job.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
 from common.records import ROLLOUTS
+from slurm import exclusion, queue
 from slurm.child_process import take_code
-from slurm.exclusion import broken, exclude
 from trainer.process.stop_signal import SIGNALS
-from trainer.run.folder import REQUEUES, Run, parse_evaluation
+from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
 
 TRAIN = "train"
@@ -57,7 +59,9 @@ class Decision:
 
 
 def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
-    """Returns the decision. ``before`` has the earlier requeues of the same job, oldest first."""
+    """Returns the decision. ``before`` has the earlier requeues of the same chain, oldest
+    first.
+    """
     if ended.kind == "done":
         return Decision(False, "done")
     if ended.kind == "refused":
@@ -97,9 +101,9 @@ def of_training(run: Run, code: int, since: int) -> str:
     """Returns ``Ended.kind`` of a training run that died before writing an exit code: from its
     attempt's outcome if there is one, else from srun's ``code``.
 
-    ``since`` is the number of attempts at the last decision.
+    ``since`` is the number of the last attempt at the last decision.
     """
-    status = run.attempts[-1].status if len(run.attempts) > since else None
+    status = run.attempts[-1].status if run.last_attempt > since else None
     if status is None:
         return kind_of(code)
     return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status]
@@ -111,33 +115,17 @@ def rollouts(run: Run, label: ModelLabel) -> int:
     return sum(path.read_bytes().count(b"\n") for path in files if path.exists())
 
 
-def state(job: str) -> str:
-    """Returns Slurm's state of a job, e.g. RUNNING; UNKNOWN if scontrol does not show it."""
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "-o", job], capture_output=True, text=True
-    ).stdout
-    found = re.search(r"\bJobState=(\S+)", shown)
-    return found[1] if found else "UNKNOWN"
-
-
-def requeue(run: Run, job: str, start: int, pause: int) -> str | None:
-    """Puts the running job back into the queue, without the nodes that were broken. Returns Slurm's
-    error message if it refuses, else None.
-
-    Slurm then ends all processes of the job, including this one, after a few seconds.
+def chain(notes: Sequence[dict[str, Any]], job: str) -> list[dict[str, Any]]:
+    """Returns the decisions about the job and the jobs it has succeeded, oldest first: the last one
+    about each start of a job.
     """
-    done = subprocess.run(
-        ["scontrol", "requeue", job], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        return done.stdout.strip()
-    # Only a job in the queue takes these changes.
-    exclude(run, job, start)
-    if pause:
-        subprocess.run(
-            ["scontrol", "update", f"JobId={job}", f"StartTime=now+{pause}"], check=False
-        )
-    return None
+    jobs, found = {job}, dict[tuple[str, Any], dict[str, Any]]()
+    for line in reversed(notes):
+        if line.get("successor") in jobs:
+            jobs.add(line["job"])
+        if line["job"] in jobs:
+            found.setdefault((line["job"], line.get("count")), line)
+    return list(found.values())[::-1]
 
 
 def forget(run: Run) -> None:
@@ -147,15 +135,15 @@ def forget(run: Run) -> None:
     take_code(run.root, os.environ["SLURM_JOB_ID"])
 
 
-def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
+def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None = None) -> int:
     """Decides, records the decision and requeues; returns the job's exit code.
 
     ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that
-    the first task wrote takes precedence.
+    the first task wrote takes precedence. ``words`` are the script's arguments.
     """
     what, faulty = TRAIN if label is None else label.word, dict[str, str]()
     job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
-    before = [line for line in run.notes(REQUEUES) if line["job"] == job]
+    before = chain(run.notes(REQUEUES), job)
     own = take_code(run.root, job)
     code = code if own is None else own
     if label is None:
@@ -164,14 +152,14 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
             if own is None
             else kind_of(own)
         )
-        faulty = broken(run, job, start)
+        faulty = exclusion.broken(run, job, start)
         if code == PREFLIGHT and faulty:
             kind = "broken"
         ended = Ended(kind, run.checkpoints[-1] if run.checkpoints else 0)
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
     decision = decide(ended, [line for line in before if line["requeued"]])
-    if decision.again and (now := state(job)) != "RUNNING":
+    if decision.again and (now := queue.state(job)) != "RUNNING":
         decision = Decision(
             False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})"
         )
@@ -179,7 +167,7 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
         "job": job,
         "what": what,
         "count": start,
-        "attempt": len(run.attempts),
+        "attempt": run.last_attempt,
         "code": code,
         "ended": ended.kind,
         "progress": ended.progress,
@@ -196,10 +184,45 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
             f"warmstart: job {job} goes back into the queue for at least {decision.pause} s",
             flush=True,
         )
-        if refusal := requeue(run, job, start, decision.pause):
-            run.note(
-                REQUEUES,
-                line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"},
-            )
-            print(f"warmstart: not requeued: {refusal}", flush=True)
+        starts = [*((line["job"], line["count"]) for line in before), (job, start)]
+        left_out = exclusion.names(run, job, starts)
+        if refusal := queue.requeue(job, decision.pause):
+            _succeed(run, line, refusal, words, left_out)
+        else:
+            exclusion.exclude(job, left_out)
     return DONE if ended.kind == "done" else code
+
+
+def _succeed(
+    run: Run, line: dict[str, Any], refusal: str, words: Sequence[str], left_out: Collection[str]
+) -> None:
+    """Submits a job that begins once this one has ended, without the nodes ``left_out``; records what
+    came of it.
+
+    Where this job is a submitted evaluation, its successor is it too.
+    """
+    job = line["job"]
+    options, script = queue.succession(job, words)
+    options = [option for option in options if not option.startswith("--exclude=")]
+    if left_out:
+        options.append(f"--exclude={','.join(sorted(left_out))}")
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    this = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else job
+    wait = [f"--dependency=afterany:{this}"]
+    if line["pause_s"]:
+        wait.append(f"--begin=now+{line['pause_s']}")
+    successor, said = queue.submit(["sbatch", "--parsable", *wait, *options, *script], Path.cwd())
+    reason = f"Slurm refuses to requeue: {refusal}"
+    if successor is None:
+        run.note(REQUEUES, line | {"requeued": False, "reason": f"{reason}; sbatch: {said}"})
+        print(
+            f"warmstart: not requeued: {refusal}; nor does sbatch take a successor: {said}\n"
+            f"warmstart: to go on, run {shlex.join(['sbatch', *options, *script])} in {Path.cwd()}",
+            flush=True,
+        )
+        return
+    run.note(REQUEUES, line | {"successor": successor, "reason": f"{line['reason']}; {reason}"})
+    for note in run.evaluation_jobs:
+        if note["job"] == job:
+            run.note(SUBMISSIONS, {**note, "job": successor, "ended": None})
+    print(f"warmstart: {reason}: job {successor} goes on when this one has ended", flush=True)

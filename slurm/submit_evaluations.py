@@ -2,20 +2,20 @@
 
 Runs in the background of the training job, or on the login node as ``warmstart watch RUN``. The
 run's submissions.jsonl records each submission by label and evaluation settings, so that several
-watchers submit each evaluation only once.
+watchers submit each evaluation only once. It also records that a job has ended whose checkpoint
+training keeps for it: training itself does not ask Slurm, whose commands its container may lack.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
 from common.files import sha256_json, write_lock
-from slurm.environment import outside
+from slurm import queue
+from trainer.checkpoint.retention import Retention, surplus
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
 from trainer.run.folder import SUBMISSIONS, Run
@@ -23,6 +23,8 @@ from trainer.run.model_label import BASE, ModelLabel
 
 POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
+ASK_EVERY_SECONDS = 300.0
+"""Least time between two questions to Slurm about jobs."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -34,17 +36,19 @@ def watch(
     stop: Event | None = None,
 ) -> bool:
     """Submits evaluations until training has finished and none is missing; with ``once``, only
-    those missing now.
+    those missing now. Meanwhile notes those whose job has ended.
 
     A failed submission is printed and retried, with growing pauses; ``poll`` is in seconds;
     ``stop`` ends the waiting. Returns whether the last round had no failures. Raises UserError for
     invalid overrides, and while another process watches.
     """
-    stop, pause = stop or Event(), poll
+    stop, pause, asked = stop or Event(), poll, float("-inf")
     with write_lock(run.watch_lock):
         while True:
             finished = has_finished(run)
             failures = submit_missing(run, overrides)
+            if time.monotonic() > asked + ASK_EVERY_SECONDS and note_ended(run):
+                asked = time.monotonic()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if failures else poll
             if once or (finished and not failures) or stop.wait(pause):
                 return not failures
@@ -58,7 +62,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
         return 0
     config = configs.amend(frozen_config.read(run), overrides)
     settings = sha256_json(configs.own_values(config, run.config)["eval"])[:8]
-    there = {(line["label"], line["settings"]) for line in run.notes(SUBMISSIONS)}
+    there = {(line["label"], line.get("settings")) for line in run.notes(SUBMISSIONS)}
     failures = 0
     for label in (BASE, *map(ModelLabel, run.checkpoints)):
         if (label.word, settings) in there:
@@ -77,24 +81,34 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
 
 
 def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str | None, str]:
-    """Submits one evaluation as a user does on the login node. Returns (job id, or None when sbatch
-    fails; sbatch's output).
+    """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output)."""
+    words = (str(run.root.resolve()), label.word, *overrides)
+    return queue.submit(["slurm/eval.sh", "--parsable", *words], CHECKOUT)
+
+
+def note_ended(run: Run) -> bool:
+    """Notes the evaluations whose job has ended without an export, and those that someone has put
+    back into the queue: only where a checkpoint would be deleted if it did not wait for them.
+
+    Returns whether Slurm was asked. If it does not answer, they count as alive.
     """
-    command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label.word, *overrides]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=CHECKOUT,
-            env=outside(os.environ),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-    except subprocess.TimeoutExpired:
-        return None, "sbatch has not answered for 5 minutes"
-    found = re.search(r"^(\d+)(;\S+)?$", done.stdout, re.MULTILINE)
-    output = (done.stderr or done.stdout).strip()
-    return (found[1] if done.returncode == 0 and found else None), output
+    if not run.attempts:
+        return False
+    config = frozen_config.read(run, run.attempts[-1].config)
+    steps = surplus(run, Retention.of(config.train)) - set(run.exports)
+    notes = [n for n in run.evaluation_jobs if ModelLabel.parse(n["label"]).step in steps]
+    if not notes:
+        return False
+    ended = queue.ended([note["job"] for note in notes])
+    if ended is None:
+        return True
+    for note in notes:
+        state = ended.get(note["job"])
+        if bool(state) != bool(note.get("ended")):
+            run.note(SUBMISSIONS, {**note, "ended": state})
+            what = f"has ended ({state})" if state else "is in the queue again"
+            print(f"warmstart: job {note['job']}, of {note['label']}, {what}", flush=True)
+    return True
 
 
 def has_finished(run: Run) -> bool:

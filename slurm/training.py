@@ -73,7 +73,7 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
         watcher.start()
         code = work.run(ranks, meeting)
     over.set()
-    if (code := conclude(run, code)) != DONE:
+    if (code := conclude(run, code, words[1:])) != DONE:
         return code
     watcher.join()
     # A command of its own, because even a crash in it must not fail a job that has finished

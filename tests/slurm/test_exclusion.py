@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from slurm import exclusion
-from slurm.exclusion import broken, exclude
 from slurm.requeue import Ended, decide
 from tests.slurm.conftest import NODES, TINY, Site
 from trainer.run.folder import INCIDENTS, Run
@@ -45,30 +44,40 @@ def excluded(run: Run) -> str:
     return (run.root.parent / "excluded").read_text().strip()
 
 
+def after(run: Run, *starts: tuple[str, int]) -> str:
+    """What job 7 leaves out after these starts."""
+    exclusion.exclude("7", exclusion.names(run, "7", starts))
+    return excluded(run)
+
+
 def test_a_broken_node_is_left_out_for_some_starts_beside_the_users_own(run: Run) -> None:
-    incident(run, 1, "n2")
-    incident(run, 1, "n5", job="6")
-    assert broken(run, "7", 1) == {"n2": "GPUs: none"}
-    assert exclude(run, "7", 1) == ["n2"] and excluded(run) == "n2,n9"
-    incident(run, 2, "n3")
-    assert exclude(run, "7", 2) == ["n2", "n3"] and excluded(run) == "n2,n3,n9"
-    for start in range(3, 2 + exclusion.STARTS):
-        exclude(run, "7", start)
-    assert excluded(run) == "n3,n9"
-    assert exclude(run, "7", 2 + exclusion.STARTS) == [] and excluded(run) == "n9"
+    incident(run, 1, "n2", job="6")  # whose successor job 7 is
+    incident(run, 1, "n5", job="5")
+    assert exclusion.broken(run, "6", 1) == {"n2": "GPUs: none"}
+    starts = [("6", 1)]
+    assert after(run, *starts) == "n2,n9"
+    incident(run, 1, "n3")
+    starts.append(("7", 1))
+    assert after(run, *starts) == "n2,n3,n9"
+    starts += [("7", number) for number in range(2, exclusion.STARTS)]
+    assert after(run, *starts) == "n2,n3,n9"
+    starts.append(("7", exclusion.STARTS))
+    assert after(run, *starts) == "n3,n9"
+    starts.append(("7", exclusion.STARTS + 1))
+    assert after(run, *starts) == "n9"
     updates = (run.root.parent / "updates").read_text().splitlines()
-    exclude(run, "7", 9)
+    assert after(run, *starts) == "n9"
     assert (run.root.parent / "updates").read_text().splitlines() == updates
 
 
 def test_what_most_nodes_have_is_no_nodes_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     incident(run, 1, "n1", "n2")
-    assert list(broken(run, "7", 1)) == ["n1", "n2"]
+    assert list(exclusion.broken(run, "7", 1)) == ["n1", "n2"]
     incident(run, 1, "n3")
-    assert broken(run, "7", 1) == {} and exclude(run, "7", 1) == []
+    assert exclusion.broken(run, "7", 1) == {} and after(run, ("7", 1)) == "n9"
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     incident(run, 2, "n4")
-    assert list(broken(run, "7", 2)) == ["n4"]
+    assert list(exclusion.broken(run, "7", 2)) == ["n4"]
 
 
 def test_broken_nodes_count_as_crashes() -> None:

@@ -104,6 +104,27 @@ def test_signals_and_requeues_from_outside_change_nothing(
 
 
 @pytest.mark.slow
+def test_a_job_that_may_not_be_requeued_goes_on_in_a_successor(
+    site: Site, trained: tuple[str, Run]
+) -> None:
+    run = site.run("a chain")
+    words = ("run.name='a chain'", "train.epochs=4", "train.save_every=22")
+    job = site.train(*words, options=("--no-requeue", "--time=25", "--job-name=a b"))
+    site.until_step(run, 12)
+    site.cluster.call("scancel", "--signal=USR1", job)
+    ended = site.cluster.wait(job)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "75:0"), site.log(job)
+    (successor,) = [n["successor"] for n in run.notes("requeues.jsonl") if "successor" in n]
+    last = site.cluster.wait(successor)
+    assert last["JobState"] == "COMPLETED", site.log(successor)
+    asked = ("NumNodes", "TimeLimit", "Partition", "Requeue", "TresPerNode", "JobName", "Task")
+    assert [last[name] for name in asked] == [ended[name] for name in asked]
+    assert decisions(run)[-2:] == [("stopped", True), ("done", False)]
+    assert [attempt.status for attempt in run.attempts] == ["stopped", "finished"]
+    assert site.weights(run) == site.weights(trained[1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank", "slurmstepd"])
 def test_a_job_that_lost_a_process_loses_no_step(
     site: Site, trained: tuple[str, Run], victim: str

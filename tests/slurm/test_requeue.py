@@ -76,16 +76,6 @@ def test_the_first_tasks_word_is_its_jobs_and_said_once(
     assert (take_code(tmp_path, "7"), take_code(tmp_path, "7")) == (2, None)
 
 
-def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.note(REQUEUES, {"job": "1"})
-    with (tmp_path / REQUEUES).open("a") as f:
-        f.write('{"job": ')
-    assert [line["job"] for line in run.notes(REQUEUES)] == ["1"]
-    run.note(REQUEUES, {"job": "2"})
-    assert [line["job"] for line in run.notes(REQUEUES)] == ["1", "2"]
-
-
 STARTS = """
 import os, signal, subprocess, sys, time
 from slurm.child_process import Stoppable

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import submit_evaluations
+from slurm import queue, submit_evaluations
+from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Site
 from trainer.run.folder import Run
 
@@ -76,3 +77,21 @@ def test_a_failed_submission_is_tried_again(
         "base could not be submitted: sbatch: error: the controller is asleep"
         in capfd.readouterr().out
     )
+
+
+def test_slurm_tells_which_jobs_may_still_run(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", dict(cluster.environment))
+    held, cancelled = (
+        cluster.sbatch("--hold", "--output=/dev/null", "--wrap=true", cwd=tmp_path) for _ in "ab"
+    )
+    cluster.call("scancel", cancelled)
+    unknown, dead = {"4000000": "UNKNOWN"}, {cancelled: "CANCELLED"}
+    assert queue.ended([held, cancelled, *unknown]) == dead | unknown
+    assert queue.ended([*unknown]) == unknown
+    assert queue.ended([held]) == {} and queue.ended([cancelled]) == dead
+    cluster.call("scancel", held)
+    monkeypatch.setattr(queue, "ASK_SECONDS", 3)
+    monkeypatch.setitem(queue.os.environ, "SLURM_CONF", "/nowhere")
+    assert queue.ended([held, cancelled]) is None

@@ -37,14 +37,19 @@ class Retention:
         return {*steps[-self.last :], *every, *best}
 
 
+def surplus(run: Run, retention: Retention) -> set[int]:
+    """Returns the steps whose checkpoint is not kept."""
+    losses = {s["step"]: s["val_loss"] for s in step_metrics.read(run) if s["val_loss"] is not None}
+    return {*run.checkpoints} - retention.kept(run.checkpoints, losses)
+
+
 def prune(run: Run, retention: Retention) -> None:
     """Deletes the checkpoints that are not kept, and the remains of interrupted deletions.
 
     A checkpoint whose evaluation waits in Slurm's queue, or that is being exported (its lease is
     held or cannot be taken), is left until the next call. The caller must hold the run's lock.
     """
-    losses = {s["step"]: s["val_loss"] for s in step_metrics.read(run) if s["val_loss"] is not None}
-    for step in sorted({*run.checkpoints} - retention.kept(run.checkpoints, losses) - run.awaited):
+    for step in sorted(surplus(run, retention) - run.awaited):
         try:
             with write_lock(run.export_lease(step), wait=False):
                 run.checkpoint(step).rename(run.deleted_checkpoint(step))

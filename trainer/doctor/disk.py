@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from common.files import fsync
 from trainer.batching.flops import Shape
-from trainer.doctor.findings import FATAL, OK, Finding
+from trainer.doctor.findings import FATAL, OK, WARNING, Finding
 from trainer.doctor.forecast import Outlook
 from trainer.run.folder import Run
 
@@ -46,9 +46,12 @@ def checkpoint_bytes(shape: Shape) -> int:
     return STATE_BYTES * shape.trained_parameters
 
 
-def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
+def needed_bytes(config: DictConfig, outlook: Outlook, waiting: bool = False) -> int:
     """Returns the bytes of the kept checkpoints, the one being written, and an export of every
     checkpoint saved.
+
+    A checkpoint also stays while its evaluation waits in Slurm's queue. Usually that is over before
+    it would be deleted; with ``waiting`` all evaluations wait to the end, and every one stays.
     """
     assert outlook.shape is not None
     train, total = config.train, outlook.total
@@ -57,25 +60,32 @@ def needed_bytes(config: DictConfig, outlook: Outlook) -> int:
         train.keep_last + train.keep_best + (total // train.keep_every if train.keep_every else 0)
     )
     kept = 1 + min(saves, stay)
+    kept = max(kept, saves) if waiting else kept
     return checkpoint_bytes(outlook.shape) * kept + EXPORT_BYTES * outlook.shape.parameters * saves
 
 
 def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Finding:
     needed = needed_bytes(config, outlook)
+    worst = needed_bytes(config, outlook, waiting=True) if _submits() else needed
     used = sum(_sizes(run.root))
     free = shutil.disk_usage(place).free
     text = f"{place} has {free / GB:,.1f} GB free"
     if used:
         text += f" and holds {used / GB:,.1f} GB of this run's weights"
     text += f"; the kept checkpoints and exports need {needed / GB:,.1f} GB"
+    if worst > needed:
+        text += f", {worst / GB:,.1f} GB if every evaluation waits in the queue"
+    fix = "or run.root=DIR on a larger disk"
     if free + used < needed:
-        return Finding(
-            FATAL,
-            "disk space",
-            text,
-            "make room, train.keep_last=1, or run.root=DIR on a larger disk",
-        )
+        return Finding(FATAL, "disk space", text, f"make room, train.keep_last=1, {fix}")
+    if free + used < worst:
+        return Finding(WARNING, "disk space", text, f"make room, a larger train.save_every, {fix}")
     return Finding(OK, "disk space", text)
+
+
+def _submits() -> bool:
+    """Returns whether evaluations are submitted to a queue: in a job, and where there is sbatch."""
+    return "SLURM_JOB_ID" in os.environ or shutil.which("sbatch") is not None
 
 
 def _sizes(folder: Path) -> Iterator[int]:

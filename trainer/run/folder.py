@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from common.files import MANIFEST, heal_jsonl, read_json, read_jsonl
+from common.errors import UserError
+from common.files import MANIFEST, read_json
 from trainer.recipe import site
+from trainer.run import ledger
 from trainer.run.model_label import ModelLabel
 
 SCALARS = "state.json"
@@ -28,10 +27,12 @@ submitted.
 """
 INCIDENTS = "incidents.jsonl"
 """File of what was wrong with single nodes."""
+FIELDS = {REQUEUES: ledger.DECISION, SUBMISSIONS: ledger.SUBMISSION, INCIDENTS: ledger.INCIDENT}
 LOSS_PICTURE = "loss.png"
 """The training loss by step: a file in the run's folder, and beside an export's model card."""
 _EVALUATION = re.compile(r"(.+)@(base|step_[0-9]+)-.+")
 """Name of an evaluation's folder: suite, model and a hash of the settings."""
+_NUMBER = re.compile(r"[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,27 @@ class Run:
     @property
     def attempts(self) -> list[Attempt]:
         """The attempts, oldest first."""
-        folders = (p for p in (self.root / "attempts").glob("*") if p.name.isdigit())
+        folders = [p for p in (self.root / "attempts").glob("*") if _NUMBER.fullmatch(p.name)]
         return sorted(map(Attempt, folders), key=lambda attempt: attempt.number)
 
+    @property
+    def last_attempt(self) -> int:
+        """The number of the last attempt; 0 before the first. Older ones may have been deleted."""
+        return max((attempt.number for attempt in self.attempts), default=0)
+
     def new_attempt(self) -> Attempt:
-        """Creates the next attempt's folder; returns the attempt."""
-        attempt = Attempt(self.root / "attempts" / str(len(self.attempts) + 1))
-        attempt.root.mkdir(parents=True)
+        """Creates the next attempt's folder; returns the attempt.
+
+        Raises UserError when another process has just created it.
+        """
+        attempt = Attempt(self.root / "attempts" / str(self.last_attempt + 1))
+        try:
+            attempt.root.mkdir(parents=True)
+        except FileExistsError as e:
+            raise UserError(
+                f"{attempt.root} was created by another process at the same time: one process "
+                "trains a run; see who else does, then run this command again"
+            ) from e
         return attempt
 
     @property
@@ -202,26 +217,27 @@ class Run:
         return sorted(p for p in folders if _EVALUATION.fullmatch(p.name) and p.is_dir())
 
     def notes(self, name: str) -> list[dict[str, Any]]:
-        """Returns the complete lines of a JSONL file that may be growing; empty if there is no
-        file.
+        """Returns the lines of REQUEUES, SUBMISSIONS or INCIDENTS, without spoilt ones; empty if
+        there is no file.
         """
-        path = self.root / name
-        return list(read_jsonl(path, growing=True)) if path.exists() else []
+        return ledger.read(self.root / name, FIELDS[name])
 
     def note(self, name: str, line: dict[str, Any]) -> None:
-        """Appends a line to a JSONL file, with the time as its first field, and fsyncs it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / name
-        heal_jsonl(path)
-        with path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        """Appends a line to one of these files, with the time as its first field."""
+        ledger.append(self.root / name, line)
+
+    @property
+    def evaluation_jobs(self) -> list[dict[str, Any]]:
+        """The last line in SUBMISSIONS of each job, oldest job first."""
+        return list({note["job"]: note for note in self.notes(SUBMISSIONS)}.values())
 
     @property
     def awaited(self) -> set[int]:
-        """Steps whose evaluation is submitted but whose export does not exist yet."""
-        steps = (ModelLabel.parse(note["label"]).step for note in self.notes(SUBMISSIONS))
+        """Steps whose evaluation is submitted and not known to have ended, but whose export does
+        not exist yet.
+        """
+        jobs = [note for note in self.evaluation_jobs if not note.get("ended")]
+        steps = (ModelLabel.parse(note["label"]).step for note in jobs)
         return {step for step in steps if step is not None} - set(self.exports)
 
     @property

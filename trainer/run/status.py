@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.files import MANIFEST, is_locked, read_json
+from common.files import MANIFEST, read_json
+from common.lease import age, is_locked
 from common.text import duration
 from trainer.run import step_metrics
 from trainer.run.device_hours import Cost, costs, shown
 from trainer.run.folder import (
     REQUEUES,
-    SUBMISSIONS,
     Attempt,
     Run,
     is_complete,
@@ -27,7 +26,8 @@ def status(run: Run) -> dict[str, Any]:
     """Returns attempts, progress, checkpoints, exports, evaluations and device-hours, as plain
     values.
 
-    Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed.
+    Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed,
+    by the file system's clock; None where nothing can be written beside it.
     """
     steps = step_metrics.read(run)
     last = steps[-1] if steps else {}
@@ -41,7 +41,7 @@ def status(run: Run) -> dict[str, Any]:
         "step": last.get("step", 0),
         **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
         "checkpoints": run.checkpoints,
-        "checkpoint_age_s": None if newest is None else time.time() - newest.stat().st_mtime,
+        "checkpoint_age_s": None if newest is None else age(newest),
         "exports": run.exports,
         "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations}
         | _pending(run),
@@ -124,10 +124,11 @@ def _evaluation(folder: Path) -> str:
 
 def _pending(run: Run) -> dict[str, str]:
     """Returns the evaluations not started: of the base model, the newest checkpoint, and those of
-    submitted jobs.
+    submitted jobs, which may have ended without a start.
     """
     begun = {parse_evaluation(folder)[1] for folder in run.evaluations}
     wanted = dict.fromkeys([BASE, *map(ModelLabel, run.checkpoints[-1:])], "pending")
-    for note in run.notes(SUBMISSIONS):
-        wanted[ModelLabel.parse(note["label"])] = f"pending, job {note['job']}"
+    for note in run.evaluation_jobs:
+        state = str(note.get("ended") or "pending").lower()
+        wanted[ModelLabel.parse(note["label"])] = f"{state}, job {note['job']}"
     return {str(label): state for label, state in wanted.items() if label not in begun}

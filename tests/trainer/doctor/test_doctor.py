@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ import pytest
 from common.files import write_json
 from tests.conftest import environment
 from trainer.doctor import disk, nodes, slurm
+from trainer.doctor.forecast import Outlook
 from trainer.process import process_group
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
+from trainer.run.folder import Run
 from warmstart.cli import main
 
 SMALL = ["data.arithmetic.problems=100"]
@@ -185,6 +188,36 @@ def test_a_fault_on_the_login_node_is_fatal(
     assert finding["level"] == "fatal"
     assert cause in finding["cause"]
     assert fix in finding["fix"]
+
+
+@pytest.mark.parametrize(
+    ("free", "submits", "level"),
+    [
+        (55, True, "fatal"),
+        (55, False, "fatal"),
+        (57, True, "warning"),
+        (57, False, "ok"),
+        (139, True, "warning"),
+        (141, True, "ok"),
+    ],
+)
+def test_checkpoints_that_may_wait_for_their_evaluation_need_room_too(
+    free: int, submits: bool, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten checkpoints of 12 GB two are kept and one is written; ten exports take 2 GB each."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if submits:
+        program(tmp_path, "sbatch", "exit 0")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 10**9))
+    shape: Any = SimpleNamespace(trained_parameters=10**9, parameters=10**9)
+    outlook = Outlook(shape, 100, 0, None, False, None)
+    config = configs.load("tiny", ["train.save_every=10", "train.keep_last=2"])
+    found, _ = disk.check(config, Run(tmp_path / "run"), outlook)
+    assert (found.what, found.level) == ("disk space", level)
+    assert "need 56.0 GB" in found.cause
+    assert ("140.0 GB if every evaluation waits" in found.cause) == submits
+    assert ("train.save_every" in found.fix) == (level == "warning")
 
 
 def test_what_fits_no_gpu_is_refused_before_one_is_asked_for(look: Look) -> None:

@@ -1,5 +1,6 @@
 """Names in a run's folder: what they are made of, and what is read back from them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,22 +45,35 @@ def test_attempts_are_numbered_and_sorted_as_numbers(tmp_path: Path) -> None:
     run = Run(tmp_path)
     made = [run.new_attempt() for _ in range(11)]
     assert run.attempts == made and [attempt.number for attempt in made] == list(range(1, 12))
+    shutil.rmtree(made[0].root)
+    shutil.rmtree(made[4].root)
+    for name in ("notes", ".nfs12", "²", "3.tar.gz", "0", "007", "-1"):
+        (tmp_path / "attempts" / name).mkdir()
+    assert run.last_attempt == 11 and run.attempts == [*made[1:4], *made[5:]]
+    assert run.new_attempt().number == 12
+    (tmp_path / "attempts" / "13").touch()
+    assert run.new_attempt().number == 14
 
 
-def test_a_broken_line_of_a_run_is_named_and_a_torn_last_one_is_no_error(tmp_path: Path) -> None:
+def test_two_processes_that_begin_an_attempt_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Run(tmp_path), Run(tmp_path)
+    first.new_attempt()
+    monkeypatch.setattr(Run, "last_attempt", 0)
+    with pytest.raises(UserError, match=r"attempts/1 was created by another process at the same"):
+        second.new_attempt()
+
+
+def test_a_broken_line_of_metrics_is_named_and_a_torn_last_one_is_no_error(tmp_path: Path) -> None:
     run = Run(tmp_path)
     attempt = run.new_attempt()
     write_json(attempt.provenance, {"first_step": 0})
     attempt.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    (tmp_path / SUBMISSIONS).write_text('{"label": "base"}\n{"la')
     assert step_metrics.read(run) == [{"step": 1}, {"step": 2}]
-    assert run.notes(SUBMISSIONS) == [{"label": "base"}]
     attempt.metrics.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
-    (tmp_path / SUBMISSIONS).write_text('{"la\n{"label": "base"}\n')
     with pytest.raises(UserError, match=r"attempts/1/metrics\.jsonl, line 2: not valid JSON"):
         step_metrics.read(run)
-    with pytest.raises(UserError, match=r"submissions\.jsonl, line 1: not valid JSON"):
-        run.notes(SUBMISSIONS)
 
 
 def test_submitted_steps_without_an_export_are_awaited(tmp_path: Path) -> None:

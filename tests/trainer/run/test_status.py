@@ -65,7 +65,15 @@ def test_a_run_that_goes_on_after_crashes(run: Run, capsys: pytest.CaptureFixtur
         shutil.copy(run.attempts[0].config, run.attempts[-1].config)
         run.attempts[-1].log.touch()
     write_json(run.attempts[1].outcome, {"status": "failed", "reason": "no space"})
-    note = {"what": "train", "attempt": 3, "reason": "crashed, 2 of at most 3 times in a row"}
+    note = {
+        "job": "7",
+        "what": "train",
+        "attempt": 3,
+        "ended": "crashed",
+        "progress": STEPS,
+        "requeued": True,
+        "reason": "crashed, 2 of at most 3 times in a row",
+    }
     (run.root / "requeues.jsonl").write_text(json.dumps(note) + '\n{"torn')
     (run.root / "submissions.jsonl").write_text(
         json.dumps({"label": str(STEPS), "job": "77"}) + "\n"

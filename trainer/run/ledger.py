@@ -1,0 +1,72 @@
+"""The ledgers of the job scripts: JSON lines that several processes append to, also on NFS.
+
+A line may be spoilt: two hosts have written at one place, or a process ended while it wrote. Such a
+line is told and skipped, because a ledger only remembers what was decided; no work may end for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.files import intact_lines
+
+Fields = Mapping[str, type | re.Pattern[str]]
+DECISION: Fields = {
+    "job": str,
+    "what": str,
+    "attempt": int,
+    "ended": str,
+    "progress": int,
+    "requeued": bool,
+    "reason": str,
+}
+SUBMISSION: Fields = {"job": str, "label": re.compile(r"base|(step_)?[0-9]+")}
+INCIDENT: Fields = {"job": str, "start": int, "node": str, "what": str, "cause": str}
+"""What the readers of the three ledgers need of a line: fields of a type, or of such a text."""
+_told: set[tuple[Path, int]] = set()
+
+
+def read(path: Path, fields: Fields) -> list[dict[str, Any]]:
+    """Returns the lines that have these fields; without a file, none. Prints the number of each
+    other line to stderr, once in a process; a last line without an end is still being written.
+    """
+    if not path.exists():
+        return []
+    lines, faults = intact_lines(path)
+    for number, line in lines.items():
+        if missing := [name for name in fields if not _fits(line.get(name), fields[name])]:
+            faults[number] = f"its {missing[0]} is missing or wrong"
+    for number, fault in faults.items():
+        if (path, number) not in _told:
+            _told.add((path, number))
+            text = f"warmstart: {path}, line {number} is spoilt and is skipped: {fault}"
+            print(text, file=sys.stderr, flush=True)
+    return [line for number, line in lines.items() if number not in faults]
+
+
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Appends a line in one write, with the present time as its first field, and fsyncs it. What is
+    left of a line before it, which another process may still be writing, is ended by a newline.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    text = json.dumps(now | dict(line) | now) + "\n"
+    with path.open("ab+", buffering=0) as f:
+        if f.seek(0, os.SEEK_END):
+            f.seek(-1, os.SEEK_END)
+            text = text if f.read(1) == b"\n" else "\n" + text
+        f.write(text.encode())
+        os.fsync(f.fileno())
+
+
+def _fits(value: Any, kind: type | re.Pattern[str]) -> bool:
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    return isinstance(value, str) and kind.fullmatch(value) is not None

@@ -241,6 +241,25 @@ def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> No
     assert "2 here, train.ranks=4" in found["GPU count"]["cause"]
 
 
+def test_a_gpu_that_cannot_be_read_is_named(look: Look, folder: Path) -> None:
+    lost = "Unable to determine the device handle for GPU 0000:01:00.0: Unknown Error"
+    program(
+        folder,
+        "nvidia-smi",
+        'echo "NVIDIA A100-SXM4-40GB, 40960, 560.1, [N/A]"; '
+        f'echo "{lost}"; echo "NVIDIA A100-SXM4-40GB, [Unknown Error], 560.1, [Unknown Error]"',
+    )
+    found = look("sft_4b")
+    assert (found["GPUs"]["level"], found["GPUs"]["cause"]) == (
+        "warning",
+        f"nvidia-smi says: {lost}",
+    )
+    kind = found["GPU kind"]
+    assert kind["level"] == "ok", kind
+    assert "40GB with 40.0 GiB (nvidia-smi states [Unknown Error])" in kind["cause"]
+    assert "2 here, train.ranks=4" in found["GPU count"]["cause"]
+
+
 def test_a_job_without_gpus_or_without_time_is_stopped(
     look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ make_venv() {
     is_ready && return
     # One setup at a time; a second one waits, then finds the environment ready.
     exec 9<.
-    flock 9
+    flock 9 2>/dev/null || say "this file system has no flock: run one set-up at a time"
     is_ready && return
     python=$(find_python)
     find_uv "$python"

@@ -83,6 +83,7 @@ def test_nothing_is_wrong_with_what_is_built(look: Look, folder: Path) -> None:
         "GPUs": "ok",
         "disk space": "ok",
         "file system": "ok",
+        "file locks": "ok",
         "signal": "ok",
         "submission": "ok",
         "time limit": "not here",

@@ -4,16 +4,29 @@ loopback.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import secrets
+import socket
+import tempfile
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from common.errors import UserError
 
 OBJECT_STORE_BYTES = 100 << 20
 """Size of Ray's object store. Only small objects pass through it; Ray's default is a third of the
 memory.
 """
 
+LONGEST_TMPDIR = 40
+"""Bytes of a temporary folder that leave enough for Ray's sockets in it: Linux allows 107 for a
+socket's path.
+"""
+ANSWER_SECONDS = 10
 SLOW_START = "The current node timed out during startup"
 """Ray's words when its processes have not started within 30 seconds, which it does not let one
 change.
@@ -27,14 +40,25 @@ def ray_session(cpus: int) -> Iterator[Any]:
     """Yields the ray module, connected. Afterwards disconnects and ends a local instance with all
     its processes.
 
-    A local instance offers as many CPUs as this process may use, and at least ``cpus``.
+    A local instance offers as many CPUs as this process may use, and at least ``cpus``. Raises
+    UserError when nothing answers at RAY_ADDRESS.
     """
     cluster = os.environ.get("RAY_ADDRESS")
+    if cluster == "local":
+        cluster = None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not cluster:
         # Keeps the node's address at 127.0.0.1. Otherwise Ray replaces it with the machine's
         # address, even if ray.init is given 127.0.0.1, and listens on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ.setdefault("RAY_TMPDIR", folder_of_sockets())
+        if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _token()}
+    elif not _answers(cluster):
+        raise UserError(
+            f"RAY_ADDRESS={cluster}: no Ray answers there: unset RAY_ADDRESS to start one on this "
+            "machine"
+        )
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -54,6 +78,36 @@ def ray_session(cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def folder_of_sockets() -> str:
+    """Returns the temporary folder, or /tmp where its path is too long for sockets in it."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= LONGEST_TMPDIR else "/tmp"
+
+
+@cache
+def _token() -> str:
+    """Returns the file of a secret for local instances, which only this user can read, until this
+    process ends. Ray would keep one in the home folder, which may not be writable.
+    """
+    handle, path = tempfile.mkstemp(prefix="ray-token-")
+    with os.fdopen(handle, "w", encoding="ascii") as f:
+        f.write(secrets.token_hex(32))
+    atexit.register(Path(path).unlink, missing_ok=True)
+    return path
+
+
+def _answers(cluster: str) -> bool:
+    """Returns whether something listens at HOST:PORT; True for an address of another form."""
+    host, colon, port = cluster.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _start(ray: Any, **settings: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +16,9 @@ from common.files import write_text
 from common.processes import die_with_parent
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import Run
+
+LINGER_SECONDS, POLL_SECONDS = 90, 2
+"""How long srun may wait for a task whose node has lost its daemon; seconds between two looks."""
 
 
 class Stoppable:
@@ -29,13 +32,19 @@ class Stoppable:
         for number in SIGNALS:
             signal.signal(number, self._ask)
 
-    def run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    def run(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        over: Callable[[], bool] | None = None,
+    ) -> int:
         """Returns the command's exit code, as a shell reports it; 75 without running it after a
         stop request.
 
         If the request comes while it runs, death by a signal also gives 75, and so does exit code 1
         unless SIGTERM was received: srun sends SIGTERM to the other tasks when one crashes, so a
-        failure then is part of that crash.
+        failure then is part of that crash. A command that goes on for LINGER_SECONDS after its work
+        is ``over`` is ended.
         """
         if self.asked:
             return STOPPED
@@ -43,7 +52,7 @@ class Stoppable:
         self._child = child = subprocess.Popen(words, env=variables, preexec_fn=die_with_parent)
         if self.asked:  # the request came before there was a child to forward it to
             child.send_signal(signal.SIGUSR1)
-        code = child.wait()
+        code = child.wait() if over is None else _wait(child, over)
         self._child = None
         code = code if code >= 0 else 128 - code
         if self.asked and (code > 128 or (code == FAILED and not self._terminated)):
@@ -54,6 +63,17 @@ class Stoppable:
         self.asked, self._terminated = True, self._terminated or number == signal.SIGTERM
         if self._child is not None:
             self._child.send_signal(signal.SIGUSR1)  # not SIGTERM, on which srun kills its tasks
+
+
+def _wait(child: subprocess.Popen[bytes], over: Callable[[], bool]) -> int:
+    left = LINGER_SECONDS
+    while True:
+        try:
+            return child.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            left -= POLL_SECONDS if over() else 0
+            if left <= 0:
+                child.terminate()
 
 
 def is_first() -> bool:

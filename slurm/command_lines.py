@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import UserError
+from slurm.environment import outside
 from slurm.options import VALUED, Given, parse
 from trainer.doctor.size import Size
 from trainer.doctor.slurm import script_of
@@ -20,6 +21,10 @@ FIRST_NODE = "FIRST_NODE"
 """Placeholder for the first node's address in a dry run."""
 VARIABLES = {"array": "SBATCH_ARRAY_INX", "time": "SBATCH_TIMELIMIT"}
 """sbatch's variables that are not named as their options."""
+TOGETHER = 60
+"""Seconds between the ends of tasks that end together. Without a limit srun would wait forever for
+a task whose node has lost its daemon.
+"""
 DEFAULT_NOTICE = 60
 """Slurm's own, in seconds."""
 
@@ -59,9 +64,11 @@ class Allocation:
         """What counts for the run."""
         return Size(self.nodes, self.tasks, self.gpus)
 
-    def srun(self, *words: str) -> list[str]:
+    def srun(self, *words: str, wait: int = TOGETHER) -> list[str]:
         """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more
         srun options.
+
+        ``wait`` is how many seconds after the first task's end srun kills the others; 0 is never.
         """
         return [
             "srun",
@@ -70,9 +77,7 @@ class Allocation:
             # srun does not inherit this option from sbatch.
             f"--cpus-per-task={self.cpus}",
             "--export=ALL",
-            # Tasks end together. By default srun waits forever for a task whose node has lost its
-            # daemon.
-            "--wait=60",
+            f"--wait={wait}",
             *words,
         ]
 
@@ -143,7 +148,7 @@ def submission_line(job: Job) -> str:
 def submit(job: Job) -> NoReturn:
     """Becomes sbatch. Raises UserError when there is none."""
     try:
-        os.execvp(job.submission[0], job.submission)
+        os.execvpe(job.submission[0], job.submission, outside(os.environ))
     except FileNotFoundError as e:
         raise UserError(
             "there is no sbatch on this machine: submit on the cluster's login node; "

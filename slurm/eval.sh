@@ -12,8 +12,11 @@
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
+# A job runs a copy of this script; then the checkout is where sbatch was called.
+lib=$(dirname "$(realpath "$0")")/lib.sh
+[[ -f $lib ]] || lib=${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh
 # shellcheck source=slurm/lib.sh
-source "${SLURM_SUBMIT_DIR:-.}/slurm/lib.sh" || {
+source "$lib" || {
     echo "run sbatch in the checkout, not in $PWD" >&2
     exit 2
 }

@@ -14,10 +14,11 @@ from pathlib import Path
 from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import Locked, write_lock
-from slurm import command_lines, network
+from slurm import command_lines
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from slurm.stack import Stack
+from trainer.process.network import addresses, free_port
 from trainer.recipe import load as configs
 from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
@@ -42,15 +43,13 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     run = Run.find(name)
     root = str(run.root) if run else name
     config = configs.amend(frozen_config.read(run), overrides) if run else None
-    stack, port = Stack.of(job, config, Path(root)), network.free_port()
+    stack, port = Stack.of(job, config, Path(root)), free_port()
     merge = [word for word in overrides if word.startswith("export.")]
     chosen = [*of_dataset(overrides), *merge]
     export = stack.alone("-m", "warmstart", "export", root, label.word, *chosen)
     # The evaluation survives the loss of a node; only the first task's exit code counts.
-    nodes = stack.srun(
-        "--kill-on-bad-exit=0", *stack.python, "-m", "slurm.ray_node", root, label.word, *overrides
-    )
-    copy = stack.copy()
+    task = [*stack.python, "-m", "slurm.ray_node", root, label.word, *overrides]
+    nodes, copy = stack.srun("--kill-on-bad-exit=0", *task, wait=0), stack.copy()
     token = Run(Path(root).resolve()).ray_token(os.environ.get("SLURM_JOB_ID", "JOB"))
     ray = {
         "RAY_AUTH_MODE": "token",
@@ -69,9 +68,9 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     if job.submission:
         command_lines.submit(job)
     here = os.environ["SLURMD_NODENAME"]
-    addresses = network.addresses(os.environ["SLURM_JOB_NODELIST"], here)
-    ray["RAY_ADDRESS"] = f"{addresses[here]}:{port}"
-    ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in addresses.items())
+    known = addresses(os.environ["SLURM_JOB_NODELIST"], here)
+    ray["RAY_ADDRESS"] = f"{known[here]}:{port}"
+    ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in known.items())
     forget(run)
     work = Stoppable()
     code = work.run(copy) if copy else DONE
@@ -79,7 +78,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         code = work.run(export, stack.variables)
     if code == DONE:
         _write_secret(token)
-        code = work.run(nodes, ray)
+        code = work.run(nodes, ray, over=run.exit_code(os.environ["SLURM_JOB_ID"]).exists)
         token.unlink(missing_ok=True)
     code = conclude(run, code, label)
     return code or _report(run, stack)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.exit_codes import DONE, USAGE
-from slurm import command_lines
+from slurm import command_lines, environment
 from slurm.command_lines import Job
 from slurm.evaluation import evaluate
 from slurm.options import Given, parse
@@ -58,7 +58,9 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
     if given.help:
         print(USAGE_TEXT.format(script=f"slurm/{script.name}", words=WORDS[kind]))
         return DONE
-    if "SLURM_JOB_ID" in os.environ and not given.dry_run:
+    # Slurm runs a copy of the script. The one in the checkout submits, also in an allocation.
+    in_job = "SLURM_JOB_ID" in os.environ and not (script.parent / "lib.sh").exists()
+    if in_job and not given.dry_run:
         if given.options:
             before = " ".join(given.lines)
             raise UserError(f"sbatch's options stand before the script: sbatch {before} SCRIPT")
@@ -74,9 +76,7 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
         if not job.dry_run and LOOKS_ONLY in given.options:
             command_lines.submit(job)
     if job.dry_run or not job.submission:
-        # Otherwise job steps would also start with an empty environment after sbatch --export=NONE.
-        os.environ |= {"SLURM_EXPORT_ENV": "ALL", "PYTHONUNBUFFERED": "1"}
-        os.environ["OMP_NUM_THREADS"] = str(job.allocation.cpus)
+        environment.prepare(os.environ, job.allocation.cpus)
     work = {"train": train, "eval": evaluate, "data": build}
     return work[kind](job, given.words)
 

@@ -3,8 +3,8 @@
 # the script.
 # shellcheck shell=bash
 
-# Slurm runs a copy of the script, so the script's path does not tell where the checkout is.
-cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
+SCRIPT=$(realpath "$0")
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 # DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
 CONTAINER=() LOCAL_ENV="" IMAGE="" VENV=${DOCTOR_VENV:-}
 # shellcheck source=slurm/site.example.env
@@ -28,5 +28,5 @@ fi
 
 # job train RECIPE [ARGUMENT ...]; job eval|data [ARGUMENT ...]
 job() {
-    exec "$python" -m slurm.job "$0" "$@"
+    exec "$python" -m slurm.job "$SCRIPT" "$@"
 }

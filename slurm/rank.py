@@ -1,4 +1,5 @@
-"""One srun task: trains as one rank; the first task writes its exit code to the run's folder.
+"""One srun task: trains as one rank. The first task writes its exit code to the run's folder, and
+a task that crashed what nvidia-smi then says about its node's GPUs.
 
     srun ... python -m slurm.rank RUN RECIPE [key=value ...]
 
@@ -13,6 +14,10 @@ from pathlib import Path
 
 from common.exit_codes import DONE, STOPPED
 from slurm import child_process
+from slurm.requeue import kind_of
+from trainer.doctor import health, incidents
+from trainer.doctor.findings import this_node
+from trainer.run.folder import Run
 
 
 def main() -> int:
@@ -23,6 +28,9 @@ def main() -> int:
     """
     run, *words = sys.argv[1:]
     code = child_process.Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
+    if kind_of(code) == "crashed":
+        for fault in health.faults():
+            incidents.note(Run(Path(run)), this_node(), health.HEALTH, fault.text)
     if child_process.is_first():
         child_process.leave_code(Path(run), code)
         return code

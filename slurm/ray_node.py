@@ -15,14 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.exit_codes import DONE, FAILED
+from common.exit_codes import DONE, FAILED, USAGE
 from common.processes import die_with_parent
 from common.ray_session import OBJECT_STORE_BYTES, ray_session
-from slurm import child_process, network
+from slurm import child_process
+from trainer.process import network
 
 PATIENCE_SECONDS = 300
 """How long to wait for nodes. The first one is required; without the others the cluster is smaller.
@@ -42,6 +43,11 @@ def main() -> int:
     """
     run, *words = sys.argv[1:]
     first, work = child_process.is_first(), child_process.Stoppable()
+    if fault := hidden_gpus(os.environ):
+        print(f"warmstart: {fault}", flush=True)
+        if first:
+            child_process.leave_code(Path(run), USAGE)
+        return USAGE
     if not first and not _await_head():  # ray start would give up sooner than this
         return DONE
     with _node(first) as node:
@@ -55,6 +61,22 @@ def main() -> int:
             code = work.run([sys.executable, "-m", "warmstart", "eval", run, *words])
         child_process.leave_code(Path(run), code)
     return code
+
+
+def hidden_gpus(environment: Mapping[str, str]) -> str:
+    """Returns what is wrong where Slurm hides GPUs of the node from its only task, empty if it does
+    not: they would be idle.
+    """
+    has = environment.get("SLURM_GPUS_ON_NODE", "")
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    shown = len(visible.split(",")) if visible else None
+    if shown is None or not has.isdigit() or shown >= int(has):
+        return ""
+    node = environment["SLURMD_NODENAME"]
+    return (
+        f"{node} has {has} GPUs for this job and shows {visible} only: add --gpu-bind=none to "
+        "SRUN_OPTIONS in slurm/site.env"
+    )
 
 
 @contextmanager

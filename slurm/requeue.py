@@ -1,9 +1,9 @@
 """Decides whether to requeue a job after its work has ended.
 
-Requeued: a stop on purpose, and a few crashes in a row with growing pauses. Not requeued: a wrong
-configuration, a disk that is full or not writable, and a job without progress since the last
-requeue (one crash is forgiven, in case the node was bad). Each decision is a line of the run's
-requeues.jsonl.
+Requeued: a stop on purpose, and a few crashes in a row with growing pauses, without the nodes that
+were broken. Not requeued: a wrong configuration, a disk that is full or not writable, and a job
+without progress since the last requeue (one crash is forgiven, in case the node was bad). Each
+decision is a line of the run's requeues.jsonl.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
 from common.records import ROLLOUTS
 from slurm.child_process import take_code
+from slurm.exclusion import broken, exclude
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
@@ -27,6 +28,8 @@ REQUESTS = tuple(128 + number for number in SIGNALS)
 """Exit codes of a process that a stop signal killed before it could handle it."""
 CRASHES = 3
 """Consecutive crashes after which a job is still requeued; after the next one it is not."""
+FAULTS = {"crashed": "crashed", "broken": "a node was broken"}
+"""Kinds of ends that count as crashes, in words."""
 PAUSE_SECONDS = 60
 """Pause in the queue after the first crash; it doubles with each consecutive crash."""
 
@@ -36,7 +39,9 @@ class Ended:
     """How a job's work ended this time."""
 
     kind: str
-    """``done``, ``stopped``, ``crashed`` or ``refused`` (wrong configuration or environment)."""
+    """``done``, ``stopped``, ``crashed``, ``refused`` (wrong configuration or environment) or
+    ``broken`` (a node was, before the work began).
+    """
     progress: int
     """Training: step of the newest checkpoint. Evaluation: number of rollouts."""
 
@@ -60,7 +65,7 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
             False, "the configuration or the environment is wrong: a rerun would fail too"
         )
     stuck = before and ended.progress <= before[-1]["progress"]
-    if stuck and (ended.kind == "stopped" or before[-1]["ended"] == "crashed"):
+    if stuck and (ended.kind == "stopped" or ended.kind == before[-1]["ended"] == "crashed"):
         return Decision(
             False, f"{ended.kind} at {ended.progress}: no progress since the last requeue"
         )
@@ -68,14 +73,15 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         return Decision(True, "stopped on purpose")
     crashes = 1
     for decision in reversed(before):
-        if decision["ended"] != "crashed":
+        if decision["ended"] not in FAULTS:
             break
         crashes += 1
+    what = FAULTS[ended.kind]
     if crashes > CRASHES:
-        return Decision(False, f"crashed {crashes} times in a row")
+        return Decision(False, f"{what} {crashes} times in a row")
     return Decision(
         True,
-        f"crashed, {crashes} of at most {CRASHES} times in a row",
+        f"{what}, {crashes} of at most {CRASHES} times in a row",
         PAUSE_SECONDS * 2 ** (crashes - 1),
     )
 
@@ -114,9 +120,9 @@ def state(job: str) -> str:
     return found[1] if found else "UNKNOWN"
 
 
-def requeue(job: str, pause: int) -> str | None:
-    """Puts the running job back into the queue. Returns Slurm's error message if it refuses, else
-    None.
+def requeue(run: Run, job: str, start: int, pause: int) -> str | None:
+    """Puts the running job back into the queue, without the nodes that were broken. Returns Slurm's
+    error message if it refuses, else None.
 
     Slurm then ends all processes of the job, including this one, after a few seconds.
     """
@@ -125,6 +131,8 @@ def requeue(job: str, pause: int) -> str | None:
     )
     if done.returncode:
         return done.stdout.strip()
+    # Only a job in the queue takes these changes.
+    exclude(run, job, start)
     if pause:
         subprocess.run(
             ["scontrol", "update", f"JobId={job}", f"StartTime=now+{pause}"], check=False
@@ -145,8 +153,8 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
     ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that
     the first task wrote takes precedence.
     """
-    what = TRAIN if label is None else label.word
-    job = os.environ["SLURM_JOB_ID"]
+    what, faulty = TRAIN if label is None else label.word, dict[str, str]()
+    job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
     before = [line for line in run.notes(REQUEUES) if line["job"] == job]
     own = take_code(run.root, job)
     code = code if own is None else own
@@ -156,6 +164,9 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
             if own is None
             else kind_of(own)
         )
+        faulty = broken(run, job, start)
+        if code == PREFLIGHT and faulty:
+            kind = "broken"
         ended = Ended(kind, run.checkpoints[-1] if run.checkpoints else 0)
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
@@ -167,7 +178,7 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
     line = {
         "job": job,
         "what": what,
-        "count": int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1,
+        "count": start,
         "attempt": len(run.attempts),
         "code": code,
         "ended": ended.kind,
@@ -178,12 +189,14 @@ def conclude(run: Run, code: int, label: ModelLabel | None = None) -> int:
     }
     run.note(REQUEUES, line)
     print(f"warmstart: {what}: {decision.reason}", flush=True)
+    for node, fault in faulty.items():
+        print(f"warmstart: node {node} is broken: {fault}", flush=True)
     if decision.again:
         print(
             f"warmstart: job {job} goes back into the queue for at least {decision.pause} s",
             flush=True,
         )
-        if refusal := requeue(job, decision.pause):
+        if refusal := requeue(run, job, start, decision.pause):
             run.note(
                 REQUEUES,
                 line | {"requeued": False, "reason": f"Slurm refuses to requeue: {refusal}"},

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.files import make_folder
-from slurm.command_lines import Allocation, Job
+from slurm.command_lines import TOGETHER, Allocation, Job
+from slurm.environment import CACHES
 from trainer.doctor.findings import WARNING, Finding
 from trainer.recipe import site
 
@@ -76,11 +77,9 @@ class Stack:
         python = Path(place) / f"warmstart-{getpass.getuser()}-{key}" / "bin" / "python"
         return Stack(job.allocation, (str(python),), tuple(options), archive=archive)
 
-    def srun(self, *words: str) -> list[str]:
-        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more
-        srun options.
-        """
-        return self.allocation.srun(*self.options, *words)
+    def srun(self, *words: str, wait: int = TOGETHER) -> list[str]:
+        """Returns the srun command as ``Allocation.srun`` does, with the site's options."""
+        return self.allocation.srun(*self.options, *words, wait=wait)
 
     def alone(self, *words: str) -> list[str]:
         """Returns the command of one Python process on the first node, where this process runs."""
@@ -101,9 +100,9 @@ class Stack:
             *self.options,
             # Otherwise the job's number of tasks would count.
             f"--ntasks={one.nodes}",
-            f"--wait={COPY_SECONDS}",
             "--kill-on-bad-exit=1",
             *("bash", "slurm/local_env.sh", str(self.archive), folder),
+            wait=COPY_SECONDS,
         )
 
     def advice(self) -> Iterator[Finding]:
@@ -143,7 +142,8 @@ def _written(config: DictConfig | None) -> list[Path]:
     from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
     own = [] if config is None else [config.run.root, config.data.dir]
-    return [Path(path) for path in (*own, HF_HOME, HF_HUB_CACHE)]
+    caches = [os.environ[name] for name in CACHES if name in os.environ]
+    return [Path(path) for path in (*own, HF_HOME, HF_HUB_CACHE, *caches)]
 
 
 def _folders(config: DictConfig | None, more: Iterable[Path]) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event
 
 from common.files import sha256_json, write_lock
+from slurm.environment import outside
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
 from trainer.run.folder import SUBMISSIONS, Run
@@ -76,18 +77,18 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
 
 
 def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str | None, str]:
-    """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output).
-
-    The environment has no SLURM_* variables except SLURM_CONF, as if a user submitted on the login
-    node.
+    """Submits one evaluation as a user does on the login node. Returns (job id, or None when sbatch
+    fails; sbatch's output).
     """
     command = ["slurm/eval.sh", "--parsable", str(run.root.resolve()), label.word, *overrides]
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"
-    }
     try:
         done = subprocess.run(
-            command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300
+            command,
+            cwd=CHECKOUT,
+            env=outside(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     except subprocess.TimeoutExpired:
         return None, "sbatch has not answered for 5 minutes"

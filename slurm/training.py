@@ -4,7 +4,8 @@ itself if needed.
 
 from __future__ import annotations
 
-import socket
+import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from threading import Event, Thread
 
 from common.errors import UserError
 from common.exit_codes import DONE, PREFLIGHT
-from slurm import command_lines, dry_run, network
+from slurm import command_lines, dry_run
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
 from slurm.stack import Stack
@@ -22,11 +23,16 @@ from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
 from trainer.doctor.size import sized
+from trainer.process.network import addresses, free_port
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
 
 RECIPE, INDEX = "recipe=", "%a"
+PATIENCE = 4
+"""Times ``train.hang_minutes`` that preflight may go on without a task that has ended: it waits for
+that one, hears the others, measures, and takes leave.
+"""
 
 
 def train(job: command_lines.Job, words: Sequence[str]) -> int:
@@ -41,13 +47,11 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     stack = Stack.of(job, config)
     srun, python = stack.srun, stack.python
     # A job script runs on the job's first node, which has rank 0.
-    address = command_lines.FIRST_NODE if job.submission else socket.gethostname()
-    meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(network.free_port())}
+    meeting = {"MASTER_ADDR": _meeting_place(job), "MASTER_PORT": str(free_port())}
     meeting |= stack.variables
     # The first task reports for all of them; the exit codes of the others do not matter.
-    preflight = srun(
-        "--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides
-    )
+    look = ("--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides)
+    preflight = srun(*look, wait=PATIENCE * math.ceil(60 * config.train.hang_minutes))
     ranks = srun(
         "--kill-on-bad-exit=1", *python, "-m", "slurm.rank", str(run.root), recipe, *overrides
     )
@@ -104,6 +108,16 @@ def _parts(words: Sequence[str], index: str) -> tuple[str, list[str]]:
         names[-1].removeprefix(RECIPE) if names else recipe,
         [word.replace(INDEX, index) for word in overrides],
     )
+
+
+def _meeting_place(job: command_lines.Job) -> str:
+    """Returns the address at which rank 0 listens: the one that the site set, or the node's."""
+    if preset := os.environ.get("MASTER_ADDR"):
+        return preset
+    if job.submission:
+        return command_lines.FIRST_NODE
+    here = os.environ["SLURMD_NODENAME"]
+    return addresses(os.environ["SLURM_JOB_NODELIST"], here)[here]
 
 
 def _watch(run: Run, over: Event) -> None:

@@ -4,6 +4,7 @@ its verb is called.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -244,11 +245,14 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.evaluate import evaluate as stage
     from eval.report.html.write import write as write_page
     from eval.report.report import headline, write
+    from trainer.process.process_group import under_slurm
     from trainer.run import frozen_config
     from trainer.run.base_model import materialise
     from trainer.run.model_label import BASE, ModelLabel
     from trainer.run.trained_from import dataset_identity
 
+    if under_slurm(os.environ):
+        raise UserError("run is for one task, and this step has several: sbatch slurm/sft_4b.sh")
     config = _load(recipe, overrides)
     frozen_config.check(config)
     stages.build(config)

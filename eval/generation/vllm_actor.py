@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.ray_session import folder_of_sockets
 from common.records import Key
 from eval.generation.settings import EngineSettings, Model
 
@@ -143,7 +144,11 @@ def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]
     """Returns the environment variables of an engine's processes; ``cores`` is how many it may use
     on a CPU.
     """
-    values = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1"}
+    values = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CONFIGURE_LOGGING": "1",
+        "VLLM_RPC_BASE_PATH": folder_of_sockets(),
+    }
     if device == "cpu":
         values |= {
             # By default vLLM binds every engine of a machine to the same first cores.

@@ -1,13 +1,22 @@
-"""A local Ray instance starts on a busy machine too."""
+"""A local Ray instance starts on a busy machine too, without a home folder, and beside a stale
+address.
+"""
 
 import inspect
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray._private import node
 
+from common.errors import UserError
 from common.ray_session import SLOW_START, STARTS, ray_session
+from tests.conftest import ROOT
 
 
 def test_ray_says_a_slow_start_in_these_words() -> None:
@@ -35,3 +44,40 @@ def test_a_slow_start_is_tried_again(
     else:
         with pytest.raises(Exception, match=words), ray_session(1):
             pass
+
+
+HOMELESS = """
+from common.ray_session import ray_session
+
+for _ in range(2):  # a process starts several, one after the other
+    with ray_session(1) as ray:
+        print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.cluster_resources()["CPU"])
+"""
+
+
+@pytest.mark.timeout(180)
+def test_ray_needs_no_home_and_no_short_temporary_folder(tmp_path: Path) -> None:
+    """Ray keeps its token in the home folder, and sockets, whose paths are short, in TMPDIR."""
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS],
+        env=variables | {"HOME": "/proc/nobody", "TMPDIR": str(long)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["42", "42"]
+    assert list(long.iterdir()) == [], "the token is gone"
+
+
+def test_a_stale_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+        for value in (address, f"ray://{address}"):
+            monkeypatch.setenv("RAY_ADDRESS", value)
+            with pytest.raises(UserError, match="no Ray answers there: unset RAY_ADDRESS"):
+                ray_session(1).__enter__()

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -45,7 +46,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={plugin}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
@@ -126,8 +127,10 @@ class Cluster:
 
 
 @contextmanager
-def running() -> Iterator[Cluster]:
-    """A cluster for the length of a block. Raises Unavailable where there can be none."""
+def running(plugin: str = "task/none") -> Iterator[Cluster]:
+    """A cluster for the length of a block; ``plugin`` is ``task/affinity`` where tasks are bound to
+    cores as on real clusters. Raises Unavailable where there can be none.
+    """
     _install()
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
@@ -149,7 +152,7 @@ def running() -> Iterator[Cluster]:
         log.close()
 
     try:
-        _configure(folder)
+        _configure(folder, plugin)
         start(
             "munged", "--foreground", "--force", *(f"--{o}={folder}/munge.{e}" for o, e in _MUNGE)
         )
@@ -226,7 +229,7 @@ def _install() -> None:
         raise Unavailable(f"apt-get cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()}")
 
 
-def _configure(folder: Path) -> None:
+def _configure(folder: Path, plugin: str) -> None:
     host = os.uname().nodename
     ctld, *slurmd = _free_ports(1 + len(NODES))
     (folder / "state").mkdir()
@@ -234,7 +237,8 @@ def _configure(folder: Path) -> None:
     (folder / "munge.key").chmod(0o600)
     folder.chmod(0o755)
     for gpu in ("gpu0", "gpu1"):
-        (folder / gpu).touch()
+        # Only for devices does Slurm set CUDA_VISIBLE_DEVICES. These are as /dev/null is.
+        os.mknod(folder / gpu, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     (folder / "gres.conf").write_text(f"NodeName=n[1-4] Name=gpu File={folder}/gpu[0-1]\n")
     has = "CPUs=64 RealMemory=64000 Gres=gpu:2"
     nodes = "\n".join(
@@ -242,7 +246,7 @@ def _configure(folder: Path) -> None:
         for number, (node, port) in enumerate(zip(NODES, slurmd, strict=True), 1)
     )
     (folder / "slurm.conf").write_text(
-        CONFIG.format(host=host, ctld=ctld, folder=folder, nodes=nodes)
+        CONFIG.format(host=host, ctld=ctld, folder=folder, nodes=nodes, plugin=plugin)
     )
 
 

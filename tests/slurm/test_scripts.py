@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from slurm.network import PORTS, addresses, free_port
 from tests.conftest import ROOT
+from trainer.process.network import PORTS, free_port
 
 
 def test_shellcheck_finds_nothing() -> None:
@@ -49,7 +48,9 @@ def call(checkout: Path, site: str, *words: str) -> subprocess.CompletedProcess[
     (checkout / "calls").unlink(missing_ok=True)
     fake = checkout / "bin" / "sbatch"
     fake.parent.mkdir(exist_ok=True)
-    fake.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >'{checkout}/calls'\n")
+    fake.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >'{checkout}/calls'\nenv >'{checkout}/variables'"
+    )
     fake.chmod(0o755)
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
     variables["PATH"] = f"{fake.parent}:{variables['PATH']}"
@@ -361,18 +362,35 @@ def test_help_and_evaluations(checkout: Path) -> None:
     assert "no run at nowhere or runs/nowhere" in done.stderr
 
 
-def test_in_a_job_options_come_too_late(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_job_options_come_too_late(checkout: Path, tmp_path: Path) -> None:
+    spooled = tmp_path / "job00007" / "slurm_script"
+    spooled.parent.mkdir()
+    shutil.copy(checkout / SFT, spooled)
+
     def in_job(*words: str) -> subprocess.CompletedProcess[str]:
         (checkout / "slurm" / "site.env").write_text(f"VENV={sys.prefix}\n")
         variables = os.environ | {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(checkout)}
         return subprocess.run(
-            [SFT, *words], cwd=checkout, env=variables, capture_output=True, text=True
+            [spooled, *words], cwd=checkout, env=variables, capture_output=True, text=True
         )
 
     done = in_job("--nodes=2", "train.lr=1")
     assert done.returncode == 2 and "sbatch --nodes=2 SCRIPT" in done.stderr
     done = in_job("train.lr=1e-5", "--dry-run")
     assert done.returncode == 0 and "slurm.rank runs/sft_4b sft_4b train.lr=1e-5" in done.stdout
+
+
+def test_in_an_allocation_the_script_submits(checkout: Path) -> None:
+    """In a shell by salloc or srun --pty, in a notebook; from another folder, through a link."""
+    words = ("env", "SLURM_JOB_ID=7", "SLURM_SUBMIT_DIR=/", "SLURM_CPU_BIND=mask_cpu:0x1")
+    link = checkout / "train"
+    link.symlink_to(checkout / SFT)
+    for script in (SFT, str(link), str(checkout / SFT)):
+        done = call(checkout, "", *words, script, "train.lr=1e-5")
+        assert done.returncode == 0, done.stderr
+        assert submitted(checkout) == ["slurm/sft_4b.sh", "train.lr=1e-5"]
+        # sbatch sees what it would see outside: it would pass the binding on to the job's steps.
+        assert "SLURM_" not in (checkout / "variables").read_text()
 
 
 def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,40 +400,6 @@ def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch)
         taken.listen()
         monkeypatch.setattr("random.sample", lambda *_: [port, port + 1])
         assert free_port() == port + 1
-
-
-def test_a_nodes_address_is_one_that_the_others_can_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scontrol = tmp_path / "scontrol"
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-
-    def shown(*nodes: str) -> dict[str, str]:
-        lines = "\n".join(
-            f"NodeName={n} Arch=x86_64 NodeAddr={a} NodeHostName={n}"
-            for n, a in (n.split() for n in nodes)
-        )
-        scontrol.write_text(
-            f"#!/bin/sh\n[ $2 = node ] || exec printf 'n1\\nn2\\n'\ncat <<'.'\n{lines}\n.\n"
-        )
-        scontrol.chmod(0o755)
-        return addresses("n[1-2]", "n1")
-
-    assert shown("n2 127.0.0.12", "n1 127.0.0.11") == {"n1": "127.0.0.11", "n2": "127.0.0.12"}
-    own = shown("n1 127.0.1.1", "n2 192.0.2.1")["n1"]
-    assert own != "127.0.1.1" and free_port_on(own)
-    with pytest.raises(UserError, match=r"no-such-host.invalid of node n2 does not resolve on n1"):
-        shown("n1 127.0.0.1", "n2 no-such-host.invalid")
-    # A node that the controller does not show is found by its name.
-    monkeypatch.setattr("socket.gethostbyname", {"n2": "127.0.0.2", "127.0.0.11": "127.0.0.11"}.get)
-    assert shown("n1 127.0.0.11") == {"n1": "127.0.0.11", "n2": "127.0.0.2"}
-
-
-def free_port_on(address: str) -> bool:
-    """Whether this host has the address."""
-    with socket.socket() as s:
-        s.bind((address, 0))
-    return True
 
 
 def test_the_images_build_script_is_clean(tmp_path: Path) -> None:

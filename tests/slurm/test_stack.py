@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from slurm.command_lines import Allocation, Job
+from slurm.environment import CACHES
 from slurm.stack import Stack
 from tests.conftest import ROOT
 from tests.slurm.conftest import Site
@@ -39,6 +40,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    for name in CACHES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     return tmp_path
 
 
@@ -57,7 +61,7 @@ def recipe(folder: Path) -> DictConfig:
 
 def shown(folder: Path) -> list[str]:
     """The folders that its container shows."""
-    names = ("a checkout", "data", "far/runs", "home", "link/runs", "model", "temp")
+    names = ("a checkout", "data", "far/runs", "home", "link/runs", "model", "temp", "triton")
     return [str(folder / name) for name in names]
 
 
@@ -190,7 +194,7 @@ def test_a_copy_of_the_environment_runs_by_itself(
     words = stack.copy()
     assert words[-4:] == ["bash", "slurm/local_env.sh", str(made), str(copy)]
     assert {"--nodes=16", "--ntasks-per-node=1", "--ntasks=16", "--mpi=none"} <= set(words)
-    assert words.index("--wait=60") < words.index("--wait=1200")
+    assert "--wait=1200" in words and "--wait=60" not in words
     done = unpack(words)
     assert (done.returncode, done.stderr) == (0, "")
     shutil.rmtree(environment)
@@ -321,6 +325,7 @@ ALONE = """#!/bin/bash
 {python} - <<'END'
 import subprocess
 from slurm.command_lines import Job
+from slurm.environment import CACHES
 from slurm.stack import Stack
 stack = Stack.of(Job.here(), None)
 subprocess.run(stack.alone("-c", "import os; print('one', os.getcwd(), flush=True)"), check=True)

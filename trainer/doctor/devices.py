@@ -16,6 +16,7 @@ from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.planning.hardware import covers, kind_of
 from trainer.planning.memory import GIB
 from trainer.planning.workload import cluster_of
+from trainer.process import process_group
 
 QUERY = [
     "nvidia-smi",
@@ -85,7 +86,8 @@ def check(config: DictConfig) -> Iterator[Finding]:
     if config.device == "cpu":
         yield Finding(OK, "GPUs", "not needed with device=cpu")
         return
-    gpus, in_job = find(), "SLURM_JOB_ID" in os.environ
+    # The shell that salloc starts is in a job too, but mostly on the login node.
+    gpus, in_job = find(), "SLURMD_NODENAME" in os.environ
     if gpus is None:
         fix = "sbatch --gpus-per-node=N, or another node (--exclude=NODE)" if in_job else ""
         yield Finding(
@@ -129,6 +131,8 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
     key = "cluster.gpus_per_node" if in_job else "train.ranks"
     wanted, found = config.cluster.gpus_per_node if in_job else config.train.ranks, len(gpus.names)
     text = f"{found} here, {key}={wanted}"
+    if found == 1 < wanted and process_group.under_slurm(os.environ):
+        return Finding(OK, "GPU count", f"each of {wanted} ranks per node sees one GPU")
     if found < wanted:
         fix = f"{key}={found}"
         if in_job:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from common import provenance
 from common.errors import UserError
-from trainer.doctor import devices, disk, inputs, nodes, slurm
+from trainer.doctor import binding, devices, disk, health, incidents, inputs, nodes, slurm
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
 from trainer.doctor.forecast import look
 from trainer.doctor.size import Size, sized
@@ -53,7 +53,9 @@ def examine(
         return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)]})
     again = shlex.join([recipe, *words])
     if "SLURM_JOB_ID" in os.environ:
-        asked = Size.here()
+        # The only task of a step is a shell or a notebook, which trains as one machine does.
+        is_shell = "SLURM_STEP_ID" in os.environ and not under_slurm
+        asked = Size.here(config.train.ranks if is_shell else None)
     size = asked or (usual if config.device == "cuda" else None) or Size.of(config)
     config = sized(config, size)
     if under_slurm:
@@ -84,6 +86,8 @@ def _local(config: DictConfig, run: Run, leads: bool, size: Size) -> Iterator[Fi
     outlook, findings = look(config, run)
     yield from inputs.check(config, leads)
     yield from devices.check(config)
+    yield from health.check(config)
+    yield from binding.cores()
     for finding in disk.check(config, run, outlook):
         if leads or finding.what != "disk space":
             yield finding
@@ -104,21 +108,31 @@ def _with_peers(config: DictConfig, run: Run, leads_node: bool, size: Size) -> l
     if isinstance(store, Finding):
         return merge({_host(): [*own, store]})
     if store is None:
+        incidents.record(run, {_host(): own})
         return merge({_host(): own})
-    note = nodes.Note(meeting.rank, this_node(), _facts(config) if leads_node else {}, own)
+    facts = _facts(config) if leads_node else {}
+    note = nodes.Note(meeting.rank, this_node(), facts, own, binding.gpu(config))
     notes, absent, able = meeting.exchange(store, note)
-    if absent:
-        shared = [nodes.missing(absent, meeting.world, notes, meeting.timeout)]
-    else:
-        shared = [Finding(OK, "port", f"{meeting.port} was free")]
-        shared += meeting.measure(store, config) if able else []
+    shared, seconds = meeting.measure(store, config) if able and not absent else ([], [])
     meeting.leave(store, meeting.world - len(absent))
     if not leads:
         return []
-    found: dict[str, list[Finding]] = {}
+    located = nodes.slowest(seconds, notes, config.device)
+    if absent:
+        expected = binding.ranks_by_node(os.environ)
+        located = nodes.missing(absent, meeting.world, notes, meeting.timeout, expected)
+    else:
+        shared.append(binding.network(meeting.address, meeting.port))
+    by_node: dict[str, list[Finding]] = {}
     for n in notes:
-        found.setdefault(n.host, []).extend(f for f in n.findings if n.rank == 0 or f.level != OK)
-    return merge(found | {HERE: [*shared, *nodes.compare(notes)]})
+        by_node.setdefault(n.host, []).extend(f for f in n.findings if n.rank == 0 or f.level != OK)
+    for node, finding in located.items():
+        by_node.setdefault(node, []).append(finding)
+    if fault := nodes.sharing(notes):
+        shared.append(fault)
+    by_node[HERE] = [*by_node.get(HERE, []), *shared, *nodes.compare(notes)]
+    incidents.record(run, by_node)
+    return merge(by_node)
 
 
 def _facts(config: DictConfig) -> dict[str, str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from statistics import median
@@ -25,10 +25,16 @@ from trainer.doctor import devices
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding, names, this_node
 from trainer.planning.cluster import LINK_SHARE
 from trainer.planning.workload import cluster_of
+from trainer.process import gpu_binding
 
 CLOCK_SECONDS = 2.0
 """Maximum difference between the nodes' clocks, which decide when a job ends."""
 ALL_REDUCE_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
+PRODUCT_SIZE = {"cuda": 8192, "cpu": 256}
+"""Rows and columns of the matrices whose product tells a rank's speed."""
+SLOW = "speed"
+SLOW_SHARE = 0.7
+"""Share of the median rank's speed below which every step would wait for a rank."""
 LEAVING_SECONDS = 30
 
 
@@ -41,6 +47,8 @@ class Note:
     facts: dict[str, str]
     """Facts that must be the same on all nodes."""
     findings: list[Finding]
+    gpu: str = ""
+    """What tells the rank's GPU from the others of its node; empty without one."""
 
     def json(self) -> str:
         """Returns the note as one JSON text."""
@@ -55,6 +63,7 @@ class Note:
             values["host"],
             values["facts"],
             [Finding(**f) for f in values["findings"]],
+            values["gpu"],
         )
 
 
@@ -122,19 +131,22 @@ class Meeting:
                 for note in notes
                 for f in note.findings
             )
+            able = able and sharing(notes) is None
             store.set("verdict", json.dumps([sorted({*range(self.world)} - {*here}), able]))
         store.wait(["verdict"], 2 * self.timeout)
         absent, able = json.loads(store.get("verdict"))
         return notes, absent, able
 
-    def measure(self, store: Any, config: DictConfig) -> list[Finding]:
-        """Returns findings on clocks and on an all-reduce between all ranks. Collective."""
+    def measure(self, store: Any, config: DictConfig) -> tuple[list[Finding], list[float]]:
+        """Returns (findings on clocks and on an all-reduce between all ranks, the seconds that each
+        rank takes for the same matrix product). Collective.
+        """
         import torch
         import torch.distributed as dist
 
         try:
             if config.device == "cuda":
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+                torch.cuda.set_device(gpu_binding.local_device())
             dist.init_process_group(
                 "gloo" if config.device == "cpu" else "cpu:gloo,cuda:nccl",
                 store=dist.PrefixStore("group", store),
@@ -142,21 +154,25 @@ class Meeting:
                 world_size=self.world,
                 timeout=self.timeout,
             )
-            clocks = torch.zeros(self.world, dtype=torch.float64)
+            clocks, products = torch.zeros(2, self.world, dtype=torch.float64)
             dist.all_reduce(
                 torch.zeros(1)
             )  # a barrier, so that all ranks read their clocks together
             clocks[self.rank] = time.time()
             dist.all_reduce(clocks)
             seconds = _all_reduce_seconds(config.device)
+            products[self.rank] = _product_seconds(config.device)
+            dist.all_reduce(products)
             dist.destroy_process_group()
         except RuntimeError as e:  # torch's, gloo's and NCCL's
             fix = (
                 "set NCCL_DEBUG=INFO to see the interface, and NCCL_SOCKET_IFNAME or "
                 "GLOO_SOCKET_IFNAME to choose it"
             )
-            return [Finding(FATAL, "all-reduce", first_line(e), fix)]
-        return [clock((clocks.max() - clocks.min()).item()), bandwidth(config, self.world, seconds)]
+            return [Finding(FATAL, "all-reduce", first_line(e), fix)], []
+        spread = (clocks.max() - clocks.min()).item()
+        findings = [clock(spread), bandwidth(config, self.world, seconds)]
+        return findings, products.tolist()
 
     def leave(self, store: Any, ranks: int) -> None:
         """Leaves the store; rank 0, which hosts it, waits until all ``ranks`` that came have left,
@@ -209,13 +225,30 @@ def compare(notes: Sequence[Note]) -> Iterator[Finding]:
             yield Finding(FATAL, "nodes differ", f"{key}: {text}", fix)
 
 
-def missing(ranks: Sequence[int], world: int, notes: Sequence[Note], timeout: timedelta) -> Finding:
-    """Returns the finding on ``ranks`` that did not come."""
+def missing(
+    ranks: Sequence[int],
+    world: int,
+    notes: Sequence[Note],
+    timeout: timedelta,
+    expected: Mapping[str, int],
+) -> dict[str, Finding]:
+    """Returns the findings on ``ranks`` that did not come, by node; one without a node where
+    ``expected``, the number of ranks by node, does not tell.
+    """
+    came, late = Counter(note.host for note in notes), f"within {timeout.total_seconds():,.0f} s"
+    fix = "sinfo -R; sbatch --exclude=NODE leaves a node out"
+    lacking = {node: count for node, count in expected.items() if came[node] < count}
+    if came.keys() <= expected.keys() and lacking:
+        return {
+            node: Finding(
+                FATAL, "peers", f"no message from {count - came[node]} of {count} ranks {late}", fix
+            )
+            for node, count in lacking.items()
+        }
     heard = names(sorted({note.host for note in notes}))
     noun = "rank" if len(ranks) == 1 else "ranks"
     who = f"{noun} {', '.join(map(str, ranks))} of {world}"
-    text = f"no message from {who} within {timeout.total_seconds():,.0f} s; present: {heard}"
-    return Finding(FATAL, "peers", text, "sinfo -R; sbatch --exclude=NODE leaves a node out")
+    return {"": Finding(FATAL, "peers", f"no message from {who} {late}; present: {heard}", fix)}
 
 
 def clock(spread: float) -> Finding:
@@ -252,15 +285,53 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
     return Finding(OK, "all-reduce", text)
 
 
+def sharing(notes: Sequence[Note]) -> Finding | None:
+    """Returns the finding that ranks have one GPU together; None if none do."""
+    fault = gpu_binding.sharing([(note.host, note.gpu) for note in notes if note.gpu])
+    return (
+        Finding(FATAL, "GPU binding", fault, "--gpu-bind=none in SRUN_OPTIONS") if fault else None
+    )
+
+
+def slowest(seconds: Sequence[float], notes: Sequence[Note], device: str) -> dict[str, Finding]:
+    """Returns, by node, the finding on the rank that took the longest for the same work; empty
+    without one. On CPUs, whose other work counts too, it is never a fault.
+    """
+    if not seconds:
+        return {}
+    rank = max(range(len(seconds)), key=seconds.__getitem__)
+    host, share = notes[rank].host, median(seconds) / seconds[rank]
+    text = f"the slowest is rank {rank} with {share:.0%} of the median rank's speed"
+    if device == "cuda" and share < SLOW_SHARE:
+        fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE on {host}; sbatch --exclude={host}"
+        return {host: Finding(FATAL, SLOW, text, fix)}
+    return {host: Finding(OK, SLOW, text)}
+
+
 def _all_reduce_seconds(device: str) -> float:
-    """Returns the median of five all-reduces, after two to warm up."""
     import torch
     import torch.distributed as dist
 
-    tensor, times = torch.zeros(ALL_REDUCE_BYTES[device] // 4, device=device), []
+    tensor = torch.zeros(ALL_REDUCE_BYTES[device] // 4, device=device)
+    return _seconds(lambda: dist.all_reduce(tensor), device)
+
+
+def _product_seconds(device: str) -> float:
+    import torch
+
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    matrix = torch.ones(PRODUCT_SIZE[device], PRODUCT_SIZE[device], device=device, dtype=dtype)
+    return _seconds(lambda: matrix @ matrix, device)
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    """Returns the median of five times, after two to warm up."""
+    import torch
+
+    times = []
     for _ in range(7):
         begin = time.perf_counter()
-        dist.all_reduce(tensor)
+        work()
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)

@@ -44,12 +44,17 @@ class Size:
         return Size(config.cluster.nodes, config.cluster.gpus_per_node)
 
     @staticmethod
-    def here() -> Size:
-        """Returns the allocation of the job that this process runs in."""
+    def here(ranks: int | None = None) -> Size:
+        """Returns the allocation of the job that this process runs in; with ``ranks``, what this
+        node has for so many.
+        """
         nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS", "1")
-        gpus = os.environ.get("SLURM_GPUS_ON_NODE", "")
-        return Size(nodes, -(-int(tasks) // nodes), int(gpus) if gpus.isdigit() else None)
+        shown = os.environ.get("SLURM_GPUS_ON_NODE", "")
+        gpus = int(shown) if shown.isdigit() else None
+        if ranks is not None:
+            return Size(1, ranks, gpus)
+        return Size(nodes, -(-int(tasks) // nodes), gpus)
 
 
 def sized(config: DictConfig, size: Size) -> DictConfig:

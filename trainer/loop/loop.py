@@ -26,6 +26,7 @@ from data_prep.output.folder import dataset_folder, token_file
 from trainer.batching import sampler
 from trainer.process import process_group
 from trainer.process.deadline import Deadline, job_end
+from trainer.process.gpu_binding import check_device
 from trainer.process.stop_signal import StopRequest
 from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
 from trainer.recipe import load as configs
@@ -114,7 +115,7 @@ def _set_up(run: Run, attempt: Attempt | None, config: DictConfig, rendezvous: s
     from trainer.engine.build import build_engine
 
     settings = config.train
-    process_group.check_device(config.device)
+    check_device(config.device)
     # Longer than the watchdog waits, because its stack dump says more than a timeout does.
     timeout = timedelta(minutes=2 * max(SET_UP_MINUTES, settings.hang_minutes))
     rank = process_group.join(config.device, rendezvous, timeout)

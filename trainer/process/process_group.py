@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from common.errors import UserError
+from trainer.process.gpu_binding import local_device, own_gpu, sharing
+from trainer.process.network import addresses, interface
+
+GLOO = "GLOO_SOCKET_IFNAME"
 
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
-    """Returns True inside a task that srun started."""
-    return "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
+    """Returns True in a task that srun started as a rank: one of several, or one that was given a
+    rendezvous. The only task of a step without one is a shell or a notebook in an allocation, in
+    which all is as on one machine.
+    """
+    if not {"SLURM_STEP_ID", "SLURM_PROCID"} <= environment.keys():
+        return False
+    return "MASTER_PORT" in environment or _tasks(environment) > 1
 
 
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -21,49 +29,45 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     The job script sets MASTER_ADDR and MASTER_PORT. Without them the address is the first node's,
     and the port is computed from the job and step ids, so that jobs sharing a node do not collide.
+    Gloo uses the interface that reaches the address, unless GLOO_SOCKET_IFNAME is set: its own
+    choice is that of the host's name, which may be a loopback address. Raises UserError when the
+    address does not resolve.
     """
-    if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
-        address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-    else:
+    address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
+    if address is None:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-        hosts = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
-        )
+        address = next(iter(addresses(nodes, environment.get("SLURMD_NODENAME", "")).values()))
+    if port is None:
         job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
         # Below Linux's ephemeral port range.
-        address, port = hosts.stdout.split()[0], str(20000 + (job * 31 + step) % 12000)
-    return {
+        port = str(20000 + (job * 31 + step) % 12000)
+    found = {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
-        "WORLD_SIZE": environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"],
+        "WORLD_SIZE": str(_tasks(environment)),
         "MASTER_ADDR": address,
         "MASTER_PORT": port,
     }
+    chosen = environment.get(GLOO) or interface(address)
+    return found if chosen is None else found | {GLOO: chosen}
 
 
-def check_device(device: str) -> None:
-    """Raises UserError when ``device`` is cuda and this rank has no GPU."""
-    import torch
-
-    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if device == "cuda" and local >= there:
-        raise UserError(
-            f"rank {local} of this node has no GPU ({there} visible): set train.ranks={there} or "
-            "device=cpu"
-        )
+def _tasks(environment: Mapping[str, str]) -> int:
+    return int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1"))
 
 
 def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10)) -> int:
     """Joins the process group; returns this process's rank.
 
     ``rendezvous`` is torch's init_method: a file for ranks of one machine, ``env://`` under Slurm.
-    ``timeout`` is how long a collective waits for the other ranks.
+    ``timeout`` is how long a collective waits for the other ranks. Raises UserError on every rank
+    when two ranks of a node have the same GPU.
     """
     import torch
     import torch.distributed as dist
 
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local_device())
     dist.init_process_group(
         "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
         init_method=rendezvous,
@@ -71,6 +75,10 @@ def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=timeout,
     )
+    if device == "cuda" and dist.get_world_size() > 1:
+        shared = sharing(everyone((os.uname().nodename, own_gpu())))
+        if shared:
+            raise UserError(shared)
     return dist.get_rank()
 
 
@@ -91,3 +99,12 @@ def agree(mine: Any) -> Any:
     shared = [mine]
     dist.broadcast_object_list(shared)
     return shared[0]
+
+
+def everyone(mine: Any) -> list[Any]:
+    """Returns every rank's value, in the order of the ranks. Collective."""
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, mine)
+    return values

@@ -26,6 +26,8 @@ REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
 """Files that the job scripts append to: why a job was requeued or not, and which evaluations were
 submitted.
 """
+INCIDENTS = "incidents.jsonl"
+"""File of what was wrong with single nodes."""
 LOSS_PICTURE = "loss.png"
 """The training loss by step: a file in the run's folder, and beside an export's model card."""
 _EVALUATION = re.compile(r"(.+)@(base|step_[0-9]+)-.+")

@@ -1,0 +1,125 @@
+"""Nodes that are left out after a requeue: the rule with a stub scontrol, and a real job one of
+whose nodes cannot start Python.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm import exclusion
+from slurm.exclusion import broken, exclude
+from slurm.requeue import Ended, decide
+from tests.slurm.conftest import NODES, TINY, Site
+from trainer.run.folder import INCIDENTS, Run
+
+SCONTROL = """#!/bin/sh
+case "$*" in
+"show job"*) echo "JobId=7 ReqNodeList=(null) ExcNodeList=$(cat '{folder}/excluded') NumNodes=4" ;;
+"show hostnames"*) echo "$3" | tr ',' '\\n' ;;
+update*) echo "$*" >>'{folder}/updates'; echo "${{3#ExcNodeList=}}" >'{folder}/excluded' ;;
+esac
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of job 7 on four nodes, whose user leaves out n9."""
+    (tmp_path / "scontrol").write_text(SCONTROL.format(folder=tmp_path))
+    (tmp_path / "scontrol").chmod(0o755)
+    (tmp_path / "excluded").write_text("n9\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
+    return Run(tmp_path / "run")
+
+
+def incident(run: Run, start: int, *nodes: str, job: str = "7") -> None:
+    for node in nodes:
+        run.note(
+            INCIDENTS, {"job": job, "start": start, "node": node, "what": "GPUs", "cause": "none"}
+        )
+
+
+def excluded(run: Run) -> str:
+    return (run.root.parent / "excluded").read_text().strip()
+
+
+def test_a_broken_node_is_left_out_for_some_starts_beside_the_users_own(run: Run) -> None:
+    incident(run, 1, "n2")
+    incident(run, 1, "n5", job="6")
+    assert broken(run, "7", 1) == {"n2": "GPUs: none"}
+    assert exclude(run, "7", 1) == ["n2"] and excluded(run) == "n2,n9"
+    incident(run, 2, "n3")
+    assert exclude(run, "7", 2) == ["n2", "n3"] and excluded(run) == "n2,n3,n9"
+    for start in range(3, 2 + exclusion.STARTS):
+        exclude(run, "7", start)
+    assert excluded(run) == "n3,n9"
+    assert exclude(run, "7", 2 + exclusion.STARTS) == [] and excluded(run) == "n9"
+    updates = (run.root.parent / "updates").read_text().splitlines()
+    exclude(run, "7", 9)
+    assert (run.root.parent / "updates").read_text().splitlines() == updates
+
+
+def test_what_most_nodes_have_is_no_nodes_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    incident(run, 1, "n1", "n2")
+    assert list(broken(run, "7", 1)) == ["n1", "n2"]
+    incident(run, 1, "n3")
+    assert broken(run, "7", 1) == {} and exclude(run, "7", 1) == []
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    incident(run, 2, "n4")
+    assert list(broken(run, "7", 2)) == ["n4"]
+
+
+def test_broken_nodes_count_as_crashes() -> None:
+    before = [{"ended": "broken", "progress": 0}]
+    assert decide(Ended("broken", 0), before).again
+    assert decide(Ended("broken", 0), before).pause == 120
+    crashes = [*before * 2, {"ended": "crashed", "progress": 0}]
+    last = decide(Ended("broken", 0), crashes)
+    assert not last.again and last.reason == "a node was broken 4 times in a row"
+    assert not decide(Ended("refused", 0), []).again
+
+
+PYTHON = """#!/bin/sh
+# A node without its shared file system: Python does not start there.
+[ "$SLURMD_NODENAME" != n2 ] || exit 1
+exec {python} "$@"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_goes_on_without_the_node_that_is_broken(site: Site) -> None:
+    """Preflight waits for the node for longer than srun does for tasks that end together, names it,
+    and the job comes back on others.
+    """
+    python = site.folder / "broken" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    settings = site.folder / "slurm" / "site.env"
+    usual = settings.read_text()
+    settings.write_text(usual.replace(f"VENV={sys.prefix}", f"VENV='{site.folder}/broken'"))
+    try:
+        words = ("slurm/sft_4b.sh", *TINY, "run.name=left-out", "train.max_steps=2")
+        options = ("--partition=gpu", "--nodelist=n1", "--exclude=n4")
+        job = site.cluster.sbatch(
+            *NODES, *options, *words, "train.hang_minutes=1.2", cwd=site.folder
+        )
+
+        def pending() -> bool:
+            return site.cluster.job(job)["Restarts"] == "1"
+
+        site.cluster.until(pending, 200, lambda: site.log(job))
+        shown = site.cluster.job(job)
+        assert shown["ExcNodeList"] in ("n[2,4]", "n2,n4"), site.log(job)
+        site.cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+        ended = site.cluster.wait(job)
+        assert (ended["JobState"], ended["NodeList"]) == ("COMPLETED", "n[1,3]"), site.log(job)
+    finally:
+        settings.write_text(usual)
+    run = site.run("left-out")
+    assert [line["node"] for line in run.notes(INCIDENTS)] == ["n2"], json.dumps(site.log(job))
+    assert "no message from 1 of 1 ranks within 72 s [n2]" in site.log(job)
+    assert "node n2 is broken: peers" in site.log(job)

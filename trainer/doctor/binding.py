@@ -1,0 +1,67 @@
+"""What Slurm gives each rank: cores, a GPU of its own, and a network interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+
+from omegaconf import DictConfig
+
+from trainer.doctor.findings import FATAL, OK, Finding
+from trainer.process.gpu_binding import own_gpu
+from trainer.process.network import interface
+from trainer.process.process_group import GLOO, under_slurm
+
+NCCL = "NCCL_SOCKET_IFNAME"
+
+
+def cores() -> Iterator[Finding]:
+    """Yields the finding on the cores that a rank may use, against those that it asked for."""
+    asked = os.environ.get("SLURM_CPUS_PER_TASK")
+    if asked is None or not under_slurm(os.environ):
+        return
+    here, wanted = len(os.sched_getaffinity(0)), min(int(asked), os.cpu_count() or 1)
+    text = f"a rank may use {here}, --cpus-per-task={asked}"
+    if here < wanted:
+        fix = (
+            "submit outside any allocation, or set SRUN_OPTIONS=(--cpu-bind=none) in the site file"
+        )
+        yield Finding(FATAL, "CPUs", text, fix)
+    else:
+        yield Finding(OK, "CPUs", text)
+
+
+def gpu(config: DictConfig) -> str:
+    """Returns what tells this rank's GPU from the others of its node; empty where it has none."""
+    if config.device != "cuda":
+        return ""
+    import torch
+
+    return own_gpu() if torch.cuda.is_available() else ""
+
+
+def network(address: str, port: int) -> Finding:
+    """Returns the finding on where the ranks meet, and over which interfaces."""
+    chosen = os.environ.get(NCCL)
+    nccl = f"NCCL over {chosen}" if chosen else f"NCCL chooses one itself ({NCCL} is not set)"
+    gloo = os.environ.get(GLOO) or interface(address) or "the one of the host's name"
+    return Finding(OK, "network", f"ranks meet at {address}:{port}; Gloo over {gloo}, {nccl}")
+
+
+def ranks_by_node(environment: Mapping[str, str]) -> dict[str, int]:
+    """Returns the number of this step's tasks by node; empty where Slurm does not say."""
+    nodes = environment.get("SLURM_STEP_NODELIST")
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE")
+    if not nodes or not tasks:
+        return {}
+    shown = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True
+    ).stdout.split()
+    counts = [
+        int(count)
+        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks)
+        for _ in range(int(times or 1))
+    ]
+    return dict(zip(shown, counts, strict=True)) if len(shown) == len(counts) else {}

@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
+.PHONY: help setup setup-gpu env-archive quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
 	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
 	requirements clean
 
@@ -14,6 +14,9 @@ setup: ## make .venv with the pinned CPU stack
 
 setup-gpu: ## make .venv-gpu with the pinned GPU stack, after checks of the machine (FLASH_ATTN=1: also build flash-attn, needs nvcc 13)
 	@tools/setup.sh gpu
+
+env-archive: ## one file of .venv-gpu (or VENV=DIR), which nodes copy where slurm/site.env has LOCAL_ENV
+	@tools/env_archive.sh $(VENV)
 
 quickstart: setup ## the whole pipeline on a tiny model
 	.venv/bin/warmstart run tiny
@@ -90,5 +93,5 @@ requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments and the caches (runs/ and data/ stay)
-	rm -rf .venv .venv-gpu .venv-bootstrap .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu .venv-bootstrap .venv*.tar* .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,13 +1,10 @@
-"""A job's allocation and its command lines: sbatch, srun, the Python on the nodes; quoted for a
-shell.
-"""
+"""A job's allocation and its command lines: sbatch and srun, quoted for a shell."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +15,7 @@ from slurm.environment import outside
 from slurm.options import VALUED, Given, parse
 from trainer.doctor.size import Size
 from trainer.doctor.slurm import script_of
+from trainer.recipe import site
 
 FIRST_NODE = "FIRST_NODE"
 """Placeholder for the first node's address in a dry run."""
@@ -133,15 +131,18 @@ def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
 
 
 def size_of(recipe: str, options: Mapping[str, str]) -> Size:
-    """Returns what a job of the recipe's script asks for with these options, by name."""
-    size = Allocation.of(asked(script_of(recipe), options.items())).size
+    """Returns what a job of the recipe's script asks for with these options, by name, over the
+    site's.
+    """
+    own = parse(site.words("TRAIN_OPTIONS", "OPTION"))
+    size = Allocation.of(asked(script_of(recipe), [*own, *options.items()])).size
     return replace(size, options=tuple(f"--{name}={value}" for name, value in options.items()))
 
 
 def submission_line(job: Job) -> str:
     """Returns the job's submission for a shell, with the site's SBATCH_* variables."""
-    site = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SBATCH_")}
-    return line(job.submission, site)
+    given = {name: value for name, value in sorted(os.environ.items()) if name[:7] == "SBATCH_"}
+    return line(job.submission, given)
 
 
 def submit(job: Job) -> NoReturn:
@@ -171,18 +172,6 @@ def _gpus(asked: Mapping[str, str], nodes: int, tasks: int) -> int | None:
         if count := re.fullmatch(r"gpu(?::[^:]*[^:\d][^:]*)?(?::(\d+))?", item):
             found.append(int(count[1] or 1))
     return max(found, default=None)
-
-
-def stack() -> list[str]:
-    """Returns the command of the Python that has the ranks' and engines' packages: in the image at
-    IMAGE, if set.
-
-    Slurm's commands always run outside the image, with this process's own Python.
-    """
-    if image := os.environ.get("IMAGE"):
-        here = os.getcwd()
-        return ["apptainer", "exec", "--nv", "--bind", here, "--pwd", here, image, "python"]
-    return [sys.executable]
 
 
 def line(words: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -14,12 +14,15 @@ from pathlib import Path
 from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import Locked, write_lock
-from slurm import command_lines, network
+from slurm import command_lines
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
-from trainer.process.network import addresses
+from slurm.stack import Stack
+from trainer.process.network import addresses, free_port
+from trainer.recipe import load as configs
 from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
+from trainer.run import frozen_config
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -39,24 +42,26 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     label = ModelLabel.parse(word)
     run = Run.find(name)
     root = str(run.root) if run else name
-    stack, port = command_lines.stack(), network.free_port()
+    config = configs.amend(frozen_config.read(run), overrides) if run else None
+    stack, port = Stack.of(job, config, Path(root)), free_port()
     merge = [word for word in overrides if word.startswith("export.")]
     chosen = [*of_dataset(overrides), *merge]
-    export = [*stack, "-m", "warmstart", "export", root, label.word, *chosen]
+    export = stack.alone("-m", "warmstart", "export", root, label.word, *chosen)
     # The evaluation survives the loss of a node; only the first task's exit code counts.
-    task = [*stack, "-m", "slurm.ray_node", root, label.word, *overrides]
-    nodes = job.allocation.srun("--kill-on-bad-exit=0", *task, wait=0)
+    task = [*stack.python, "-m", "slurm.ray_node", root, label.word, *overrides]
+    nodes, copy = stack.srun("--kill-on-bad-exit=0", *task, wait=0), stack.copy()
     token = Run(Path(root).resolve()).ray_token(os.environ.get("SLURM_JOB_ID", "JOB"))
     ray = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ADDRESS": f"{command_lines.FIRST_NODE}:{port}",
+        **stack.variables,
     }
     if job.dry_run:
-        exports = [] if label == BASE else [command_lines.line(export)]
-        print(
-            command_lines.submission_line(job), *exports, command_lines.line(nodes, ray), sep="\n"
-        )
+        steps = [command_lines.line(copy)] if copy else []
+        steps += [] if label == BASE else [command_lines.line(export, stack.variables)]
+        steps += [command_lines.line(nodes, ray)]
+        print(command_lines.submission_line(job), *steps, sep="\n")
         return DONE
     if run is None:
         raise UserError(f"no run at {name} or {site.runs() / name}")
@@ -67,9 +72,10 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     ray["RAY_ADDRESS"] = f"{known[here]}:{port}"
     ray["NODE_ADDRESSES"] = " ".join(f"{node}={address}" for node, address in known.items())
     forget(run)
-    work, code = Stoppable(), DONE
-    if label != BASE:
-        code = work.run(export)
+    work = Stoppable()
+    code = work.run(copy) if copy else DONE
+    if code == DONE and label != BASE:
+        code = work.run(export, stack.variables)
     if code == DONE:
         _write_secret(token)
         code = work.run(nodes, ray, over=run.exit_code(os.environ["SLURM_JOB_ID"]).exists)
@@ -78,7 +84,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     return code or _report(run, stack)
 
 
-def _report(run: Run, stack: Sequence[str]) -> int:
+def _report(run: Run, stack: Stack) -> int:
     """Writes the run's report under a lock, so that the last of several evaluations includes all of
     them.
     """
@@ -86,7 +92,8 @@ def _report(run: Run, stack: Sequence[str]) -> int:
         try:
             with write_lock(run.report_lock):
                 return subprocess.run(
-                    [*stack, "-m", "warmstart", "report", str(run.root)]
+                    stack.alone("-m", "warmstart", "report", str(run.root)),
+                    env=os.environ | stack.variables,
                 ).returncode
         except Locked:  # another evaluation is writing the report
             time.sleep(REPORT_POLL_SECONDS)

@@ -1,18 +1,20 @@
-"""The Python part of a job script: in the job it trains or evaluates; on the login node it checks
-the arguments and submits the script, or with --dry-run prints what would run.
+"""The Python part of a job script: in the job it trains, evaluates or builds a dataset; on the
+login node it checks the arguments and submits the script, or with --dry-run prints what would run.
 
-    python -m slurm.job SCRIPT train [SITE'S OPTION ...] -- RECIPE [ARGUMENT ...]
-    python -m slurm.job SCRIPT eval [SITE'S OPTION ...] -- [ARGUMENT ...]
+    python -m slurm.job SCRIPT train RECIPE [ARGUMENT ...]
+    python -m slurm.job SCRIPT eval|data [ARGUMENT ...]
 
 slurm/lib.sh calls it. An argument is an option of sbatch, or a word: key=value, a run, a step. The
-site's options, EVAL_OPTIONS, count for evaluations.
+site's options of sbatch come before those that are given.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
@@ -22,27 +24,36 @@ from slurm.command_lines import Job
 from slurm.evaluation import evaluate
 from slurm.options import Given, parse
 from slurm.training import train
+from trainer.recipe import load as configs
 from trainer.recipe import site
+from trainer.run.frozen_config import choose
 
 USAGE_TEXT = """usage: {script} [--dry-run] [OPTION ...] {words}
 OPTION is one of sbatch's, in any form and at any place: --nodes=2, --nodes 2, -N2, -t 12:00:00.
 --dry-run submits nothing: it prints what would run and what is wrong with it."""
-WORDS = {"train": "[recipe=NAME] [key=value ...]", "eval": "RUN base|STEP [key=value ...]"}
+WORDS = {
+    "train": "[recipe=NAME] [key=value ...]",
+    "eval": "RUN base|STEP [key=value ...]",
+    "data": "RECIPE [key=value ...]",
+}
+SITE_OPTIONS = {"train": "TRAIN_OPTIONS", "eval": "EVAL_OPTIONS", "data": "DATA_OPTIONS"}
+"""The site's options of sbatch, by kind of job."""
+GPUS = re.compile("SBATCH_.*(GPU|GRES)")
+"""sbatch's variables that ask for GPUs."""
 LOOKS_ONLY = ("test-only", None)
 
 
 def main() -> int:
     """Returns the exit code; submitting, this process becomes sbatch."""
-    script, kind, *rest = sys.argv[1:]
-    first = rest.index("--")
+    script, kind, *arguments = sys.argv[1:]
     try:
-        return _main(Path(script), kind, rest[:first], rest[first + 1 :])
+        return _main(Path(script), kind, arguments)
     except UserError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE
 
 
-def _main(script: Path, kind: str, own: Sequence[str], arguments: Sequence[str]) -> int:
+def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
     given = parse(arguments)
     if given.help:
         print(USAGE_TEXT.format(script=f"slurm/{script.name}", words=WORDS[kind]))
@@ -57,12 +68,39 @@ def _main(script: Path, kind: str, own: Sequence[str], arguments: Sequence[str])
     else:
         # A training script adds the first word, its recipe, itself.
         typed = given.words[1:] if kind == "train" else given.words
-        job = _outside(script, parse([*own, *arguments]) if kind == "eval" else given, typed)
+        if kind == "data":
+            for name in filter(GPUS.match, list(os.environ)):
+                del os.environ[name]
+        own = site.words(SITE_OPTIONS[kind], "OPTION")
+        job = _outside(script, parse([*own, *arguments]), typed)
         if not job.dry_run and LOOKS_ONLY in given.options:
             command_lines.submit(job)
     if job.dry_run or not job.submission:
         environment.prepare(os.environ, job.allocation.cpus)
-    return train(job, given.words) if kind == "train" else evaluate(job, given.words)
+    work = {"train": train, "eval": evaluate, "data": build}
+    return work[kind](job, given.words)
+
+
+def build(job: Job, words: Sequence[str]) -> int:
+    """Becomes ``warmstart data`` with one worker per CPU of the job, unless the recipe gives their
+    number; outside the job submits it. Returns the exit code of a dry run.
+
+    There is no requeue: what a build has not finished, the next one does again. Raises UserError
+    for a wrong recipe or override.
+    """
+    if not words:
+        raise UserError(f"usage: slurm/data.sh [OPTION ...] {WORDS['data']}")
+    recipe, *overrides = words
+    config = choose(partial(configs.load, recipe), overrides)[1]
+    if config.data.processes is None:
+        overrides.append(f"data.processes={job.allocation.cpus}")
+    command = [sys.executable, "-m", "warmstart", "data", recipe, *overrides]
+    if job.dry_run:
+        print(command_lines.submission_line(job), command_lines.line(command), sep="\n")
+        return DONE
+    if job.submission:
+        command_lines.submit(job)
+    os.execv(command[0], command)
 
 
 def _outside(script: Path, given: Given, words: Sequence[str]) -> Job:

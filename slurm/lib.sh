@@ -6,26 +6,27 @@
 SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 # DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
-IMAGE="" VENV=${DOCTOR_VENV:-} EVAL_OPTIONS=()
+CONTAINER=() LOCAL_ENV="" IMAGE="" VENV=${DOCTOR_VENV:-}
 # shellcheck source=slurm/site.example.env
 [[ ! -f slurm/site.env ]] || source slurm/site.env
 # Only from here on, because a site's modules may use unset variables.
 set -euo pipefail
 
-# If the site has an image, ranks and engines run in it; this Python talks to Slurm and always runs
-# on the host.
-export IMAGE
+if [[ -n $IMAGE ]]; then
+    echo "slurm/site.env: IMAGE counts no more: CONTAINER=(apptainer exec --nv $IMAGE)" >&2
+    exit 2
+fi
+# Python reads the site's lists itself. In a container, only ranks and engines run; this Python
+# talks to Slurm and always runs on the host.
+export LOCAL_ENV
 python=${VENV:-$PWD/.venv-gpu}/bin/python
-[[ -z $IMAGE ]] || python=${VENV:-$PWD/.venv}/bin/python
+[[ -z ${CONTAINER[*]-} ]] || python=${VENV:-$PWD/.venv}/bin/python
 if [[ ! -x $python ]]; then
     echo "$python does not exist: make setup-gpu, or set VENV in slurm/site.env" >&2
     exit 2
 fi
 
-# job train RECIPE [ARGUMENT ...]; job eval [ARGUMENT ...]
+# job train RECIPE [ARGUMENT ...]; job eval|data [ARGUMENT ...]
 job() {
-    local kind=$1
-    shift
-    # Bash before 4.4 takes an empty list for an unset variable.
-    exec "$python" -m slurm.job "$SCRIPT" "$kind" ${EVAL_OPTIONS[@]+"${EVAL_OPTIONS[@]}"} -- "$@"
+    exec "$python" -m slurm.job "$SCRIPT" "$@"
 }

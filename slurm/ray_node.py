@@ -22,7 +22,8 @@ from pathlib import Path
 from common.exit_codes import DONE, FAILED, USAGE
 from common.processes import die_with_parent
 from common.ray_session import OBJECT_STORE_BYTES, ray_session
-from slurm import child_process, network
+from slurm import child_process
+from trainer.process import network
 
 PATIENCE_SECONDS = 300
 """How long to wait for nodes. The first one is required; without the others the cluster is smaller.

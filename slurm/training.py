@@ -14,15 +14,16 @@ from threading import Event, Thread
 
 from common.errors import UserError
 from common.exit_codes import DONE, PREFLIGHT
-from slurm import command_lines, dry_run, network
+from slurm import command_lines, dry_run
 from slurm.child_process import Stoppable
 from slurm.requeue import conclude, forget
+from slurm.stack import Stack
 from slurm.submit_evaluations import watch
 from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
 from trainer.doctor.size import sized
-from trainer.process.network import addresses
+from trainer.process.network import addresses, free_port
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
@@ -43,21 +44,25 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     recipe, overrides = _parts(words, job.index)
     overrides, config = choose(partial(configs.load, recipe), overrides)
     run = check(config)
-    srun, stack = job.allocation.srun, command_lines.stack()
+    stack = Stack.of(job, config)
+    srun, python = stack.srun, stack.python
     # A job script runs on the job's first node, which has rank 0.
-    meeting = {"MASTER_ADDR": _meeting_place(job), "MASTER_PORT": str(network.free_port())}
+    meeting = {"MASTER_ADDR": _meeting_place(job), "MASTER_PORT": str(free_port())}
+    meeting |= stack.variables
     # The first task reports for all of them; the exit codes of the others do not matter.
-    look = ("--kill-on-bad-exit=0", *stack, "-m", "warmstart", "doctor", recipe, *overrides)
+    look = ("--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides)
     preflight = srun(*look, wait=PATIENCE * math.ceil(60 * config.train.hang_minutes))
     ranks = srun(
-        "--kill-on-bad-exit=1", *stack, "-m", "slurm.rank", str(run.root), recipe, *overrides
+        "--kill-on-bad-exit=1", *python, "-m", "slurm.rank", str(run.root), recipe, *overrides
     )
+    copy = stack.copy()
     if job.submission:
         size = job.allocation.size
         plan = forecast.look(sized(config, size), run)[1]
-        findings = merge({"": [*check_size(config, size), *plan]})
+        findings = merge({"": [*check_size(config, size), *plan, *stack.advice()]})
         if job.dry_run:
-            steps = [command_lines.line(words, meeting) for words in (preflight, ranks)]
+            steps = [command_lines.line(copy)] if copy else []
+            steps += [command_lines.line(words, meeting) for words in (preflight, ranks)]
             print(command_lines.submission_line(job), *steps, sep="\n")
             print(dry_run.page(config, job, findings))
         elif is_fatal(findings):
@@ -68,7 +73,9 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     forget(run)
     work, over = Stoppable(), Event()
     watcher = Thread(target=_watch, args=(run, over))
-    code = work.run(preflight, meeting)
+    code = work.run(copy) if copy else DONE
+    if code == DONE:
+        code = work.run(preflight, meeting)
     if code == DONE:
         watcher.start()
         code = work.run(ranks, meeting)

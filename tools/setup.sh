@@ -84,7 +84,7 @@ find_uv() {
 # One setup at a time; a second one waits, then finds the environment ready.
 lock() {
     exec 9<.
-    flock 9
+    flock 9 2>/dev/null || say "this file system has no flock: run one set-up at a time"
 }
 
 make_venv() {

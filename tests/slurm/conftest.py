@@ -30,6 +30,7 @@ VENV={venv}
 # partition.
 export SBATCH_PARTITION=${{SBATCH_PARTITION:-closed}} SBATCH_GPUS_PER_NODE=1
 EVAL_OPTIONS=(--nodes=2 --cpus-per-task=1)
+SRUN_OPTIONS=(--mpi=none)
 if [[ -n ${{SLURM_JOB_ID:-}} && -e no-sbatch-here ]]; then PATH=$PWD/no-sbatch-here:$PATH; fi
 """
 

@@ -64,6 +64,16 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
     )
 
 
+def test_a_dataset_is_built_by_a_job_without_gpus(site: Site) -> None:
+    words = ("data.name=by-a-job", "data.arithmetic.problems=100")
+    script = ("slurm/data.sh", "tiny", "--parsable", "--partition=gpu", "--cpus-per-task=2", *words)
+    job = site.cluster.call(*script, cwd=site.folder).split()[-1]
+    ended = site.cluster.wait(job)
+    assert ended["JobState"] == "COMPLETED", site.log(job)
+    assert (ended["NumCPUs"], "gpu" in ended.get("TresPerNode", "")) == ("2", False)
+    assert (site.folder / "data" / "by-a-job" / "manifest.json").exists()
+
+
 def test_sbatch_trains_over_two_nodes(site: Site, trained: tuple[str, Run]) -> None:
     job, run = trained
     assert site.cluster.job(job)["NumNodes"] == "2" and "step 1/44  loss " in site.log(job)

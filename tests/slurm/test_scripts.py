@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.network import PORTS, free_port
 from tests.conftest import ROOT
+from trainer.process.network import PORTS, free_port
 
 
 def test_shellcheck_finds_nothing() -> None:
@@ -133,26 +133,29 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "600 s before the time limit",
         f"checkpoint: {files:,} files",
         "48.3 GB",
-        f"size  {4 * nodes:,} ranks ({nodes} x 4)",
+        f"size {4 * nodes:,} ranks ({nodes} x 4)",
     ):
-        assert fact in facts
+        assert fact in re.sub(" +", " ", facts)
 
 
-def test_the_site_decides_image_and_overrides(checkout: Path) -> None:
-    site = "IMAGE='/scratch/an image.sif' OVERRIDES=('run.root=/scratch/my runs')\n"
+def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
+    site = "CONTAINER=(apptainer exec --nv '/scratch/an image.sif')\n"
+    site += "OVERRIDES=('run.root=/scratch/my runs')\n"
     (_, _, start), _ = dry_run(
         checkout, site, "slurm/sft_8b.sh", "--dry-run", "recipe=sft_4b", "run.name=x"
     )
     words = shlex.split(start)
+    (bound,) = [word for word in words if word.startswith("APPTAINER_BIND=")]
+    folders = bound.partition("=")[2].split(",")
+    assert "/scratch/my runs" in folders and any(map(checkout.is_relative_to, folders))
+    assert not Path("/scratch/my runs").exists()
     assert words[words.index("apptainer") :] == [
         "apptainer",
         "exec",
         "--nv",
-        "--bind",
-        str(checkout),
-        "--pwd",
-        str(checkout),
         "/scratch/an image.sif",
+        "env",
+        f"--chdir={checkout}",
         "python",
         "-m",
         "slurm.rank",
@@ -175,12 +178,13 @@ def test_the_site_decides_image_and_overrides(checkout: Path) -> None:
         "eval.limit=3",
     ]
     assert export[-5:] == ["-m", "warmstart", "export", "/scratch/my runs/x", "12"]
+    assert export[0].startswith("APPTAINER_BIND=") and export[2] == "apptainer"
     assert re.fullmatch(r"RAY_ADDRESS=FIRST_NODE:\d+", nodes[2])
     assert nodes[:2] == [
         "RAY_AUTH_MODE=token",
         "RAY_AUTH_TOKEN_PATH=/scratch/my runs/x/.ray-token-JOB",
     ]
-    assert nodes[3:6] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+    assert nodes[5:8] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
     assert nodes[-5:] == ["-m", "slurm.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
 
 
@@ -261,6 +265,93 @@ def test_what_would_fail_does_not_reach_the_queue(
         done = call(checkout, site, SFT, *words, "--dry-run")
         assert (done.returncode, submitted(checkout)) == (3, None)
         assert message in done.stdout
+
+
+OPTIONS = """
+TRAIN_OPTIONS=(--exclude=n17 --nodes 8 --time=1:00:00)
+EVAL_OPTIONS=(--nodes=2)
+DATA_OPTIONS=(--partition=cpu -c 32)
+SRUN_OPTIONS=(--mpi=none "--comment=two words")
+"""
+
+
+def test_the_sites_options_count_where_the_command_line_has_none(checkout: Path) -> None:
+    (submit, preflight, start), facts = dry_run(checkout, OPTIONS, SFT, "--dry-run", "-t", "2")
+    site = ["--exclude=n17", "--nodes=8", "--time=1:00:00"]
+    assert shlex.split(submit) == ["sbatch", *site, "--time=2", SFT]
+    assert "size  32 ranks (8 x 4)" in facts
+    for line in (preflight, start):
+        words = shlex.split(line)
+        waits = next(word for word in words if word.startswith("--wait="))
+        places = (waits, "--mpi=none", "--comment=two words", f"{sys.prefix}/bin/python")
+        own = [words.index(x) for x in places]
+        assert own == sorted(own)
+    (submit, *_), _ = dry_run(checkout, OPTIONS, SFT, "--dry-run", "-N2")
+    assert shlex.split(submit) == ["sbatch", *site, "--nodes=2", SFT]
+    done = call(checkout, OPTIONS, SFT, "--nodes=2")
+    assert (done.returncode, submitted(checkout)) == (0, [*site, "--nodes=2", SFT])
+    lines, _ = dry_run(checkout, OPTIONS, "slurm/eval.sh", "--dry-run", "/x", "base")
+    assert lines[0] == "sbatch --nodes=2 slurm/eval.sh /x base" and " --mpi=none " in lines[1]
+
+
+def test_a_list_of_the_site_that_is_a_text_is_refused(checkout: Path) -> None:
+    done = call(checkout, "TRAIN_OPTIONS='--nodes=2 --time=1'", SFT)
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert "TRAIN_OPTIONS must be a list of OPTION: write TRAIN_OPTIONS=(" in done.stderr
+    done = call(checkout, "IMAGE=/scratch/w.sif", SFT)
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert "CONTAINER=(apptainer exec --nv /scratch/w.sif)" in done.stderr
+
+
+DATA = "slurm/data.sh"
+GPU_SITE = "export SBATCH_GRES=gpu:4 SBATCH_GPUS_PER_NODE=4 SBATCH_ACCOUNT=p42 SBATCH_PARTITION=g\n"
+
+
+def test_a_dataset_is_built_by_a_job_without_gpus(checkout: Path) -> None:
+    words = (DATA, "tiny", "data.test_rows=9", "--dry-run")
+    (submit, build), _ = dry_run(checkout, GPU_SITE + OPTIONS, *words)
+    assert shlex.split(submit) == [
+        "SBATCH_ACCOUNT=p42",
+        "SBATCH_PARTITION=g",
+        "sbatch",
+        "--partition=cpu",
+        "--cpus-per-task=32",
+        DATA,
+        "tiny",
+        "data.test_rows=9",
+    ]
+    assert shlex.split(build) == [
+        f"{sys.prefix}/bin/python",
+        "-m",
+        "warmstart",
+        "data",
+        "tiny",
+        "data.test_rows=9",
+        "data.processes=32",
+    ]
+    (_, build), _ = dry_run(checkout, "", DATA, "tiny", "data.processes=3", "--dry-run")
+    assert build.endswith("data tiny data.processes=3")
+    (_, build), _ = dry_run(checkout, "OVERRIDES=(data.processes=5)", DATA, "tiny", "--dry-run")
+    assert build.endswith("data tiny")
+    done = call(checkout, GPU_SITE + OPTIONS, DATA, "tiny", "-c", "4")
+    line = ["--partition=cpu", "--cpus-per-task=32", "--cpus-per-task=4", DATA, "tiny"]
+    assert (done.returncode, submitted(checkout)) == (0, line), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "usage: slurm/data.sh [OPTION ...] RECIPE"),
+        (("tiny", "data.rowss=1"), "did you mean"),
+        (("nowhere",), "nowhere"),
+    ],
+)
+def test_a_wrong_dataset_does_not_reach_the_queue(
+    checkout: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = call(checkout, "", DATA, *words)
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_help_and_evaluations(checkout: Path) -> None:

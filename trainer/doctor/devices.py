@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ QUERY = [
     "--query-gpu=name,memory.total,driver_version,mig.mode.current",
     "--format=csv,noheader,nounits",
 ]
+NUMBER = re.compile(r"\d+(\.\d+)?")
 MIG = " MIG"
 """Marks a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's name and
 memory.
@@ -38,9 +40,13 @@ class Gpus:
 
     names: list[str]
     """CUDA names; a GPU in MIG mode has the suffix ``MIG``."""
-    memory: float
-    """Memory of the smallest GPU in bytes."""
+    memory: float | None
+    """Memory of the smallest GPU in bytes; None where nvidia-smi states none."""
     driver: str
+    unstated: tuple[str, ...] = ()
+    """What stands in place of a GPU's memory, such as ``[N/A]`` where CPU and GPU share it."""
+    faults: tuple[str, ...] = ()
+    """Lines that describe no GPU, such as an error about one."""
 
 
 def find() -> Gpus | None:
@@ -51,13 +57,20 @@ def find() -> Gpus | None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    rows = [
-        [cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.strip()
-    ]
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    cells = [[cell.strip() for cell in line.split(",")] for line in lines]
+    rows = [row for row in cells if len(row) == QUERY[1].count(",") + 1]
     if not rows:
         return None
     names = [f"{name}{MIG}" if mode == "Enabled" else name for name, _, _, mode in rows]
-    return Gpus(names, min(float(mib) for _, mib, _, _ in rows) * 2**20, rows[0][2])
+    stated = [float(mib) for _, mib, _, _ in rows if NUMBER.fullmatch(mib)]
+    return Gpus(
+        names,
+        min(stated) * 2**20 if stated else None,
+        rows[0][2],
+        tuple(sorted({mib for _, mib, _, _ in rows if not NUMBER.fullmatch(mib)})),
+        tuple(line for line, row in zip(lines, cells, strict=True) if row not in rows),
+    )
 
 
 def facts(config: DictConfig) -> dict[str, str]:
@@ -81,6 +94,9 @@ def check(config: DictConfig) -> Iterator[Finding]:
             FATAL if in_job else NOT_HERE, "GPUs", "nvidia-smi finds none on this machine", fix
         )
         return
+    if gpus.faults:
+        fix = "nvidia-smi on the node shows more; sbatch --exclude=NODE leaves it out"
+        yield Finding(WARNING, "GPUs", f"nvidia-smi says: {'; '.join(gpus.faults)}", fix)
     yield _kind(config, gpus)
     yield _count(config, gpus, in_job)
     yield _software(gpus)
@@ -91,10 +107,13 @@ def _kind(config: DictConfig, gpus: Gpus) -> Finding:
     names = sorted(set(gpus.names))
     kinds = {kind_of(name) for name in names}
     sliced = any(name.endswith(MIG) for name in names)
-    memory = f"{gpus.memory / GIB:.1f} GiB" + (" before it is split into slices" if sliced else "")
+    memory = "unknown memory" if gpus.memory is None else f"{gpus.memory / GIB:.1f} GiB"
+    memory += " before it is split into slices" if sliced else ""
+    if gpus.unstated:
+        memory += f" (nvidia-smi states {', '.join(gpus.unstated)})"
     text = f"{', '.join(names)} with {memory}; the recipe is planned for {chosen.gpu}"
     fix = f"cluster.gpu={next(iter(kinds))}" if len(kinds) == 1 and None not in kinds else STATED
-    if gpus.memory < MEMORY_SHARE * planned.memory:
+    if gpus.memory is not None and gpus.memory < MEMORY_SHARE * planned.memory:
         return Finding(
             FATAL,
             "GPU kind",

@@ -1,14 +1,16 @@
-"""Checks that the run's checkpoints fit on the disk and that its file system has the semantics they
-rely on.
+"""Checks that the run's checkpoints fit on the disk, that its file system has the semantics they
+rely on, and which file systems have flock.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,17 +28,21 @@ EXPORT_BYTES = 2
 """Bytes per parameter in an export: bfloat16."""
 GB = 1e9
 PROBE_BYTES = 32 * 2**20
+HUB = "HF_HOME"
 
 
 def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
     """Yields findings on disk space and file system semantics, both where the run will be
-    written.
+    written, and on the locks of all three file systems that a run uses.
     """
+    from huggingface_hub.constants import HF_HOME
+
     place = _existing(run.root)
     semantics = _semantics(place)
     if semantics.level == OK and outlook.shape is not None:
         yield _space(config, run, outlook, place)
     yield semantics
+    yield locks({"run.root": run.root, "data.dir": Path(config.data.dir), HUB: Path(HF_HOME)})
 
 
 def checkpoint_bytes(shape: Shape) -> int:
@@ -149,6 +155,46 @@ def _probe(folder: Path) -> tuple[str, float]:
     except FileExistsError:
         return "", seconds
     return "two processes can create the same lock", seconds
+
+
+def locks(folders: Mapping[str, Path]) -> Finding:
+    """Returns the finding on flock in the folders, by the name of the setting.
+
+    Warmstart's own locks are files and do not need it. huggingface_hub and datasets lock what they
+    download into HF_HOME: filelock falls back to lock files on ENOSYS only.
+    """
+    places = {name: _existing(path) for name, path in folders.items()}
+    faults = {name: fault for name, place in places.items() if (fault := _flock_fault(place))}
+    if not faults:
+        return Finding(OK, "file locks", "flock works")
+    text = "; ".join(
+        f"no flock in {name} ({places[name]}: {os.strerror(fault)})"
+        for name, fault in faults.items()
+    )
+    match faults.get(HUB):
+        case None:
+            return Finding(OK, "file locks", f"{text}: not needed there")
+        case errno.ENOSYS:
+            text += "; downloads use lock files, which a killed download may leave: "
+            text += f"rm -r {folders[HUB]}/hub/.locks"
+            return Finding(OK, "file locks", text)
+    fix = f"set {HUB} to a folder on another file system, then warmstart prefetch"
+    return Finding(WARNING, "file locks", f"{text}: downloads from the hub fail", fix)
+
+
+def _flock_fault(place: Path) -> int | None:
+    """Returns the errno of flock on a file in ``place``; None where it works or nothing can be
+    written.
+    """
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile(dir=place, prefix=f".doctor-{os.uname().nodename}-") as file,
+    ):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            return e.errno
+    return None
 
 
 def _existing(path: Path) -> Path:

@@ -1,9 +1,12 @@
-"""The addresses at which a job's nodes reach each other, and the network interface behind one."""
+"""The addresses at which a job's nodes reach each other, the network interface behind one, and free
+ports.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import random
 import re
 import socket
 import subprocess
@@ -14,6 +17,8 @@ from common.errors import UserError
 
 SUFFIX = "NODE_SUFFIX"
 """Variable of the site file: what follows a node's name in its name on the fast network."""
+PORTS = range(20000, 32000)
+"""Below Linux's ephemeral ports, so that a free port stays free until its owner listens on it."""
 ANY_PORT = 9
 """A UDP socket that is connected to it only gets a local address; nothing is sent."""
 
@@ -78,3 +83,32 @@ def _source(address: str) -> str:
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
+
+
+def free_port() -> int:
+    """Returns a random free TCP port of this host; random, so that jobs on one node do not collide.
+
+    Raises RuntimeError when every port of PORTS is taken.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as s:
+            # The port's owner sets it too: a port whose last connections are still closing counts
+            # as free.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("", port))
+            except OSError:
+                continue
+        return port
+    raise RuntimeError(
+        f"no port of {PORTS.start}-{PORTS.stop - 1} is free on {socket.gethostname()}"
+    )
+
+
+def listens(address: str, port: int) -> bool:
+    """Returns whether a connection to ``address``:``port`` succeeds within 10 seconds."""
+    try:
+        socket.create_connection((address, port), timeout=10).close()
+    except OSError:
+        return False
+    return True

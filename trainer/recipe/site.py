@@ -1,4 +1,5 @@
-"""The site's choices: OVERRIDES of slurm/site.env, which every command reads as the jobs do.
+"""The site's choices: OVERRIDES of slurm/site.env, which every command reads as the jobs do, and
+its other lists.
 
 The file is bash, so bash is asked; what it loads or prints there is of no effect.
 """
@@ -28,13 +29,12 @@ ASK = f"""
 bash -n "$0" || exit
 module() {{ :; }}
 ml() {{ :; }}
-unset OVERRIDES
+unset LIST
 source "$0" >&2
-[[ -z ${{OVERRIDES+x}}${{OVERRIDES[*]+x}} || $(declare -p OVERRIDES) == "declare -a"* ]] ||
-    exit {NOT_A_LIST}
-printf '%s\\0' site ${{OVERRIDES[@]+"${{OVERRIDES[@]}}"}}
+[[ -z ${{LIST+x}}${{LIST[*]+x}} || $(declare -p LIST) == "declare -a"* ]] || exit {NOT_A_LIST}
+printf '%s\\0' site ${{LIST[@]+"${{LIST[@]}}"}}
 """
-"""Prints ``site`` and the overrides, each with a zero byte behind it."""
+"""Prints ``site`` and the words of the list LIST, each with a zero byte behind it."""
 
 
 def overrides() -> list[str]:
@@ -42,28 +42,37 @@ def overrides() -> list[str]:
 
     Raises UserError when bash cannot read the file or OVERRIDES is no list of ``key=value``.
     """
+    form = "key=value"
+    found = words("OVERRIDES", form)
+    wrong = next((word for word in found if not word.partition("=")[1] or " " in _key(word)), None)
+    if wrong is not None:
+        raise UserError(_no_list("OVERRIDES", form, f", not {wrong!r}"))
+    return found
+
+
+def words(name: str, form: str = "WORD") -> list[str]:
+    """Returns the words of the site's list ``name``, such as SRUN_OPTIONS; empty without it.
+
+    Raises UserError when bash cannot read the file or there is no list of that name, but a text.
+    """
     if not FILE.exists():
         return []
     # BASH_ENV, which module systems set, would be read first.
-    variables = {name: value for name, value in os.environ.items() if name != "BASH_ENV"}
+    variables = {key: value for key, value in os.environ.items() if key != "BASH_ENV"}
     asked = subprocess.run(
-        ["bash", "-c", ASK, str(FILE.absolute())],
+        ["bash", "-c", ASK.replace("LIST", name), str(FILE.absolute())],
         env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
-    marker, *words = asked.stdout.split("\0")[:-1] or [""]
-    wrong = next((word for word in words if not word.partition("=")[1] or " " in _key(word)), None)
-    if asked.returncode == NOT_A_LIST or wrong is not None:
-        raise UserError(
-            f"{FILE}: OVERRIDES must be a list of key=value"
-            f"{'' if wrong is None else f', not {wrong!r}'}: write OVERRIDES=(key=value ...)"
-        )
+    marker, *found = asked.stdout.split("\0")[:-1] or [""]
+    if asked.returncode == NOT_A_LIST:
+        raise UserError(_no_list(name, form))
     if marker != "site":
         said = (asked.stderr.strip().splitlines() or ["it exits"])[0]
         raise UserError(f"{FILE} cannot be read: {said}: bash -x {FILE} shows where it ends")
-    return words
+    return found
 
 
 def runs() -> Path:
@@ -84,6 +93,10 @@ def placeholder(options: Mapping[str, str]) -> str | None:
         if found := PLACEHOLDER.search(options.get(name, "")):
             return f"--{name}={options[name]}: put your own value in place of {found[0]}"
     return None
+
+
+def _no_list(name: str, form: str, found: str = "") -> str:
+    return f"{FILE}: {name} must be a list of {form}{found}: write {name}=({form} ...)"
 
 
 def _key(word: str) -> str:

@@ -86,6 +86,7 @@ def test_nothing_is_wrong_with_what_is_built(look: Look, folder: Path) -> None:
         "GPUs": "ok",
         "disk space": "ok",
         "file system": "ok",
+        "file locks": "ok",
         "signal": "ok",
         "submission": "ok",
         "time limit": "not here",
@@ -271,6 +272,25 @@ def test_gpus_of_another_kind_or_too_few_of_them(look: Look, folder: Path) -> No
         == "fatal"
     )
     assert "V100 with 16.0 GiB; the recipe is planned for a100-40" in found["GPU kind"]["cause"]
+    assert "2 here, train.ranks=4" in found["GPU count"]["cause"]
+
+
+def test_a_gpu_that_cannot_be_read_is_named(look: Look, folder: Path) -> None:
+    lost = "Unable to determine the device handle for GPU 0000:01:00.0: Unknown Error"
+    program(
+        folder,
+        "nvidia-smi",
+        'echo "NVIDIA A100-SXM4-40GB, 40960, 560.1, [N/A]"; '
+        f'echo "{lost}"; echo "NVIDIA A100-SXM4-40GB, [Unknown Error], 560.1, [Unknown Error]"',
+    )
+    found = look("sft_4b")
+    assert (found["GPUs"]["level"], found["GPUs"]["cause"]) == (
+        "warning",
+        f"nvidia-smi says: {lost}",
+    )
+    kind = found["GPU kind"]
+    assert kind["level"] == "ok", kind
+    assert "40GB with 40.0 GiB (nvidia-smi states [Unknown Error])" in kind["cause"]
     assert "2 here, train.ranks=4" in found["GPU count"]["cause"]
 
 

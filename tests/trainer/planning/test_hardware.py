@@ -132,6 +132,25 @@ CARD = "cluster.gpu_memory_gib=15 cluster.gpu_peak_tflops=60"
             "warning",
             "MIG with 40.0 GiB before it is split into slices",
         ),
+        (
+            "NVIDIA GH200 480GB, [N/A]",
+            "cluster.gpu=gh200-96",
+            "ok",
+            "with unknown memory (nvidia-smi states [N/A]); the recipe is planned for gh200-96",
+        ),
+        (
+            "NVIDIA GB10, [Not Supported]",
+            "",
+            "warning",
+            "states [Not Supported]); the recipe is planned for a100-40 -> cluster.gpu=KIND",
+        ),
+        ("NVIDIA GB10, [N/A]", CARD, "ok", "memory and peak set in the recipe"),
+        (
+            "NVIDIA A100-SXM4-40GB, 40960, [Unknown Error]",
+            "cluster.gpu=a100-80",
+            "fatal",
+            "A100-SXM4-40GB with 40.0 GiB;",
+        ),
     ],
 )
 def test_the_doctor_compares_the_card_with_the_one_planned_for(

@@ -78,6 +78,17 @@ def test_a_file_that_says_nothing_clear_is_refused(text: str, message: str) -> N
     assert str(e.value).startswith("slurm/site.env") and "\n" not in str(e.value)
 
 
+def test_a_list_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRUN_OPTIONS", "--mpi=pmix")
+    assert site.words("SRUN_OPTIONS") == []
+    write("SRUN_OPTIONS=(--mpi=none '--comment=a b')\nOVERRIDES=(train.lr=1)")
+    assert site.words("SRUN_OPTIONS") == ["--mpi=none", "--comment=a b"]
+    assert site.words("CONTAINER") == []
+    write("SRUN_OPTIONS=--mpi=none")
+    with pytest.raises(UserError, match="SRUN_OPTIONS must be a list of WORD: write"):
+        site.words("SRUN_OPTIONS")
+
+
 @pytest.mark.parametrize(
     "value",
     ["your-account", "YOUR_PROJECT", "<account>", "change-me", "CHANGEME", "p2xxxxx", "my-account",

@@ -1,0 +1,177 @@
+"""The Python that ranks and engines run in: the environment of this process, a copy of it on each
+node's own disk, or a container.
+
+Slurm's commands always run outside the container, with this process's own Python.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from common.errors import UserError
+from common.files import make_folder
+from slurm.command_lines import TOGETHER, Allocation, Job
+from slurm.environment import CACHES
+from trainer.doctor.findings import WARNING, Finding
+from trainer.recipe import site
+
+FOLDER = "{folder}"
+"""In a word of CONTAINER: the word is repeated for each folder that the container must show."""
+BIND = ("APPTAINER_BIND", "SINGULARITY_BIND")
+"""Apptainer takes the second one only where the first is not set; Singularity knows the second."""
+BINDING = ("apptainer", "singularity")
+SHARED_NODES = 8
+"""Most nodes that should import from a file system that they share."""
+COPY_SECONDS = 1200
+"""How long the last node may copy after the first one is done."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How the job's steps run Python."""
+
+    allocation: Allocation
+    python: tuple[str, ...] = (sys.executable,)
+    """The command; in a container, including the words that enter it."""
+    options: tuple[str, ...] = ()
+    """The site's options of every srun."""
+    by_srun: bool = False
+    """Whether srun itself enters the container."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the container's command reads."""
+    archive: Path | None = None
+    """The archive that is unpacked on each node first."""
+
+    @staticmethod
+    def of(job: Job, config: DictConfig | None, *more: Path) -> Stack:
+        """Returns the stack that the site file chooses. A container shows the folders of
+        ``config``, which the job creates where they are missing, and ``more``.
+
+        Raises UserError when the site's choices contradict each other, the archive is missing or
+        older than the environment, or a folder cannot be created or bound.
+        """
+        options, container = site.words("SRUN_OPTIONS"), site.words("CONTAINER")
+        place = os.environ.get("LOCAL_ENV", "")
+        if container and place:
+            raise UserError(
+                f"{site.FILE}: LOCAL_ENV copies an environment, and with CONTAINER there is none: "
+                "remove one of them"
+            )
+        if container:
+            if not job.submission:
+                for path in _written(config):
+                    make_folder(path)
+            return _in_container(job.allocation, options, container, _folders(config, more))
+        if not place:
+            return Stack(job.allocation, options=tuple(options))
+        archive = _archive(Path(sys.prefix))
+        key = archive.stem.rpartition("-")[2]
+        python = Path(place) / f"warmstart-{getpass.getuser()}-{key}" / "bin" / "python"
+        return Stack(job.allocation, (str(python),), tuple(options), archive=archive)
+
+    def srun(self, *words: str, wait: int = TOGETHER) -> list[str]:
+        """Returns the srun command as ``Allocation.srun`` does, with the site's options."""
+        return self.allocation.srun(*self.options, *words, wait=wait)
+
+    def alone(self, *words: str) -> list[str]:
+        """Returns the command of one Python process on the first node, where this process runs."""
+        if not self.by_srun:
+            return [*self.python, *words]
+        one = replace(self.allocation, nodes=1, tasks=1)
+        return one.srun(*self.options, "--ntasks=1", *self.python, *words)
+
+    def copy(self) -> list[str]:
+        """Returns the command that unpacks the environment on each node; empty where nothing is to
+        be copied.
+        """
+        if self.archive is None:
+            return []
+        one = replace(self.allocation, tasks=1)
+        folder = str(Path(self.python[0]).parent.parent)
+        return one.srun(
+            *self.options,
+            # Otherwise the job's number of tasks would count.
+            f"--ntasks={one.nodes}",
+            "--kill-on-bad-exit=1",
+            *("bash", "slurm/local_env.sh", str(self.archive), folder),
+            wait=COPY_SECONDS,
+        )
+
+    def advice(self) -> Iterator[Finding]:
+        """Yields a finding if many nodes import from a file system that they share."""
+        nodes = self.allocation.nodes
+        if self.python == (sys.executable,) and nodes > SHARED_NODES:
+            fix = "make env-archive, then LOCAL_ENV=/tmp in slurm/site.env (docs/clusters.md)"
+            text = f"every process of {nodes} nodes opens some 14,000 files in {sys.prefix}"
+            yield Finding(WARNING, "environment", text, fix)
+
+
+def _in_container(
+    allocation: Allocation, options: Sequence[str], container: Sequence[str], paths: Sequence[Path]
+) -> Stack:
+    words: list[str] = []
+    for word in container:
+        many = FOLDER in word
+        words += [word.replace(FOLDER, str(path)) for path in paths] if many else [word]
+    # A container's own working directory is the image's.
+    python = ("env", f"--chdir={Path.cwd()}", "python")
+    if words[0].startswith("-"):  # options of srun
+        return Stack(allocation, python, (*options, *words), by_srun=True)
+    variables = _bind(paths) if Path(words[0]).name in BINDING else {}
+    return Stack(allocation, (*words, *python), tuple(options), variables=variables)
+
+
+def _bind(paths: Iterable[Path]) -> dict[str, str]:
+    """Returns the variables by which Apptainer and Singularity bind ``paths``, after those that the
+    user binds.
+    """
+    own = [part for name in BIND for part in os.environ.get(name, "").split(",") if part]
+    value = ",".join(dict.fromkeys([*own, *map(str, paths)]))
+    return dict.fromkeys(BIND, value)
+
+
+def _written(config: DictConfig | None) -> list[Path]:
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+
+    own = [] if config is None else [config.run.root, config.data.dir]
+    caches = [os.environ[name] for name in CACHES if name in os.environ]
+    return [Path(path) for path in (*own, HF_HOME, HF_HUB_CACHE, *caches)]
+
+
+def _folders(config: DictConfig | None, more: Iterable[Path]) -> list[Path]:
+    """Returns the folders that ranks and engines use, none inside another; the checkout is among
+    them or in one of them.
+    """
+    read = [] if config is None else [config.model.path, config.eval.benchmarks]
+    used = [Path.cwd(), *_written(config), *more, Path(tempfile.gettempdir())]
+    used += [Path(path) for path in read if Path(path).is_dir()]
+    kept: list[Path] = []
+    # A link is bound under its own name and where it leads. Parents come before their children.
+    for path in sorted({place for each in used for place in (each.absolute(), each.resolve())}):
+        if not any(path.is_relative_to(parent) for parent in kept):
+            kept.append(path)
+    if wrong := next((path for path in kept if set(":,") & set(str(path))), None):
+        raise UserError(f"{wrong}: a container cannot show a folder with : or , in its name")
+    return kept
+
+
+def _archive(environment: Path) -> Path:
+    """Returns the newest archive of the environment."""
+    make = f"make env-archive VENV={environment}"
+    found = sorted(
+        environment.parent.glob(f"{environment.name}-*.tar"), key=lambda path: path.stat().st_mtime
+    )
+    if not found:
+        raise UserError(f"LOCAL_ENV needs an archive of {environment}: {make}")
+    ready = environment / ".ready"
+    if ready.exists() and ready.stat().st_mtime > found[-1].stat().st_mtime:
+        raise UserError(f"{found[-1]} is older than {environment}: {make}")
+    return found[-1]

@@ -65,8 +65,8 @@ check_driver() {
     at_least "$driver" $MIN_DRIVER && return
     cuda=$(cuda_of_driver) || cuda=""
     [[ -n $cuda ]] && at_least "$cuda" $CUDA_MAJOR && return
-    fault "NVIDIA driver $driver on $(uname -n): torch 2.11 is built for CUDA $CUDA_MAJOR and needs" \
-        "$MIN_DRIVER or newer: use nodes with a newer driver, load the site's module of" \
+    fault "NVIDIA driver $driver on $(uname -n): torch 2.11 is built for CUDA $CUDA_MAJOR and" \
+        "needs $MIN_DRIVER or newer: use nodes with a newer driver, load the site's module of" \
         "cuda-compat $CUDA_MAJOR, or use the container (docs/clusters.md)"
 }
 
@@ -92,7 +92,7 @@ check_flash_attn() {
     # torch builds extensions only with the CUDA that it is built with.
     if [[ ${release%%.*} != "$CUDA_MAJOR" ]]; then
         fault "nvcc ${release:-not found} ($nvcc): FLASH_ATTN=1 needs nvcc of CUDA $CUDA_MAJOR:" \
-            "module load CUDA/$CUDA_MAJOR..., or leave FLASH_ATTN out (torch's varlen attention serves)"
+            "module load CUDA/$CUDA_MAJOR..., or leave FLASH_ATTN out (attention is then torch's)"
     fi
     if [[ -z $(flash_attn_archs) ]]; then
         fault "FLASH_ATTN=1, and no GPU here to build it for: run it on a GPU node, or name the" \

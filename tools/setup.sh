@@ -173,7 +173,8 @@ write_requirements() {
     PYTHON=$(find_python)
     find_uv "$PYTHON"
     # Each with the oldest glibc that its wheels allow.
-    compile requirements-cpu.txt --extra cpu --extra dev --python-platform x86_64-manylinux_2_28 "$@"
+    compile requirements-cpu.txt --extra cpu --extra dev \
+        --python-platform x86_64-manylinux_2_28 "$@"
     compile requirements-gpu.txt --extra gpu --python-platform x86_64-manylinux_2_28 "$@"
     compile requirements-cpu-aarch64.txt --extra cpu --extra dev \
         --python-platform aarch64-manylinux_2_28 "$@"

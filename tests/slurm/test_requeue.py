@@ -65,6 +65,9 @@ def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: 
     write_json(run.new_attempt().outcome, {"status": "stopped", "step": 3, "total": 9})
     assert of_training(run, 137, since=0) == "stopped"
     assert of_training(run, 137, since=1) == "crashed", "an older attempt's outcome"
+    write_json(run.new_attempt().outcome, {"status": "stopped", "step": 5, "total": 9})
+    shutil.rmtree(run.attempts[0].root)
+    assert of_training(run, 137, since=1) == "stopped", "an older attempt has been deleted"
 
 
 def test_the_first_tasks_word_is_its_jobs_and_said_once(

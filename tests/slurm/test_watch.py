@@ -95,3 +95,13 @@ def test_slurm_tells_which_jobs_may_still_run(
     monkeypatch.setattr(queue, "ASK_SECONDS", 3)
     monkeypatch.setitem(queue.os.environ, "SLURM_CONF", "/nowhere")
     assert queue.ended([held, cancelled]) is None
+
+
+def test_the_only_job_of_an_array_has_the_arrays_number(cluster: Cluster, tmp_path: Path) -> None:
+    """By which a chain finds its earlier jobs; and an index of an array can be waited for."""
+    options = ("--output=%A-%a.log", "--wrap=echo $SLURM_JOB_ID $SLURM_ARRAY_TASK_ID")
+    first = cluster.sbatch("--array=0-1", *options, cwd=tmp_path)
+    job = cluster.sbatch("--array=1", f"--dependency=afterany:{first}_1", *options, cwd=tmp_path)
+    log = tmp_path / f"{job}-1.log"
+    cluster.until(lambda: log.exists() and log.read_text() != "", 60, lambda: str(cluster.job(job)))
+    assert log.read_text().split() == [job, "1"]

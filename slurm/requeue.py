@@ -196,8 +196,8 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
 def _succeed(
     run: Run, line: dict[str, Any], refusal: str, words: Sequence[str], left_out: Collection[str]
 ) -> None:
-    """Submits a job that begins once this one has ended, without the nodes ``left_out``; records what
-    came of it.
+    """Submits a job that begins once this one has ended, without the nodes ``left_out``; records
+    what came of it.
 
     Where this job is a submitted evaluation, its successor is it too.
     """

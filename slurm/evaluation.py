@@ -15,8 +15,8 @@ from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import Locked, write_lock
 from slurm import command_lines
-from slurm.child_process import Stoppable
-from slurm.requeue import conclude, forget
+from slurm.nodes.child_process import Stoppable
+from slurm.queue.requeue import conclude, forget
 from slurm.stack import Stack
 from trainer.process.network import addresses, free_port
 from trainer.recipe import load as configs
@@ -48,7 +48,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     chosen = [*of_dataset(overrides), *merge]
     export = stack.alone("-m", "warmstart", "export", root, label.word, *chosen)
     # The evaluation survives the loss of a node; only the first task's exit code counts.
-    task = [*stack.python, "-m", "slurm.ray_node", root, label.word, *overrides]
+    task = [*stack.python, "-m", "slurm.nodes.ray_node", root, label.word, *overrides]
     nodes, copy = stack.srun("--kill-on-bad-exit=0", *task, wait=0), stack.copy()
     token = Run(Path(root).resolve()).ray_token(os.environ.get("SLURM_JOB_ID", "JOB"))
     ray = {

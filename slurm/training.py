@@ -15,10 +15,10 @@ from threading import Event, Thread
 from common.errors import UserError
 from common.exit_codes import DONE, PREFLIGHT
 from slurm import command_lines, dry_run
-from slurm.child_process import Stoppable
-from slurm.requeue import conclude, forget
+from slurm.nodes.child_process import Stoppable
+from slurm.queue.requeue import conclude, forget
+from slurm.queue.submit_evaluations import watch
 from slurm.stack import Stack
-from slurm.submit_evaluations import watch
 from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
@@ -53,7 +53,7 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     look = ("--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides)
     preflight = srun(*look, wait=PATIENCE * math.ceil(60 * config.train.hang_minutes))
     ranks = srun(
-        "--kill-on-bad-exit=1", *python, "-m", "slurm.rank", str(run.root), recipe, *overrides
+        "--kill-on-bad-exit=1", *python, "-m", "slurm.nodes.rank", str(run.root), recipe, *overrides
     )
     copy = stack.copy()
     if job.submission:

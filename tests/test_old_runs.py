@@ -19,7 +19,7 @@ from common.files import MANIFEST, read_json, sha256_json, write_json
 from data_prep.tokenizer import chat
 from eval import evaluate
 from eval.results import evaluation
-from slurm import submit_evaluations
+from slurm.queue import submit_evaluations
 from tests.conftest import environment, lines
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete

@@ -232,7 +232,7 @@ def watch(run: str, overrides: list[str], once: bool) -> int:
     """submit the evaluations of a run's base model and checkpoints to Slurm, until training has
     finished
     """
-    from slurm.submit_evaluations import watch as stage
+    from slurm.queue.submit_evaluations import watch as stage
 
     return DONE if stage(_run(run)[0], overrides, once) else FAILED
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.exit_codes import FAILED, STOPPED
-from slurm.child_process import leave_code
-from slurm.requeue import chain, conclude
+from slurm.nodes.child_process import leave_code
+from slurm.queue.requeue import chain, conclude
 from tests.slurm.test_queue import calls, program
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run
 from trainer.run.model_label import ModelLabel

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import exclusion
-from slurm.requeue import Ended, decide
+from slurm.queue import exclusion
+from slurm.queue.requeue import Ended, decide
 from tests.slurm.conftest import NODES, TINY, Site
 from trainer.run.folder import INCIDENTS, Run
 

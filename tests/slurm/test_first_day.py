@@ -79,14 +79,14 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
     assert f"{far}/data/tiny: " in found and f"its run is {far}/runs/tiny" in found
     assert "is not built" not in found
     shown = in_shell(checkout, LINES[7]).stdout
-    assert f"slurm.rank {far}/runs/tiny tiny run.root={far}/runs" in shown
+    assert f"slurm.nodes.rank {far}/runs/tiny tiny run.root={far}/runs" in shown
     trained = in_shell(checkout, "warmstart train sft_4b train.max_steps=1")
     assert trained.returncode == 0, trained.stderr
     assert f" {far}/runs/tiny, not running" in in_shell(checkout, "warmstart status tiny").stdout
     assert not (checkout / "runs").exists()
     shown = in_shell(checkout, "slurm/eval.sh --dry-run tiny 1").stdout
     assert f"warmstart export {far}/runs/tiny 1" in shown
-    assert f"slurm.ray_node {far}/runs/tiny 1" in shown
+    assert f"slurm.nodes.ray_node {far}/runs/tiny 1" in shown
     # The run keeps its values when the site changes, and is still found.
     path = checkout / "slurm" / "site.env"
     path.write_text(path.read_text().replace("/data ", "/other train.seed=9 "))

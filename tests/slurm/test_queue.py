@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import queue, submit_evaluations
-from slurm.submit_evaluations import note_ended
+from slurm.queue import jobs, submit_evaluations
+from slurm.queue.submit_evaluations import note_ended
 from trainer.checkpoint.retention import Retention, prune
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
@@ -44,8 +44,8 @@ def test_jobs_that_may_still_run_have_not_ended(
     dead = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
     shown = "\n".join(f"{number} {state}" for number, state in enumerate((*alive, *dead)))
     program(programs, "squeue", f'[ -z "$SQUEUE_USERS" ] && cat <<"."\n{shown}\n.')
-    jobs = [*map(str, range(len(alive) + len(dead))), "99", "5;other"]
-    states = queue.ended(jobs)
+    asked = [*map(str, range(len(alive) + len(dead))), "99", "5;other"]
+    states = jobs.ended(asked)
     assert states is not None
     assert list(states.values()) == [*dead, "UNKNOWN"] and "99" in states
     *_, asked = calls(programs, "squeue")
@@ -67,12 +67,12 @@ def test_only_slurms_own_answer_counts(
     programs: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queue, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(jobs, "ASK_SECONDS", 0.3)
     if answer is None:
         monkeypatch.setenv("PATH", str(programs))
     else:
         program(programs, "squeue", answer)
-    assert queue.ended(["7"]) == known
+    assert jobs.ended(["7"]) == known
 
 
 @pytest.fixture
@@ -148,10 +148,10 @@ def test_sbatch_answers_with_the_jobs_id_or_its_error(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     program(programs, "sbatch", '[ -z "$SLURM_JOB_ID" ] && echo 12')
-    assert queue.submit(["sbatch", "x.sh"], tmp_path)[0] == "12"
+    assert jobs.submit(["sbatch", "x.sh"], tmp_path)[0] == "12"
     program(programs, "sbatch", "echo '12;other'")
-    assert queue.submit(["sbatch", "x.sh"], tmp_path)[0] == "12;other"
+    assert jobs.submit(["sbatch", "x.sh"], tmp_path)[0] == "12;other"
     program(programs, "sbatch", "echo 'sbatch: error: no' >&2; exit 1")
-    assert queue.submit(["sbatch", "x.sh"], tmp_path) == (None, "sbatch: error: no")
+    assert jobs.submit(["sbatch", "x.sh"], tmp_path) == (None, "sbatch: error: no")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert queue.submit(["sbatch", "x.sh"], tmp_path) == (None, "sbatch: No such file or directory")
+    assert jobs.submit(["sbatch", "x.sh"], tmp_path) == (None, "sbatch: No such file or directory")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
-from slurm.child_process import leave_code, take_code
-from slurm.requeue import CRASHES, Decision, Ended, decide, of_training
+from slurm.nodes.child_process import leave_code, take_code
+from slurm.queue.requeue import CRASHES, Decision, Ended, decide, of_training
 from tests.conftest import ROOT, environment
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
@@ -81,7 +81,7 @@ def test_the_first_tasks_word_is_its_jobs_and_said_once(
 
 STARTS = """
 import os, signal, subprocess, sys, time
-from slurm.child_process import Stoppable
+from slurm.nodes.child_process import Stoppable
 work = Stoppable()
 if "early" in sys.argv:
     os.kill(os.getpid(), signal.SIGTERM)

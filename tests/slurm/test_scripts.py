@@ -121,7 +121,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "--kill-on-bad-exit=1",
         python,
         "-m",
-        "slurm.rank",
+        "slurm.nodes.rank",
         "runs/sft_4b",
         "sft_4b",
         batch,
@@ -158,7 +158,7 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
         f"--chdir={checkout}",
         "python",
         "-m",
-        "slurm.rank",
+        "slurm.nodes.rank",
         "/scratch/my runs/x",
         "sft_4b",
         "run.root=/scratch/my runs",
@@ -185,7 +185,7 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
         "RAY_AUTH_TOKEN_PATH=/scratch/my runs/x/.ray-token-JOB",
     ]
     assert nodes[5:8] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
-    assert nodes[-5:] == ["-m", "slurm.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
+    assert nodes[-5:] == ["-m", "slurm.nodes.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
 
 
 SFT = "slurm/sft_4b.sh"
@@ -217,7 +217,7 @@ def test_a_dry_run_of_an_array_shows_its_first_job(checkout: Path) -> None:
     words = ("train.seed=%a", "run.name=s-%a", "--array=3-5", "--dry-run", "recipe=tiny")
     (submit, _, start), facts = dry_run(checkout, "", SFT, *words)
     assert submit.endswith("--array=3-5 slurm/sft_4b.sh train.seed=%a run.name=s-%a recipe=tiny")
-    assert start.endswith("slurm.rank runs/s-3 tiny train.seed=3 run.name=s-3")
+    assert start.endswith("slurm.nodes.rank runs/s-3 tiny train.seed=3 run.name=s-3")
     assert "# array: index 3 is shown" in facts
 
 
@@ -378,7 +378,9 @@ def test_in_a_job_options_come_too_late(checkout: Path, tmp_path: Path) -> None:
     done = in_job("--nodes=2", "train.lr=1")
     assert done.returncode == 2 and "sbatch --nodes=2 SCRIPT" in done.stderr
     done = in_job("train.lr=1e-5", "--dry-run")
-    assert done.returncode == 0 and "slurm.rank runs/sft_4b sft_4b train.lr=1e-5" in done.stdout
+    assert (
+        done.returncode == 0 and "slurm.nodes.rank runs/sft_4b sft_4b train.lr=1e-5" in done.stdout
+    )
 
 
 def test_in_an_allocation_the_script_submits(checkout: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import queue, submit_evaluations
+from slurm.queue import jobs, submit_evaluations
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Site
 from trainer.run.folder import Run
@@ -88,13 +88,13 @@ def test_slurm_tells_which_jobs_may_still_run(
     )
     cluster.call("scancel", cancelled)
     unknown, dead = {"4000000": "UNKNOWN"}, {cancelled: "CANCELLED"}
-    assert queue.ended([held, cancelled, *unknown]) == dead | unknown
-    assert queue.ended([*unknown]) == unknown
-    assert queue.ended([held]) == {} and queue.ended([cancelled]) == dead
+    assert jobs.ended([held, cancelled, *unknown]) == dead | unknown
+    assert jobs.ended([*unknown]) == unknown
+    assert jobs.ended([held]) == {} and jobs.ended([cancelled]) == dead
     cluster.call("scancel", held)
-    monkeypatch.setattr(queue, "ASK_SECONDS", 3)
-    monkeypatch.setitem(queue.os.environ, "SLURM_CONF", "/nowhere")
-    assert queue.ended([held, cancelled]) is None
+    monkeypatch.setattr(jobs, "ASK_SECONDS", 3)
+    monkeypatch.setitem(jobs.os.environ, "SLURM_CONF", "/nowhere")
+    assert jobs.ended([held, cancelled]) is None
 
 
 def test_the_only_job_of_an_array_has_the_arrays_number(cluster: Cluster, tmp_path: Path) -> None:

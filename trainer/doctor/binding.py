@@ -1,20 +1,27 @@
-"""What Slurm gives each rank: cores, a GPU of its own, and a network interface."""
+"""What each rank gets: cores, a GPU of its own that is as fast as the others', a network
+interface.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 from omegaconf import DictConfig
 
 from trainer.doctor.findings import FATAL, OK, Finding
+from trainer.doctor.nodes import Note, shared_gpus
 from trainer.process.gpu_binding import own_gpu
 from trainer.process.network import interface
 from trainer.process.process_group import GLOO, under_slurm
 
 NCCL = "NCCL_SOCKET_IFNAME"
+SLOW = "speed"
+SLOW_SHARE = 0.7
+"""Share of the median rank's speed below which every step would wait for a rank."""
 
 
 def cores() -> Iterator[Finding]:
@@ -40,6 +47,29 @@ def gpu(config: DictConfig) -> str:
     import torch
 
     return own_gpu() if torch.cuda.is_available() else ""
+
+
+def sharing(notes: Sequence[Note]) -> Finding | None:
+    """Returns the finding that ranks have one GPU together; None if none do."""
+    fault = shared_gpus(notes)
+    return (
+        Finding(FATAL, "GPU binding", fault, "--gpu-bind=none in SRUN_OPTIONS") if fault else None
+    )
+
+
+def slowest(seconds: Sequence[float], notes: Sequence[Note], device: str) -> dict[str, Finding]:
+    """Returns, by node, the finding on the rank that took the longest for the same work; empty
+    without one. On CPUs, whose other work counts too, it is never a fault.
+    """
+    if not seconds:
+        return {}
+    rank = max(range(len(seconds)), key=seconds.__getitem__)
+    host, share = notes[rank].host, median(seconds) / seconds[rank]
+    text = f"the slowest is rank {rank} with {share:.0%} of the median rank's speed"
+    if device == "cuda" and share < SLOW_SHARE:
+        fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE on {host}; sbatch --exclude={host}"
+        return {host: Finding(FATAL, SLOW, text, fix)}
+    return {host: Finding(OK, SLOW, text)}
 
 
 def network(address: str, port: int) -> Finding:

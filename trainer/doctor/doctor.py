@@ -117,7 +117,7 @@ def _with_peers(config: DictConfig, run: Run, leads_node: bool, size: Size) -> l
     meeting.leave(store, meeting.world - len(absent))
     if not leads:
         return []
-    located = nodes.slowest(seconds, notes, config.device)
+    located = binding.slowest(seconds, notes, config.device)
     if absent:
         expected = binding.ranks_by_node(os.environ)
         located = nodes.missing(absent, meeting.world, notes, meeting.timeout, expected)
@@ -128,7 +128,7 @@ def _with_peers(config: DictConfig, run: Run, leads_node: bool, size: Size) -> l
         by_node.setdefault(n.host, []).extend(f for f in n.findings if n.rank == 0 or f.level != OK)
     for node, finding in located.items():
         by_node.setdefault(node, []).append(finding)
-    if fault := nodes.sharing(notes):
+    if fault := binding.sharing(notes):
         shared.append(fault)
     by_node[HERE] = [*by_node.get(HERE, []), *shared, *nodes.compare(notes)]
     incidents.record(run, by_node)

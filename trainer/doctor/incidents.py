@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainer.doctor import devices, health
+from trainer.doctor.binding import SLOW
 from trainer.doctor.findings import FATAL, Finding
-from trainer.doctor.nodes import SLOW
 from trainer.run.folder import INCIDENTS, Run
 
 OF_NODES = (*devices.CHECKS, SLOW, "peers", "file system", "CPUs")

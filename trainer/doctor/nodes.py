@@ -32,9 +32,6 @@ CLOCK_SECONDS = 2.0
 ALL_REDUCE_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
 PRODUCT_SIZE = {"cuda": 8192, "cpu": 256}
 """Rows and columns of the matrices whose product tells a rank's speed."""
-SLOW = "speed"
-SLOW_SHARE = 0.7
-"""Share of the median rank's speed below which every step would wait for a rank."""
 LEAVING_SECONDS = 30
 
 
@@ -131,7 +128,7 @@ class Meeting:
                 for note in notes
                 for f in note.findings
             )
-            able = able and sharing(notes) is None
+            able = able and not shared_gpus(notes)
             store.set("verdict", json.dumps([sorted({*range(self.world)} - {*here}), able]))
         store.wait(["verdict"], 2 * self.timeout)
         absent, able = json.loads(store.get("verdict"))
@@ -285,27 +282,9 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
     return Finding(OK, "all-reduce", text)
 
 
-def sharing(notes: Sequence[Note]) -> Finding | None:
-    """Returns the finding that ranks have one GPU together; None if none do."""
-    fault = gpu_binding.sharing([(note.host, note.gpu) for note in notes if note.gpu])
-    return (
-        Finding(FATAL, "GPU binding", fault, "--gpu-bind=none in SRUN_OPTIONS") if fault else None
-    )
-
-
-def slowest(seconds: Sequence[float], notes: Sequence[Note], device: str) -> dict[str, Finding]:
-    """Returns, by node, the finding on the rank that took the longest for the same work; empty
-    without one. On CPUs, whose other work counts too, it is never a fault.
-    """
-    if not seconds:
-        return {}
-    rank = max(range(len(seconds)), key=seconds.__getitem__)
-    host, share = notes[rank].host, median(seconds) / seconds[rank]
-    text = f"the slowest is rank {rank} with {share:.0%} of the median rank's speed"
-    if device == "cuda" and share < SLOW_SHARE:
-        fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE on {host}; sbatch --exclude={host}"
-        return {host: Finding(FATAL, SLOW, text, fix)}
-    return {host: Finding(OK, SLOW, text)}
+def shared_gpus(notes: Sequence[Note]) -> str:
+    """Returns which ranks have one GPU together; empty if none do."""
+    return gpu_binding.sharing([(note.host, note.gpu) for note in notes if note.gpu])
 
 
 def _all_reduce_seconds(device: str) -> float:

@@ -37,18 +37,18 @@ def test_nodes_without_a_message_are_named() -> None:
 
 def test_the_slowest_rank_is_named_and_on_gpus_it_is_a_fault() -> None:
     came = notes("n1", "n1", "n2", "n2")
-    found = nodes.slowest([1.0, 1.0, 2.0, 1.1], came, "cuda")
+    found = binding.slowest([1.0, 1.0, 2.0, 1.1], came, "cuda")
     assert list(found) == ["n2"] and found["n2"].level == FATAL
     assert found["n2"].cause == "the slowest is rank 2 with 52% of the median rank's speed"
-    assert nodes.slowest([1.0, 1.0, 2.0, 1.1], came, "cpu")["n2"].level == OK
-    assert nodes.slowest([1.0, 1.0, 1.2, 1.1], came, "cuda")["n2"].level == OK
-    assert nodes.slowest([], came, "cuda") == {}
+    assert binding.slowest([1.0, 1.0, 2.0, 1.1], came, "cpu")["n2"].level == OK
+    assert binding.slowest([1.0, 1.0, 1.2, 1.1], came, "cuda")["n2"].level == OK
+    assert binding.slowest([], came, "cuda") == {}
 
 
 def test_one_gpu_for_two_ranks() -> None:
-    assert nodes.sharing(notes("n1", "n1", "n2")) is None
-    assert nodes.sharing(notes("n1", "n1", "n2", gpus="010")) is None
-    fault = nodes.sharing(notes("n1", "n1", "n2", gpus="110"))
+    assert binding.sharing(notes("n1", "n1", "n2")) is None
+    assert binding.sharing(notes("n1", "n1", "n2", gpus="010")) is None
+    fault = binding.sharing(notes("n1", "n1", "n2", gpus="110"))
     assert fault and fault.level == FATAL and "ranks 0, 1 on n1" in fault.cause
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 
 from common.files import sha256_json, write_lock
-from slurm import queue
+from slurm.queue import jobs
 from trainer.checkpoint.retention import Retention, surplus
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
@@ -25,7 +25,7 @@ POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
 ASK_EVERY_SECONDS = 300.0
 """Least time between two questions to Slurm about jobs."""
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def watch(
@@ -83,7 +83,7 @@ def submit_missing(run: Run, overrides: Sequence[str]) -> int:
 def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str | None, str]:
     """Submits one evaluation. Returns (job id, or None when sbatch fails; sbatch's output)."""
     words = (str(run.root.resolve()), label.word, *overrides)
-    return queue.submit(["slurm/eval.sh", "--parsable", *words], CHECKOUT)
+    return jobs.submit(["slurm/eval.sh", "--parsable", *words], CHECKOUT)
 
 
 def note_ended(run: Run) -> bool:
@@ -99,7 +99,7 @@ def note_ended(run: Run) -> bool:
     notes = [n for n in run.evaluation_jobs if ModelLabel.parse(n["label"]).step in steps]
     if not notes:
         return False
-    ended = queue.ended([note["job"] for note in notes])
+    ended = jobs.ended([note["job"] for note in notes])
     if ended is None:
         return True
     for note in notes:

@@ -1,7 +1,7 @@
 """One srun task: one node of a job's Ray cluster. The first node's task runs the evaluation once
 the nodes have joined.
 
-    srun ... python -m slurm.ray_node RUN base|STEP [key=value ...]
+    srun ... python -m slurm.nodes.ray_node RUN base|STEP [key=value ...]
 
 RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address,
 and RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports,
@@ -22,7 +22,7 @@ from pathlib import Path
 from common.exit_codes import DONE, FAILED, USAGE
 from common.processes import die_with_parent
 from common.ray_session import OBJECT_STORE_BYTES, ray_session
-from slurm import child_process
+from slurm.nodes import child_process
 from trainer.process import network
 
 PATIENCE_SECONDS = 300

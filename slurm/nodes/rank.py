@@ -1,7 +1,7 @@
 """One srun task: trains as one rank. The first task writes its exit code to the run's folder, and
 a task that crashed what nvidia-smi then says about its node's GPUs.
 
-    srun ... python -m slurm.rank RUN RECIPE [key=value ...]
+    srun ... python -m slurm.nodes.rank RUN RECIPE [key=value ...]
 
 Training is a child process, so that a stop request during its start-up also counts as a stop, not
 as a crash.
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from common.exit_codes import DONE, STOPPED
-from slurm import child_process
-from slurm.requeue import kind_of
+from slurm.nodes import child_process
+from slurm.queue.requeue import kind_of
 from trainer.doctor import health, incidents
 from trainer.doctor.findings import this_node
 from trainer.run.folder import Run

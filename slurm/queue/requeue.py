@@ -19,8 +19,8 @@ from typing import Any
 
 from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
 from common.records import ROLLOUTS
-from slurm import exclusion, queue
-from slurm.child_process import take_code
+from slurm.nodes.child_process import take_code
+from slurm.queue import exclusion, jobs
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
@@ -119,11 +119,11 @@ def chain(notes: Sequence[dict[str, Any]], job: str) -> list[dict[str, Any]]:
     """Returns the decisions about the job and the jobs it has succeeded, oldest first: the last one
     about each start of a job.
     """
-    jobs, found = {job}, dict[tuple[str, Any], dict[str, Any]]()
+    members, found = {job}, dict[tuple[str, Any], dict[str, Any]]()
     for line in reversed(notes):
-        if line.get("successor") in jobs:
-            jobs.add(line["job"])
-        if line["job"] in jobs:
+        if line.get("successor") in members:
+            members.add(line["job"])
+        if line["job"] in members:
             found.setdefault((line["job"], line.get("count")), line)
     return list(found.values())[::-1]
 
@@ -159,7 +159,7 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
     decision = decide(ended, [line for line in before if line["requeued"]])
-    if decision.again and (now := queue.state(job)) != "RUNNING":
+    if decision.again and (now := jobs.state(job)) != "RUNNING":
         decision = Decision(
             False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})"
         )
@@ -186,7 +186,7 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
         )
         starts = [*((line["job"], line["count"]) for line in before), (job, start)]
         left_out = exclusion.names(run, job, starts)
-        if refusal := queue.requeue(job, decision.pause):
+        if refusal := jobs.requeue(job, decision.pause):
             _succeed(run, line, refusal, words, left_out)
         else:
             exclusion.exclude(job, left_out)
@@ -202,7 +202,7 @@ def _succeed(
     Where this job is a submitted evaluation, its successor is it too.
     """
     job = line["job"]
-    options, script = queue.succession(job, words)
+    options, script = jobs.succession(job, words)
     options = [option for option in options if not option.startswith("--exclude=")]
     if left_out:
         options.append(f"--exclude={','.join(sorted(left_out))}")
@@ -211,7 +211,7 @@ def _succeed(
     wait = [f"--dependency=afterany:{this}"]
     if line["pause_s"]:
         wait.append(f"--begin=now+{line['pause_s']}")
-    successor, said = queue.submit(["sbatch", "--parsable", *wait, *options, *script], Path.cwd())
+    successor, said = jobs.submit(["sbatch", "--parsable", *wait, *options, *script], Path.cwd())
     reason = f"Slurm refuses to requeue: {refusal}"
     if successor is None:
         run.note(REQUEUES, line | {"requeued": False, "reason": f"{reason}; sbatch: {said}"})

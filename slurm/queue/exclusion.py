@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Collection, Sequence
 
-from slurm.queue import show
+from slurm.queue.jobs import show
 from trainer.run.folder import INCIDENTS, Run
 
 STARTS = 3

@@ -261,8 +261,7 @@ def test_what_the_page_says_of_this_checkout_is_so() -> None:
     assert llguidance
     for name in ("requirements-cpu.txt", "requirements-gpu.txt", "requirements-gpu-aarch64.txt"):
         assert f"\nllguidance=={llguidance[1]} " in (ROOT / name).read_text()
-    assert (
-        "{local} of this node has no GPU ({there} visible)"
-        in (ROOT / "trainer" / "process" / "process_group.py").read_text()
-    )
-    assert "of this node has no GPU (1 visible)" in PAGE
+    doctor = "".join(path.read_text() for path in (ROOT / "trainer" / "doctor").glob("*.py"))
+    for line in re.findall(r"doctor's line `([a-z ]+)`", " ".join(PAGE.split())):
+        assert f'"{line}"' in doctor, line
+    assert "have the same GPU" in (ROOT / "trainer" / "process" / "gpu_binding.py").read_text()

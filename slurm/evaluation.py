@@ -14,10 +14,10 @@ from pathlib import Path
 from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import Locked, write_lock
-from slurm import command_lines
+from slurm.commands import command_lines
+from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.requeue import conclude, forget
-from slurm.stack import Stack
 from trainer.process.network import addresses, free_port
 from trainer.recipe import load as configs
 from trainer.recipe import site

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.exit_codes import DONE, USAGE
-from slurm import command_lines, environment
-from slurm.command_lines import Job
+from slurm.commands import command_lines, environment
+from slurm.commands.command_lines import Job
+from slurm.commands.options import Given, parse
 from slurm.evaluation import evaluate
-from slurm.options import Given, parse
 from slurm.training import train
 from trainer.recipe import load as configs
 from trainer.recipe import site

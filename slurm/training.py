@@ -14,11 +14,11 @@ from threading import Event, Thread
 
 from common.errors import UserError
 from common.exit_codes import DONE, PREFLIGHT
-from slurm import command_lines, dry_run
+from slurm.commands import command_lines, dry_run
+from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
-from slurm.stack import Stack
 from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size

@@ -74,7 +74,7 @@ def doctor(recipe: str, overrides: list[str], as_json: bool, **asked: str | None
     """
     import json
 
-    from slurm.command_lines import size_of
+    from slurm.commands.command_lines import size_of
     from trainer.doctor.doctor import examine
     from trainer.doctor.findings import is_fatal, table
 

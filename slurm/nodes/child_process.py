@@ -1,6 +1,4 @@
-"""Runs child commands one at a time and forwards stop requests; passes the first task's exit code
-to the job script.
-"""
+"""Runs child commands one at a time and forwards stop requests."""
 
 from __future__ import annotations
 
@@ -8,14 +6,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 
 from common.exit_codes import FAILED, STOPPED
-from common.files import write_text
 from common.processes import die_with_parent
 from trainer.process.stop_signal import SIGNALS
-from trainer.run.folder import Run
 
 LINGER_SECONDS, POLL_SECONDS = 90, 2
 """How long srun may wait for a task whose node has lost its daemon; seconds between two looks."""
@@ -74,21 +69,3 @@ def _wait(child: subprocess.Popen[bytes], over: Callable[[], bool]) -> int:
             left -= POLL_SECONDS if over() else 0
             if left <= 0:
                 child.terminate()
-
-
-def is_first() -> bool:
-    """Returns whether this is task 0, whose exit code counts for the Slurm step."""
-    return os.environ["SLURM_PROCID"] == "0"
-
-
-def leave_code(run: Path, code: int) -> None:
-    """Writes the exit code of the first task, which calls this when its work has ended."""
-    write_text(Run(run).exit_code(os.environ["SLURM_JOB_ID"]), f"{code}\n")
-
-
-def take_code(run: Path, job: str) -> int | None:
-    """Reads and deletes the first task's exit code. Returns None if it wrote none."""
-    path = Run(run).exit_code(job)
-    code = int(path.read_text()) if path.exists() else None
-    path.unlink(missing_ok=True)
-    return code

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from common.exit_codes import DONE, STOPPED
-from slurm.nodes import child_process
+from slurm.nodes.child_process import Stoppable
+from slurm.queue.exit_code import is_first, leave_code
 from slurm.queue.requeue import kind_of
 from trainer.doctor import health, incidents
 from trainer.doctor.findings import this_node
@@ -27,12 +28,12 @@ def main() -> int:
     srun would kill the remaining tasks for a non-zero exit code.
     """
     run, *words = sys.argv[1:]
-    code = child_process.Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
+    code = Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
     if kind_of(code) == "crashed":
         for fault in health.faults():
             incidents.note(Run(Path(run)), this_node(), health.HEALTH, fault.text)
-    if child_process.is_first():
-        child_process.leave_code(Path(run), code)
+    if is_first():
+        leave_code(Path(run), code)
         return code
     return DONE if code == STOPPED else code
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from common.exit_codes import DONE, FAILED, USAGE
 from common.processes import die_with_parent
 from common.ray_session import OBJECT_STORE_BYTES, ray_session
-from slurm.nodes import child_process
+from slurm.nodes.child_process import Stoppable
+from slurm.queue.exit_code import is_first, leave_code
 from trainer.process import network
 
 PATIENCE_SECONDS = 300
@@ -42,11 +43,11 @@ def main() -> int:
     tasks return 0 when the first node's Ray has ended.
     """
     run, *words = sys.argv[1:]
-    first, work = child_process.is_first(), child_process.Stoppable()
+    first, work = is_first(), Stoppable()
     if fault := hidden_gpus(os.environ):
         print(f"warmstart: {fault}", flush=True)
         if first:
-            child_process.leave_code(Path(run), USAGE)
+            leave_code(Path(run), USAGE)
         return USAGE
     if not first and not _await_head():  # ray start would give up sooner than this
         return DONE
@@ -59,7 +60,7 @@ def main() -> int:
         if _await_head(node):
             _gather(int(os.environ["SLURM_JOB_NUM_NODES"]), work)
             code = work.run([sys.executable, "-m", "warmstart", "eval", run, *words])
-        child_process.leave_code(Path(run), code)
+        leave_code(Path(run), code)
     return code
 
 
@@ -148,7 +149,7 @@ def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
     return False
 
 
-def _gather(count: int, work: child_process.Stoppable) -> None:
+def _gather(count: int, work: Stoppable) -> None:
     """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints how
     many it has.
     """

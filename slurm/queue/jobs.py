@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
-from slurm.command_lines import asked
-from slurm.environment import outside
+from slurm.commands.command_lines import asked
+from slurm.commands.environment import outside
 
 ASK_SECONDS = 30
 """Time-out of a question to Slurm."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
 from common.records import ROLLOUTS
-from slurm.nodes.child_process import take_code
 from slurm.queue import exclusion, jobs
+from slurm.queue.exit_code import take_code
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel

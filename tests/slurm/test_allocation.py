@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.files import read_json
-from slurm.command_lines import TOGETHER, Allocation
+from slurm.commands.command_lines import TOGETHER, Allocation
 from tests.slurm.conftest import TINY, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from common.exit_codes import FAILED, STOPPED
-from slurm.nodes.child_process import leave_code
+from common.exit_codes import FAILED, PREFLIGHT, STOPPED
+from slurm.queue.exit_code import leave_code
 from slurm.queue.requeue import chain, conclude
 from tests.slurm.test_queue import calls, program
-from trainer.run.folder import REQUEUES, SUBMISSIONS, Run
+from trainer.run.folder import INCIDENTS, REQUEUES, SUBMISSIONS, Run
 from trainer.run.model_label import ModelLabel
 
 SHOWN = (
@@ -80,13 +80,23 @@ def enter(
     program(
         programs,
         "scontrol",
-        f"case $1 in requeue) {refusal};; show) cat '{programs}/shown';; esac",
+        f"case $1$2 in requeue*) {refusal};; showhostnames) printf 'n3\\nn4\\n';; "
+        f"show*) cat '{programs}/shown';; esac",
     )
 
 
 def saved(run: Run, step: int) -> None:
     run.checkpoint(step).mkdir(parents=True)
     (run.checkpoint(step) / "manifest.json").write_text("{}")
+
+
+def test_a_successor_leaves_out_the_node_that_was_broken(run: Run, programs: Path) -> None:
+    fault = {"node": "n1", "what": "peers", "cause": "no message"}
+    run.note(INCIDENTS, {"job": "7", "start": 1, **fault})
+    leave_code(run.root, PREFLIGHT)
+    assert conclude(run, 0, WORDS) == PREFLIGHT
+    assert "--exclude=n1,n3,n4" in calls(programs, "sbatch")
+    assert run.notes(REQUEUES)[-1]["ended"] == "broken"
 
 
 def test_a_successor_is_asked_for_as_the_job_was(
@@ -105,11 +115,11 @@ def test_a_successor_is_asked_for_as_the_job_was(
         "--qos=short",
         "--time=02:00:00",
         "--constraint=a100&fast",
-        "--exclude=n[3-4]",
         "--mem=490000M",
         "--mail-user=me@x",
         "--mail-type=END,FAIL",
         "--no-requeue",
+        "--exclude=n3,n4",
         f"{Path.cwd()}/slurm/sft_4b.sh",
         *WORDS,
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.environment import prepare
+from slurm.commands.environment import prepare
 from tests.conftest import ROOT
 from tests.slurm.cluster import Unavailable, running
 
@@ -28,7 +28,7 @@ cd '{root}' && '{python}' -c '
 import os
 import subprocess
 
-from slurm.environment import prepare
+from slurm.commands.environment import prepare
 
 prepare(os.environ, 1)
 subprocess.run(["bash", "-c", "look"], check=True)'

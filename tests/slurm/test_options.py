@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from slurm.command_lines import Allocation, asked, planned
-from slurm.options import parse
+from slurm.commands.command_lines import Allocation, asked, planned
+from slurm.commands.options import parse
 
 SCRIPT = """#!/bin/bash
 #SBATCH --nodes=4

@@ -48,8 +48,8 @@ def test_jobs_that_may_still_run_have_not_ended(
     states = jobs.ended(asked)
     assert states is not None
     assert list(states.values()) == [*dead, "UNKNOWN"] and "99" in states
-    *_, asked = calls(programs, "squeue")
-    assert asked == f"--jobs={','.join(jobs[:-1])}"
+    *_, option = calls(programs, "squeue")
+    assert option == f"--jobs={','.join(asked[:-1])}"
 
 
 @pytest.mark.parametrize(

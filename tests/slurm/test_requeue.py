@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
-from slurm.nodes.child_process import leave_code, take_code
+from slurm.queue.exit_code import leave_code, take_code
 from slurm.queue.requeue import CRASHES, Decision, Ended, decide, of_training
 from tests.conftest import ROOT, environment
 from trainer.recipe import load as configs
@@ -129,7 +129,8 @@ def test_a_crash_while_submitting_evaluations_does_not_fail_a_finished_training(
         cwd=ROOT,
         env=environment()
         | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        | {f"SLURM_{name}": value for name, value in job.items()},
+        | {f"SLURM_{name}": value for name, value in job.items()}
+        | {"MASTER_ADDR": "localhost"},
         capture_output=True,
         text=True,
     )

@@ -16,9 +16,9 @@ import pytest
 from omegaconf import DictConfig
 
 from common.errors import UserError
-from slurm.command_lines import Allocation, Job
-from slurm.environment import CACHES
-from slurm.stack import Stack
+from slurm.commands.command_lines import Allocation, Job
+from slurm.commands.environment import CACHES
+from slurm.commands.stack import Stack
 from tests.conftest import ROOT
 from tests.slurm.conftest import Site
 from trainer.recipe import load as configs
@@ -324,9 +324,9 @@ ALONE = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=2 --cpus-per-task=1 --time=5 --partition=gpu --output=alone.log
 {python} - <<'END'
 import subprocess
-from slurm.command_lines import Job
-from slurm.environment import CACHES
-from slurm.stack import Stack
+from slurm.commands.command_lines import Job
+from slurm.commands.environment import CACHES
+from slurm.commands.stack import Stack
 stack = Stack.of(Job.here(), None)
 subprocess.run(stack.alone("-c", "import os; print('one', os.getcwd(), flush=True)"), check=True)
 subprocess.run(stack.srun("--label", *stack.python, "-c", "print('each', flush=True)"), check=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import UserError
-from slurm.environment import outside
-from slurm.options import VALUED, Given, parse
+from slurm.commands.environment import outside
+from slurm.commands.options import VALUED, Given, parse
 from trainer.doctor.size import Size
 from trainer.doctor.slurm import script_of
 from trainer.recipe import site

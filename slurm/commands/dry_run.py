@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from slurm.command_lines import Job
+from slurm.commands.command_lines import Job
 from trainer.batching.flops import Shape
 from trainer.doctor.disk import checkpoint_bytes
 from trainer.doctor.findings import Located, table

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.files import make_folder
-from slurm.command_lines import TOGETHER, Allocation, Job
-from slurm.environment import CACHES
+from slurm.commands.command_lines import TOGETHER, Allocation, Job
+from slurm.commands.environment import CACHES
 from trainer.doctor.findings import WARNING, Finding
 from trainer.recipe import site
 

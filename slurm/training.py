@@ -20,10 +20,11 @@ from slurm.nodes.child_process import Stoppable
 from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
 from trainer.doctor import forecast
+from trainer.doctor.binding import NODE_NAMES
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
 from trainer.doctor.size import sized
-from trainer.process.network import addresses, free_port
+from trainer.process.network import addresses, free_port, hostnames
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
@@ -49,6 +50,8 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     # A job script runs on the job's first node, which has rank 0.
     meeting = {"MASTER_ADDR": _meeting_place(job), "MASTER_PORT": str(free_port())}
     meeting |= stack.variables
+    if not job.submission:
+        meeting[NODE_NAMES] = " ".join(hostnames(os.environ["SLURM_JOB_NODELIST"]))
     # The first task reports for all of them; the exit codes of the others do not matter.
     look = ("--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides)
     preflight = srun(*look, wait=PATIENCE * math.ceil(60 * config.train.hang_minutes))

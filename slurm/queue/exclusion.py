@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Collection, Sequence
 
 from slurm.queue.jobs import show
+from trainer.process.network import hostnames
 from trainer.run.folder import INCIDENTS, Run
 
 STARTS = 3
@@ -57,5 +58,4 @@ def excluded(job: str) -> set[str]:
     found = re.search(r"\bExcNodeList=(\S+)", show(job))
     if found is None or found[1] == "(null)":
         return set()
-    listed = ["scontrol", "show", "hostnames", found[1]]
-    return {*subprocess.run(listed, capture_output=True, text=True).stdout.split()}
+    return {*hostnames(found[1])}

@@ -122,8 +122,10 @@ def test_a_crash_while_submitting_evaluations_does_not_fail_a_finished_training(
     run.new_attempt()
     (run.root / SUBMISSIONS).mkdir()  # provokes an IsADirectoryError, which no code expects
     (tmp_path / "srun").symlink_to("/bin/true")
+    (tmp_path / "scontrol").symlink_to("/bin/true")
     script = Path(shutil.copy(ROOT / "slurm" / "sft_4b.sh", tmp_path / "slurm_script"))
     job = {"JOB_ID": "7", "JOB_NUM_NODES": "1", "NTASKS_PER_NODE": "1", "CPUS_PER_TASK": "1"}
+    job["JOB_NODELIST"] = "n1"
     done = subprocess.run(
         [sys.executable, "-m", "slurm.job", str(script), "train", "--", *words],
         cwd=ROOT,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
@@ -18,7 +17,7 @@ from trainer.process.gpu_binding import own_gpu
 from trainer.process.network import interface
 from trainer.process.process_group import GLOO, under_slurm
 
-NCCL = "NCCL_SOCKET_IFNAME"
+NCCL, NODE_NAMES = "NCCL_SOCKET_IFNAME", "NODE_NAMES"
 SLOW = "speed"
 SLOW_SHARE = 0.7
 """Share of the median rank's speed below which every step would wait for a rank."""
@@ -81,14 +80,11 @@ def network(address: str, port: int) -> Finding:
 
 
 def ranks_by_node(environment: Mapping[str, str]) -> dict[str, int]:
-    """Returns the number of this step's tasks by node; empty where Slurm does not say."""
-    nodes = environment.get("SLURM_STEP_NODELIST")
-    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE")
-    if not nodes or not tasks:
-        return {}
-    shown = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True
-    ).stdout.split()
+    """Returns the number of this step's tasks by node; empty where that is not known. A job script
+    names the nodes, because a container may lack Slurm's commands.
+    """
+    shown = environment.get(NODE_NAMES, "").split()
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     counts = [
         int(count)
         for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks)

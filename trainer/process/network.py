@@ -23,6 +23,13 @@ ANY_PORT = 9
 """A UDP socket that is connected to it only gets a local address; nothing is sent."""
 
 
+def hostnames(nodes: str) -> list[str]:
+    """Returns the names of a Slurm node list, such as ``n[1-2]``."""
+    return subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
 def addresses(nodes: str, here: str) -> dict[str, str]:
     """Returns {node name: IPv4 address} for a Slurm node list; ``here`` is this host's node.
 
@@ -30,9 +37,7 @@ def addresses(nodes: str, here: str) -> dict[str, str]:
     the controller does not show has its name as its address, Slurm's own default. Raises UserError
     when a node's address does not resolve.
     """
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
-    ).stdout.split()
+    listed = hostnames(nodes)
     suffix = os.environ.get(SUFFIX, "")
     known = {} if suffix else _slurms(nodes)
     found = {}

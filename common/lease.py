@@ -141,9 +141,15 @@ def _has_died_here(lock: Path) -> bool:
     if found.get("host") != _here():
         return False
     try:
-        fields = Path(f"/proc/{found.get('pid')}/stat").read_text(errors="replace")
-    except OSError:
+        os.kill(int(found.get("pid", "")), 0)
+    except (ProcessLookupError, ValueError):
         return True
+    except PermissionError:  # another user's
+        pass
+    try:
+        fields = Path(f"/proc/{found.get('pid')}/stat").read_text(errors="replace")
+    except OSError:  # hidden from other users, or it has just ended
+        return False
     # The start time: field 22, of which the library writes the low 64 bits behind a boot's id.
     start, running = found.get("start", ""), fields.rpartition(")")[2].split()[19]
     return start.isdecimal() and int(start) % 2**64 != int(running)

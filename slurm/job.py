@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -71,8 +72,8 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
         if kind == "data":
             for name in filter(GPUS.match, list(os.environ)):
                 del os.environ[name]
-        own = site.words(SITE_OPTIONS[kind], "OPTION")
-        job = _outside(script, parse([*own, *arguments]), typed)
+        own = parse(site.words(SITE_OPTIONS[kind], "OPTION"), known=False)
+        job = _outside(script, replace(given, options=[*own, *given]), typed)
         if not job.dry_run and LOOKS_ONLY in given.options:
             command_lines.submit(job)
     if job.dry_run or not job.submission:

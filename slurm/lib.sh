@@ -5,6 +5,13 @@
 
 SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+# A job inherits what was set where sbatch was called. In another allocation that is the CPU binding
+# of its step, with which all ranks would share one core.
+unset MASTER_ADDR MASTER_PORT
+if [[ -n ${SLURM_STEP_ID:-} ]]; then
+    mapfile -t leaks < <(compgen -e | grep -E '^SLURM_(CPU_BIND|MEM_BIND|STEP_|SRUN_|PTY_)')
+    unset "${leaks[@]}"
+fi
 # DOCTOR_VENV is the environment of the doctor that asks whether sbatch would accept the script.
 CONTAINER=() LOCAL_ENV="" IMAGE="" VENV=${DOCTOR_VENV:-}
 # shellcheck source=slurm/site.example.env

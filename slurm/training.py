@@ -4,7 +4,6 @@ itself if needed.
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -17,23 +16,20 @@ from common.exit_codes import DONE, PREFLIGHT
 from slurm.commands import command_lines, dry_run
 from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
+from slurm.queue.exit_code import take_code
 from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
 from trainer.doctor import forecast
-from trainer.doctor.binding import NODE_NAMES
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
 from trainer.doctor.size import sized
 from trainer.process.network import addresses, free_port, hostnames
+from trainer.process.process_group import NODE_NAMES
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
 
 RECIPE, INDEX = "recipe=", "%a"
-PATIENCE = 4
-"""Times ``train.hang_minutes`` that preflight may go on without a task that has ended: it waits for
-that one, hears the others, measures, and takes leave.
-"""
 
 
 def train(job: command_lines.Job, words: Sequence[str]) -> int:
@@ -53,11 +49,9 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     if not job.submission:
         meeting[NODE_NAMES] = " ".join(hostnames(os.environ["SLURM_JOB_NODELIST"]))
     # The first task reports for all of them; the exit codes of the others do not matter.
-    look = ("--kill-on-bad-exit=0", *python, "-m", "warmstart", "doctor", recipe, *overrides)
-    preflight = srun(*look, wait=PATIENCE * math.ceil(60 * config.train.hang_minutes))
-    ranks = srun(
-        "--kill-on-bad-exit=1", *python, "-m", "slurm.nodes.rank", str(run.root), recipe, *overrides
-    )
+    task, chosen = (*python, "-m", "slurm.nodes.rank", str(run.root)), (recipe, *overrides)
+    preflight = srun("--kill-on-bad-exit=0", *task, "doctor", *chosen, wait=0)
+    ranks = srun("--kill-on-bad-exit=1", *task, "train", *chosen)
     copy = stack.copy()
     if job.submission:
         size = job.allocation.size
@@ -78,7 +72,10 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     watcher = Thread(target=_watch, args=(run, over))
     code = work.run(copy) if copy else DONE
     if code == DONE:
-        code = work.run(preflight, meeting)
+        job_id = os.environ["SLURM_JOB_ID"]
+        code = work.run(preflight, meeting, over=run.exit_code(job_id).exists)
+        reported = take_code(run.root, job_id)
+        code = code if reported is None else reported
     if code == DONE:
         watcher.start()
         code = work.run(ranks, meeting)

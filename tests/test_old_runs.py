@@ -214,6 +214,7 @@ def test_an_old_run_goes_on_and_each_steps_peak_memory_is_its_own(old: Run) -> N
         "SLURM_JOB_END_TIME": str(int(time.time()) + 36000),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": port,
+        "NODE_NAMES": "n1",
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
     }

@@ -19,6 +19,7 @@ trap 'rm -f "$partial"' EXIT
 hash=$(tar --create --file=- --directory="$venv" . | tee "$partial" | sha256sum)
 archive=$venv-${hash:0:12}.tar
 mv "$partial" "$archive"
-find "$(dirname "$venv")" -maxdepth 1 -name "$(basename "$venv")-*.tar" \
-    ! -name "$(basename "$archive")" -delete
+for old in "$venv"-*.tar; do
+    [[ ! ${old#"$venv-"} =~ ^[0-9a-f]{12}\.tar$ || $old == "$archive" ]] || rm "$old"
+done
 echo "env-archive: $archive, $(du --si --apparent-size "$archive" | cut -f1)"

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import UserError
-from slurm.commands.environment import outside
 from slurm.commands.options import VALUED, Given, parse
 from trainer.doctor.size import Size
-from trainer.doctor.slurm import script_of
+from trainer.doctor.slurm import outside, script_of
 from trainer.recipe import site
 
 FIRST_NODE = "FIRST_NODE"
@@ -25,6 +24,9 @@ TOGETHER = 60
 """Seconds between the ends of tasks that end together. Without a limit srun would wait forever for
 a task whose node has lost its daemon.
 """
+NO_VARIABLE = {"nodes", "ntasks", "ntasks-per-node", "cpus-per-task"}
+"""Options for which sbatch reads no variable."""
+GPU_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-task"}
 DEFAULT_NOTICE = 60
 """Slurm's own, in seconds."""
 
@@ -107,12 +109,18 @@ def asked(script: Path, options: Iterable[tuple[str, str | None]]) -> dict[str, 
     """
     lines = re.findall(r"^#SBATCH\s+(.*)", script.read_text(encoding="utf-8"), re.MULTILINE)
     own = parse([word for line in lines for word in shlex.split(line, comments=True)])
-    found = dict(own)
-    for name in VALUED:
-        variable = VARIABLES.get(name, "SBATCH_" + name.upper().replace("-", "_"))
-        if variable in os.environ:
-            found[name] = os.environ[variable]
-    return {name: value or "" for name, value in {**found, **dict(options)}.items()}
+    variables = {
+        name: os.environ[variable]
+        for name in VALUED.keys() - NO_VARIABLE
+        if (variable := VARIABLES.get(name, "SBATCH_" + name.upper().replace("-", "_")))
+        in os.environ
+    }
+    found: dict[str, str | None] = {}
+    for level in (dict(own), variables, dict(options)):
+        if level.keys() & GPU_OPTIONS:  # of several ways to ask for GPUs, the last level's counts
+            found = {name: value for name, value in found.items() if name not in GPU_OPTIONS}
+        found |= level
+    return {name: value or "" for name, value in found.items()}
 
 
 def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
@@ -121,12 +129,13 @@ def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
     """
     wanted = asked(script, given)
     index = re.search(r"\d+", wanted.get("array", ""))
+    notice = re.search(r"@(\d+)", wanted.get("signal", ""))
     return Job(
         Allocation.of(wanted),
         index[0] if index else "",
         ("sbatch", *given.lines, f"slurm/{script.name}", *words),
         given.dry_run,
-        int(wanted.get("signal", "").partition("@")[2] or DEFAULT_NOTICE),
+        int(notice[1]) if notice else DEFAULT_NOTICE,
     )
 
 
@@ -134,7 +143,7 @@ def size_of(recipe: str, options: Mapping[str, str]) -> Size:
     """Returns what a job of the recipe's script asks for with these options, by name, over the
     site's.
     """
-    own = parse(site.words("TRAIN_OPTIONS", "OPTION"))
+    own = parse(site.words("TRAIN_OPTIONS", "OPTION"), known=False)
     size = Allocation.of(asked(script_of(recipe), [*own, *options.items()])).size
     return replace(size, options=tuple(f"--{name}={value}" for name, value in options.items()))
 
@@ -148,7 +157,7 @@ def submission_line(job: Job) -> str:
 def submit(job: Job) -> NoReturn:
     """Becomes sbatch. Raises UserError when there is none."""
     try:
-        os.execvpe(job.submission[0], job.submission, outside(os.environ))
+        os.execvpe(job.submission[0], job.submission, outside())
     except FileNotFoundError as e:
         raise UserError(
             "there is no sbatch on this machine: submit on the cluster's login node; "

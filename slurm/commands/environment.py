@@ -1,14 +1,12 @@
-"""Environment variables of a job: those that leak into it, and those that its programs need."""
+"""Environment variables of a job: what its programs need, and what its steps must not see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 
-LEAKS = ("SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_STEP_", "SLURM_SRUN_", "SLURM_PTY_")
-"""Beginnings of variables of an allocation in which sbatch was called. srun would read them: with
-the CPU binding of a small step all ranks share one core.
-"""
+MEMORY = ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE")
+"""Variables of which srun takes one at most; without any, a step has the job's memory."""
 CACHES = {
     "VLLM_CACHE_ROOT": "vllm",
     "TRITON_CACHE_DIR": "triton",
@@ -21,8 +19,9 @@ home folder, which is small, and in /tmp, which is lost.
 
 def prepare(variables: MutableMapping[str, str], cpus: int) -> None:
     """Changes the variables of a job script for its steps; ``cpus`` is the number per task."""
-    for name in [name for name in variables if name.startswith(LEAKS)]:
-        del variables[name]
+    if sum(name in variables for name in MEMORY) > 1:  # one is that of another allocation
+        for name in MEMORY:
+            variables.pop(name, None)
     if home := variables.get("HF_HOME"):
         for name, folder in CACHES.items():
             variables.setdefault(name, str(Path(home).parent / folder))
@@ -30,12 +29,3 @@ def prepare(variables: MutableMapping[str, str], cpus: int) -> None:
     variables["SLURM_EXPORT_ENV"] = "ALL"
     variables["PYTHONUNBUFFERED"] = "1"
     variables["OMP_NUM_THREADS"] = str(cpus)
-
-
-def outside(variables: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables as they are outside any job, for sbatch."""
-    return {
-        name: value
-        for name, value in variables.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
-    }

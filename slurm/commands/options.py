@@ -28,7 +28,8 @@ VALUED = _table("""
     tres-per-task uid wait-all-nodes wckey
     """)
 """sbatch's options that take a value, with their letters."""
-OPTIONAL = {"exclusive": "", "get-user-env": "", "nice": "", "no-kill": "k", "propagate": ""}
+OPTIONAL = dict.fromkeys(("exclusive", "get-user-env", "nice", "oom-kill-step", "propagate"), "")
+OPTIONAL["no-kill"] = "k"
 """Options whose value, if any, follows an equals sign."""
 FLAGS = _table("""
     contiguous dry-run help/h hold/H ignore-pbs no-requeue overcommit/O oversubscribe/s parsable
@@ -60,11 +61,11 @@ class Given:
         return iter(self.options)
 
 
-def parse(arguments: Sequence[str]) -> Given:
+def parse(arguments: Sequence[str], known: bool = True) -> Given:
     """Returns the arguments as options and words; after ``--`` all are words.
 
-    Raises UserError for an option that sbatch does not have, a value that is missing, and one that
-    an option does not take.
+    Raises UserError for a value that is missing, one that an option does not take and, if options
+    must be ``known``, one that sbatch does not have; sites add options of their own to sbatch.
     """
     options: list[tuple[str, str | None]] = []
     words: list[str] = []
@@ -75,7 +76,7 @@ def parse(arguments: Sequence[str]) -> Given:
             words += rest
             break
         if argument.startswith("--"):
-            options.append(_long(argument, rest))
+            options.append(_long(argument, rest, known))
         elif argument.startswith("-"):
             options += _short(argument, rest)
         else:
@@ -87,10 +88,10 @@ def parse(arguments: Sequence[str]) -> Given:
     return Given(own, [w for w in words if w != f"--{DRY_RUN}"], dry_run, HELP in names)
 
 
-def _long(argument: str, rest: list[str]) -> tuple[str, str | None]:
+def _long(argument: str, rest: list[str], known: bool) -> tuple[str, str | None]:
     name, equals, value = argument.removeprefix("--").partition("=")
-    if name not in NAMES:
-        raise _unknown(f"--{name}", [f"--{known}" for known in NAMES])
+    if name not in NAMES and known:
+        raise _unknown(f"--{name}", [f"--{other}" for other in NAMES])
     if name in FLAGS and equals:
         raise UserError(f"--{name} takes no value: leave out ={value}")
     if name in VALUED and not equals:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,10 +25,14 @@ from trainer.doctor.findings import WARNING, Finding
 from trainer.recipe import site
 
 FOLDER = "{folder}"
-"""In a word of CONTAINER: the word is repeated for each folder that the container must show."""
+"""In a word of CONTAINER: the word is repeated for each folder that the container must show, and in
+an option of srun its value.
+"""
 BIND = ("APPTAINER_BIND", "SINGULARITY_BIND")
 """Apptainer takes the second one only where the first is not set; Singularity knows the second."""
 BINDING = ("apptainer", "singularity")
+SET_UP = (".ready", ".flash-attn")
+"""Files that set-up writes into an environment when it has changed it."""
 SHARED_NODES = 8
 """Most nodes that should import from a file system that they share."""
 COPY_SECONDS = 1200
@@ -100,7 +105,8 @@ class Stack:
             *self.options,
             # Otherwise the job's number of tasks would count.
             f"--ntasks={one.nodes}",
-            "--kill-on-bad-exit=1",
+            # Otherwise srun's code would be that of the tasks it kills.
+            "--kill-on-bad-exit=0",
             *("bash", "slurm/local_env.sh", str(self.archive), folder),
             wait=COPY_SECONDS,
         )
@@ -117,14 +123,19 @@ class Stack:
 def _in_container(
     allocation: Allocation, options: Sequence[str], container: Sequence[str], paths: Sequence[Path]
 ) -> Stack:
+    # A container's own working directory is the image's.
+    python = ("env", f"--chdir={Path.cwd()}", "python")
+    if container[0].startswith("-"):  # options of srun, of which the last one counts
+        own = []
+        for word in container:
+            name, equals, value = word.partition("=")
+            shown = [value.replace(FOLDER, str(path)) for path in paths]
+            own.append(name + equals + ",".join(shown if FOLDER in value else [value]))
+        return Stack(allocation, python, (*options, *own), by_srun=True)
     words: list[str] = []
     for word in container:
         many = FOLDER in word
         words += [word.replace(FOLDER, str(path)) for path in paths] if many else [word]
-    # A container's own working directory is the image's.
-    python = ("env", f"--chdir={Path.cwd()}", "python")
-    if words[0].startswith("-"):  # options of srun
-        return Stack(allocation, python, (*options, *words), by_srun=True)
     variables = _bind(paths) if Path(words[0]).name in BINDING else {}
     return Stack(allocation, (*words, *python), tuple(options), variables=variables)
 
@@ -166,12 +177,12 @@ def _folders(config: DictConfig | None, more: Iterable[Path]) -> list[Path]:
 def _archive(environment: Path) -> Path:
     """Returns the newest archive of the environment."""
     make = f"make env-archive VENV={environment}"
-    found = sorted(
-        environment.parent.glob(f"{environment.name}-*.tar"), key=lambda path: path.stat().st_mtime
-    )
+    form = re.compile(re.escape(environment.name) + r"-[0-9a-f]{12}\.tar")
+    found = [path for path in environment.parent.iterdir() if form.fullmatch(path.name)]
+    found.sort(key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(f"LOCAL_ENV needs an archive of {environment}: {make}")
-    ready = environment / ".ready"
-    if ready.exists() and ready.stat().st_mtime > found[-1].stat().st_mtime:
+    ready = [path for name in SET_UP if (path := environment / name).exists()]
+    if any(path.stat().st_mtime > found[-1].stat().st_mtime for path in ready):
         raise UserError(f"{found[-1]} is older than {environment}: {make}")
     return found[-1]

@@ -1,9 +1,9 @@
-"""One srun task: trains as one rank. The first task writes its exit code to the run's folder, and
-a task that crashed what nvidia-smi then says about its node's GPUs.
+"""One srun task: checks its node, or trains as one rank. The first task writes its exit code to the
+run's folder, and one whose training crashed what nvidia-smi then says about its node's GPUs.
 
-    srun ... python -m slurm.nodes.rank RUN RECIPE [key=value ...]
+    srun ... python -m slurm.nodes.rank RUN doctor|train RECIPE [key=value ...]
 
-Training is a child process, so that a stop request during its start-up also counts as a stop, not
+The work is a child process, so that a stop request during its start-up also counts as a stop, not
 as a crash.
 """
 
@@ -22,16 +22,16 @@ from trainer.run.folder import Run
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart train``; tasks other than the first return 0 instead of
-    75 (stopped).
+    """Returns the command's exit code; tasks other than the first return 0 instead of 75 (stopped).
 
     srun would kill the remaining tasks for a non-zero exit code.
     """
-    run, *words = sys.argv[1:]
-    code = Stoppable().run([sys.executable, "-m", "warmstart", "train", *words])
-    if kind_of(code) == "crashed":
+    run, verb, *words = sys.argv[1:]
+    code = Stoppable().run([sys.executable, "-m", "warmstart", verb, *words])
+    if verb == "train" and kind_of(code) == "crashed":
         for fault in health.faults():
-            incidents.note(Run(Path(run)), this_node(), health.HEALTH, fault.text)
+            if fault.lasting:
+                incidents.note(Run(Path(run)), this_node(), health.HEALTH, fault.text)
     if is_first():
         leave_code(Path(run), code)
         return code

@@ -33,8 +33,12 @@ def names(run: Run, job: str, starts: Sequence[tuple[str, int]]) -> set[str]:
     that were broken in the last of the ``starts``, (job, number) of it and its predecessors.
     """
     by_start = [set(broken(run, *start)) for start in starts]
-    ours = set().union(*by_start)
-    return (excluded(job) - ours) | set().union(*by_start[-STARTS:])
+    users = excluded(job) - set().union(*by_start)
+    wanted = users | set().union(*by_start[-STARTS:])
+    if wanted != users and len(_usable() - wanted) < int(os.environ.get("SLURM_JOB_NUM_NODES", 1)):
+        print("warmstart: no node is left out: too few others would remain", flush=True)
+        return users
+    return wanted
 
 
 def exclude(job: str, nodes: Collection[str]) -> None:
@@ -51,6 +55,22 @@ def exclude(job: str, nodes: Collection[str]) -> None:
     )
     if done.returncode:
         print(f"warmstart: no node is left out: {done.stdout.strip()}", flush=True)
+
+
+def _usable() -> set[str]:
+    """Returns the nodes of the job's partition, or of its reservation, that are up."""
+    states = "--states=idle,alloc,mix,comp,resv,plnd"
+    partition = f"--partition={os.environ.get('SLURM_JOB_PARTITION', '')}"
+    nodes = set(_said("sinfo", "--noheader", "--Node", "--format=%N", partition, states).split())
+    if reservation := os.environ.get("SLURM_JOB_RESERVATION"):
+        shown = _said("scontrol", "show", "reservation", reservation)
+        found = re.search(r"\bNodes=(\S+)", shown)
+        nodes &= {*hostnames(found[1])} if found else set()
+    return nodes
+
+
+def _said(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True).stdout
 
 
 def excluded(job: str) -> set[str]:

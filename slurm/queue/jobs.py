@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from slurm.commands.command_lines import asked
-from slurm.commands.environment import outside
+from trainer.doctor.slurm import outside
 
 ASK_SECONDS = 30
 """Time-out of a question to Slurm."""
@@ -55,6 +55,14 @@ VARIABLES = {
 }
 """sbatch's options by the variables in which the job itself has them."""
 NOTHING = ("", "(null)", "N/A", "Partition_Limit")
+
+
+def own_id() -> str:
+    """Returns this job's id for Slurm's commands: of an array, ``ID_INDEX``. One of its jobs has
+    the array's own id, which stands for all of them.
+    """
+    index = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}" if index else os.environ["SLURM_JOB_ID"]
 
 
 def show(job: str) -> str:
@@ -116,7 +124,7 @@ def submit(command: Sequence[str], folder: Path) -> tuple[str | None, str]:
     it fails; sbatch's output), as where a user submits on the login node. The id on another cluster
     is ``ID;CLUSTER``.
     """
-    variables = outside(os.environ)
+    variables = outside()
     try:
         done = subprocess.run(
             command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300
@@ -131,12 +139,12 @@ def submit(command: Sequence[str], folder: Path) -> tuple[str | None, str]:
 
 
 def succession(job: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns (sbatch's options, script and words) that submit the running job ``job`` once more,
-    with what was asked for it; ``words`` are those of its script. Of an array only this index.
+    """Returns (sbatch's options, script and words) that submit this job, ``job``, once more, with
+    what was asked for it; ``words`` are those of its script. Of an array only this index.
 
     Slurm does not tell a job's --signal: the script's own counts, or the site's.
     """
-    shown = show(job)
+    shown = show(own_id())
     found = re.search(r" Command=(.*?)(?: WorkDir=|\s*$)", shown)
     # The arguments stand behind the script, not quoted.
     script = found[1].removesuffix("".join(f" {word}" for word in words)) if found else ""
@@ -145,7 +153,7 @@ def succession(job: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
     before: dict[str, str] = {}
     with suppress(OSError, UserError):
         before = asked(Path(script), ())
-    gpus = re.search(r"\bTresPerNode=(?:\S*,)?gres[:/]gpu:(\S+?)(?:,|\s|$)", shown)
+    gpus = re.search(r"\bTresPerNode=(?:\S*,)?(?:gres[:/])?gpu:(\S+?)(?:,|\s|$)", shown)
     if gpus and gpus[1] != before.get("gpus-per-node"):
         options["gpus-per-node"] = gpus[1]
     if memory := re.search(r"\bMemPerTres=gres[:/]gpu:(\w+)", shown):

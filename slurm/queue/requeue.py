@@ -21,6 +21,7 @@ from common.exit_codes import DONE, PREFLIGHT, STOPPED, USAGE
 from common.records import ROLLOUTS
 from slurm.queue import exclusion, jobs
 from slurm.queue.exit_code import take_code
+from trainer.doctor.incidents import own_start
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
@@ -142,7 +143,7 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
     the first task wrote takes precedence. ``words`` are the script's arguments.
     """
     what, faulty = TRAIN if label is None else label.word, dict[str, str]()
-    job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
+    job, start = os.environ["SLURM_JOB_ID"], own_start()
     before = chain(run.notes(REQUEUES), job)
     own = take_code(run.root, job)
     code = code if own is None else own
@@ -159,7 +160,7 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
     else:
         ended = Ended(kind_of(code), rollouts(run, label))
     decision = decide(ended, [line for line in before if line["requeued"]])
-    if decision.again and (now := jobs.state(job)) != "RUNNING":
+    if decision.again and (now := jobs.state(jobs.own_id())) != "RUNNING":
         decision = Decision(
             False, f"{decision.reason}; Slurm itself ends or requeues the job ({now.lower()})"
         )
@@ -185,11 +186,11 @@ def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None
             flush=True,
         )
         starts = [*((line["job"], line["count"]) for line in before), (job, start)]
-        left_out = exclusion.names(run, job, starts)
-        if refusal := jobs.requeue(job, decision.pause):
+        left_out = exclusion.names(run, jobs.own_id(), starts)
+        if refusal := jobs.requeue(jobs.own_id(), decision.pause):
             _succeed(run, line, refusal, words, left_out)
         else:
-            exclusion.exclude(job, left_out)
+            exclusion.exclude(jobs.own_id(), left_out)
     return DONE if ended.kind == "done" else code
 
 
@@ -206,9 +207,7 @@ def _succeed(
     options = [option for option in options if not option.startswith("--exclude=")]
     if left_out:
         options.append(f"--exclude={','.join(sorted(left_out))}")
-    task = os.environ.get("SLURM_ARRAY_TASK_ID")
-    this = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else job
-    wait = [f"--dependency=afterany:{this}"]
+    wait = [f"--dependency=afterany:{jobs.own_id()}"]
     if line["pause_s"]:
         wait.append(f"--begin=now+{line['pause_s']}")
     successor, said = jobs.submit(["sbatch", "--parsable", *wait, *options, *script], Path.cwd())

@@ -20,18 +20,13 @@ look() {{
     srun --ntasks-per-node=2 --cpus-per-task=1 --gpus-per-task=1 bash -c \\
         'echo $(awk "/^Cpus_allowed_list/ {{print \\$2}}" /proc/self/status) $CUDA_VISIBLE_DEVICES'
 }}
-export -f look
 echo inherited
 look
 echo prepared
-cd '{root}' && '{python}' -c '
-import os
-import subprocess
-
-from slurm.commands.environment import prepare
-
-prepare(os.environ, 1)
-subprocess.run(["bash", "-c", "look"], check=True)'
+DOCTOR_VENV='{venv}'
+source '{root}/slurm/lib.sh'
+look
+echo "${{MASTER_ADDR-}}${{SLURM_STEP_ID-}}|"
 """
 
 
@@ -39,16 +34,18 @@ subprocess.run(["bash", "-c", "look"], check=True)'
 def test_the_cores_of_a_step_in_which_sbatch_was_called_are_not_the_jobs(tmp_path: Path) -> None:
     """And each task has one GPU, the first of those that it sees."""
     script = tmp_path / "job.sh"
-    script.write_text(JOB.format(folder=tmp_path, root=ROOT, python=sys.executable))
+    script.write_text(JOB.format(folder=tmp_path, root=ROOT, venv=sys.prefix))
     try:
         with running("task/affinity") as cluster:
-            step = ("srun", "--ntasks=1", "--cpus-per-task=1")
+            step = ("env", "MASTER_ADDR=localhost", "srun", "--ntasks=1", "--cpus-per-task=1")
             said = cluster.call(*step, "sbatch", "--gpus-per-node=2", "--parsable", str(script))
             job = said.split()[-1]
             assert cluster.wait(job, 60)["JobState"] == "COMPLETED"
     except Unavailable as e:
         pytest.skip(f"no Slurm: {e}")
     text = (tmp_path / f"{job}.log").read_text()
+    assert text.endswith("\n|\n"), text
+    text = text.removesuffix("|\n")
     inherited, prepared = (
         [line.split() for line in part.splitlines()]
         for part in text.removeprefix("inherited\n").split("prepared\n")
@@ -72,3 +69,13 @@ def test_caches_are_beside_the_hubs_unless_they_are_set() -> None:
     without: dict[str, str] = {}
     prepare(without, 1)
     assert "VLLM_CACHE_ROOT" not in without
+
+
+def test_the_memory_of_another_allocation_is_not_the_jobs() -> None:
+    """srun takes one of the three variables at most."""
+    both = {"SLURM_MEM_PER_CPU": "1000", "SLURM_MEM_PER_NODE": "490000"}
+    prepare(both, 1)
+    assert not {name for name in both if "MEM" in name}
+    one = {"SLURM_MEM_PER_NODE": "490000"}
+    prepare(one, 1)
+    assert one["SLURM_MEM_PER_NODE"] == "490000"

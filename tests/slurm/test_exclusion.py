@@ -30,6 +30,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (tmp_path / "excluded").write_text("n9\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")
+    names = "".join(f"n{number}\\n" for number in range(1, 10))
+    (tmp_path / "sinfo").write_text(f"#!/bin/sh\nprintf '{names}'\n")
+    (tmp_path / "sinfo").chmod(0o755)
     return Run(tmp_path / "run")
 
 
@@ -70,6 +74,16 @@ def test_a_broken_node_is_left_out_for_some_starts_beside_the_users_own(run: Run
     assert (run.root.parent / "updates").read_text().splitlines() == updates
 
 
+def test_a_job_does_not_run_out_of_nodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine are up, and its user leaves out one of them."""
+    incident(run, 1, "n2")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "7")
+    assert after(run, ("7", 1)) == "n2,n9"
+    (run.root.parent / "excluded").write_text("n9\n")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "8")
+    assert after(run, ("7", 1)) == "n9"
+
+
 def test_what_most_nodes_have_is_no_nodes_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     incident(run, 1, "n1", "n2")
     assert list(exclusion.broken(run, "7", 1)) == ["n1", "n2"]
@@ -90,10 +104,10 @@ def test_broken_nodes_count_as_crashes() -> None:
     assert not decide(Ended("refused", 0), []).again
 
 
-PYTHON = """#!/bin/sh
-# A node without its shared file system: Python does not start there.
+ENTER = """#!/bin/sh
+# A node on which the container does not start.
 [ "$SLURMD_NODENAME" != n2 ] || exit 1
-exec {python} "$@"
+PATH={prefix}/bin:$PATH exec "$@"
 """
 
 
@@ -103,13 +117,12 @@ def test_a_job_goes_on_without_the_node_that_is_broken(site: Site) -> None:
     """Preflight waits for the node for longer than srun does for tasks that end together, names it,
     and the job comes back on others.
     """
-    python = site.folder / "broken" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
+    enter = site.folder / "enter"
+    enter.write_text(ENTER.format(prefix=sys.prefix))
+    enter.chmod(0o755)
     settings = site.folder / "slurm" / "site.env"
     usual = settings.read_text()
-    settings.write_text(usual.replace(f"VENV={sys.prefix}", f"VENV='{site.folder}/broken'"))
+    settings.write_text(f"{usual}CONTAINER=('{enter}')\n")
     try:
         words = ("slurm/sft_4b.sh", *TINY, "run.name=left-out", "train.max_steps=2")
         options = ("--partition=gpu", "--nodelist=n1", "--exclude=n4")

@@ -79,7 +79,7 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
     assert f"{far}/data/tiny: " in found and f"its run is {far}/runs/tiny" in found
     assert "is not built" not in found
     shown = in_shell(checkout, LINES[7]).stdout
-    assert f"slurm.nodes.rank {far}/runs/tiny tiny run.root={far}/runs" in shown
+    assert f"slurm.nodes.rank {far}/runs/tiny train tiny run.root={far}/runs" in shown
     trained = in_shell(checkout, "warmstart train sft_4b train.max_steps=1")
     assert trained.returncode == 0, trained.stderr
     assert f" {far}/runs/tiny, not running" in in_shell(checkout, "warmstart status tiny").stdout

@@ -26,7 +26,8 @@ def ranks(site: Site, job: str) -> list[psutil.Process]:
     found = {}
     for process in site.cluster.processes():
         environment = process.environ()
-        is_rank = "slurm.nodes.rank" in process.cmdline() and process.name() != "srun"
+        words = process.cmdline()
+        is_rank = {"slurm.nodes.rank", "train"} <= {*words} and process.name() != "srun"
         if is_rank and environment.get("SLURM_JOB_ID") == job:
             found[int(environment["SLURM_PROCID"])] = process
     return [found[rank] for rank in sorted(found)]

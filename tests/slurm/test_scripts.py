@@ -106,11 +106,12 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
     python = f"{sys.prefix}/bin/python"
     assert shlex.split(preflight) == [
         *srun,
-        "--wait=2400",
+        "--wait=0",
         "--kill-on-bad-exit=0",
         python,
         "-m",
-        "warmstart",
+        "slurm.nodes.rank",
+        "runs/sft_4b",
         "doctor",
         "sft_4b",
         batch,
@@ -123,6 +124,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         "-m",
         "slurm.nodes.rank",
         "runs/sft_4b",
+        "train",
         "sft_4b",
         batch,
     ]
@@ -217,7 +219,7 @@ def test_a_dry_run_of_an_array_shows_its_first_job(checkout: Path) -> None:
     words = ("train.seed=%a", "run.name=s-%a", "--array=3-5", "--dry-run", "recipe=tiny")
     (submit, _, start), facts = dry_run(checkout, "", SFT, *words)
     assert submit.endswith("--array=3-5 slurm/sft_4b.sh train.seed=%a run.name=s-%a recipe=tiny")
-    assert start.endswith("slurm.nodes.rank runs/s-3 tiny train.seed=3 run.name=s-3")
+    assert start.endswith("slurm.nodes.rank runs/s-3 train tiny train.seed=3 run.name=s-3")
     assert "# array: index 3 is shown" in facts
 
 
@@ -379,7 +381,8 @@ def test_in_a_job_options_come_too_late(checkout: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "sbatch --nodes=2 SCRIPT" in done.stderr
     done = in_job("train.lr=1e-5", "--dry-run")
     assert (
-        done.returncode == 0 and "slurm.nodes.rank runs/sft_4b sft_4b train.lr=1e-5" in done.stdout
+        done.returncode == 0
+        and "slurm.nodes.rank runs/sft_4b train sft_4b train.lr=1e-5" in done.stdout
     )
 
 

@@ -15,9 +15,9 @@ from trainer.doctor.findings import FATAL, OK, Finding
 from trainer.doctor.nodes import Note, shared_gpus
 from trainer.process.gpu_binding import own_gpu
 from trainer.process.network import interface
-from trainer.process.process_group import GLOO, under_slurm
+from trainer.process.process_group import GLOO, NODE_NAMES, under_slurm
 
-NCCL, NODE_NAMES = "NCCL_SOCKET_IFNAME", "NODE_NAMES"
+NCCL = "NCCL_SOCKET_IFNAME"
 SLOW = "speed"
 SLOW_SHARE = 0.7
 """Share of the median rank's speed below which every step would wait for a rank."""
@@ -32,7 +32,8 @@ def cores() -> Iterator[Finding]:
     text = f"a rank may use {here}, --cpus-per-task={asked}"
     if here < wanted:
         fix = (
-            "submit outside any allocation, or set SRUN_OPTIONS=(--cpu-bind=none) in the site file"
+            f"srun --cpus-per-task={asked}, or in a job script SRUN_OPTIONS=(--cpu-bind=none) in "
+            "slurm/site.env"
         )
         yield Finding(FATAL, "CPUs", text, fix)
     else:

@@ -52,10 +52,9 @@ def examine(
             return []
         return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)]})
     again = shlex.join([recipe, *words])
-    if "SLURM_JOB_ID" in os.environ:
-        # The only task of a step is a shell or a notebook, which trains as one machine does.
-        is_shell = "SLURM_STEP_ID" in os.environ and not under_slurm
-        asked = Size.here(config.train.ranks if is_shell else None)
+    if asked is None and "SLURM_JOB_ID" in os.environ:
+        # A shell or a notebook in an allocation trains as one machine does.
+        asked = Size.here(None if under_slurm else config.train.ranks)
     size = asked or (usual if config.device == "cuda" else None) or Size.of(config)
     config = sized(config, size)
     if under_slurm:

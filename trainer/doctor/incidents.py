@@ -23,9 +23,19 @@ def record(run: Run, found: Mapping[str, Sequence[Finding]]) -> None:
 
 
 def note(run: Run, node: str, what: str, cause: str) -> None:
-    """Appends one line: what was wrong with a node in this job, and in which of its starts."""
-    job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
-    run.note(INCIDENTS, {"job": job, "start": start, "node": node, "what": what, "cause": cause})
+    """Appends one line: what was wrong with a node in this job, and in which of its starts. Prints
+    it where the run's folder cannot be written.
+    """
+    line = {"job": os.environ["SLURM_JOB_ID"], "start": own_start(), "node": node}
+    try:
+        run.note(INCIDENTS, line | {"what": what, "cause": cause})
+    except OSError as e:
+        print(f"warmstart: {node}: {what}: {cause} (not noted: {e})", flush=True)
+
+
+def own_start() -> int:
+    """Returns which start of its job this is, counted from 1."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
 
 
 def of_nodes(found: Mapping[str, Sequence[Finding]]) -> Iterator[tuple[str, str, str]]:

@@ -75,7 +75,8 @@ def planning(config: DictConfig) -> str:
 
 def check(config: DictConfig, size: Size) -> Iterator[Finding]:
     """Yields one finding: fatal where the run would fail or waste most of the GPUs' time, with the
-    sbatch options or the keys that mend it; a warning where it wastes much.
+    sbatch options or the keys that mend it; a warning where it wastes much, and in a job, whose
+    nodes may come with more GPUs than were asked for.
     """
     fault = _impossible(config, size)
     if fault is not None:
@@ -102,7 +103,7 @@ def check(config: DictConfig, size: Size) -> Iterator[Finding]:
 
 
 def _level(share: float) -> str:
-    return FATAL if share < MOST else WARNING
+    return FATAL if share < MOST and "SLURM_JOB_ID" not in os.environ else WARNING
 
 
 def _impossible(config: DictConfig, size: Size) -> tuple[str, str] | None:

@@ -53,6 +53,15 @@ def script_of(recipe: str) -> Path:
     return script if script.exists() else SCRIPTS / "sft_4b.sh"
 
 
+def outside() -> dict[str, str]:
+    """Returns this process's environment as it is outside any job, for sbatch."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+    }
+
+
 def _save_seconds(config: DictConfig, outlook: Outlook) -> float:
     """Returns how long a save may take, in seconds, as the run itself computes it."""
     ranks = config.train.ranks
@@ -111,12 +120,7 @@ def _signal(script: Path, margin: float, measured: bool) -> Finding:
 def _submission(script: Path, options: Sequence[str], in_job: bool, config: DictConfig) -> Finding:
     if shutil.which("sbatch") is None:
         return Finding(NOT_HERE, "submission", "no sbatch on this machine")
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
-    }
-    clean["DOCTOR_VENV"] = sys.prefix
+    clean = outside() | {"DOCTOR_VENV": sys.prefix}
     command = [
         "bash",
         str(script),

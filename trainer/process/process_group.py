@@ -12,16 +12,18 @@ from trainer.process.gpu_binding import local_device, own_gpu, sharing
 from trainer.process.network import addresses, interface
 
 GLOO = "GLOO_SOCKET_IFNAME"
+NODE_NAMES = "NODE_NAMES"
+"""The names of the job's nodes, which a job script gives to its ranks."""
 
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
-    """Returns True in a task that srun started as a rank: one of several, or one that was given a
-    rendezvous. The only task of a step without one is a shell or a notebook in an allocation, in
-    which all is as on one machine.
+    """Returns True in a task that srun started as a rank: one of several, or one of a job script.
+    The only task of another step is a shell or a notebook in an allocation, in which all is as on
+    one machine.
     """
     if not {"SLURM_STEP_ID", "SLURM_PROCID"} <= environment.keys():
         return False
-    return "MASTER_PORT" in environment or _tasks(environment) > 1
+    return NODE_NAMES in environment or _tasks(environment) > 1
 
 
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:

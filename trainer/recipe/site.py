@@ -18,7 +18,8 @@ FILE = Path("slurm") / "site.env"
 """In the folder where the command runs: the checkout, from which jobs are submitted too."""
 PLACEHOLDER = re.compile(
     r"""(?<![\w${-])(?:your[-_]\w[\w-]*|<[a-z][\w -]*>|change[-_]?me|to-?do|fix-?me|\w*x{4,}
-    |(?:my|the)[-_](?:account|project|partition)|(?:account|project|partition)[-_]name)(?![\w-])""",
+    |(?<!/)(?:(?:my|the)[-_](?:account|project|partition)|(?:account|project|partition)[-_]name)
+    )(?![\w-])""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands in a file or a command where a person's own value belongs."""

@@ -21,6 +21,7 @@ Fields = Mapping[str, type | re.Pattern[str]]
 DECISION: Fields = {
     "job": str,
     "what": str,
+    "count": int,
     "attempt": int,
     "ended": str,
     "progress": int,

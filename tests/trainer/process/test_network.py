@@ -75,7 +75,8 @@ def test_only_ranks_are_under_slurm() -> None:
     assert under_slurm(step | {"SLURM_STEP_NUM_TASKS": "2"})
     # A shell by srun --pty, or a notebook: one task of its step, whatever its allocation has.
     assert not under_slurm(step | {"SLURM_STEP_NUM_TASKS": "1"})
-    assert under_slurm(step | {"SLURM_STEP_NUM_TASKS": "1", "MASTER_PORT": "20000"})
+    assert not under_slurm(step | {"SLURM_STEP_NUM_TASKS": "1", "MASTER_PORT": "20000"})
+    assert under_slurm(step | {"SLURM_STEP_NUM_TASKS": "1", "NODE_NAMES": "n1"})
     assert not under_slurm({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "16"})
 
 

@@ -214,7 +214,7 @@ def test_checkpoints_that_may_wait_for_their_evaluation_need_room_too(
     shape: Any = SimpleNamespace(trained_parameters=10**9, parameters=10**9)
     outlook = Outlook(shape, 100, 0, None, False, None)
     config = configs.load("tiny", ["train.save_every=10", "train.keep_last=2"])
-    found, _ = disk.check(config, Run(tmp_path / "run"), outlook)
+    found, *_ = disk.check(config, Run(tmp_path / "run"), outlook)
     assert (found.what, found.level) == ("disk space", level)
     assert "need 56.0 GB" in found.cause
     assert ("140.0 GB if every evaluation waits" in found.cause) == submits

@@ -105,7 +105,7 @@ def test_a_container_of_srun_holds_what_runs_outside_the_ranks_too(folder: Path)
         'CONTAINER=(--container-image=w.sqsh "--container-mounts={folder}:{folder}")'
     )
     stack = Stack.of(Job(HERE), recipe(folder))
-    mounts = [f"--container-mounts={path}:{path}" for path in shown(folder)]
+    mounts = ["--container-mounts=" + ",".join(f"{path}:{path}" for path in shown(folder))]
     options = ["--mpi=none", "--container-image=w.sqsh", *mounts]
     python = ["env", f"--chdir={Path.cwd()}", "python"]
     assert list(stack.python) == python

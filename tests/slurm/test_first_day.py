@@ -35,28 +35,37 @@ def test_these_are_the_readmes_lines() -> None:
     assert tuple(line.partition("#")[0].rstrip() for line in block[1].splitlines()) == LINES
 
 
-def fill_in(checkout: Path, far: Path) -> None:
-    """Writes the site file as a person does: the example's text, with values of one's own."""
-    text = (checkout / "slurm" / "site.example.env").read_text()
+PLACES = ("/scratch/$USER", "/project/home/$SBATCH_ACCOUNT/$USER")
+"""Folders of the example's and of MeluXina's file, which are on the other file system here."""
+
+
+def fill_in(checkout: Path, far: Path, name: str) -> None:
+    """Writes the site file as a person does: a given one's text, with values of one's own."""
+    text = (checkout / "slurm" / f"site.{name}.env").read_text()
     assert "your-account" in text
-    text = text.replace("your-account", "math-rl").replace("/scratch/$USER", str(far))
+    text = text.replace("your-account", "math-rl")
+    for place in PLACES:
+        text = text.replace(place, str(far))
+    # The test's cluster has no accounts, and its nodes two GPUs and no modules.
+    text = text.replace("CUDA_VISIBLE_DEVICES=0,1,2,3", "CUDA_VISIBLE_DEVICES=0,1")
+    text = f'module() {{ echo module "$@"; }}\n{text}'
     text += f"""
-unset SBATCH_ACCOUNT  # the test's cluster has none
+unset SBATCH_ACCOUNT SBATCH_QOS
 OVERRIDES=(run.root={far}/runs data.dir={far}/data {DATA})
-EVAL_OPTIONS=(--nodes=2 --gpus-per-node=1 --cpus-per-task=1)
+EVAL_OPTIONS=(--nodes=2 --gpus-per-node=2 --cpus-per-task=1)
 VENV={sys.prefix}
 """
     (checkout / "slurm" / "site.env").write_text(text)
 
 
-def beside(folder: Path) -> tuple[Path, Path]:
+def beside(folder: Path, name: str = "example") -> tuple[Path, Path]:
     """A checkout in ``folder``, and a folder on its other file system."""
     checkout, far = folder / "a checkout", folder / "far"
     far.mkdir(parents=True)
     skipped = shutil.ignore_patterns("__pycache__", "site.env")
-    for name in ("common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=skipped)
-    fill_in(checkout, far)
+    for part in ("common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"):
+        shutil.copytree(ROOT / part, checkout / part, ignore=skipped)
+    fill_in(checkout, far, name)
     return checkout, far
 
 
@@ -95,8 +104,10 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path) -> None:
-    checkout, far = beside(tmp_path)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["example", "meluxina"])
+def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path, name: str) -> None:
+    checkout, far = beside(tmp_path, name)
     conf = {"SLURM_CONF": site.cluster.environment["SLURM_CONF"]}
     nodes = " ".join(NODES[:3])
     for line in (LINES[5], f"{LINES[6]} {nodes}", f"{LINES[7]} {nodes}"):

@@ -26,7 +26,7 @@ a task whose node has lost its daemon.
 """
 NO_VARIABLE = {"nodes", "ntasks", "ntasks-per-node", "cpus-per-task"}
 """Options for which sbatch reads no variable."""
-GPU_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-task"}
+GPU_OPTIONS = {"gpus", "gpus-per-node", "gpus-per-task"}
 DEFAULT_NOTICE = 60
 """Slurm's own, in seconds."""
 
@@ -117,10 +117,17 @@ def asked(script: Path, options: Iterable[tuple[str, str | None]]) -> dict[str, 
     }
     found: dict[str, str | None] = {}
     for level in (dict(own), variables, dict(options)):
-        if level.keys() & GPU_OPTIONS:  # of several ways to ask for GPUs, the last level's counts
-            found = {name: value for name, value in found.items() if name not in GPU_OPTIONS}
+        if any(_asks_for_gpus(*option) for option in level.items()):
+            # Of several ways to ask for GPUs, the last level's counts.
+            found = {
+                name: value for name, value in found.items() if not _asks_for_gpus(name, value)
+            }
         found |= level
     return {name: value or "" for name, value in found.items()}
+
+
+def _asks_for_gpus(name: str, value: str | None) -> bool:
+    return name in GPU_OPTIONS or (name == "gres" and "gpu" in (value or ""))
 
 
 def planned(script: Path, given: Given, words: Sequence[str]) -> Job:

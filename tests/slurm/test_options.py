@@ -97,9 +97,17 @@ def test_options_win_over_variables_and_these_over_the_scripts_lines(
 
 @pytest.mark.parametrize(
     ("option", "gpus"),
-    [("--gpus-per-node=h100:8", 8), ("-G 32", 8), ("--gpus-per-task=2", 6), ("--gres=gpu:7", 7),
-     ("--gres=nic:9,gpu:a100:5", 5), ("--gres=gpu", 3), ("--gres=gpu:a100", 3)],
-)  # fmt: skip
+    [
+        ("--gpus-per-node=h100:8", 8),
+        ("-G 32", 8),
+        ("--gpus-per-task=2", 6),
+        ("--gres=gpu:7", 7),
+        ("--gres=nic:9,gpu:a100:5", 5),
+        ("--gres=gpu", 1),
+        ("--gres=gpu:a100", 1),
+        ("--gres=nic:9", 3),
+    ],
+)
 def test_gpus_are_asked_for_in_many_ways(script: Path, option: str, gpus: int) -> None:
     assert Allocation.of(asked(script, parse(option.split()))).gpus == gpus
 

@@ -162,6 +162,7 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
         "-m",
         "slurm.nodes.rank",
         "/scratch/my runs/x",
+        "train",
         "sft_4b",
         "run.root=/scratch/my runs",
         "run.name=x",

@@ -317,7 +317,8 @@ def test_a_job_without_gpus_or_without_time_is_stopped(
         found["submission"]["level"] == "warning"
         and "warmstart watch sft_4b" in found["submission"]["fix"]
     )
-    assert "8 ranks (2 x 4)" in found["size"]["cause"]
+    # Outside a step, as in a shell of an allocation, it is this machine that would train.
+    assert "4 ranks (1 x 4)" in found["size"]["cause"]
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     assert "such jobs" in look("sft_4b")["time limit"]["cause"]
 

@@ -68,6 +68,7 @@ def test_a_run_that_goes_on_after_crashes(run: Run, capsys: pytest.CaptureFixtur
     note = {
         "job": "7",
         "what": "train",
+        "count": 2,
         "attempt": 3,
         "ended": "crashed",
         "progress": STEPS,

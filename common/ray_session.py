@@ -53,7 +53,8 @@ def ray_session(cpus: int) -> Iterator[Any]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_TMPDIR", folder_of_sockets())
         if not any(name.startswith("RAY_AUTH_") for name in os.environ):
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _token()}
+            # Ray itself then sets the mode, which it may have read already.
+            os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
     elif not _answers(cluster):
         raise UserError(
             f"RAY_ADDRESS={cluster}: no Ray answers there: unset RAY_ADDRESS to start one on this "

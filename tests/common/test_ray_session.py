@@ -47,6 +47,8 @@ def test_a_slow_start_is_tried_again(
 
 
 HOMELESS = """
+import ray  # as other packages do
+
 from common.ray_session import ray_session
 
 for _ in range(2):  # a process starts several, one after the other

@@ -92,7 +92,7 @@ def test_a_list_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "value",
     ["your-account", "YOUR_PROJECT", "<account>", "change-me", "CHANGEME", "p2xxxxx", "my-account",
-     "project-name", "/work/your-project/runs", "TODO"],
+     "project-name", "/data/your-project/runs", "TODO"],
 )  # fmt: skip
 def test_what_is_left_to_fill_in_is_told_with_its_line(value: str) -> None:
     write(f"# put your-account here\nX=1\nexport SBATCH_ACCOUNT='{value}'\n")

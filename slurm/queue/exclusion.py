@@ -16,6 +16,9 @@ STARTS = 3
 nodes.
 """
 
+UNUSABLE = re.compile(r"down|drain|fail|error|unknown|inval|maint|.*\*$")
+"""Slurm's states of nodes that take no job; a star marks one that does not answer."""
+
 
 def broken(run: Run, job: str, start: int) -> dict[str, str]:
     """Returns {node: what was wrong with it} for a start of a job, counted from 1.
@@ -59,12 +62,13 @@ def exclude(job: str, nodes: Collection[str]) -> None:
 
 def _usable() -> set[str]:
     """Returns the nodes of the job's partition, or of its reservation, that are up."""
-    states = "--states=idle,alloc,mix,comp,resv,plnd"
     partition = f"--partition={os.environ.get('SLURM_JOB_PARTITION', '')}"
-    nodes = set(_said("sinfo", "--noheader", "--Node", "--format=%N", partition, states).split())
+    shown = _said("sinfo", "--noheader", "--Node", "--format=%N %T", partition).splitlines()
+    listed = (line.split() for line in shown if line.strip())
+    nodes = {node for node, state in listed if not UNUSABLE.match(state)}
     if reservation := os.environ.get("SLURM_JOB_RESERVATION"):
-        shown = _said("scontrol", "show", "reservation", reservation)
-        found = re.search(r"\bNodes=(\S+)", shown)
+        text = _said("scontrol", "show", "reservation", reservation)
+        found = re.search(r"\bNodes=(\S+)", text)
         nodes &= {*hostnames(found[1])} if found else set()
     return nodes
 

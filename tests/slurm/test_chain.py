@@ -54,7 +54,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     enter("7", folder, monkeypatch)
-    program(folder, "sinfo", "seq --format=n%g 9")
+    program(folder, "sinfo", "seq --format='n%g idle' 9")
     program(folder, "sbatch", f"echo $(( 8 + $(grep -c parsable '{folder}/sbatch.calls') ))")
     return folder
 

@@ -31,7 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
     monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")
-    names = "".join(f"n{number}\\n" for number in range(1, 10))
+    names = "".join(f"n{number} mixed\\n" for number in range(1, 10))
+    names += "n10 down\\nn11 idle*\\nn12 drained\\n"
     (tmp_path / "sinfo").write_text(f"#!/bin/sh\nprintf '{names}'\n")
     (tmp_path / "sinfo").chmod(0o755)
     return Run(tmp_path / "run")

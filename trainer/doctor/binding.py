@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from trainer.doctor.findings import FATAL, OK, Finding
 from trainer.doctor.nodes import Note, shared_gpus
-from trainer.process.gpu_binding import own_gpu
+from trainer.process.gpu_binding import local_device, own_gpu
 from trainer.process.network import interface
 from trainer.process.process_group import GLOO, NODE_NAMES, under_slurm
 
@@ -46,7 +46,7 @@ def gpu(config: DictConfig) -> str:
         return ""
     import torch
 
-    return own_gpu() if torch.cuda.is_available() else ""
+    return own_gpu() if local_device() < torch.cuda.device_count() else ""
 
 
 def sharing(notes: Sequence[Note]) -> Finding | None:

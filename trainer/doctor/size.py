@@ -30,6 +30,8 @@ class Size:
     """GPUs per node; None where that is not known."""
     options: tuple[str, ...] = ()
     """Options of sbatch that make the job's script ask for it."""
+    granted: bool = False
+    """Whether a running job has it."""
 
     @property
     def text(self) -> str:
@@ -53,8 +55,8 @@ class Size:
         shown = os.environ.get("SLURM_GPUS_ON_NODE", "")
         gpus = int(shown) if shown.isdigit() else None
         if ranks is not None:
-            return Size(1, ranks, gpus)
-        return Size(nodes, -(-int(tasks) // nodes), gpus)
+            return Size(1, ranks, gpus, granted=True)
+        return Size(nodes, -(-int(tasks) // nodes), gpus, granted=True)
 
 
 def sized(config: DictConfig, size: Size) -> DictConfig:
@@ -74,9 +76,9 @@ def planning(config: DictConfig) -> str:
 
 
 def check(config: DictConfig, size: Size) -> Iterator[Finding]:
-    """Yields one finding: fatal where the run would fail or waste most of the GPUs' time, with the
-    sbatch options or the keys that mend it; a warning where it wastes much, and in a job, whose
-    nodes may come with more GPUs than were asked for.
+    """Yields one finding, with the sbatch options or the keys that mend it. It is fatal where the
+    run would fail or waste most of the GPUs' time, and a warning where it wastes much. A job that
+    was granted more GPUs than it has ranks gets a warning only: some sites grant whole nodes.
     """
     fault = _impossible(config, size)
     if fault is not None:
@@ -88,7 +90,8 @@ def check(config: DictConfig, size: Size) -> Iterator[Finding]:
         text = f"{size.ranks} of {gpus} GPUs per node have a rank"
         more = f"--ntasks-per-node={gpus}"
         less = f"--gpus-per-node={size.ranks}"
-        yield Finding(_level(busy), WHAT, text, less if config.train.lora_rank else more)
+        level = WARNING if size.granted else _level(busy)
+        yield Finding(level, WHAT, text, less if config.train.lora_rank else more)
         return
     balance, fix = _balance(sized(config, size)) if config.device == "cuda" else (None, "")
     if balance is None:
@@ -103,7 +106,7 @@ def check(config: DictConfig, size: Size) -> Iterator[Finding]:
 
 
 def _level(share: float) -> str:
-    return FATAL if share < MOST and "SLURM_JOB_ID" not in os.environ else WARNING
+    return FATAL if share < MOST else WARNING
 
 
 def _impossible(config: DictConfig, size: Size) -> tuple[str, str] | None:

@@ -205,7 +205,9 @@ def test_a_fault_on_the_login_node_is_fatal(
 def test_checkpoints_that_may_wait_for_their_evaluation_need_room_too(
     free: int, submits: bool, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten checkpoints of 12 GB two are kept and one is written; ten exports take 2 GB each."""
+    """The run saves ten checkpoints of 12 GB. It keeps two and writes a third. The ten exports take
+    2 GB each.
+    """
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     if submits:

@@ -70,6 +70,13 @@ def test_a_job_of_the_right_size(recipe: str, size: Size, words: tuple[str, ...]
     assert found(recipe, size, words).level == "ok"
 
 
+def test_only_the_gpus_of_a_whole_node_are_no_fault_of_a_job() -> None:
+    """Asked for they are, and so is a balance that wastes most of the time."""
+    assert found("qlora_gsm8k_4b", Size(1, 1, 4), ()).level == "fatal"
+    assert found("qlora_gsm8k_4b", Size(1, 1, 4, granted=True), ()).level == "warning"
+    assert found("sft_4b", Size(64, 4, granted=True), ()).level == "fatal"
+
+
 def test_a_recipe_plans_a_size_and_a_job_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Size.of(configs.load("sft_4b", ["cluster.nodes=3"])) == Size(3, 4)
     assert Size.of(configs.load("tiny", ["cluster.nodes=3"])) == Size(1, 2)
@@ -78,6 +85,6 @@ def test_a_recipe_plans_a_size_and_a_job_has_one(monkeypatch: pytest.MonkeyPatch
     for name, value in {"JOB_NUM_NODES": "2", "NTASKS": "9", "GPUS_ON_NODE": "4"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
-    assert Size.here() == Size(2, 5, 4)
+    assert Size.here() == Size(2, 5, 4, granted=True)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
-    assert Size.here() == Size(2, 4, 4)
+    assert Size.here() == Size(2, 4, 4, granted=True)

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from tests.gpu.bench import Bench
-from trainer.process import process_group
+from trainer.process import gpu_binding, process_group
 
 FORWARD, BACKWARD = 1e-2, 2e-2
 """Relative error ‖ours - reference‖ / ‖reference‖: bf16's eight bits round operands and results by
@@ -70,7 +70,7 @@ def device(bench: Bench) -> None:
     if bench.on_gpu:
         free, total = torch.cuda.mem_get_info()
         bench.figure("memory", "GB", total / 1e9, note=f"{free / 1e9:.1f} GB free")
-    process_group.check_device(bench.setting.device)
+    gpu_binding.check_device(bench.setting.device)
     process_group.join(bench.setting.device, "env://", timedelta(seconds=60))
     mine = torch.randn(1 << 20, device=place)
     collectives: dict[str, Callable[[torch.Tensor], object]] = {

@@ -19,7 +19,7 @@ from tests.gpu.bench import Bench
 from trainer.batching.balance import plan_step
 from trainer.batching.flops import training_flops
 from trainer.planning import memory
-from trainer.process import process_group
+from trainer.process import gpu_binding, process_group
 
 RATE, MFU, FIRST, LAST = "tokens/s", "causal MFU", "first loss", "last loss"
 PEAK, RESIDENT = "peak tensors", "peak resident set"
@@ -55,7 +55,7 @@ class Ours:
         from trainer.engine.build import build_engine
         from trainer.loop.step import Stepper
 
-        process_group.check_device(config.device)
+        gpu_binding.check_device(config.device)
         process_group.join(config.device, "env://")
         engine = build_engine(config, steps)
         return cls(

@@ -9,6 +9,8 @@ CORE = [
     "transformers==5.9.0",
     "verl==0.9.1",
     "ray==2.60.0",
+    # verl's RL trainer imports it and does not name it.
+    "TransferQueue==0.1.11",
     "tensordict==0.10.0",
     "hydra-core>=1.3,<1.4",
     "datasets>=4",
@@ -84,7 +86,7 @@ setup(
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],
-        "eval": ["report/html/*.html", "report/html/*.css", "report/html/*.js"],
+        "eval": ["rl/*.yaml", "report/html/*.html", "report/html/*.css", "report/html/*.js"],
         "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,

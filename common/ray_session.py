@@ -18,8 +18,8 @@ from typing import Any
 from common.errors import UserError
 
 OBJECT_STORE_BYTES = 100 << 20
-"""Size of Ray's object store. Only small objects pass through it; Ray's default is a third of the
-memory.
+"""Size of Ray's object store where only small objects pass through it; Ray's default is a third of
+the memory.
 """
 
 LONGEST_TMPDIR = 40
@@ -36,12 +36,15 @@ STARTS = 3
 
 
 @contextlib.contextmanager
-def ray_session(cpus: int) -> Iterator[Any]:
+def ray_session(
+    cpus: int, gpus: int | None = None, object_store: int | None = OBJECT_STORE_BYTES
+) -> Iterator[Any]:
     """Yields the ray module, connected. Afterwards disconnects and ends a local instance with all
     its processes.
 
-    A local instance offers as many CPUs as this process may use, and at least ``cpus``. Raises
-    UserError when nothing answers at RAY_ADDRESS.
+    A local instance offers as many CPUs as this process may use, and at least ``cpus``; ``gpus``
+    logical GPUs (None: those it finds); and an object store of so many bytes (None: a share of the
+    memory, by Ray). Raises UserError when nothing answers at RAY_ADDRESS.
     """
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster == "local":
@@ -69,9 +72,10 @@ def ray_session(cpus: int) -> Iterator[Any]:
         _start(
             ray,
             num_cpus=max(len(os.sched_getaffinity(0)), cpus),
+            num_gpus=gpus,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=object_store,
             _system_config={"worker_niceness": 0},  # Ray's default is 15
             **quiet,
         )

@@ -5,31 +5,25 @@ that runs it.
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from common.errors import UserError
 from eval.generation.settings import SamplingSettings
 
-CONFIG, SCRIPT = "grpo.yaml", "run_grpo.sh"
-TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 BATCH, STEPS, EVERY = 128, 100, 20
 """Most problems per step, or one per GPU if there are more GPUs; steps of RL; steps between two
 validations, and between two checkpoints.
 """
 
 TEMPLATE = """\
-# GRPO with verl from {name}: what differs from verl's own ppo_trainer.
-defaults: [ppo_trainer, _self_]
-hydra: {{searchpath: ["pkg://verl.trainer.config"]}}
+# GRPO with verl from {name}: what differs from verl's own ppo_trainer. The script beside it gives
+# the paths of prompts, model and checkpoints.
+defaults: [ppo_trainer, {device}_self_]
+hydra: {{searchpath: ["pkg://verl.trainer.config", "pkg://eval.rl"]}}
 
 data:
-  train_files: {train}
-  val_files: {validation}
   # The longest prompt, in tokens: none is cut.
   max_prompt_length: {prompt}
   # Keeps 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout gets
@@ -41,7 +35,6 @@ data:
   seed: {seed}
 
 actor_rollout_ref:
-  model: {{path: {model}}}
   actor:
     strategy: fsdp2
     # One update per batch: each rollout comes from the policy that it trains.
@@ -55,12 +48,15 @@ actor_rollout_ref:
     use_kl_loss: false
     # The rate of DeepSeekMath's GRPO and of DAPO; ten warmup steps fill Adam's averages.
     optim: {{lr: 1.0e-6, lr_warmup_steps: 10}}
+    # The last is the Hugging Face folder, which `warmstart eval` takes.
+    checkpoint: {{save_contents: [model, optimizer, extra, hf_model]}}
   rollout:
     name: vllm
     # The sampling of the rollouts that chose the problems.
     n: {group}
     temperature: {temperature}
     top_p: {top_p}
+    seed: {seed}
     max_model_len: {context}
     tensor_model_parallel_size: {tensor_parallel}
     # The evaluation's sampling, on the held-out rows of SFT.
@@ -75,6 +71,10 @@ critic: {{enable: false}}
 
 reward:
   custom_reward_function: {{path: "pkg://eval.rl.reward", name: compute_score}}
+  reward_manager:
+    source: importlib
+    name: TellsTruncation
+    module: {{path: "pkg://eval.rl.reward_manager"}}
 
 trainer:
   # Enough to see whether the reward rises; raise both to continue.
@@ -87,20 +87,25 @@ trainer:
   n_gpus_per_node: {gpus_per_node}
   project_name: warmstart
   experiment_name: {experiment}
-  default_local_dir: {checkpoints}
+  checkpoint_callback_class: eval.rl.stop.StopOnRequest
   logger: [console, file]
 """
 
 SCRIPT_TEMPLATE = """\
 #!/usr/bin/env bash
-# GRPO from {name}. Arguments are verl overrides (trainer.nnodes=1). Rerun it to resume from the
-# last checkpoint. For several nodes, start Ray on them first and set RAY_ADDRESS.
+# GRPO from {name}. Arguments are verl's (trainer.nnodes=1); rerun it to resume from the last
+# checkpoint. It runs in the environment that is active, or in the one of this folder.
 set -euo pipefail
-folder={folder}
-attempt=$folder/attempts/$(date +%Y%m%dT%H%M%S)
-export VERL_FILE_LOGGER_PATH=$attempt/metrics.jsonl
-exec {python} -m verl.trainer.main_ppo --config-path "$folder" --config-name {config} \\
-  "hydra.run.dir='$attempt'" "$@"
+folder=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
+test='from importlib.util import find_spec as find; assert find("verl") and find("eval.rl.launch")'
+known=("${{VIRTUAL_ENV:-}}/bin/python" "$(type -P python3)" .venv-gpu/bin/python .venv/bin/python)
+for python in "${{known[@]}}"; do
+    if "$python" -c "$test" 2>/dev/null; then
+        exec "$python" -m eval.rl.launch "$folder" "$@"
+    fi
+done
+echo "no environment with warmstart is active: source .venv-gpu/bin/activate" >&2
+exit 2
 """
 
 
@@ -109,9 +114,6 @@ class Start:
     """The measured facts that the GRPO configuration depends on."""
 
     name: str
-    folder: Path
-    """Absolute, like all paths: Ray's workers run in other folders."""
-    model: Path
     problems: int
     prompt: int
     """Length of the longest prompt, in tokens."""
@@ -138,12 +140,10 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
             "cluster.nodes"
         )
     context = start.prompt + start.response
-    paths = {"train": TRAIN, "validation": VALIDATION, "checkpoints": "checkpoints"}
     return TEMPLATE.format(
-        **{key: json.dumps(str(start.folder / path)) for key, path in paths.items()},
+        device="cpu, " if config.device == "cpu" else "",
         name=start.name,
         experiment=json.dumps(start.name),
-        model=json.dumps(str(start.model)),
         problems=start.problems,
         prompt=start.prompt,
         response=start.response,
@@ -154,7 +154,7 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
         top_p=start.sampling.top_p,
         batch=batch,
         gpus=gpus,
-        seed=train.seed,
+        seed=start.sampling.seed,
         tokens=max(train.max_tokens_per_gpu, -(-context // train.sequence_parallel)),
         sequence_parallel=train.sequence_parallel,
         tensor_parallel=config.eval.tensor_parallel,
@@ -171,9 +171,4 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
 
 def script_text(start: Start) -> str:
     """Returns the shell script that starts verl with that configuration."""
-    return SCRIPT_TEMPLATE.format(
-        name=start.name,
-        python=shlex.quote(sys.executable),
-        folder=shlex.quote(str(start.folder)),
-        config=Path(CONFIG).stem,
-    )
+    return SCRIPT_TEMPLATE.format(name=start.name)

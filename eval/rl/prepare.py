@@ -45,10 +45,13 @@ from eval.rl import grpo, pool, prompts
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import ModelLabel
+from trainer.run.rl_start import RlStart
 from trainer.run.trained_from import dataset_identity
 
 OWN = ("eval.sets", "eval.benchmarks")
 """Keys that ``prepare`` sets itself."""
+FORMAT = 2
+"""Version of the files, which counts up when older ones do not run."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def prepare(
         f"are also SFT rows); {counts['never']:,} are left out because they were never solved, "
         f"{counts['always']:,} because they always were"
     )
-    return Prepared(target, shlex.join(["bash", str(target / grpo.SCRIPT)]), f"{known}\n{text}")
+    return Prepared(target, shlex.join(["bash", str(RlStart(target).script)]), f"{known}\n{text}")
 
 
 def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
@@ -179,6 +182,7 @@ def _origin(run: Run, step: int, probe: DictConfig, planned: evaluate.Plan) -> d
     """Returns everything that a preparation depends on; its hash names the folder."""
     return {
         "step": step,
+        "format": FORMAT,
         "config": sha256_json(configs.own_values(probe, run.config)),
         "model": sha256_file(run.export(step) / MANIFEST),
         "pool": sha256_file(run.rl_pool / MANIFEST),
@@ -224,17 +228,16 @@ def _fill(
     context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
     start = grpo.Start(
         name=f"{run.name}-{target.name}",
-        folder=target.resolve(),
-        model=run.export(step).resolve(),
         problems=len(mixed),
         prompt=longest,
         response=min(_budget(evaluation, mixed), context - longest),
         sampling=planned.settings.sampling,
     )
-    write_text(folder / grpo.CONFIG, grpo.config_text(start, probe, evaluate.sampling(config)))
-    prompts.write(folder / grpo.TRAIN, mixed, prompt, facts)
-    prompts.write(folder / grpo.VALIDATION, held_out, prompt, {})
-    write_text(folder / grpo.SCRIPT, grpo.script_text(start))
+    files = RlStart(folder)
+    write_text(files.config, grpo.config_text(start, probe, evaluate.sampling(config)))
+    prompts.write(files.train, mixed, prompt, facts)
+    prompts.write(files.validation, held_out, prompt, {})
+    write_text(files.script, grpo.script_text(start))
     return {
         "never": sum(tally.right == 0 for tally in counts.values()),
         "mixed": len(mixed),

@@ -16,13 +16,21 @@ def compute_score(
     ground_truth: str,
     extra_info: dict[str, Any] | None = None,
     **others: Any,
-) -> dict[str, float]:
-    """Returns ``score``, the reward, 1 for a right answer and else 0; ``acc``, the same, which
-    verl's validation reports; and ``boxed``, 1 if there is a boxed answer and else 0.
+) -> dict[str, float | str]:
+    """Returns ``score``, the reward, 1 for a right answer and else 0; ``acc`` and ``exact``, the
+    same, the first of which verl's validation reports; ``truncated``, 1 if the budget ended the
+    rollout and else 0 (``extra_info["truncated"]``); and ``state``, as ``grade_state`` names it.
 
     A rollout that the budget ended is judged like any other, as in the evaluation: the right box
     makes it right.
     """
-    _, answer = grade_state(solution_str, "stop")
+    truncated = bool((extra_info or {}).get("truncated"))
+    state, answer = grade_state(solution_str, "length" if truncated else "stop")
     right = float(is_exact(answer, ground_truth))
-    return {"score": right, "acc": right, "boxed": float(answer is not None)}
+    return {
+        "score": right,
+        "acc": right,
+        "exact": right,
+        "truncated": float(truncated),
+        "state": state,
+    }

@@ -1,0 +1,125 @@
+"""How verl's RL trainer is started: its command line and its processes' environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from common.errors import UserError
+from common.files import MANIFEST, read_json
+from trainer.run.folder import Run, is_complete
+from trainer.run.rl_start import RlAttempt, RlStart
+
+STOP = "WARMSTART_RL_STOP"
+"""Variable of the trainer's process: the file whose existence asks it to stop."""
+MODEL = "actor_rollout_ref.model.path"
+CPU_VARIABLES = {
+    "VERL_PLATFORM": "cpu",
+    "VERL_USE_EXTERNAL_MODULES": "eval.rl.cpu_runner",
+    # verl registers its engine for GPUs only.
+    "VERL_ENGINE_DEVICE": "cuda",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "TORCHDYNAMO_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One way to run an RL start: its own values with a person's over them."""
+
+    start: RlStart
+    words: Sequence[str]
+    """verl's key=value, and Hydra's options."""
+    values: DictConfig
+    """The start's values and those of the words, without verl's defaults."""
+    model: Path
+    """Folder of the weights to start from."""
+
+    @staticmethod
+    def of(start: RlStart, words: Sequence[str]) -> Invocation:
+        """Returns the invocation. Raises UserError when the start or its model is not complete."""
+        if not is_complete(start.root):
+            raise UserError(f"{start.root} is not complete: warmstart rl RUN STEP writes it")
+        given = [word.lstrip("+") for word in words if "=" in word and word[0] not in "-~"]
+        values = OmegaConf.merge(OmegaConf.load(start.config), OmegaConf.from_dotlist(given))
+        assert isinstance(values, DictConfig)
+        named = OmegaConf.select(values, MODEL)
+        return Invocation(start, words, values, Path(named) if named else _export(start))
+
+    @property
+    def on_cpu(self) -> bool:
+        return "cpu" in self.values.defaults
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.values.trainer.total_training_steps
+
+    @property
+    def gpus(self) -> int:
+        """GPUs, or ranks on CPUs."""
+        return self.values.trainer.nnodes * self.values.trainer.n_gpus_per_node
+
+    @property
+    def shows_only(self) -> bool:
+        """Returns whether Hydra is only asked to show something (``--cfg job``)."""
+        return any(word.startswith("-") for word in self.words)
+
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        """Returns the environment of verl's first process."""
+        values = {**os.environ, **(CPU_VARIABLES if self.on_cpu else {}), **more}
+        if self.on_cpu:
+            # Ray sets it for its workers; an empty value would hide the logical GPUs.
+            values.pop("CUDA_VISIBLE_DEVICES", None)
+        return values
+
+    def command(self, folder: Path, attempt: RlAttempt | None = None) -> list[str]:
+        """Returns the command line, which writes Hydra's files to ``folder``.
+
+        The start may have been moved since it was written, so its paths are given here; and Ray may
+        have been started elsewhere, so its workers' variables are.
+        """
+        start = self.start
+        paths: dict[str, Path] = {
+            "hydra.run.dir": folder,
+            "data.train_files": start.train,
+            "data.val_files": start.validation,
+            "trainer.default_local_dir": start.checkpoints,
+            MODEL: self.model,
+        }
+        variables = dict(CPU_VARIABLES) if self.on_cpu else {}
+        if attempt is not None:
+            variables["VERL_FILE_LOGGER_PATH"] = str(attempt.metrics)
+            variables[STOP] = str(attempt.stop)
+        workers = {
+            f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}": value
+            for name, value in variables.items()
+        }
+        return [
+            *(sys.executable, "-m", "verl.trainer.main_ppo"),
+            *("--config-path", str(start.root), "--config-name", start.config.stem),
+            *(f"{key}={_quoted(str(value))}" for key, value in {**paths, **workers}.items()),
+            *self.words,
+        ]
+
+
+def _quoted(text: str) -> str:
+    """Returns the text as a quoted value of Hydra's grammar."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _export(start: RlStart) -> Path:
+    run, step = Run(start.root.parents[1]), read_json(start.root / MANIFEST)["step"]
+    if not is_complete(run.export(step)):
+        raise UserError(
+            f"{run.export(step)} is missing: warmstart export {run.root} {step}, or name another "
+            f"folder: {MODEL}=FOLDER"
+        )
+    return run.export(step)

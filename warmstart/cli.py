@@ -7,6 +7,7 @@ warmstart train sft_4b train.lr=2e-5    one stage, with an override
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from common.errors import StageFailed, UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from warmstart import commands
 
+_KEY = re.compile(r"[+~]*[A-Za-z_][\w.@]*=")
+"""Beginning of a word that is key=value."""
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 
 
@@ -22,7 +25,7 @@ def _argument(*names: str, **options: Any) -> Argument:
     return names, options
 
 
-OVERRIDES = _argument("overrides", nargs="*", metavar="key=value")
+OVERRIDES = _argument("overrides", nargs="*", default=[], metavar="key=value")
 RECIPE = (_argument("recipe", metavar="RECIPE"), OVERRIDES)
 RUN = _argument("run", metavar="RUN")
 PARTIAL = _argument(
@@ -130,7 +133,30 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
+    """Returns the verb's function and its arguments. Options, key=value and the rest may come in
+    any order.
+    """
+    parser, verbs = _parsers()
+    if not words or words[0] not in verbs:
+        parser.parse_args(words)
+        parser.error(f"give a verb: {', '.join(verbs)}")
+    sub, (function, arguments) = verbs[words[0]], VERBS[words[0]]
+    words, keyed = words[1:], []
+    if OVERRIDES in arguments:
+        options = [(names, how) for names, how in arguments if names[0].startswith("-")]
+        valued = {name for names, how in options for name in names if "action" not in how}
+        pairs = list(zip(["", *words], words, strict=False))
+        keyed = [word for before, word in pairs if _KEY.match(word) and before not in valued]
+        words = [word for before, word in pairs if not _KEY.match(word) or before in valued]
+    parsed = vars(sub.parse_intermixed_args(words))
+    if OVERRIDES in arguments:
+        parsed["overrides"] += keyed
+    return function, parsed
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Returns the command's parser and those of its verbs."""
     parser = argparse.ArgumentParser(
         prog="warmstart",
         description=(
@@ -144,19 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (function, arguments) in VERBS.items():
         sub = subparsers.add_parser(name, help=function.__doc__, description=function.__doc__)
-        sub.set_defaults(function=function)
         for names, options in arguments:
             sub.add_argument(*names, **options)
-    return parser
+    return parser, subparsers.choices
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 3 preflight, 75 stopped on
     purpose.
     """
-    options = vars(_parser().parse_args(arguments))
-    function = options.pop("function")
-    del options["verb"]
+    function, options = _parse(sys.argv[1:] if arguments is None else list(arguments))
     try:
         return function(**options)
     except UserError as e:

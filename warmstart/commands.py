@@ -105,7 +105,6 @@ def export(run: str, step: str | None, overrides: list[str], repo: str | None) -
     from trainer.export.push import push
     from trainer.run.model_label import ModelLabel
 
-    step, overrides = _split(step, overrides)
     found, config = _run(run, overrides)
     if repo is not None:
         check(repo)
@@ -127,17 +126,16 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from trainer.run.folder import Run
     from trainer.run.model_label import BASE, ModelLabel
 
-    word, overrides = _split(label, overrides)
     if Run.find(target):
         run, config = _run(target, overrides)
         newest = ModelLabel(run.exports[-1]) if run.exports else BASE
-        model = ModelLabel.parse(word) if word else newest
+        model = ModelLabel.parse(label) if label else newest
     else:
         load = partial(configs.for_model, target)
         _, config = frozen_config.choose(load, overrides, without="data.")
         model = BASE
-        if word not in (None, "base"):
-            raise UserError(f"{target} is a model, not a run: it has only base, not {word}")
+        if label not in (None, "base"):
+            raise UserError(f"{target} is a model, not a run: it has only base, not {label}")
         tokenizer = Path(config.verl.model.tokenizer_path)
         tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
         run = frozen_config.start(config)
@@ -214,7 +212,6 @@ def rl(
     from trainer.recipe.relocate import of_dataset
     from trainer.run.model_label import ModelLabel
 
-    label, overrides = _split(label, overrides)
     found, config = _run(run, of_dataset(overrides))
     if label is None and not found.exports:
         raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
@@ -274,11 +271,6 @@ def line(recipe: str, overrides: list[str]) -> int:
     print(headline(run, config))
     print(f"\nreport: {path}, for a browser: {page}")
     return DONE
-
-
-def _split(label: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
-    """Returns (label, overrides): without a label, the first override takes its place."""
-    return (None, [label, *overrides]) if label and "=" in label else (label, overrides)
 
 
 def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:

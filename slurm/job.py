@@ -1,8 +1,9 @@
-"""The Python part of a job script: in the job it trains, evaluates or builds a dataset; on the
-login node it checks the arguments and submits the script, or with --dry-run prints what would run.
+"""The Python part of a job script: in the job it trains, evaluates, runs RL or builds a dataset; on
+the login node it checks the arguments and submits the script, or with --dry-run prints what would
+run.
 
     python -m slurm.job SCRIPT train RECIPE [ARGUMENT ...]
-    python -m slurm.job SCRIPT eval|data [ARGUMENT ...]
+    python -m slurm.job SCRIPT eval|rl|data [ARGUMENT ...]
 
 slurm/lib.sh calls it. An argument is an option of sbatch, or a word: key=value, a run, a step. The
 site's options of sbatch come before those that are given.
@@ -24,6 +25,7 @@ from slurm.commands import command_lines, environment
 from slurm.commands.command_lines import Job
 from slurm.commands.options import Given, parse
 from slurm.evaluation import evaluate
+from slurm.rl import reinforce
 from slurm.training import train
 from trainer.recipe import load as configs
 from trainer.recipe import site
@@ -35,9 +37,10 @@ OPTION is one of sbatch's, in any form and at any place: --nodes=2, --nodes 2, -
 WORDS = {
     "train": "[recipe=NAME] [key=value ...]",
     "eval": "RUN base|STEP [key=value ...]",
+    "rl": "RUN [STEP] [key=value ...]",
     "data": "RECIPE [key=value ...]",
 }
-SITE_OPTIONS = {"train": "TRAIN_OPTIONS", "eval": "EVAL_OPTIONS", "data": "DATA_OPTIONS"}
+SITE_OPTIONS = {kind: f"{kind.upper()}_OPTIONS" for kind in WORDS}
 """The site's options of sbatch, by kind of job."""
 GPUS = re.compile("SBATCH_.*(GPU|GRES)")
 """sbatch's variables that ask for GPUs."""
@@ -78,7 +81,7 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
             command_lines.submit(job)
     if job.dry_run or not job.submission:
         environment.prepare(os.environ, job.allocation.cpus)
-    work = {"train": train, "eval": evaluate, "data": build}
+    work = {"train": train, "eval": evaluate, "rl": reinforce, "data": build}
     return work[kind](job, given.words)
 
 

@@ -33,7 +33,7 @@ if [[ ! -x $python ]]; then
     exit 2
 fi
 
-# job train RECIPE [ARGUMENT ...]; job eval|data [ARGUMENT ...]
+# job train RECIPE [ARGUMENT ...]; job eval|rl|data [ARGUMENT ...]
 job() {
     exec "$python" -m slurm.job "$SCRIPT" "$@"
 }

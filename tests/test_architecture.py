@@ -121,7 +121,7 @@ def test_only_one_module_imports_hydra() -> None:
     ]
 
 
-FOLDER = ROOT / "trainer" / "run" / "folder.py"
+FOLDERS = [ROOT / "trainer" / "run" / name for name in ("folder.py", "rl_start.py")]
 KNOW_RUNS = ("trainer", "eval", "slurm", "warmstart")
 
 
@@ -139,11 +139,14 @@ def texts(nodes: Iterable[ast.AST]) -> list[str]:
 
 
 def run_names() -> set[str]:
-    """Names of a run's files and folders, as folder.py joins them to paths."""
-    tree = ast.parse(FOLDER.read_text())
-    constants = [node.value for node in tree.body if isinstance(node, ast.Assign)]
-    listed = [n for node in constants for n in ([node, *getattr(node, "elts", [])])]
-    return {*texts(joined(tree)), *texts(listed)}
+    """Names of a run's files and folders, as folder.py and rl_start.py join them to paths."""
+    names = set()
+    for path in FOLDERS:
+        tree = ast.parse(path.read_text())
+        constants = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+        listed = [n for node in constants for n in ([node, *getattr(node, "elts", [])])]
+        names |= {*texts(joined(tree)), *texts(listed)}
+    return names
 
 
 def run_literals(source: str) -> list[str]:
@@ -166,10 +169,10 @@ def run_literals(source: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in MODULES if p.relative_to(ROOT).parts[0] in KNOW_RUNS and p != FOLDER],
+    [p for p in MODULES if p.relative_to(ROOT).parts[0] in KNOW_RUNS and p not in FOLDERS],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_only_the_folder_module_names_a_runs_files(path: Path) -> None:
+def test_only_the_folder_modules_name_a_runs_files(path: Path) -> None:
     assert run_literals(path.read_text()) == []
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
-from common.files import MANIFEST, read_json
+from common.files import read_json
 from trainer.run.folder import Run, is_complete
-from trainer.run.rl_start import RlAttempt, RlStart
+from trainer.run.rl_start import RlAttempt, RlStart, gpus_of
 
 STOP = "WARMSTART_RL_STOP"
 """Variable of the trainer's process: the file whose existence asks it to stop."""
@@ -44,12 +44,12 @@ class Invocation:
 
     @staticmethod
     def of(start: RlStart, words: Sequence[str]) -> Invocation:
-        """Returns the invocation. Raises UserError when the start or its model is not complete."""
+        """Returns the invocation. Raises UserError when the start or its model is not complete, and
+        as ``RlStart.values`` does.
+        """
         if not is_complete(start.root):
             raise UserError(f"{start.root} is not complete: warmstart rl RUN STEP writes it")
-        given = [word.lstrip("+") for word in words if "=" in word and word[0] not in "-~"]
-        values = OmegaConf.merge(OmegaConf.load(start.config), OmegaConf.from_dotlist(given))
-        assert isinstance(values, DictConfig)
+        values = start.values(words)
         named = OmegaConf.select(values, MODEL)
         return Invocation(start, words, values, Path(named) if named else _export(start))
 
@@ -65,7 +65,7 @@ class Invocation:
     @property
     def gpus(self) -> int:
         """GPUs, or ranks on CPUs."""
-        return self.values.trainer.nnodes * self.values.trainer.n_gpus_per_node
+        return gpus_of(self.values)
 
     @property
     def shows_only(self) -> bool:
@@ -116,7 +116,7 @@ def _quoted(text: str) -> str:
 
 
 def _export(start: RlStart) -> Path:
-    run, step = Run(start.root.parents[1]), read_json(start.root / MANIFEST)["step"]
+    run, step = Run(start.root.parents[1]), read_json(start.manifest)["step"]
     if not is_complete(run.export(step)):
         raise UserError(
             f"{run.export(step)} is missing: warmstart export {run.root} {step}, or name another "

@@ -1,7 +1,8 @@
-"""One srun task: one node of a job's Ray cluster. The first node's task runs the evaluation once
-the nodes have joined.
+"""One srun task: one node of a job's Ray cluster. The first node's task runs an evaluation, or RL,
+once the nodes have joined.
 
-    srun ... python -m slurm.nodes.ray_node RUN base|STEP [key=value ...]
+    srun ... python -m slurm.nodes.ray_node RUN eval base|STEP [key=value ...]
+    srun ... python -m slurm.nodes.ray_node RUN rl START [key=value ...]
 
 RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address,
 and RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports,
@@ -11,6 +12,7 @@ another folder and another token. Only the processes that were started here are 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,11 +23,14 @@ from pathlib import Path
 
 from common.exit_codes import DONE, FAILED, USAGE
 from common.processes import die_with_parent
-from common.ray_session import OBJECT_STORE_BYTES, ray_session
+from common.ray_session import ray_session
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.exit_code import is_first, leave_code
 from trainer.process import network
 
+RL = "rl"
+SIZE = "RAY_NODE_OPTIONS"
+"""Variable with the options of ``ray start`` that say what a node offers."""
 PATIENCE_SECONDS = 300
 """How long to wait for nodes. The first one is required; without the others the cluster is smaller.
 """
@@ -39,10 +44,10 @@ VARIABLES = {
 
 
 def main() -> int:
-    """Returns the exit code of ``warmstart eval`` in the first task (1 without Ray). The other
+    """Returns the exit code of the evaluation or of RL in the first task (1 without Ray). The other
     tasks return 0 when the first node's Ray has ended.
     """
-    run, *words = sys.argv[1:]
+    run, kind, *words = sys.argv[1:]
     first, work = is_first(), Stoppable()
     if fault := hidden_gpus(os.environ):
         print(f"warmstart: {fault}", flush=True)
@@ -58,8 +63,11 @@ def main() -> int:
             return DONE
         code = FAILED
         if _await_head(node):
-            _gather(int(os.environ["SLURM_JOB_NUM_NODES"]), work)
-            code = work.run([sys.executable, "-m", "warmstart", "eval", run, *words])
+            count = int(os.environ["SLURM_JOB_NUM_NODES"])
+            # An evaluation goes on with fewer nodes, verl does not.
+            if _gather(count, work) == count or kind != RL:
+                module = ("eval.rl.launch",) if kind == RL else ("warmstart", kind, run)
+                code = work.run([sys.executable, "-m", *module, *words])
         leave_code(Path(run), code)
     return code
 
@@ -105,8 +113,7 @@ def _node(first: bool) -> Iterator[subprocess.Popen[bytes]]:
                 *place,
                 f"--node-ip-address={own}",
                 f"--temp-dir={folder}",
-                f"--num-cpus={os.environ['SLURM_CPUS_PER_TASK']}",
-                f"--object-store-memory={OBJECT_STORE_BYTES}",
+                *shlex.split(os.environ[SIZE]),
                 f"--dashboard-agent-listen-port={network.free_port()}",
                 "--include-log-monitor=false",
                 "--disable-usage-stats",
@@ -149,9 +156,9 @@ def _await_head(node: subprocess.Popen[bytes] | None = None) -> bool:
     return False
 
 
-def _gather(count: int, work: Stoppable) -> None:
-    """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints how
-    many it has.
+def _gather(count: int, work: Stoppable) -> int:
+    """Waits until Ray has ``count`` nodes, PATIENCE_SECONDS pass or a stop is requested; prints and
+    returns how many it has.
     """
     end = time.monotonic() + PATIENCE_SECONDS
     with ray_session(cpus=0) as ray:
@@ -160,6 +167,7 @@ def _gather(count: int, work: Stoppable) -> None:
                 break
             time.sleep(POLL_SECONDS)
     print(f"warmstart: Ray has {there} of {count} nodes", flush=True)
+    return there
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from trainer.doctor.incidents import own_start
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
+from trainer.run.rl_start import RlStart
 
-TRAIN = "train"
+TRAIN, RL = "train", "rl"
 REQUESTS = tuple(128 + number for number in SIGNALS)
 """Exit codes of a process that a stop signal killed before it could handle it."""
 CRASHES = 3
@@ -46,7 +47,7 @@ class Ended:
     ``broken`` (a node was, before the work began).
     """
     progress: int
-    """Training: step of the newest checkpoint. Evaluation: number of rollouts."""
+    """Training and RL: step of the newest checkpoint. Evaluation: number of rollouts."""
 
 
 @dataclass(frozen=True)
@@ -136,18 +137,26 @@ def forget(run: Run) -> None:
     take_code(run.root, os.environ["SLURM_JOB_ID"])
 
 
-def conclude(run: Run, code: int, words: Sequence[str], label: ModelLabel | None = None) -> int:
+def conclude(
+    run: Run,
+    code: int,
+    words: Sequence[str],
+    label: ModelLabel | None = None,
+    rl: RlStart | None = None,
+) -> int:
     """Decides, records the decision and requeues; returns the job's exit code.
 
-    ``code`` is srun's exit code of training, or of the evaluation of ``label``; the exit code that
-    the first task wrote takes precedence. ``words`` are the script's arguments.
+    ``code`` is srun's exit code of training, of the evaluation of ``label`` or of ``rl``; the exit
+    code that the first task wrote takes precedence. ``words`` are the script's arguments.
     """
     what, faulty = TRAIN if label is None else label.word, dict[str, str]()
     job, start = os.environ["SLURM_JOB_ID"], own_start()
     before = chain(run.notes(REQUEUES), job)
     own = take_code(run.root, job)
     code = code if own is None else own
-    if label is None:
+    if rl is not None:
+        what, ended = f"{RL}/{rl.root.name}", Ended(kind_of(code), rl.latest)
+    elif label is None:
         kind = (
             of_training(run, code, before[-1]["attempt"] if before else 0)
             if own is None

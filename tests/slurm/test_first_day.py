@@ -107,25 +107,41 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["example", "meluxina"])
 def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path, name: str) -> None:
+    """Leaves what the lines print in transcript.txt, from which docs/first_day.txt is made."""
     checkout, far = beside(tmp_path, name)
     conf = {"SLURM_CONF": site.cluster.environment["SLURM_CONF"]}
     nodes = " ".join(NODES[:3])
-    for line in (LINES[5], f"{LINES[6]} {nodes}", f"{LINES[7]} {nodes}"):
+    transcript = (tmp_path / "transcript.txt").open("w")
+
+    def told(line: str, output: str) -> None:
+        for place, shown in ((far, PLACES[1]), (checkout, "/home/math-rl/warmstart")):
+            output = output.replace(str(place), shown)
+        transcript.write(f"$ {line}\n{output.rstrip()}\n\n")
+
+    def run(line: str) -> str:
         done = in_shell(checkout, line, **conf)
+        told(line, done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr
-    job = site.cluster.sbatch(
-        *NODES, LINES[8].split()[1], *TINY[:1], "train.max_steps=2", "eval.limit=2", cwd=checkout
-    )
+        return done.stdout
+
+    for line in (LINES[1], LINES[5], f"{LINES[6]} {nodes}", f"{LINES[7]} {nodes}"):
+        run(line)
+    words = (*NODES, LINES[8].split()[1], *TINY[:1], "train.max_steps=2", "eval.limit=2")
+    job = site.cluster.sbatch(*words, cwd=checkout)
+    told(f"sbatch {' '.join(words)}", f"Submitted batch job {job}")
     ended = site.cluster.wait(job)
-    assert ended["JobState"] == "COMPLETED", (checkout / f"sft_4b-{job}.log").read_text()
-    run = far / "runs" / "tiny"
-    submitted = (run / "submissions.jsonl").read_text()
+    log = (checkout / f"sft_4b-{job}.log").read_text()
+    told(LINES[9], log)
+    assert ended["JobState"] == "COMPLETED", log
+    folder = far / "runs" / "tiny"
+    submitted = (folder / "submissions.jsonl").read_text()
     evaluations = re.findall(r'"job": "(\d+)"', submitted)
     assert len(evaluations) == 2
     for number in evaluations:
         state = site.cluster.wait(number)["JobState"]
-        assert state == "COMPLETED", (checkout / f"warmstart-eval-{number}.log").read_text()
-    assert (run / "report.md").exists() and not (checkout / "runs").exists()
-    for verb in ("status", "report"):
-        done = in_shell(checkout, f"warmstart {verb} sft_4b", **conf)
-        assert done.returncode == 0 and str(run) in done.stdout, done.stderr
+        log = (checkout / f"warmstart-eval-{number}.log").read_text()
+        told(f"cat warmstart-eval-{number}.log", log)
+        assert state == "COMPLETED", log
+    assert (folder / "report.md").exists() and not (checkout / "runs").exists()
+    assert all(str(folder) in run(f"warmstart {verb} sft_4b") for verb in ("status", "report"))
+    transcript.close()

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from common.errors import UserError
+from common.files import MANIFEST
 
 _STEP = re.compile(r"global_step_([0-9]+)")
 _NUMBER = re.compile(r"[1-9][0-9]*")
@@ -39,6 +45,36 @@ class RlStart:
     """
 
     root: Path
+
+    @staticmethod
+    def find(folder: Path, step: int | None = None) -> list[RlStart]:
+        """Returns the complete starts below ``folder``, of one SFT step or of all, oldest first."""
+        pattern = f"step_{'*' if step is None else step}-*"
+        starts = (RlStart(path) for path in folder.glob(pattern))
+        made = [(s.manifest.stat().st_mtime, s.root, s) for s in starts if s.manifest.exists()]
+        return [start for *_, start in sorted(made)]
+
+    def values(self, words: Sequence[str]) -> DictConfig:
+        """Returns the configuration, without verl's defaults, with the key=value of ``words`` over
+        it.
+
+        Raises UserError when the GPUs cannot share the batch evenly.
+        """
+        given = [word.lstrip("+") for word in words if "=" in word and word[0] not in "-~"]
+        values = OmegaConf.merge(OmegaConf.load(self.config), OmegaConf.from_dotlist(given))
+        assert isinstance(values, DictConfig)
+        batch, gpus = values.data.train_batch_size, gpus_of(values)
+        if batch % gpus:
+            raise UserError(
+                f"data.train_batch_size={batch} is no multiple of {gpus} GPUs: give it and "
+                "actor_rollout_ref.actor.ppo_mini_batch_size another value"
+            )
+        return values
+
+    @property
+    def manifest(self) -> Path:
+        """What the start was made from; written last."""
+        return self.root / MANIFEST
 
     @property
     def config(self) -> Path:
@@ -89,7 +125,7 @@ class RlStart:
         """Steps whose checkpoint is complete and still there, ascending."""
         names = (_STEP.fullmatch(p.name) for p in self.checkpoints.glob("global_step_*"))
         found = sorted(int(m[1]) for m in names if m)
-        return [s for s in found if s <= self.latest and (self.weights(s) / "config.json").exists()]
+        return [s for s in found if s <= self.latest and self.weights(s).exists()]
 
     @property
     def attempts(self) -> list[RlAttempt]:
@@ -103,3 +139,8 @@ class RlStart:
         attempt = RlAttempt(self.root / "attempts" / str(max(numbers, default=0) + 1))
         attempt.root.mkdir(parents=True)
         return attempt
+
+
+def gpus_of(values: DictConfig) -> int:
+    """Returns the number of GPUs that a configuration asks for, or of ranks on CPUs."""
+    return values.trainer.nnodes * values.trainer.n_gpus_per_node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,10 @@ class Invocation:
 
 
 def _quoted(text: str) -> str:
-    """Returns the text as a quoted value of Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Returns the text as a quoted value of Hydra's grammar, where a backslash counts only before a
+    quote.
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), text) + "'"
 
 
 def _export(start: RlStart) -> Path:

@@ -1,7 +1,5 @@
 """The numbers of the GRPO configuration."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -16,7 +14,7 @@ SAMPLING = SamplingSettings(rollouts=8, temperature=1.0, top_p=1.0, max_tokens=6
 def batch(problems: int, nodes: int) -> int:
     """Problems per step on nodes of eight GPUs."""
     config = configs.load("tiny", [f"cluster.nodes={nodes}", "cluster.gpus_per_node=8"])
-    start = grpo.Start("name", Path("/rl"), Path("/model"), problems, 10, 64, SAMPLING)
+    start = grpo.Start("name", problems, 10, 64, SAMPLING)
     written = yaml.safe_load(grpo.config_text(start, config, SAMPLING))
     return written["data"]["train_batch_size"]
 

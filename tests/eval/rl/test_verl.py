@@ -11,14 +11,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.files import write_jsonl
-from common.records import Problem
+from common.records import Problem, Rollout
 from data_prep.output.folder import dataset_folder
 from data_prep.tokenizer import chat, tokenizers
 from data_prep.tokenizer.prompt import BARE
+from eval.grading.grade import grade
 from eval.results import base_vs_sft
 from eval.rl.prepare import prepare
 from eval.rl.reward import compute_score
 from tests.conftest import Line, environment, lines, warmstart
+from tests.eval.grading.test_grade import HOSTILE, TRICKY
 from tests.eval.rl.samples import STEP, sample
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -103,16 +105,28 @@ def test_verl_reads_what_is_written(run: Run, tmp_path: Path) -> None:
         result = manager.loop.run_until_complete(
             manager.run_single(rollout_of(row, model.tokenizer, text))
         )
-        assert result["reward_score"] == reward == result["reward_extra_info"]["acc"]
+        told = result["reward_extra_info"]
+        assert result["reward_score"] == reward == told["acc"] == told["exact"]
+        assert (told["truncated"], told["state"]) == (0.0, "boxed")
+    for text, length, truncated in (
+        ("<think>\n1 + 1", 20, True),
+        ("<think>\n1 + 1", 19, False),
+        ("<think>\n1<|im_end|>", 20, False),
+    ):
+        rollout = rollout_of(row, model.tokenizer, text, length)
+        told = manager.loop.run_until_complete(manager.run_single(rollout))["reward_extra_info"]
+        state = "truncated" if truncated else "no_box"
+        assert (told["truncated"], told["state"]) == (truncated, state), text
 
 
-def rollout_of(row: dict[str, Any], tokenizer: Any, text: str) -> Any:
-    """A rollout as verl hands it to its reward manager."""
+def rollout_of(row: dict[str, Any], tokenizer: Any, text: str, length: int = 0) -> Any:
+    """A rollout as verl hands it to its reward manager; ``length`` repeats its first token."""
     import numpy as np
     import torch
     from verl import DataProto
 
-    ids = torch.tensor([tokenizer.encode(text)])
+    tokens = tokenizer.encode(text)
+    ids = torch.tensor([tokens[:1] * (length - len(tokens)) + tokens])
     values = {
         key: np.array([row[key]], dtype=object)
         for key in ("data_source", "reward_model", "extra_info")
@@ -147,14 +161,53 @@ def test_a_trained_model_chooses_its_own_problems(
 
 
 @pytest.mark.parametrize(
-    ("text", "score", "boxed"),
+    ("text", "score", "state"),
     [
-        ("<think>a</think>\\boxed{07}", 1, 1),
-        ("<think>a</think>\\boxed{8}", 0, 1),
-        ("<think>\\boxed{7}</think>seven", 0, 0),
-        ("<think>\\boxed{7}", 0, 0),
-        ("<think>a</think>\\boxed{7", 0, 0),
+        ("<think>a</think>\\boxed{07}", 1, "boxed"),
+        ("<think>a</think>\\boxed{8}", 0, "boxed"),
+        ("<think>\\boxed{7}</think>seven", 0, "box_in_think_only"),
+        ("<think>\\boxed{7}", 0, "box_in_think_only"),
+        ("<think>a</think>\\boxed{7", 0, "unclosed_box"),
     ],
 )
-def test_the_reward_is_the_evaluations_judgement(text: str, score: float, boxed: float) -> None:
-    assert compute_score("rl_pool", text, "7", {}) == {"score": score, "acc": score, "boxed": boxed}
+def test_the_reward_is_the_evaluations_judgement(text: str, score: float, state: str) -> None:
+    told = {"score": score, "acc": score, "exact": score, "truncated": 0.0, "state": state}
+    assert compute_score("rl_pool", text, "7", {}) == told
+    cut = compute_score("rl_pool", text, "7", {"truncated": True})
+    assert cut == told | {"truncated": 1.0, "state": state if state == "boxed" else "truncated"}
+
+
+def judged(text: str, gold: str, finish: str) -> tuple[Any, Any]:
+    """What RL's reward says of a rollout."""
+    told = compute_score("any", text, gold, {"truncated": finish == "length"})
+    return told["state"], bool(told["score"])
+
+
+@pytest.mark.timeout(300)
+def test_reward_and_grade_agree_on_hard_texts() -> None:
+    """Whatever graders stumble over, and what is meant to break them."""
+    texts = [(text, gold) for text, gold, _ in TRICKY]
+    texts += [(f"<think></think>{text}", "7") for text in HOSTILE.values()]
+    rollouts = [
+        Rollout(("s", str(i), k), 0, text, 1, finish, "engine-0", 0.0)
+        for i, (text, _) in enumerate(texts)
+        for k, finish in enumerate(("stop", "length"))
+    ]
+    problems = [Problem(str(i), "?", gold, "s") for i, (_, gold) in enumerate(texts)]
+    for r, g in zip(rollouts, grade(rollouts, problems), strict=True):
+        gold = problems[int(r.key[1])].answer
+        assert judged(r.text, gold, r.finish_reason) == (g.state, g.exact), r.text[:80]
+
+
+def test_reward_and_grade_agree_on_what_a_model_wrote(line: Line) -> None:
+    seen = set()
+    for folder in (line.run / "evals").iterdir():
+        golds = {p["id"]: p["answer"] for p in lines(folder / "problems.jsonl")}
+        rollouts = lines(folder / "rollouts.jsonl")
+        grades = {tuple(g["key"]): g for g in lines(folder / "grades.jsonl")}
+        for r in rollouts:
+            g, (_, problem, _) = grades[tuple(r["key"])], r["key"]
+            told = judged(r["text"], golds[problem], r["finish_reason"])
+            assert told == (g["state"], g["exact"]), r["text"]
+            seen.add(told)
+    assert {True, False} <= {right for _, right in seen} and len(seen) > 2

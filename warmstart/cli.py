@@ -151,7 +151,7 @@ def _parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
         words = [word for before, word in pairs if not _KEY.match(word) or before in valued]
     parsed = vars(sub.parse_intermixed_args(words))
     if OVERRIDES in arguments:
-        parsed["overrides"] += keyed
+        parsed["overrides"] = [*parsed["overrides"], *keyed]
     return function, parsed
 
 

@@ -12,6 +12,7 @@ from tests.conftest import environment, warmstart
 from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
+from warmstart import cli, commands
 
 VERBS = (
     "data",
@@ -74,6 +75,37 @@ def test_a_users_error_is_named_and_exits_2(words: list[str], message: str, tmp_
     done = warmstart(*words, folder=tmp_path, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "rl tiny 7 --pool a=b.jsonl --problems 9 eval.seed=1 run.name=x=y",
+        "rl --problems=9 tiny eval.seed=1 7 run.name=x=y --pool a=b.jsonl",
+        "rl eval.seed=1 --pool a=b.jsonl tiny --problems 9 run.name=x=y 7",
+    ],
+)
+def test_options_and_overrides_come_in_any_order(words: str) -> None:
+    function, given = cli._parse(words.split())
+    assert function is commands.rl
+    assert given == {
+        "run": "tiny",
+        "label": "7",
+        "pool": "a=b.jsonl",
+        "problems": 9,
+        "overrides": ["eval.seed=1", "run.name=x=y"],
+    }
+
+
+def test_a_verb_without_overrides_takes_names_with_an_equals_sign() -> None:
+    assert cli._parse(["status", "lr=3"])[1]["run"] == "lr=3"
+
+
+@pytest.mark.parametrize("words", ["rl", "rl eval.seed=1", "train --nothing", "", "nothing"])
+def test_what_is_missing_or_unknown_is_a_usage_error(words: str) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli._parse(words.split())
+    assert raised.value.code == 2
 
 
 def test_a_run_that_cannot_be_started_there_is_a_users_error() -> None:

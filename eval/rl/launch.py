@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,7 +180,9 @@ class _Trainer:
         if seconds[0]:
             self._deadline.stepped(sum(seconds))
         parts = [f"step {self._done}/{self._invocation.steps}"]
-        parts += [f"{name} {data[key]:{form}}" for name, key, form in SHOWN if data.get(key)]
+        held_out = [value for key, value in data.items() if re.match(r"val-core/.+/acc/", key)]
+        parts += [f"held-out {value:.3f}" for value in held_out[:1]]
+        parts += [f"{name} {data[key]:{form}}" for name, key, form in SHOWN if key in data]
         print("  ".join(parts), flush=True)
 
     def _ask(self, *_: object) -> None:

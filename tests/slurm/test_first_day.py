@@ -95,7 +95,7 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
     assert not (checkout / "runs").exists()
     shown = in_shell(checkout, "slurm/eval.sh --dry-run tiny 1").stdout
     assert f"warmstart export {far}/runs/tiny 1" in shown
-    assert f"slurm.nodes.ray_node {far}/runs/tiny 1" in shown
+    assert f"slurm.nodes.ray_node {far}/runs/tiny eval 1" in shown
     # The run keeps its values when the site changes, and is still found.
     path = checkout / "slurm" / "site.env"
     path.write_text(path.read_text().replace("/data ", "/other train.seed=9 "))

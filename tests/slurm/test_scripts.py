@@ -187,8 +187,9 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
         "RAY_AUTH_MODE=token",
         "RAY_AUTH_TOKEN_PATH=/scratch/my runs/x/.ray-token-JOB",
     ]
-    assert nodes[5:8] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
-    assert nodes[-5:] == ["-m", "slurm.nodes.ray_node", "/scratch/my runs/x", "12", "eval.limit=3"]
+    assert nodes[6:9] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+    task = ["-m", "slurm.nodes.ray_node", "/scratch/my runs/x", "eval", "12", "eval.limit=3"]
+    assert nodes[-6:] == task
 
 
 SFT = "slurm/sft_4b.sh"

@@ -1,5 +1,5 @@
-"""The addresses at which nodes meet: with stub commands, and with real ranks in two network
-namespaces that name themselves as Debian's hosts file does.
+"""The addresses and ports at which nodes meet: with stub commands, and with real ranks in two
+network namespaces that name themselves as Debian's hosts file does.
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import UserError
 from tests.conftest import ROOT
-from trainer.process.network import addresses, interface
+from trainer.process.network import addresses, free_port, interface
 from trainer.process.process_group import slurm_environment, under_slurm
 
 
@@ -192,3 +192,12 @@ def test_ranks_whose_own_name_is_a_loopback_address_meet(
     for rank in ranks:
         out, _ = rank.communicate(timeout=120)
         assert f"sum 2.0 over cable {preset or '10.77.0.1'}" in out, out
+
+
+def test_the_port_is_one_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("", port))
+        taken.listen()
+        monkeypatch.setattr("random.sample", lambda *_: [port, port + 1])
+        assert free_port() == port + 1

@@ -33,7 +33,7 @@ from data_prep.answers.boxed import grade_state, is_exact
 from eval.grading import grade
 from tests.bench.table import Result, publish
 from tests.data_prep.answers.test_boxed import bombs
-from tests.eval.grading.test_grade import HOSTILE, TRICKY
+from tests.eval.grading.texts import HOSTILE, TRICKY
 
 LENGTH, SHOWN, PER_PROBLEM = 60_000, 3_000, 16
 SECONDS = 20

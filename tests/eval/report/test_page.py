@@ -1,40 +1,27 @@
-"""The HTML report in a real browser: what it shows, that it is self-contained, that nothing a model
-wrote can run.
+"""The HTML report in a real browser: what it shows, what mouse and keyboard do, that it is
+self-contained.
 """
 
-import json
 import random
 import re
 import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error
+from playwright.sync_api import Browser
 
-from common.files import write_json, write_text
-from common.records import Problem, Rollout
-from eval import evaluate
+from common.records import Problem
 from eval.generation import rollout_files
 from eval.report.html.write import write
 from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser
 from tests.data_prep.openr1 import thought
+from tests.eval.report.pages import made, ordinary
+from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
-from trainer.run.model_label import BASE, ModelLabel
-from trainer.run.step_metrics import StepMetrics
 
-HOSTILE = (
-    "<script>window.ran = 1</script></script><img src=x onerror='window.ran = 1'><!-- \u2028\u2029 "
-    "\0 \x1b[2J \u202e&lt;b&gt; ]]> ${window.ran = 1} {{ 7 * 7 }} <svg onload=window.ran=1> "
-)
-FORMULAS = (
-    r"$\href{javascript:window.ran=1}{x}$ $\text{<img src=x onerror=window.ran=1>}$ "
-    r"$\class{\" onclick=window.ran=1}{x}$ $\color{red;background:url(http://127.0.0.1/)}x$ "
-    r"$\frac{1}{2}$"
-)
 CONTRASTS = (
     "body",
     ".lead",
@@ -43,99 +30,6 @@ CONTRASTS = (
     "#tables td",
     *(f"button.{state}" for state in "rwtn"),
 )
-Answer = Callable[[str, Problem, int], tuple[str, int, str]]
-"""(label, problem, k) -> text, tokens and finish reason of a rollout."""
-
-
-def made(folder: Path, sets: dict[str, list[Problem]], n: int, answer: Answer) -> Path:
-    """The page of a run whose base model and step 2 gave ``answer``'s rollouts, graded and counted
-    by the real code.
-    """
-    for name, problems in sets.items():
-        lines = (
-            json.dumps({"id": p.id, "problem": p.problem, "answer": p.answer}) + "\n"
-            for p in problems
-        )
-        write_text(folder / "bench" / f"{name}.jsonl", "".join(lines))
-    values = [
-        f"eval.sets=[{','.join(sets)}]",
-        f"eval.rollouts={n}",
-        f"eval.benchmarks={folder}/bench",
-    ]
-    config = configs.load("sft_4b", [f"run.root={folder}/runs", f"data.dir={folder}/data", *values])
-    write_text(folder / "data" / "sft_4b" / "tokenizer" / "tokenizer.json", "{}")
-    run = Run(folder / "runs" / "sft_4b")
-    configs.write(config, run.config)
-    attempt = run.new_attempt()
-    configs.write(config, attempt.config)
-    write_json(
-        attempt.provenance, {"git": "c0ffee", "versions": {"verl": "0.9.1"}, "first_step": 0}
-    )
-    write_text(attempt.metrics, "".join(step(i).json() for i in range(1, 41)))
-    write_json(
-        run.export(2) / "manifest.json", {"step": 2, "parameters": 1, "dataset": "x", "files": {}}
-    )
-    for label in (BASE, ModelLabel(2)):
-        planned = evaluate.plan(config, run, label)
-        planned.folder.mkdir(parents=True)
-        with (planned.folder / rollout_files.ROLLOUTS).open("w") as f:
-            for problem in (p for problems in sets.values() for p in problems):
-                for k in range(n):
-                    text, tokens, finish = answer(str(label), problem, k)
-                    key = (problem.set, problem.id, k)
-                    rollout_files.append(
-                        f, Rollout(key, 1000 + k, text, tokens, finish, "engine-0", 2.5)
-                    )
-        evaluate.evaluate(config, run, label)
-    return write(run, config)
-
-
-def step(number: int) -> StepMetrics:
-    return StepMetrics(
-        step=number,
-        total=40,
-        epoch=1,
-        loss=1 / number,
-        grad_norm=1.0,
-        lr=1e-5,
-        tokens=7200,
-        tokens_per_s=2.0,
-        tokens_per_s_per_gpu=1.0,
-        mfu=0.5,
-        seconds=3600.0,
-        mean_seconds=3600.0,
-        data_seconds=0.1,
-        balance=0.9,
-        fill=0.9,
-        peak_memory_gb=30.0,
-        eta_s=0.0,
-        skipped=False,
-        val_loss=0.5 if number % 10 == 0 else None,
-    )
-
-
-def ordinary(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
-    """Rollouts 0 to 4: right, wrong, cut off, without a box, and right for math-verify alone; base:
-    all wrong.
-    """
-    if label == "base":
-        return "The answer is \\boxed{-1}.", 50, "stop"
-    boxed = "<think>\nLet $x^2 = 4$.\n</think>\n\n**So** $x = 2$ and \\[\\boxed{%s}\\]"
-    return (
-        (boxed % problem.answer, 1234, "stop"),
-        (boxed % "-1", 2345, "stop"),
-        ("<think>\nOn and on", 32768, "length"),
-        ("<think>\na\n</think>\n\nI give up.", 345, "stop"),
-        (boxed % f"{problem.answer}.00 + 0", 456, "stop"),
-    )[k]
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    def of(name: str) -> list[Problem]:
-        return [Problem(f"{name}-{i}", f"What is $\\sqrt{{{i}}}$?", str(i), name) for i in range(6)]
-
-    return made(tmp_path_factory.mktemp("plain"), {"a": of("a"), "b": of("b")}, 5, ordinary)
 
 
 @pytest.fixture
@@ -298,58 +192,49 @@ def test_what_is_missing_is_said_and_not_counted(
         assert seen.complaints == []
 
 
-def test_what_a_model_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:
-    def answer(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
-        text = HOSTILE + FORMULAS
-        return f"<think>\n{text}\ud800\n</think>\n\n{text} \\boxed{{{HOSTILE}\ud800}}", 100, "stop"
+@pytest.mark.parametrize("rollouts", [1, 2])
+def test_a_partial_view_may_lack_points_of_pass_at_k(
+    browser: Browser, tmp_path: Path, rollouts: int
+) -> None:
+    """No problem has all of its four rollouts."""
+    run = empty_run(tmp_path)
+    folder = evaluation(
+        run, "step_7", {"a": 6}, lambda p, k: p.answer if int(p.answer) % 2 else "x", complete=False
+    )
+    lines = (folder / rollout_files.ROLLOUTS).read_text().splitlines(keepends=True)
+    kept = [line for i in range(4) for line in lines[4 * i : 4 * i + rollouts]]
+    (folder / rollout_files.ROLLOUTS).write_text("".join(kept))
+    with opened(browser, write(run, configs.read(run.config), partial=True)) as seen:
+        missing = f"partial: {24 - 4 * rollouts} rollouts missing"
+        assert missing in seen.page.inner_text(".warning")
+        hints = seen.page.locator("figure >> nth=0 >> title").all_text_contents()
+        assert hints == [
+            f"step_7 ({missing}), k (rollouts) {k}: 50 %" for k in range(1, rollouts + 1)
+        ]
+        assert "none" in seen.page.inner_text("#tables")
+        assert seen.complaints == []
 
-    names = ["p", '"><script>window.ran=1</script>']
-    problems = [
-        Problem(name, HOSTILE + FORMULAS, f"\\text{{{HOSTILE}}}", "hostile") for name in names
-    ]
-    file = made(tmp_path, {"hostile": problems}, 2, answer)
+
+def test_closing_leads_back_to_where_it_was_opened(browser: Browser, tmp_path: Path) -> None:
+    file = made(
+        tmp_path, {"a": [Problem(f"a-{i}", "?", str(i), "a") for i in range(6)]}, 5, ordinary
+    )
     with opened(browser, file) as seen:
         view = seen.page
-        for i in range(4):
-            view.locator("#grid button").nth(i).click()
-            view.wait_for_selector("#panel[open]")
-            view.click("summary")
-            view.wait_for_selector("details .text")
-            shown = view.locator("#panel-body").evaluate("node => node.textContent")
-            for part in (
-                "<script>window.ran = 1</script>",
-                "</script><img src=x onerror='window.ran = 1'>",
-                "<!--",
-            ):
-                assert shown.count(part) >= 4
-            assert r"\href{javascript:window.ran=1}{x}" in shown
-            assert "<img\xa0src=x\xa0onerror" in view.locator("#panel mtext").first.text_content()
-            assert view.locator("#panel mfrac").count() >= 3
-            strangers = "dialog :is(script, img, svg, a, iframe, [onclick], [href], [src])"
-            assert view.locator(strangers).count() == 0
+        for moved in (False, True):
+            view.focus("#disagreements button >> nth=1")
+            view.keyboard.press("Enter")
+            view.wait_for_selector("#panel-title:has-text('a-1, rollout 4')")
+            if moved:
+                view.keyboard.press("ArrowRight")
+                view.wait_for_selector("#panel-title:has-text('a-2, rollout 0')")
             view.keyboard.press("Escape")
-        assert view.evaluate("window.ran") is None
-        assert (seen.requests, seen.complaints) == ([file.as_uri()], [])
-
-
-def test_the_policy_bites(browser: Browser, plain: Path, tmp_path: Path) -> None:
-    """A page into which markup did get runs none of it and asks for nothing."""
-    file = tmp_path / "smuggled.html"
-    with socket.create_server(("127.0.0.1", 0)) as server, opened(browser, plain) as seen:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        markup = f"<script>window.ran = 1</script><img src='{url}' onerror='window.ran = 1'></body>"
-        file.write_text(plain.read_text().replace("</body>", markup))
-        seen.page.goto(file.as_uri())
-        seen.page.click("#grid button >> nth=0")
-        seen.page.wait_for_selector("#panel[open]")
-        assert seen.page.evaluate("window.ran") is None
-        with pytest.raises(Error, match="TrustedHTML"):
-            seen.page.evaluate("document.body.innerHTML = '<b>x</b>'")
-        seen.page.evaluate(f"fetch('{url}').catch(() => null)")
-        assert sum("Content Security Policy" in text for text in seen.complaints) >= 3
-        server.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            server.accept()
+            view.wait_for_selector("#panel:not([open])", state="attached")
+            focused = view.evaluate(
+                "document.activeElement.ariaLabel ?? document.activeElement.innerText"
+            )
+            assert focused.startswith("a-2, rollout 0: right" if moved else "a-1, rollout 4")
+            assert view.evaluate("!!document.activeElement.closest('#disagreements')") != moved
 
 
 @pytest.mark.slow

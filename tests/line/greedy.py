@@ -1,6 +1,6 @@
 """Greedy continuations from a vLLM engine set up as an evaluation's, for the tests to compare.
 
-python -m tests.greedy MODEL < prompts.json > outputs.json      prompts: lists of token ids
+python -m tests.line.greedy MODEL < prompts.json > outputs.json      prompts: lists of token ids
 """
 
 import json

@@ -1,22 +1,28 @@
-"""The HTML report in a real browser: partial runs, numbers as they were written, who may draw
-where, the way back.
+"""The HTML report in a real browser: nothing that a model wrote can run, draw over other fields or
+change the page's text.
 """
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error
 
 from common.records import Problem
-from eval.generation import rollout_files
-from eval.report.html.write import write
 from tests.browser import browser as browser
 from tests.browser import opened
-from tests.eval.report.test_page import made, ordinary
-from tests.eval.runs import empty_run, evaluation
-from trainer.recipe import load as configs
+from tests.eval.report.pages import made
 
+HOSTILE = (
+    "<script>window.ran = 1</script></script><img src=x onerror='window.ran = 1'><!-- \u2028\u2029 "
+    "\0 \x1b[2J \u202e&lt;b&gt; ]]> ${window.ran = 1} {{ 7 * 7 }} <svg onload=window.ran=1> "
+)
+FORMULAS = (
+    r"$\href{javascript:window.ran=1}{x}$ $\text{<img src=x onerror=window.ran=1>}$ "
+    r"$\class{\" onclick=window.ran=1}{x}$ $\color{red;background:url(http://127.0.0.1/)}x$ "
+    r"$\frac{1}{2}$"
+)
 SPOOFS = (
     r"8\hspace{17.5em}\text{✓ right }_{}\hspace{7em}\text{✓ right}",
     r"\hspace{-60em}8^2",
@@ -31,6 +37,60 @@ PROBLEM = (
 )
 
 
+def test_what_a_model_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:
+    def answer(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
+        text = HOSTILE + FORMULAS
+        return f"<think>\n{text}\ud800\n</think>\n\n{text} \\boxed{{{HOSTILE}\ud800}}", 100, "stop"
+
+    names = ["p", '"><script>window.ran=1</script>']
+    problems = [
+        Problem(name, HOSTILE + FORMULAS, f"\\text{{{HOSTILE}}}", "hostile") for name in names
+    ]
+    file = made(tmp_path, {"hostile": problems}, 2, answer)
+    with opened(browser, file) as seen:
+        view = seen.page
+        for i in range(4):
+            view.locator("#grid button").nth(i).click()
+            view.wait_for_selector("#panel[open]")
+            view.click("summary")
+            view.wait_for_selector("details .text")
+            shown = view.locator("#panel-body").evaluate("node => node.textContent")
+            for part in (
+                "<script>window.ran = 1</script>",
+                "</script><img src=x onerror='window.ran = 1'>",
+                "<!--",
+            ):
+                assert shown.count(part) >= 4
+            assert r"\href{javascript:window.ran=1}{x}" in shown
+            assert "<img\xa0src=x\xa0onerror" in view.locator("#panel mtext").first.text_content()
+            assert view.locator("#panel mfrac").count() >= 3
+            strangers = "dialog :is(script, img, svg, a, iframe, [onclick], [href], [src])"
+            assert view.locator(strangers).count() == 0
+            view.keyboard.press("Escape")
+        assert view.evaluate("window.ran") is None
+        assert (seen.requests, seen.complaints) == ([file.as_uri()], [])
+
+
+def test_the_policy_bites(browser: Browser, plain: Path, tmp_path: Path) -> None:
+    """A page into which markup did get runs none of it and asks for nothing."""
+    file = tmp_path / "smuggled.html"
+    with socket.create_server(("127.0.0.1", 0)) as server, opened(browser, plain) as seen:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        markup = f"<script>window.ran = 1</script><img src='{url}' onerror='window.ran = 1'></body>"
+        file.write_text(plain.read_text().replace("</body>", markup))
+        seen.page.goto(file.as_uri())
+        seen.page.click("#grid button >> nth=0")
+        seen.page.wait_for_selector("#panel[open]")
+        assert seen.page.evaluate("window.ran") is None
+        with pytest.raises(Error, match="TrustedHTML"):
+            seen.page.evaluate("document.body.innerHTML = '<b>x</b>'")
+        seen.page.evaluate(f"fetch('{url}').catch(() => null)")
+        assert sum("Content Security Policy" in text for text in seen.complaints) >= 3
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 @pytest.fixture(scope="module")
 def spoofed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def answer(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
@@ -38,29 +98,6 @@ def spoofed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     problems = [Problem("p", PROBLEM, r"\frac{1}{2}", "hostile")]
     return made(tmp_path_factory.mktemp("spoofed"), {"hostile": problems}, len(SPOOFS), answer)
-
-
-@pytest.mark.parametrize("rollouts", [1, 2])
-def test_a_partial_view_may_lack_points_of_pass_at_k(
-    browser: Browser, tmp_path: Path, rollouts: int
-) -> None:
-    """No problem has all of its four rollouts."""
-    run = empty_run(tmp_path)
-    folder = evaluation(
-        run, "step_7", {"a": 6}, lambda p, k: p.answer if int(p.answer) % 2 else "x", complete=False
-    )
-    lines = (folder / rollout_files.ROLLOUTS).read_text().splitlines(keepends=True)
-    kept = [line for i in range(4) for line in lines[4 * i : 4 * i + rollouts]]
-    (folder / rollout_files.ROLLOUTS).write_text("".join(kept))
-    with opened(browser, write(run, configs.read(run.config), partial=True)) as seen:
-        missing = f"partial: {24 - 4 * rollouts} rollouts missing"
-        assert missing in seen.page.inner_text(".warning")
-        hints = seen.page.locator("figure >> nth=0 >> title").all_text_contents()
-        assert hints == [
-            f"step_7 ({missing}), k (rollouts) {k}: 50 %" for k in range(1, rollouts + 1)
-        ]
-        assert "none" in seen.page.inner_text("#tables")
-        assert seen.complaints == []
 
 
 def test_powers_are_not_emphasis(browser: Browser, spoofed: Path) -> None:
@@ -116,28 +153,6 @@ def test_an_answer_stays_in_its_field_and_shows_what_it_is(
             assert colours[0] == colours[1]
             assert view.locator(f"{shown} >> mn >> nth=0").bounding_box()["x"] >= fields[0][0]
             view.keyboard.press("Escape")
-
-
-def test_closing_leads_back_to_where_it_was_opened(browser: Browser, tmp_path: Path) -> None:
-    file = made(
-        tmp_path, {"a": [Problem(f"a-{i}", "?", str(i), "a") for i in range(6)]}, 5, ordinary
-    )
-    with opened(browser, file) as seen:
-        view = seen.page
-        for moved in (False, True):
-            view.focus("#disagreements button >> nth=1")
-            view.keyboard.press("Enter")
-            view.wait_for_selector("#panel-title:has-text('a-1, rollout 4')")
-            if moved:
-                view.keyboard.press("ArrowRight")
-                view.wait_for_selector("#panel-title:has-text('a-2, rollout 0')")
-            view.keyboard.press("Escape")
-            view.wait_for_selector("#panel:not([open])", state="attached")
-            focused = view.evaluate(
-                "document.activeElement.ariaLabel ?? document.activeElement.innerText"
-            )
-            assert focused.startswith("a-2, rollout 0: right" if moved else "a-1, rollout 4")
-            assert view.evaluate("!!document.activeElement.closest('#disagreements')") != moved
 
 
 def test_the_values_of_the_curves_can_be_read(browser: Browser, spoofed: Path) -> None:

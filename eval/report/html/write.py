@@ -52,7 +52,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     the path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and the page marks
-    them. Raises UserError when the run has no such evaluation.
+    them. Raises UserError when the run has no such evaluation, when the evaluations were graded
+    under different versions of the rules, and when a complete one lacks its metrics or some of its
+    rollouts or grades.
     """
     compared = base_vs_sft.newest(run, partial)
     check_graders(compared.both)

@@ -1,5 +1,5 @@
-"""Nodes that are left out after a requeue: the rule with a stub scontrol, and a real job one of
-whose nodes cannot start Python.
+"""Nodes that are left out after a requeue: the rule with stubs of scontrol and sinfo, and a real
+job one of whose nodes cannot start Python.
 """
 
 import json
@@ -10,6 +10,7 @@ import pytest
 
 from slurm.queue import exclusion
 from slurm.queue.requeue import Ended, decide
+from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import NODES, TINY, Site
 from trainer.run.folder import INCIDENTS, Run
 
@@ -31,11 +32,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
     monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")
-    names = "".join(f"n{number} mixed\\n" for number in range(1, 10))
-    names += "n10 down\\nn11 idle*\\nn12 drained\\n"
-    (tmp_path / "sinfo").write_text(f"#!/bin/sh\nprintf '{names}'\n")
-    (tmp_path / "sinfo").chmod(0o755)
+    sinfo(tmp_path, "down", "idle*", "drained")
     return Run(tmp_path / "run")
+
+
+def sinfo(folder: Path, *states: str) -> None:
+    """Makes sinfo show nine nodes that are up, then n10, n11 and so on in these states."""
+    shown = [*["mixed"] * 9, *states]
+    lines = "".join(f"n{number} {state}\n" for number, state in enumerate(shown, 1))
+    (folder / "sinfo").write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+    (folder / "sinfo").chmod(0o755)
 
 
 def incident(run: Run, start: int, *nodes: str, job: str = "7") -> None:
@@ -83,6 +89,46 @@ def test_a_job_does_not_run_out_of_nodes(run: Run, monkeypatch: pytest.MonkeyPat
     (run.root.parent / "excluded").write_text("n9\n")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "8")
     assert after(run, ("7", 1)) == "n9"
+
+
+@pytest.mark.parametrize("state", ["idle", "allocated", "completing", "reserved", "planned"])
+def test_a_node_that_takes_jobs_is_counted(
+    state: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job needs eight, and without it seven would remain."""
+    sinfo(run.root.parent, state)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "8")
+    incident(run, 1, "n2")
+    assert after(run, ("7", 1)) == "n2,n9"
+
+
+@pytest.mark.parametrize(
+    "state", ["down", "drained", "draining", "fail", "error", "unknown", "inval", "maint", "idle*"]
+)
+def test_a_node_that_takes_no_job_is_not_counted(
+    state: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job needs eight, which would remain with it."""
+    sinfo(run.root.parent, state)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "8")
+    incident(run, 1, "n2")
+    assert after(run, ("7", 1)) == "n9"
+
+
+def test_nodes_that_a_real_cluster_has_down_or_drained_are_not_usable(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")
+    monkeypatch.delenv("SLURM_JOB_RESERVATION", raising=False)
+    change = ("scontrol", "update", "Reason=test")
+    try:
+        cluster.call(*change, "NodeName=n3", "State=DRAIN")
+        cluster.call(*change, "NodeName=n4", "State=DOWN")
+        assert exclusion._usable() == {"n1", "n2"}
+    finally:
+        cluster.call(*change, "NodeName=n[3-4]", "State=RESUME")
+        cluster.until(lambda: len(exclusion._usable()) == 4, 60)
 
 
 def test_what_most_nodes_have_is_no_nodes_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

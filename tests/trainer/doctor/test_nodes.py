@@ -5,12 +5,14 @@ the job script.
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trainer.doctor import binding, nodes
 from trainer.doctor.findings import FATAL, OK, Finding
 from trainer.doctor.incidents import record
+from trainer.recipe import load as configs
 from trainer.run.folder import INCIDENTS, Run
 
 EXPECTED = {"n1": 2, "n2": 2, "n3": 2}
@@ -50,6 +52,23 @@ def test_one_gpu_for_two_ranks() -> None:
     assert binding.sharing(notes("n1", "n1", "n2", gpus="010")) is None
     fault = binding.sharing(notes("n1", "n1", "n2", gpus="110"))
     assert fault and fault.level == FATAL and "ranks 0, 1 on n1" in fault.cause
+
+
+@pytest.mark.parametrize(("local", "visible", "own"), [(0, 0, ""), (2, 2, ""), (1, 2, "GPU-1")])
+def test_a_ranks_gpu_or_that_it_has_none(
+    local: int, visible: int, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sees none at all, or fewer than its node has ranks, or its own too."""
+    import torch
+
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"GPU-{index}")
+    )
+    assert binding.gpu(configs.load("sft_4b")) == own
+    assert binding.gpu(configs.load("tiny")) == ""
 
 
 @pytest.mark.parametrize(

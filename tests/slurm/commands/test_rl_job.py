@@ -1,4 +1,4 @@
-"""RL jobs on the login node: what is not prepared or does not fit is refused, a dry run shows it."""
+"""RL jobs on the login node: what is not prepared or does not fit is refused; a dry run."""
 
 import json
 import shlex

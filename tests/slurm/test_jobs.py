@@ -202,7 +202,11 @@ def test_a_bug_in_a_step_is_a_crash_and_no_wrong_configuration(site: Site, tmp_p
 
 @pytest.mark.slow
 def test_two_runs_share_nodes(site: Site) -> None:
-    jobs = {name: site.train(f"run.name={name}", "train.max_steps=4") for name in ("left", "right")}
+    here = ("--nodelist=n[1-2]",)
+    jobs = {
+        name: site.train(f"run.name={name}", "train.max_steps=4", options=here)
+        for name in ("left", "right")
+    }
     for name, job in jobs.items():
         assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
         assert site.cluster.job(job)["NodeList"] == "n[1-2]"

@@ -20,7 +20,7 @@ from eval.results import base_vs_sft
 from eval.rl.prepare import prepare
 from eval.rl.reward import compute_score
 from tests.conftest import Line, environment, lines, warmstart
-from tests.eval.grading.test_grade import HOSTILE, TRICKY
+from tests.eval.grading.texts import HOSTILE, TRICKY
 from tests.eval.rl.samples import STEP, sample
 from trainer.recipe import load as configs
 from trainer.run.folder import Run

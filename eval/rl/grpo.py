@@ -98,7 +98,7 @@ SCRIPT_TEMPLATE = """\
 set -euo pipefail
 folder=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 test='from importlib.util import find_spec as find; assert find("verl") and find("eval.rl.launch")'
-known=("${{VIRTUAL_ENV:-}}/bin/python" "$(type -P python3)" .venv-gpu/bin/python .venv/bin/python)
+known=("${{VIRTUAL_ENV:-}}/bin/python" "$(type -P python3 || true)" .venv-gpu/bin/python .venv/bin/python)
 for python in "${{known[@]}}"; do
     if "$python" -c "$test" 2>/dev/null; then
         exec "$python" -m eval.rl.launch "$folder" "$@"

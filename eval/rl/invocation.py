@@ -103,12 +103,18 @@ class Invocation:
             f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}": value
             for name, value in variables.items()
         }
+        # Hydra takes its options before the first override only.
         return [
             *(sys.executable, "-m", "verl.trainer.main_ppo"),
             *("--config-path", str(start.root), "--config-name", start.config.stem),
+            *(word for word in self.words if not _is_override(word)),
             *(f"{key}={_quoted(str(value))}" for key, value in {**paths, **workers}.items()),
-            *self.words,
+            *filter(_is_override, self.words),
         ]
+
+
+def _is_override(word: str) -> bool:
+    return word.startswith("~") or ("=" in word and not word.startswith("-"))
 
 
 def _quoted(text: str) -> str:

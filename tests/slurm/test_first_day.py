@@ -39,6 +39,9 @@ PLACES = ("/scratch/$USER", "/project/home/$SBATCH_ACCOUNT/$USER")
 """Folders of the example's and of MeluXina's file, which are on the other file system here."""
 
 
+WARNING = re.compile(r"UserWarning|^  warnings\.warn\(")
+
+
 def fill_in(checkout: Path, far: Path, name: str) -> None:
     """Writes the site file as a person does: a given one's text, with values of one's own."""
     text = (checkout / "slurm" / f"site.{name}.env").read_text()
@@ -114,9 +117,12 @@ def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path, name: st
     transcript = (tmp_path / "transcript.txt").open("w")
 
     def told(line: str, output: str) -> None:
-        for place, shown in ((far, PLACES[1]), (checkout, "/home/math-rl/warmstart")):
+        home = "/home/math-rl/warmstart"
+        for place, shown in ((far, PLACES[1]), (checkout, home), (sys.prefix, f"{home}/.venv-gpu")):
             output = output.replace(str(place), shown)
-        transcript.write(f"$ {line}\n{output.rstrip()}\n\n")
+        # What verl warns of in each process says nothing about the day.
+        kept = [text for text in output.rstrip().splitlines() if not WARNING.search(text)]
+        transcript.write("\n".join([f"$ {line}", *kept, "", ""]))
 
     def run(line: str) -> str:
         done = in_shell(checkout, line, **conf)

@@ -80,7 +80,7 @@ def test_the_script_finds_an_environment_where_it_runs(
     elif where == "in the folder":
         (tmp_path / ".venv").symlink_to(sys.prefix)
     shown = subprocess.run(
-        ["bash", str(start.script), "--cfg", "job", "trainer.nnodes=1", "-p", "trainer"],
+        ["bash", str(start.script), "trainer.nnodes=1", "--cfg", "job", "-p", "trainer"],
         cwd=tmp_path,
         env=variables,
         capture_output=True,
@@ -90,9 +90,7 @@ def test_the_script_finds_an_environment_where_it_runs(
         assert shown.returncode == 2 and "source .venv-gpu/bin/activate" in shown.stderr
         return
     assert shown.returncode == 0, shown.stderr
-    assert OmegaConf.create(shown.stdout).trainer.default_local_dir == str(
-        start.checkpoints.resolve()
-    )
+    assert f"default_local_dir: {start.checkpoints.resolve()}" in shown.stdout
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(start: RlStart) -> None:

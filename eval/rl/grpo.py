@@ -98,8 +98,8 @@ SCRIPT_TEMPLATE = """\
 set -euo pipefail
 folder=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 test='from importlib.util import find_spec as find; assert find("verl") and find("eval.rl.launch")'
-known=("${{VIRTUAL_ENV:-}}/bin/python" "$(type -P python3 || true)" .venv-gpu/bin/python .venv/bin/python)
-for python in "${{known[@]}}"; do
+found=$(type -P python3 || true)
+for python in "${{VIRTUAL_ENV:-}}/bin/python" "$found" .venv-gpu/bin/python .venv/bin/python; do
     if "$python" -c "$test" 2>/dev/null; then
         exec "$python" -m eval.rl.launch "$folder" "$@"
     fi

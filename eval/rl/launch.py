@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from common.errors import StageFailed, UserError
@@ -117,7 +118,7 @@ class _Trainer:
         self._saved = 0.0
         weights = invocation.model.glob("*.safetensors")
         self._state = STATE * sum(path.stat().st_size for path in weights)
-        self._requests, self._killed = 0, False
+        self._asked, self._interrupts, self._killed = False, 0, False
         for number in SIGNALS:
             signal.signal(number, self._ask)
 
@@ -139,7 +140,7 @@ class _Trainer:
             self._follow(child)
         if child.returncode == 0 and self._done >= invocation.steps:
             return DONE
-        if self._requests and (child.returncode == 0 or self._killed):
+        if self._asked and (child.returncode == 0 or self._killed):
             return STOPPED
         tail = attempt.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
         print("\n".join(tail), file=sys.stderr)
@@ -163,12 +164,12 @@ class _Trainer:
                 if self._deadline.near(
                     save_seconds(self._state, self._invocation.gpus, self._saved)
                 ):
-                    self._requests = self._requests or 1
-                if self._requests and not self._attempt.stop.exists():
+                    self._asked = True
+                if self._asked and not self._attempt.stop.exists():
                     self._attempt.stop.touch()
-                    print("stopping after this step", flush=True)
+                    print("stopping after this step (Ctrl-C again: at once)", flush=True)
                 # Before its first step there is nothing to save.
-                if self._requests > 1 or (self._requests and not self._attempt.metrics.exists()):
+                if self._interrupts > 1 or (self._asked and not self._attempt.metrics.exists()):
                     self._killed = True
                     child.kill()
                 time.sleep(POLL_SECONDS)
@@ -185,8 +186,10 @@ class _Trainer:
         parts += [f"{name} {data[key]:{form}}" for name, key, form in SHOWN if key in data]
         print("  ".join(parts), flush=True)
 
-    def _ask(self, *_: object) -> None:
-        self._requests += 1
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        # Slurm may ask more than once; a person who does is in a hurry.
+        self._interrupts += number == signal.SIGINT
 
 
 if __name__ == "__main__":

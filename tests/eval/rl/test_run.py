@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ def start(line: Line, tmp_path_factory: pytest.TempPathFactory) -> RlStart:
 def started(start: RlStart, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", str(start.script), *ASKED, *words],
-        env=environment(),
+        env=environment() | {"VIRTUAL_ENV": sys.prefix},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
+from safetensors.torch import load_file
 
 from common.exit_codes import STOPPED
 from common.files import read_json, read_jsonl
@@ -77,8 +78,8 @@ def metrics(start: RlStart) -> dict[int, dict[str, Any]]:
     return {line["step"]: line["data"] for line in lines}
 
 
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return {k: v for p in folder.glob("*.safetensors") for k, v in load_file(p).items()}
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: v.double() for p in folder.glob("*.safetensors") for k, v in load_file(p).items()}
 
 
 def test_killed_resumed_and_stopped_it_trains_the_model(start: RlStart) -> None:
@@ -98,7 +99,7 @@ def test_killed_resumed_and_stopped_it_trains_the_model(start: RlStart) -> None:
     third = started(start)
     said = third.communicate()[0]
     assert third.returncode == 0, said
-    assert start.latest == STEPS and f"step {STEPS}/{STEPS}  reward " in said
+    assert start.latest == STEPS and re.search(rf"step {STEPS}/{STEPS}  .*reward ", said)
 
     found = metrics(start)
     assert set(range(1, STEPS + 1)) <= found.keys() <= set(range(STEPS + 1))
@@ -115,8 +116,8 @@ def test_killed_resumed_and_stopped_it_trains_the_model(start: RlStart) -> None:
     before = weights(run.export(read_json(start.manifest)["step"]))
     after = weights(start.weights(STEPS))
     assert after.keys() >= before.keys()
-    changes = [np.abs(after[k].astype(np.float64) - before[k].astype(np.float64)) for k in before]
-    assert sum(change.max() > 0 for change in changes) > len(changes) / 2
-    assert max(change.max() for change in changes) < 0.1
+    changes = [(after[k] - before[k]).abs().max().item() for k in before]
+    assert min(changes) > 0, "each tensor was trained"
+    assert max(changes) < 0.1
     ends = read_json(start.weights(STEPS) / "generation_config.json")["eos_token_id"]
     assert len(ends) == 2

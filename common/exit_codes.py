@@ -1,5 +1,12 @@
 """Exit codes of the ``warmstart`` command, of the ranks and of the job scripts."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from common.errors import StageFailed, UserError
+
 DONE = 0
 FAILED = 1
 USAGE = 2
@@ -8,3 +15,20 @@ PREFLIGHT = 3
 """``warmstart doctor`` found a fatal problem."""
 STOPPED = 75
 """Stopped on purpose; the same command resumes (EX_TEMPFAIL of sysexits.h)."""
+
+
+def reported(work: Callable[[], int]) -> int:
+    """Returns the exit code of ``work``. An error that is for a person becomes one line, and any
+    other keeps its traceback.
+    """
+    try:
+        return work()
+    except UserError as e:
+        print(f"warmstart: {e}", file=sys.stderr)
+        return USAGE
+    except StageFailed as e:
+        print(f"warmstart: {e}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("warmstart: interrupted; run the same command again to continue", file=sys.stderr)
+        return STOPPED

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
-from common.exit_codes import DONE, USAGE
+from common.exit_codes import DONE, reported
 from slurm.commands import command_lines, environment
 from slurm.commands.command_lines import Job
 from slurm.commands.options import Given, parse
@@ -50,11 +50,7 @@ LOOKS_ONLY = ("test-only", None)
 def main() -> int:
     """Returns the exit code; submitting, this process becomes sbatch."""
     script, kind, *arguments = sys.argv[1:]
-    try:
-        return _main(Path(script), kind, arguments)
-    except UserError as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return USAGE
+    return reported(lambda: _main(Path(script), kind, arguments))
 
 
 def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.errors import StageFailed, UserError
-from common.exit_codes import FAILED, STOPPED, USAGE
+from common.exit_codes import reported
 from warmstart import commands
 
 _KEY = re.compile(r"[+~]*[A-Za-z_][\w.@]*=")
@@ -180,14 +179,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     purpose.
     """
     function, options = _parse(sys.argv[1:] if arguments is None else list(arguments))
-    try:
-        return function(**options)
-    except UserError as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return USAGE
-    except StageFailed as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("warmstart: interrupted; run the same command again to continue", file=sys.stderr)
-        return STOPPED
+    return reported(lambda: function(**options))

@@ -56,6 +56,7 @@ class Invocation:
 
     @property
     def on_cpu(self) -> bool:
+        """Whether the start is for CPUs."""
         return "cpu" in self.values.defaults
 
     @property
@@ -70,7 +71,7 @@ class Invocation:
 
     @property
     def shows_only(self) -> bool:
-        """Returns whether Hydra is only asked to show something (``--cfg job``)."""
+        """Whether Hydra is only asked to show something (``--cfg job``)."""
         return any(word.startswith("-") for word in self.words)
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from common.errors import StageFailed, UserError
-from common.exit_codes import DONE, FAILED, STOPPED, USAGE
+from common.exit_codes import DONE, STOPPED, reported
 from common.files import follow_jsonl, intact_lines, write_jsonl, write_lock
 from common.processes import die_with_parent
 from common.ray_session import ray_session
@@ -47,14 +47,8 @@ TAIL = 20
 def main() -> int:
     """Returns 0 when all steps are done, 75 after a stop, 2 for what a person can fix, else 1."""
     folder, *words = sys.argv[1:]
-    try:
-        return launch(Invocation.of(RlStart(Path(folder).resolve()), words))
-    except UserError as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return USAGE
-    except StageFailed as e:
-        print(f"warmstart: {e}", file=sys.stderr)
-        return FAILED
+    start = RlStart(Path(folder).resolve())
+    return reported(lambda: launch(Invocation.of(start, words)))
 
 
 def launch(invocation: Invocation) -> int:
@@ -76,13 +70,13 @@ def launch(invocation: Invocation) -> int:
                 "trainer.total_training_steps=N trainer.total_epochs=M"
             )
             return DONE
-        _drop_after(start, done)
-        attempt = start.new_attempt()
-        print(f"verl's log is {attempt.log}", flush=True)
         # With the memory that Ray chooses: rollouts and batches pass through its object store.
         gpus = invocation.gpus if invocation.on_cpu else None
         with ray_session(WORKERS, gpus, object_store=None) as ray:
             _check_gpus(invocation, ray.cluster_resources().get("GPU", 0))
+            _drop_after(start, done)
+            attempt = start.new_attempt()
+            print(f"verl's log is {attempt.log}", flush=True)
             address = ray.get_runtime_context().gcs_address
             return _Trainer(invocation, attempt, done).run(address)
 
@@ -105,6 +99,16 @@ def _drop_after(start: RlStart, step: int) -> None:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return list(intact_lines(path)[0].values()) if path.exists() else []
+
+
+def _shown(line: dict[str, Any], steps: int) -> str:
+    """Returns a step's metrics as one line; verl writes null for what is not a number."""
+    data = {key: value for key, value in line["data"].items() if value is not None}
+    parts = [f"step {line['step']}/{steps}"]
+    held_out = [value for key, value in data.items() if re.match(r"val-core/.+/acc/", key)]
+    parts += [f"held-out {value:.3f}" for value in held_out[:1]]
+    parts += [f"{name} {data[key]:{form}}" for name, key, form in SHOWN if key in data]
+    return "  ".join(parts)
 
 
 class _Trainer:
@@ -180,11 +184,7 @@ class _Trainer:
         self._saved = max(self._saved, data.get("timing_s/save_checkpoint") or 0.0)
         if seconds[0]:
             self._deadline.stepped(sum(seconds))
-        parts = [f"step {self._done}/{self._invocation.steps}"]
-        held_out = [value for key, value in data.items() if re.match(r"val-core/.+/acc/", key)]
-        parts += [f"held-out {value:.3f}" for value in held_out[:1]]
-        parts += [f"{name} {data[key]:{form}}" for name, key, form in SHOWN if key in data]
-        print("  ".join(parts), flush=True)
+        print(_shown(line, self._invocation.steps), flush=True)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

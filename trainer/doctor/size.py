@@ -76,9 +76,9 @@ def planning(config: DictConfig) -> str:
 
 
 def check(config: DictConfig, size: Size) -> Iterator[Finding]:
-    """Yields one finding, with the sbatch options or the keys that mend it. It is fatal where the
-    run would fail or waste most of the GPUs' time, and a warning where it wastes much. A job that
-    was granted more GPUs than it has ranks gets a warning only: some sites grant whole nodes.
+    """Yields one finding, with the sbatch options or the keys that correct it. The finding is fatal
+    if the run would fail or waste most of the GPUs' time. It is a warning if the run would waste
+    much of it, or if the job was granted more GPUs than it has ranks: some sites grant whole nodes.
     """
     fault = _impossible(config, size)
     if fault is not None:

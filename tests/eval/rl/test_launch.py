@@ -110,6 +110,20 @@ def test_a_start_that_is_done_says_how_to_go_on(
     assert start.attempts == []
 
 
+def test_more_gpus_than_ray_has_are_refused(start: RlStart) -> None:
+    invocation = Invocation.of(start, ["trainer.nnodes=4", "trainer.n_gpus_per_node=1"])
+    launch._check_gpus(invocation, 4)
+    with pytest.raises(UserError, match=r"ask for 4 GPUs, and Ray has 3: .*slurm/rl.sh"):
+        launch._check_gpus(invocation, 3)
+
+
+def test_a_steps_line_leaves_out_what_is_no_number() -> None:
+    data = {"critic/score/mean": 0.25, "actor/entropy": None, "val-core/x/acc/mean@1": None}
+    assert launch._shown({"step": 3, "data": data}, 6) == "step 3/6  reward 0.250"
+    data["val-core/x/acc/mean@1"] = 0.5
+    assert launch._shown({"step": 3, "data": data}, 6) == "step 3/6  held-out 0.500  reward 0.250"
+
+
 def test_metrics_of_steps_that_will_be_repeated_are_dropped(start: RlStart) -> None:
     lines = [json.dumps({"step": step, "data": {}}) + "\n" for step in range(5)]
     start.metrics.write_text("".join(lines) + '{"step": 5, "da')

@@ -53,11 +53,24 @@ Lines = dict[str, float]
 
 def peak(shape: Shape, setup: Setup) -> Lines:
     """Returns the lines at the moment of one rank's peak, in a micro-step after the first."""
+    return resident(shape, setup) | largest(_loss(shape, setup), *outside_head(shape, setup))
+
+
+def resident(shape: Shape, setup: Setup) -> Lines:
+    """Returns the lines that last for the whole step: float32 weights, gradients and moments."""
     state = 0.0 if setup.offload else FLOAT32 * shape.parameters / setup.ranks
-    resident = {"weights": state, "gradients": state, "optimizer state": 2 * state}
+    return {"weights": state, "gradients": state, "optimizer state": 2 * state}
+
+
+def outside_head(shape: Shape, setup: Setup) -> tuple[Lines, ...]:
+    """Returns the lines at each moment of a step, but for that inside the head."""
     update = {"optimizer step": _update(shape, setup)}
-    moments = (_loss(shape, setup), *_backward(shape, setup), _end(shape, setup), update)
-    return resident | max(moments, key=lambda lines: sum(lines.values()))
+    return *_backward(shape, setup), _end(shape, setup), update
+
+
+def largest(*moments: Lines) -> Lines:
+    """Returns the moment that holds the most."""
+    return max(moments, key=lambda lines: sum(lines.values()))
 
 
 def _update(shape: Shape, setup: Setup) -> float:

@@ -95,15 +95,7 @@ def step_time(
     lengths: Mapping[int, int],
 ) -> StepTime:
     """Forecasts one step of rows of ``lengths`` tokens; saves are not included."""
-    micros = [
-        [np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group]
-        for group in micro_batches
-    ]
-    tokens = np.array([[n.sum() for n in group] for group in micros]) / setup.sequence_parallel
-    pairs = (
-        np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros])
-        / setup.sequence_parallel
-    )
+    tokens, pairs = _counts(setup, micro_batches, lengths)
     forward, backward, ends = _compute(shape, setup, cluster, tokens, pairs)
     slowest = (forward + backward).argmax(axis=0), np.arange(tokens.shape[1])
     forward, backward, ends, tokens = (
@@ -117,9 +109,56 @@ def step_time(
     return StepTime(
         compute=float((shape.layers * (forward + backward) + ends).sum()),
         waiting=float((shape.layers * hidden + _exposed(shape, setup, cluster)).sum()),
-        exchange=float(shape.layers * _exchange(shape, setup, cluster, tokens).sum()),
+        exchange=float(
+            shape.layers
+            * (2 if setup.checkpointing == "none" else 3)
+            * _exchange(shape, setup, cluster, tokens).sum()
+        ),
         optimizer=_optimizer(shape, setup, cluster),
     )
+
+
+def forward_seconds(
+    shape: Shape,
+    setup: Setup,
+    cluster: Cluster,
+    micro_batches: MicroBatches,
+    lengths: Mapping[int, int],
+) -> float:
+    """Forecasts one pass without gradients over rows of ``lengths`` tokens, with every token's
+    log-probability and entropy (``work.log_probs``).
+    """
+    tokens, pairs = _counts(setup, micro_batches, lengths)
+    forward, _, _ = _compute(shape, setup, cluster, tokens, pairs)
+    slowest = forward.argmax(axis=0), np.arange(tokens.shape[1])
+    forward, tokens = forward[slowest], tokens[slowest]
+    gather, _ = _layer_communication(shape, setup, cluster)
+    first = gather + cluster.ring_seconds(setup.compute * shape.embedding_parameters)
+    head = _seconds(setup, cluster, work.log_probs(shape, setup, tokens))
+    exchange = _exchange(shape, setup, cluster, tokens)
+    layers = shape.layers * (np.maximum(forward, gather) + exchange)
+    return float((layers + head + first).sum())
+
+
+def _counts(
+    setup: Setup, micro_batches: MicroBatches, lengths: Mapping[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a rank's (tokens, (query, key) pairs) by group and micro-batch."""
+    micros = [
+        [np.array([lengths[r] for r in rows], dtype=np.float64) for rows in group]
+        for group in micro_batches
+    ]
+    tokens = np.array([[n.sum() for n in group] for group in micros])
+    pairs = np.array([[(n * (n + 1)).sum() / 2 for n in group] for group in micros])
+    return tokens / setup.sequence_parallel, pairs / setup.sequence_parallel
+
+
+def _seconds(setup: Setup, cluster: Cluster, done: Work, reading: float = 0.0) -> np.ndarray:
+    """Returns the seconds of ``done``; its matmuls take at least ``reading``."""
+    gpu = cluster.gpu
+    peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
+    matmul = np.maximum(done.matmul / (peak * gpu.matmul_share), reading)
+    return matmul + done.attention / (peak * gpu.attention_share) + done.traffic / bandwidth
 
 
 def _compute(
@@ -128,13 +167,11 @@ def _compute(
     """Returns seconds of (a layer's forward, its backward with recomputation, embedding and loss)
     per micro-batch.
     """
-    gpu = cluster.gpu
-    peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
+    bandwidth = cluster.gpu.memory_bandwidth * MEMORY_SHARE
     reading = setup.compute * shape.layer_matmul_parameters / bandwidth
 
     def seconds(done: Work, readings: int) -> np.ndarray:
-        matmul = np.maximum(done.matmul / (peak * gpu.matmul_share), readings * reading)
-        return matmul + done.attention / (peak * gpu.attention_share) + done.traffic / bandwidth
+        return _seconds(setup, cluster, done, readings * reading)
 
     again, _ = work.COMPUTED_AGAIN[setup.checkpointing]
     return (
@@ -170,8 +207,8 @@ def _exposed(shape: Shape, setup: Setup, cluster: Cluster) -> float:
 
 
 def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) -> np.ndarray:
-    """Returns seconds of a layer's all-to-alls (queries, keys, values, output) in forward,
-    recomputation, backward.
+    """Returns seconds of a layer's all-to-alls (queries, keys, values, output) in one pass:
+    forward, recomputation or backward.
     """
     degree = setup.sequence_parallel
     if degree == 1:
@@ -180,11 +217,10 @@ def _exchange(shape: Shape, setup: Setup, cluster: Cluster, tokens: np.ndarray) 
     width = shape.head_dim * np.array(
         [shape.heads, shape.kv_heads * copies, shape.kv_heads * copies, shape.heads]
     )
-    times = 2 if setup.checkpointing == "none" else 3
     sizes = setup.compute * width[:, None] * tokens
-    return times * np.array(
-        [[cluster.exchange_seconds(b, degree) for b in row] for row in sizes]
-    ).sum(axis=0)
+    return np.array([[cluster.exchange_seconds(b, degree) for b in row] for row in sizes]).sum(
+        axis=0
+    )
 
 
 def _optimizer(shape: Shape, setup: Setup, cluster: Cluster) -> float:

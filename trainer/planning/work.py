@@ -106,6 +106,22 @@ def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     )
 
 
+def log_probs(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
+    """Returns the work of the head in verl's pass for old log-probabilities, in the compute dtype.
+
+    The cross entropy reads the logits. The entropy casts them to float32, takes softmax (two
+    reads, one write) and log-sum-exp (maximum; difference; exponential; sum), multiplies and sums.
+    """
+    c = setup.compute
+    cross_entropy, cast = 2 * c, FLOAT32 + c
+    entropy = (3 + (1 + 2 + 2 + 1) + 3 + 1) * FLOAT32
+    return Work(
+        matmul=2 * shape.embedding_parameters * tokens,
+        attention=0 * tokens,
+        traffic=(cross_entropy + cast + entropy) * shape.vocabulary * tokens,
+    )
+
+
 def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     """Returns forward and backward of what runs once per micro-batch: embedding, last norm, loss
     scale; not the head.

@@ -61,7 +61,18 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         ),
     ),
     "prefetch": (commands.prefetch, RECIPE),
-    "plan": (commands.plan, RECIPE),
+    "plan": (
+        commands.plan,
+        (
+            *RECIPE,
+            _argument(
+                "--rl",
+                action="store_true",
+                help="of GRPO with verl, on several clusters; RECIPE may be a RUN, whose rollouts "
+                "give the lengths",
+            ),
+        ),
+    ),
     "train": (commands.train, RECIPE),
     "export": (
         commands.export,

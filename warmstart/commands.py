@@ -58,12 +58,21 @@ def train(recipe: str, overrides: list[str]) -> int:
     return stages.train(frozen_config.check(config), config, dataset)
 
 
-def plan(recipe: str, overrides: list[str]) -> int:
+def plan(recipe: str, overrides: list[str], rl: bool) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
-    from trainer.planning.page import page
-    from trainer.planning.planner import Planner
+    from trainer.run.folder import Run
 
-    text, fits = page(Planner(_load(recipe, overrides)))
+    if rl:
+        from eval.rl.forecast import page as rl_page
+
+        known = Run.find(recipe)
+        run, config = _run(recipe, overrides) if known else (None, _load(recipe, overrides))
+        text, fits = rl_page(config, run)
+    else:
+        from trainer.planning.page import page
+        from trainer.planning.planner import Planner
+
+        text, fits = page(Planner(_load(recipe, overrides)))
     print(text)
     return DONE if fits else FAILED
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from eval.generation.settings import SamplingSettings
+from eval.rl.gpu_settings import ALGORITHM, REFERENCE, GpuSettings
 
 BATCH, STEPS, EVERY = 128, 100, 20
 """Most problems per step, or one per GPU if there are more GPUs; steps of RL; steps between two
@@ -26,8 +27,9 @@ hydra: {{searchpath: ["pkg://verl.trainer.config", "pkg://eval.rl"]}}
 data:
   # The longest prompt, in tokens: none is cut.
   max_prompt_length: {prompt}
-  # Keeps 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout gets
-  # no reward: raise the value when response_length/clip_ratio grows.
+  # Keeps 99 % of the accuracy that {budget} tokens gave on these problems. A longer rollout is cut:
+  # compare response_length/max with this limit, and raise it when steps keep reaching it.
+  # (response_length/clip_ratio compares with the batch's longest rollout.)
   max_response_length: {response}
   # {batch} x {group} rollouts per step, the same number on each of {gpus} GPUs. The pool has
   # {problems} problems.
@@ -39,10 +41,7 @@ actor_rollout_ref:
     strategy: fsdp2
     # One update per batch: each rollout comes from the policy that it trains.
     ppo_mini_batch_size: {batch}
-    # Tokens per micro-batch: as in SFT, or more if a full rollout needs it.
-    use_dynamic_bsz: true
-    ppo_max_token_len_per_gpu: {tokens}
-    ulysses_sequence_parallel_size: {sequence_parallel}
+{actor}\
     # A rule gives the reward, so no KL penalty is needed against reward hacking, and no reference
     # model in memory (DAPO, Yu et al., 2025).
     use_kl_loss: false
@@ -58,16 +57,16 @@ actor_rollout_ref:
     top_p: {top_p}
     seed: {seed}
     max_model_len: {context}
-    tensor_model_parallel_size: {tensor_parallel}
-    # The evaluation's sampling, on the held-out rows of SFT.
+{rollout}    # The evaluation's sampling, on the held-out rows of SFT.
     val_kwargs:
       do_sample: {val_sample}
       temperature: {val_temperature}
       top_p: {val_top_p}
       n: 1
-
-algorithm: {{adv_estimator: grpo}}
-critic: {{enable: false}}
+{reference}
+# The problems were chosen because one sample of rollouts was mixed, and regress to the mean: the
+# reward starts below the sample's figures if most of the pool is hard, above if most is easy.
+{algorithm}critic: {{enable: false}}
 
 reward:
   custom_reward_function: {{path: "pkg://eval.rl.reward", name: compute_score}}
@@ -89,6 +88,19 @@ trainer:
   experiment_name: {experiment}
   checkpoint_callback_class: eval.rl.stop.StopOnRequest
   logger: [console, file]
+"""
+
+CPU_ACTOR = """\
+    # Tokens per micro-batch: as in SFT, or more if a full rollout needs it.
+    use_dynamic_bsz: true
+    ppo_max_token_len_per_gpu: {tokens}
+    ulysses_sequence_parallel_size: {sequence_parallel}
+"""
+CPU_ROLLOUT = """\
+    tensor_model_parallel_size: {tensor_parallel}
+"""
+CPU_ALGORITHM = """\
+algorithm: {adv_estimator: grpo}
 """
 
 SCRIPT_TEMPLATE = """\
@@ -123,25 +135,34 @@ class Start:
     """That of the evaluation that chose the problems."""
 
 
-def config_text(start: Start, config: DictConfig, validation: SamplingSettings) -> str:
-    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` is the sampling of
-    the run's evaluations.
-
-    Raises UserError when there are fewer problems than GPUs.
+def batch_size(problems: int, gpus: int) -> int:
+    """Returns the problems per step, the same number for each GPU. Raises UserError when there are
+    fewer problems than GPUs.
     """
-    train, cluster = config.train, config.cluster
-    gpus = cluster.nodes * cluster.gpus_per_node
-    # The same number of problems for each GPU.
-    batch = min(max(BATCH, gpus), start.problems) // gpus * gpus
+    batch = min(max(BATCH, gpus), problems) // gpus * gpus
     if not batch:
         raise UserError(
-            f"{start.problems} problems have both right and wrong rollouts, fewer than the {gpus} "
+            f"{problems} problems have both right and wrong rollouts, fewer than the {gpus} "
             "GPUs: give more problems (--problems N), give others (--pool FILE), or lower "
             "cluster.nodes"
         )
+    return batch
+
+
+def config_text(
+    start: Start, config: DictConfig, validation: SamplingSettings, gpu: GpuSettings | None = None
+) -> str:
+    """Returns the YAML of the overrides of verl's ppo_trainer; ``validation`` is the sampling of
+    the run's evaluations, ``gpu`` has the settings for GPUs (None: on CPUs).
+
+    Raises UserError when there are fewer problems than GPUs.
+    """
+    cluster = config.cluster
+    gpus = cluster.nodes * cluster.gpus_per_node
+    batch = batch_size(start.problems, gpus)
     context = start.prompt + start.response
     return TEMPLATE.format(
-        device="cpu, " if config.device == "cpu" else "",
+        device="" if gpu else "cpu, ",
         name=start.name,
         experiment=json.dumps(start.name),
         problems=start.problems,
@@ -155,9 +176,12 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
         batch=batch,
         gpus=gpus,
         seed=start.sampling.seed,
-        tokens=max(train.max_tokens_per_gpu, -(-context // train.sequence_parallel)),
-        sequence_parallel=train.sequence_parallel,
-        tensor_parallel=config.eval.tensor_parallel,
+        actor=gpu.actor if gpu else _cpu_actor(config, context),
+        rollout=gpu.rollout
+        if gpu
+        else CPU_ROLLOUT.format(tensor_parallel=config.eval.tensor_parallel),
+        reference=REFERENCE if gpu else "",
+        algorithm=ALGORITHM if gpu else CPU_ALGORITHM,
         val_sample=str(validation.temperature > 0).lower(),
         val_temperature=validation.temperature,
         val_top_p=validation.top_p,
@@ -166,6 +190,14 @@ def config_text(start: Start, config: DictConfig, validation: SamplingSettings) 
         every=EVERY,
         nodes=cluster.nodes,
         gpus_per_node=cluster.gpus_per_node,
+    )
+
+
+def _cpu_actor(config: DictConfig, context: int) -> str:
+    train = config.train
+    return CPU_ACTOR.format(
+        tokens=max(train.max_tokens_per_gpu, -(-context // train.sequence_parallel)),
+        sequence_parallel=train.sequence_parallel,
     )
 
 

@@ -37,11 +37,12 @@ from data_prep.output.write import HELD_OUT
 from data_prep.tokenizer import chat, tokenizers
 from data_prep.tokenizer.prompt import Prompt
 from eval import evaluate
-from eval.grading.metrics import TOTAL, tallies
-from eval.report.rl_readiness import GROUP, enough
+from eval.grading.metrics import tallies
+from eval.report.rl_readiness import GROUP
 from eval.results import evaluation as evaluations
-from eval.results.evaluation import RL_POOL, Evaluation
-from eval.rl import grpo, pool, prompts
+from eval.results.evaluation import RL_POOL
+from eval.rl import forecast, grpo, pool, prompts
+from trainer.batching.flops import Shape
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import ModelLabel
@@ -50,7 +51,7 @@ from trainer.run.trained_from import dataset_identity
 
 OWN = ("eval.sets", "eval.benchmarks")
 """Keys that ``prepare`` sets itself."""
-FORMAT = 2
+FORMAT = 3
 """Version of the files, which counts up when older ones do not run."""
 
 
@@ -87,7 +88,7 @@ def prepare(
     missing, when an override is in ``OWN``, when there are fewer than 2 rollouts, the temperature
     is 0, or answers are prefilled, as ``pool.build`` does, when the pool was graded under another
     version of the rules than the reward's, and when too few problems have both right and wrong
-    rollouts.
+    rollouts, and when no settings fit the GPUs.
     """
     if config.data.answer_style != "boxed":
         raise UserError(
@@ -212,29 +213,33 @@ def _fill(
             f"reward for RL has version {rules.ANSWERS}: warmstart grade {planned.folder}"
         )
     counts = tallies(evaluation.grades.values())
-    mixed, facts = [], {}
-    for problem in evaluation.problems:
+    mixed, facts = forecast.mixed(evaluation), {}
+    for problem in mixed:
         tally = counts[problem.set, problem.id]
-        if 0 < tally.right < tally.total:
-            mixed.append(problem)
-            facts[problem.id] = {
-                "right": tally.right,
-                "rollouts": tally.total,
-                "in_sft": in_sft[problem.id],
-            }
+        facts[problem.id] = {
+            "right": tally.right,
+            "rollouts": tally.total,
+            "in_sft": in_sft[problem.id],
+        }
     held_out = sets.load_file(dataset_folder(config) / HELD_OUT, Path(HELD_OUT).stem)
     prompt = planned.settings.prompt
     longest = _longest(run.export(step), [*mixed, *held_out], prompt)
-    context = read_json(run.export(step) / "config.json")["max_position_embeddings"]
+    model = read_json(run.export(step) / "config.json")
     start = grpo.Start(
         name=f"{run.name}-{target.name}",
         problems=len(mixed),
         prompt=longest,
-        response=min(_budget(evaluation, mixed), context - longest),
+        response=min(
+            forecast.budget(evaluation, mixed), model["max_position_embeddings"] - longest
+        ),
         sampling=planned.settings.sampling,
     )
+    gpu = None
+    if config.device != "cpu":
+        measured = forecast.lengths(evaluation, mixed)
+        gpu = forecast.settings(start, probe, Shape.of(model), measured)
     files = RlStart(folder)
-    write_text(files.config, grpo.config_text(start, probe, evaluate.sampling(config)))
+    write_text(files.config, grpo.config_text(start, probe, evaluate.sampling(config), gpu))
     prompts.write(files.train, mixed, prompt, facts)
     prompts.write(files.validation, held_out, prompt, {})
     write_text(files.script, grpo.script_text(start))
@@ -247,25 +252,6 @@ def _fill(
         "versions": provenance.versions(),
         "git": provenance.git_commit(),
     }
-
-
-def _budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
-    """Returns the tokens that suffice for these problems of a complete evaluation; others may need
-    far fewer.
-    """
-    wanted = {(p.set, p.id) for p in problems}
-    rollouts = evaluation.rollouts
-    right = [
-        rollouts[key].tokens
-        for key, grade in evaluation.grades.items()
-        if grade.exact and key[:2] in wanted
-    ]
-    # Each problem has the same number of rollouts, so the number of right ones is proportional to
-    # the accuracy.
-    steps = (budget for budget, _ in evaluation.figures[TOTAL]["by_budget"])
-    return enough(
-        {"by_budget": [[budget, sum(tokens <= budget for tokens in right)] for budget in steps]}
-    )
 
 
 def _longest(model: Path, problems: Sequence[Problem], prompt: Prompt) -> int:

@@ -1,5 +1,5 @@
-"""Chooses verl's GRPO settings for a model, a cluster and the lengths of its rollouts: of those that
-fit, the simplest of the fastest in the forecast.
+"""Chooses verl's GRPO settings for a model, a cluster and the lengths of its rollouts: of those
+that fit, the simplest of the fastest in the forecast.
 
 Forecasts that are close do not count as different (``layouts.TOLERANCE``): then less offload and
 fewer GPUs per engine win, because each needs something else of the machine.
@@ -25,8 +25,8 @@ SHARES = tuple(percent / 100 for percent in range(90, 15, -5))
 BUDGETS = (1, 2, 4)
 """Token budgets to try, in rows of the longest length."""
 OFFLOADS = ((False, False), (False, True), (True, True))
-"""(param_offload, optimizer_offload) to try, least first. FSDP2's offload_policy, which needs neither,
-comes last.
+"""(param_offload, optimizer_offload) to try, least first. FSDP2's offload_policy, which needs
+neither, comes last.
 """
 
 
@@ -47,8 +47,8 @@ class RlForecast:
 
 
 def choose(shape: Shape, cluster: Cluster, load: RlLoad, temperature: float = 1.0) -> RlForecast:
-    """Returns the simplest of the fastest settings that leave ``RESERVE`` free at every moment, from all degrees of
-    sequence and tensor parallelism, token budgets and kinds of offload.
+    """Returns the simplest of the fastest settings that leave ``RESERVE`` free at every moment,
+    from all degrees of sequence and tensor parallelism, token budgets and kinds of offload.
 
     Entropy is always in chunks: that costs no time. Raises UserError when nothing fits.
     """
@@ -134,9 +134,7 @@ def _trainers(
                 yield RlSetup(step, log_probs * row, 1, 0.0, scaled_logits=temperature != 1.0)
 
 
-def _engines(
-    shape: Shape, cluster: Cluster, load: RlLoad, trainer: RlSetup
-) -> Iterator[RlSetup]:
+def _engines(shape: Shape, cluster: Cluster, load: RlLoad, trainer: RlSetup) -> Iterator[RlSetup]:
     """Yields the trainer's settings with vLLM's: each degree of tensor parallelism that a node and
     the heads allow, with the highest share that fits, if its cache holds the longest row.
     """

@@ -7,6 +7,7 @@ validation and checkpoints are not counted.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,15 @@ class RlLoad:
     """Tokens of each rollout of the step, at most the limit."""
     source: str
     """Where these lengths are from."""
+
+    @staticmethod
+    def of(prompt: int, limit: int, measured: Sequence[int], rollouts: int, source: str) -> RlLoad:
+        """Returns a step of ``rollouts`` rollouts: evenly spaced quantiles of the measured tokens,
+        cut off at the limit.
+        """
+        places = (np.arange(rollouts) + 0.5) / rollouts
+        tokens = np.quantile(np.asarray(measured), places, method="nearest")
+        return RlLoad(prompt, limit, np.minimum(tokens, limit).astype(np.int64), source)
 
     @property
     def context(self) -> int:

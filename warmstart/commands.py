@@ -62,17 +62,9 @@ def plan(recipe: str, overrides: list[str], rl: bool) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
     from trainer.run.folder import Run
 
-    if rl:
-        from eval.rl.forecast import page as rl_page
-
-        known = Run.find(recipe)
-        run, config = _run(recipe, overrides) if known else (None, _load(recipe, overrides))
-        text, fits = rl_page(config, run)
-    else:
-        from trainer.planning.page import page
-        from trainer.planning.planner import Planner
-
-        text, fits = page(Planner(_load(recipe, overrides)))
+    known = Run.find(recipe) if rl else None
+    run, config = _run(recipe, overrides) if known else (None, _load(recipe, overrides))
+    text, fits = stages.forecast(config, run, rl)
     print(text)
     return DONE if fits else FAILED
 

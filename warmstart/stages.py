@@ -28,6 +28,20 @@ def build(config: DictConfig) -> None:
         say(told)
 
 
+def forecast(config: DictConfig, run: Run | None, rl: bool) -> tuple[str, bool]:
+    """Returns (the forecast of training, or with ``rl`` of GRPO from the run or recipe, whether
+    anything fits).
+    """
+    if rl:
+        from eval.rl.forecast import page as rl_page
+
+        return rl_page(config, run)
+    from trainer.planning.page import page
+    from trainer.planning.planner import Planner
+
+    return page(Planner(config))
+
+
 def train(run: Run, config: DictConfig, identity: str) -> int:
     """Trains on the dataset of this identity; returns the exit code."""
     from trainer.loop.launcher import train as launch

@@ -34,9 +34,9 @@ offload_policy: {policy}}}
 ROLLOUT = """\
     # GPUs per engine: each holds {weights:.1f} GiB of weights, the rest of its share is cache.
     tensor_model_parallel_size: {tensor_parallel}
-    # vLLM's share of each GPU: the highest that leaves {reserve:.0f} GiB beside the {state:.1f} GiB of
-    # trainer and CUDA. An engine's cache holds {in_flight:.1f} rollouts of mean length, {longest:.1f}
-    # of the longest; with verl's {default} it {half}.
+    # vLLM's share of each GPU: the highest that leaves {reserve:.0f} GiB free beside the trainer's
+    # and CUDA's {state:.1f} GiB. An engine's cache holds {in_flight:.1f} rollouts of mean length,
+    # {longest:.1f} of the longest; with verl's {default} it {half}.
     gpu_memory_utilization: {share}
     # Tokens per micro-batch of the pass for old log-probabilities, which keeps no activations.
     log_prob_max_token_len_per_gpu: {log_prob_tokens}

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +20,8 @@ from trainer.run.rl_start import RlAttempt, RlStart, gpus_of
 STOP = "WARMSTART_RL_STOP"
 """Variable of the trainer's process: the file whose existence asks it to stop."""
 MODEL = "actor_rollout_ref.model.path"
+ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
+SEQUENCE_PARALLEL = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
 CPU_VARIABLES = {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "eval.rl.cpu_runner",
@@ -73,6 +76,28 @@ class Invocation:
     def shows_only(self) -> bool:
         """Whether Hydra is only asked to show something (``--cfg job``)."""
         return any(word.startswith("-") for word in self.words)
+
+    def check_attention(self) -> None:
+        """Raises UserError when the trainer could not attend here: verl asks transformers for
+        flash-attn, and exchanges tokens for sequence parallelism in flash-attn's path only.
+        """
+        if self.on_cpu:
+            return
+        asked = OmegaConf.select(self.values, ATTENTION)
+        if asked is None and find_spec("flash_attn") is None:
+            raise UserError(
+                "verl's RL trainer attends with flash-attn, which this environment lacks: "
+                "FLASH_ATTN=1 make setup-gpu builds it. Without it, "
+                f"+{ATTENTION}=sdpa runs, slower and with more memory than planned: attention goes "
+                "over whole micro-batches with a mask, and the loss goes token by token and keeps "
+                "4 more bytes per logit"
+            )
+        degree = OmegaConf.select(self.values, SEQUENCE_PARALLEL, default=1)
+        if asked is not None and not str(asked).startswith("flash") and degree > 1:
+            raise UserError(
+                f"with {ATTENTION}={asked} each GPU would attend to its own part of a row only: "
+                f"give {SEQUENCE_PARALLEL}=1, with {degree} times the tokens per GPU"
+            )
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """Returns the environment of verl's first process."""

@@ -55,13 +55,14 @@ def launch(invocation: Invocation) -> int:
     """Runs or resumes verl's trainer; returns the exit code.
 
     Raises UserError when the GPUs asked for are not there or another process runs the same start,
-    StageFailed when verl fails.
+    and as ``Invocation.check_attention`` does; StageFailed when verl fails.
     """
     start = invocation.start
     if invocation.shows_only:
         return subprocess.call(
             invocation.command(start.root), env=invocation.environment({"RAY_ADDRESS": ""})
         )
+    invocation.check_attention()
     with write_lock(lock_of(start.root)):
         done = start.latest
         if done >= invocation.steps:

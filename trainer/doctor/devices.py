@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
@@ -82,10 +83,11 @@ def facts(config: DictConfig) -> dict[str, str]:
 
 
 def check(config: DictConfig) -> Iterator[Finding]:
-    """Yields findings on GPU kind and count, CUDA, driver and NCCL."""
+    """Yields findings on flash-attn, GPU kind and count, CUDA, driver and NCCL."""
     if config.device == "cpu":
         yield Finding(OK, "GPUs", "not needed with device=cpu")
         return
+    yield _flash_attn()
     # The shell that salloc starts is in a job too, but mostly on the login node.
     gpus, in_job = find(), "SLURMD_NODENAME" in os.environ
     if gpus is None:
@@ -100,6 +102,14 @@ def check(config: DictConfig) -> Iterator[Finding]:
     yield _kind(config, gpus)
     yield _count(config, gpus, in_job)
     yield _software(gpus)
+
+
+def _flash_attn() -> Finding:
+    """Returns whether RL with verl can run in this environment; SFT does without."""
+    there = find_spec("flash_attn") is not None
+    missing = "not installed: training does without, RL with verl needs it"
+    fix = "" if there else "before RL: FLASH_ATTN=1 make setup-gpu"
+    return Finding(OK, "flash-attn", "installed" if there else missing, fix)
 
 
 def _kind(config: DictConfig, gpus: Gpus) -> Finding:

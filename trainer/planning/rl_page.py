@@ -42,7 +42,7 @@ is a forecast, none of it was measured:
   generation = 4P/G weights + 8P/G moments (each 0 if offloaded) + share x GPU + CUDA and NCCL
   trainer    = 16P/G + checkpoints, a layer, 2V bytes per token of logits; old log-probabilities
                add entropy: 8V bytes per token whole, 12V x 2,048 bytes in chunks
-               + CUDA and NCCL, fragmentation, {VLLM_ASLEEP / GIB:.1f} GiB that a sleeping vLLM keeps
+               + CUDA and NCCL, fragmentation, {VLLM_ASLEEP / GIB:.1f} GiB of a sleeping vLLM
   reserve    = {RESERVE / GIB:.0f} GiB stay free at every moment
   in flight  = (share x GPU - 2P/t - {VLLM_WORKING / GIB:.0f} GiB) / (4L x KV heads x head_dim / t)
                / (longest prompt + mean response), per engine

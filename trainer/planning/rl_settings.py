@@ -7,8 +7,9 @@ fewer GPUs per engine win, because each needs something else of the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 from common.errors import UserError
 from trainer.batching.flops import Shape
@@ -52,107 +53,107 @@ def choose(shape: Shape, cluster: Cluster, load: RlLoad, temperature: float = 1.
 
     Entropy is always in chunks: that costs no time. Raises UserError when nothing fits.
     """
+    chooser = _Chooser(shape, cluster, load, temperature != 1.0)
     ways = [(False, *offload) for offload in OFFLOADS] + [(True, False, False)]
-    found = [f for way in ways if (f := _fastest(shape, cluster, load, temperature, *way))]
+    found = [forecast for way in ways if (forecast := chooser.fastest(*way))]
     if not found:
-        least = min(
-            sum(rl_memory.training(shape, s).values())
-            for s in _trainers(shape, cluster, load, temperature, True)
-        )
         raise UserError(
             f"GRPO does not fit: with rows of {load.context:,} tokens on {cluster.ranks} GPUs the "
-            f"trainer needs {least / GIB:.1f} GiB per GPU with all of its state on the host, vLLM "
-            f"{rl_memory.rollout_weights(shape) / GIB:.1f} GiB for weights alone, and the GPU has "
-            f"{cluster.gpu.memory / GIB:.1f}, of which {RESERVE / GIB:.0f} stay free. Take more "
-            "GPUs (cluster.nodes, cluster.gpus_per_node) or larger ones (cluster.gpu), or a lower "
-            "eval.max_tokens"
+            f"trainer needs {chooser.least() / GIB:.1f} GiB per GPU with all of its state on the "
+            f"host, vLLM {rl_memory.rollout_weights(shape) / GIB:.1f} GiB for weights alone, and "
+            f"the GPU has {cluster.gpu.memory / GIB:.1f}, of which {RESERVE / GIB:.0f} stay free. "
+            "Take more GPUs (cluster.nodes, cluster.gpus_per_node) or larger ones (cluster.gpu), "
+            "or a lower eval.max_tokens"
         )
     quickest = min(f.time.total for f in found)
     return next(f for f in found if f.time.total <= TOLERANCE * quickest)
 
 
-def _fastest(
-    shape: Shape,
-    cluster: Cluster,
-    load: RlLoad,
-    temperature: float,
-    policy: bool,
-    param_offload: bool,
-    optimizer_offload: bool,
-) -> RlForecast | None:
-    """Returns the fastest settings with one kind of offload; None if none fit.
+class _Chooser:
+    """Tries settings. Trainer and vLLM take turns, so each side's are chosen for themselves."""
 
-    Trainer and vLLM take turns, so each side's settings are chosen for themselves.
-    """
-    trainers = [
-        replace(s, param_offload=param_offload, optimizer_offload=optimizer_offload)
-        for s in _trainers(shape, cluster, load, temperature, policy)
-    ]
-    trainers = [s for s in trainers if _fits(rl_memory.training(shape, s), cluster)]
-    if not trainers:
-        return None
-    timed = {
-        s: (
-            rl_time.log_prob_seconds(shape, s, cluster, load),
-            rl_time.update_seconds(shape, s, cluster, load),
+    def __init__(self, shape: Shape, cluster: Cluster, load: RlLoad, scaled: bool) -> None:
+        self._shape, self._cluster, self._load, self._scaled = shape, cluster, load, scaled
+        self._updates: dict[Setup, float] = {}
+        self._passes: dict[Setup, float] = {}
+
+    def fastest(
+        self, policy: bool, param_offload: bool, optimizer_offload: bool
+    ) -> RlForecast | None:
+        """Returns the fastest settings with one kind of offload; None if none fit."""
+        shape, cluster, load = self._shape, self._cluster, self._load
+        offloading = {"param_offload": param_offload, "optimizer_offload": optimizer_offload}
+        tried = [replace(s, **offloading) for s in self._trainers(policy)]
+        timed = {s: self._trainer_seconds(s) for s in tried if self._fits(self._training(s))}
+        if not timed:
+            return None
+        quickest = NEARLY * min(map(sum, timed.values()))
+        trainer = min(
+            (s for s, seconds in timed.items() if sum(seconds) <= quickest),
+            key=lambda s: sum(self._training(s).values()),
         )
-        for s in trainers
-    }
-    quickest = NEARLY * min(map(sum, timed.values()))
-    trainer = min(
-        (s for s in timed if sum(timed[s]) <= quickest),
-        key=lambda s: sum(rl_memory.training(shape, s).values()),
-    )
-    engines = {
-        s: rl_time.rollout_seconds(shape, s, cluster, load)
-        for s in _engines(shape, cluster, load, trainer)
-    }
-    if not engines:
-        return None
-    setup = _simplest(engines)
-    return RlForecast(
-        setup,
-        rl_memory.training(shape, setup),
-        rl_memory.generation(shape, setup, cluster.gpu.memory),
-        rl_memory.cache_tokens(shape, setup, cluster.gpu.memory),
-        rl_time.in_flight(shape, setup, cluster, load),
-        RlTime(engines[setup], *timed[trainer], rl_time.weight_seconds(shape, setup, cluster)),
-    )
+        engines = {
+            s: rl_time.rollout_seconds(shape, s, cluster, load) for s in self._engines(trainer)
+        }
+        if not engines:
+            return None
+        # The first one has the fewest GPUs per engine.
+        quickest = TOLERANCE * min(engines.values())
+        setup = next(s for s, seconds in engines.items() if seconds <= quickest)
+        return RlForecast(
+            setup,
+            self._training(setup),
+            self._generation(setup),
+            rl_memory.cache_tokens(shape, setup, cluster.gpu.memory),
+            rl_time.in_flight(shape, setup, cluster, load),
+            RlTime(engines[setup], *timed[trainer], rl_time.weight_seconds(shape, setup, cluster)),
+        )
 
+    def least(self) -> float:
+        """Returns the bytes per GPU of the smallest trainer."""
+        return min(sum(self._training(s).values()) for s in self._trainers(True))
 
-def _trainers(
-    shape: Shape, cluster: Cluster, load: RlLoad, temperature: float, policy: bool
-) -> Iterator[RlSetup]:
-    """Yields the trainer's settings to try, without vLLM's. A budget over all ranks of a row holds
-    the longest row.
-    """
-    for degree in degrees(shape, cluster):
-        row = -(-load.context // (degree * GRAIN)) * GRAIN
-        for update in BUDGETS:
-            step = Setup(cluster.ranks, degree, update * row, "full", offload=policy)
-            for log_probs in BUDGETS:
-                yield RlSetup(step, log_probs * row, 1, 0.0, scaled_logits=temperature != 1.0)
+    def _trainers(self, policy: bool) -> Iterator[RlSetup]:
+        """Yields the trainer's settings to try, without vLLM's. A budget over all ranks of a row
+        holds the longest row.
+        """
+        ranks = self._cluster.ranks
+        for degree in degrees(self._shape, self._cluster):
+            row = -(-self._load.context // (degree * GRAIN)) * GRAIN
+            for update, log_probs in product(BUDGETS, BUDGETS):
+                step = Setup(ranks, degree, update * row, "full", offload=policy)
+                yield RlSetup(step, log_probs * row, 1, 0.0, scaled_logits=self._scaled)
 
-
-def _engines(shape: Shape, cluster: Cluster, load: RlLoad, trainer: RlSetup) -> Iterator[RlSetup]:
-    """Yields the trainer's settings with vLLM's: each degree of tensor parallelism that a node and
-    the heads allow, with the highest share that fits, if its cache holds the longest row.
-    """
-    inside = replace(cluster, nodes=1)
-    for degree in degrees(shape, inside):
-        for share in SHARES:
-            setup = replace(trainer, tensor_parallel=degree, utilization=share)
-            if _fits(rl_memory.generation(shape, setup, cluster.gpu.memory), cluster):
-                if rl_memory.cache_tokens(shape, setup, cluster.gpu.memory) >= load.context:
+    def _engines(self, trainer: RlSetup) -> Iterator[RlSetup]:
+        """Yields the trainer's settings with vLLM's: each degree of tensor parallelism that a node
+        and the heads allow, with the highest share that fits, if its cache holds the longest row.
+        """
+        memory = self._cluster.gpu.memory
+        for degree in degrees(self._shape, replace(self._cluster, nodes=1)):
+            tried = (
+                replace(trainer, tensor_parallel=degree, utilization=share) for share in SHARES
+            )
+            setup = next((s for s in tried if self._fits(self._generation(s))), None)
+            if setup is not None:
+                held = rl_memory.cache_tokens(self._shape, setup, memory)
+                if held >= self._load.context:
                     yield setup
-                break
 
+    def _training(self, setup: RlSetup) -> Lines:
+        return rl_memory.training(self._shape, setup)
 
-def _simplest(engines: Mapping[RlSetup, float]) -> RlSetup:
-    """Returns the first, which has the fewest GPUs, that is about as fast as any."""
-    quickest = min(engines.values())
-    return next(s for s, seconds in engines.items() if seconds <= TOLERANCE * quickest)
+    def _generation(self, setup: RlSetup) -> Lines:
+        return rl_memory.generation(self._shape, setup, self._cluster.gpu.memory)
 
+    def _fits(self, lines: Lines) -> bool:
+        return sum(lines.values()) + RESERVE <= self._cluster.gpu.memory
 
-def _fits(lines: Lines, cluster: Cluster) -> bool:
-    return sum(lines.values()) + RESERVE <= cluster.gpu.memory
+    def _trainer_seconds(self, setup: RlSetup) -> tuple[float, float]:
+        """Returns the seconds of old log-probabilities and of the update, each computed once."""
+        step, asked = setup.training, (self._shape, setup, self._cluster, self._load)
+        passing = replace(step, tokens=setup.log_prob_tokens)
+        if passing not in self._passes:
+            self._passes[passing] = rl_time.log_prob_seconds(*asked)
+        if step not in self._updates:
+            self._updates[step] = rl_time.update_seconds(*asked)
+        return self._passes[passing], self._updates[step]

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from common.errors import UserError
 from common.exit_codes import DONE
 from common.files import read_jsonl
-from eval.rl import launch
-from eval.rl.invocation import MODEL, STOP, Invocation
+from eval.rl import invocation, launch
+from eval.rl.invocation import ATTENTION, MODEL, STOP, Invocation
 from eval.rl.prepare import prepare
 from tests.conftest import environment
 from tests.eval.rl.samples import STEP, sample
@@ -91,6 +91,25 @@ def test_the_script_finds_an_environment_where_it_runs(
         return
     assert shown.returncode == 0, shown.stderr
     assert f"default_local_dir: {start.checkpoints.resolve()}" in shown.stdout
+
+
+def test_a_gpu_environment_without_flash_attn_is_told_before_anything_starts(
+    start: RlStart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start for CPUs needs none; one for GPUs names what builds it, and what does without."""
+    parallel = "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"
+    Invocation.of(start, []).check_attention()
+    on_gpus = start.config.read_text().replace("cpu, _self_", "_self_")
+    start.config.write_text(on_gpus)
+    monkeypatch.setattr(invocation, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"FLASH_ATTN=1 make setup-gpu .*\+\S+=sdpa"):
+        launch.launch(Invocation.of(start, []))
+    assert not start.attempts and not start.metrics.exists()
+    Invocation.of(start, [f"+{ATTENTION}=sdpa"]).check_attention()
+    with pytest.raises(UserError, match="attend to its own part of a row"):
+        Invocation.of(start, [f"+{ATTENTION}=sdpa", parallel]).check_attention()
+    monkeypatch.setattr(invocation, "find_spec", lambda name: object())
+    Invocation.of(start, [parallel]).check_attention()
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(start: RlStart) -> None:

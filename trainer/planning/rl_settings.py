@@ -82,8 +82,10 @@ class _Chooser:
     ) -> RlForecast | None:
         """Returns the fastest settings with one kind of offload; None if none fit."""
         shape, cluster, load = self._shape, self._cluster, self._load
-        offloading = {"param_offload": param_offload, "optimizer_offload": optimizer_offload}
-        tried = [replace(s, **offloading) for s in self._trainers(policy)]
+        tried = [
+            replace(s, param_offload=param_offload, optimizer_offload=optimizer_offload)
+            for s in self._trainers(policy)
+        ]
         timed = {s: self._trainer_seconds(s) for s in tried if self._fits(self._training(s))}
         if not timed:
             return None

@@ -48,9 +48,7 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
         lines.append([_name(e, name), *(_percent(curve[b]) for b in shown_budgets)])
-        theirs = published.figures(reference, e, name, "pass@1").get(
-            "base" if e == compared.base else "sft"
-        )
+        theirs = published.figures(reference, e, name, "pass@1").get(e.label.kind)
         given.append("" if theirs is None else f"{theirs:.2f}")
     if any(given) and reference:
         cap = f" ({reference['max_tokens']:,})" if "max_tokens" in reference else ""

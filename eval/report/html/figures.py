@@ -12,7 +12,6 @@ from eval.grading.metrics import TOTAL
 from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
-from trainer.run.model_label import BASE
 
 BINS = 40
 """Bins of the histogram of rollout lengths."""
@@ -100,5 +99,4 @@ def _shares(title: str, lines: Sequence[Line]) -> Axis:
 
 def _names(evaluation: Evaluation) -> tuple[str, str]:
     """Returns the name and kind of an evaluation's line."""
-    kind = "base" if evaluation.label == BASE else "sft"
-    return f"{evaluation.label}{missing(TOTAL, evaluation)}", kind
+    return f"{evaluation.label}{missing(TOTAL, evaluation)}", evaluation.label.kind

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.text import markdown_table
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
-from eval.results import base_vs_sft, published
+from eval.results import base_vs_sft, lengths, published
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import Evaluation, Values, check_graders
@@ -59,7 +59,7 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     ]
     parts += [
         "## Lengths of all rollouts",
-        base_vs_sft.lengths({s.name: s.evaluation for s in subjects}),
+        lengths.table({s.name: s.evaluation for s in subjects}),
     ]
     for other in others:
         parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]

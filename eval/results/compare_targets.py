@@ -45,8 +45,8 @@ class Subject:
 
 
 def find(target: str, partial: bool) -> Subject:
-    """Returns a run's newest evaluation, the newest of RUN@base, RUN@STEP or RUN@rl-N, or the one in
-    a folder.
+    """Returns a run's newest evaluation, the newest of RUN@base, RUN@STEP or RUN@rl-N, or the one
+    in a folder.
 
     Raises UserError when ``target`` is none of these, or when its evaluation is not complete,
     unless ``partial``.

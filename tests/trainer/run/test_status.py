@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from common.files import MANIFEST, write_json, write_lock
+from tests.eval.runs import empty_run
 from tests.trainer.conftest import STEPS
 from tests.trainer.run.rl_runs import begun, line
 from trainer.run.folder import Attempt, Run, lock_of
 from trainer.run.model_label import BASE, ModelLabel
-from trainer.run.status import is_trained, status
+from trainer.run.status import is_trained, status, table
 from warmstart.cli import main
 
 
@@ -105,8 +106,9 @@ def test_a_run_that_has_only_begun(run: Run, capsys: pytest.CaptureFixture[str])
     assert "step 0" in text and "checkpoints" in text and "none yet" in text
 
 
-def test_rl_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status(run)["rl"] == [] and "RL" not in shown(capsys)
+def test_rl_is_shown(tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "mine")
+    assert status(run)["rl"] == [] and "RL" not in table(status(run))
     start = begun(run, STEPS, "0a0a0a0a", checkpoints=(1, 2), lines=[line(1, 0.25), line(2, 0.5)])
     with start.metrics.open("a") as f:
         f.write('{"step": 3, "da')
@@ -114,7 +116,7 @@ def test_rl_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(run.export(ModelLabel(rl=2, start="0a0a0a0a")) / MANIFEST, {"step": STEPS})
     with write_lock(lock_of(start.root)):
         values = status(run)
-        text = shown(capsys)
+    text = table(values)
     assert json.loads(json.dumps(values)) == values
     started, waiting = values["rl"]
     assert started == {
@@ -131,7 +133,8 @@ def test_rl_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert values["exports"] == [] and values["rl_exports"] == ["rl-2-0a0a0a0a"]
 
 
-def test_rl_has_the_steps_of_its_newest_attempt(run: Run) -> None:
+def test_rl_has_the_steps_of_its_newest_attempt(tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "mine")
     start = begun(run, STEPS, "0a0a0a0a")
     for total in (60, 80):
         attempt = start.new_attempt()

@@ -30,7 +30,7 @@ def test_facts_are_those_of_the_attempt(tmp_path: Path) -> None:
     assert rl_models.facts(start)["lr"] == 1e-6 and rl_models.facts(start)["gpus"] == 2
     attempt = start.new_attempt()
     attempt.values.parent.mkdir()
-    text = start.config.read_text().replace("1.0e-06", "3.0e-06").replace("n: 8", "n: 4")
+    text = start.config.read_text().replace("1.0e-06", "3.0e-06").replace("'n': 8", "'n': 4")
     text = text.replace("temperature: 1.0", "temperature: ${data.max_response_length}")
     attempt.values.write_text(text + "other: ${nowhere}\n")
     facts = rl_models.facts(start)

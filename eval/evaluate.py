@@ -32,8 +32,9 @@ from eval.generation import rollout_files
 from eval.generation.generate import generate
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
+from trainer.run import rl_models
 from trainer.run.folder import Run, is_complete, lock_of
-from trainer.run.model_label import ModelLabel
+from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.trained_from import tokenizer_folder
 
 SETTINGS = "settings.json"
@@ -50,7 +51,7 @@ class Plan:
 
 
 def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
-    """Plans the evaluation of the base model or of a step's export.
+    """Plans the evaluation of the base model or of the export of a step of SFT or RL.
 
     The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
     when the export, the model, the tokenizer or a benchmark file is missing.
@@ -65,7 +66,7 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
 
 
 def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
-    """Evaluates the base model or the export of a step; returns the folder.
+    """Evaluates the base model or the export of a step of SFT or RL; returns the folder.
 
     Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as
     ``plan`` does, and while another process writes the folder.
@@ -173,15 +174,16 @@ def prompt(config: DictConfig) -> Prompt:
 
 def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | None]:
     """Returns the model's folder or hub name, and its revision on the hub (None for a folder)."""
-    if label.step is None:
+    if label == BASE:
         path = config.model.path
         return path, None if Path(path).exists() else config.model.revision
-    export = run.export(label.step)
+    export = run.export(label)
     if not is_complete(export):
-        there = ", ".join(str(ModelLabel(step)) for step in run.exports) or "none"
+        exports = [*map(ModelLabel, run.exports), *rl_models.exported(run)]
+        there = ", ".join(map(str, exports)) or "none"
         raise UserError(
             f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} "
-            f"{label.step}"
+            f"{label.word}"
         )
     return str(export), None
 

@@ -28,8 +28,8 @@ def reinforce(job: command_lines.Job, words: Sequence[str]) -> int:
     """Runs or resumes the newest start of a step (without one: of the run) on all GPUs of the
     allocation; returns the job's exit code. Outside the job it submits it.
 
-    Raises UserError when RUN is not given, there is no such run or nothing is prepared, and when
-    the GPUs cannot share the batch.
+    Raises UserError when RUN is not given, there is no such run, STEP is no step of SFT or nothing
+    is prepared, and when the GPUs cannot share the batch.
     """
     if not words:
         raise UserError("usage: slurm/rl.sh [OPTION ...] RUN [STEP] [key=value ...]")
@@ -68,6 +68,8 @@ def reinforce(job: command_lines.Job, words: Sequence[str]) -> int:
 
 def _start(run: Run, word: str | None) -> RlStart:
     step = None if word is None else ModelLabel.parse(word).step
+    if word is not None and step is None:
+        raise UserError(f"RL starts from a step of SFT: give its number, not {word}")
     starts = RlStart.find(run.rl, step)
     if not starts:
         model = "" if step is None else f" {step}"

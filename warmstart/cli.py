@@ -78,7 +78,12 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.export,
         (
             RUN,
-            _argument("step", metavar="STEP", nargs="?", help="default: the newest checkpoint"),
+            _argument(
+                "step",
+                metavar="STEP|rl-N",
+                nargs="?",
+                help="rl-N: step N of RL; default: the newest checkpoint of SFT",
+            ),
             OVERRIDES,
             PUSH,
         ),
@@ -87,7 +92,12 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.evaluate,
         (
             _argument("target", metavar="RUN|MODEL"),
-            _argument("label", metavar="base|STEP", nargs="?", help="default: the newest export"),
+            _argument(
+                "label",
+                metavar="base|STEP|rl-N",
+                nargs="?",
+                help="rl-N: step N of RL; default: the newest export of SFT",
+            ),
             OVERRIDES,
         ),
     ),
@@ -105,7 +115,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     "compare": (
         commands.compare,
         (
-            _argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|DIR"),
+            _argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|RUN@rl-N|DIR"),
             PARTIAL,
             _argument(
                 "--across-prompts",

@@ -105,11 +105,12 @@ def export(run: str, step: str | None, overrides: list[str], repo: str | None) -
     from eval.card import card
     from trainer.export.push import push
     from trainer.run.model_label import ModelLabel
+    from trainer.run.rl_models import resolve
 
     found, config = _run(run, overrides)
     if repo is not None:
         check(repo)
-    label = None if step is None else ModelLabel.parse(step)
+    label = None if step is None else resolve(found, ModelLabel.parse(step))
     folder = stages.export(found, config, label, overrides)
     if repo is not None:
         card.write(found, folder, repo, overrides)
@@ -124,13 +125,16 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from eval.evaluate import evaluate as stage
     from trainer.recipe import load as configs
     from trainer.run import frozen_config
-    from trainer.run.folder import Run
+    from trainer.run.folder import Run, is_complete
     from trainer.run.model_label import BASE, ModelLabel
+    from trainer.run.rl_models import resolve
 
     if Run.find(target):
         run, config = _run(target, overrides)
         newest = ModelLabel(run.exports[-1]) if run.exports else BASE
-        model = ModelLabel.parse(label) if label else newest
+        model = resolve(run, ModelLabel.parse(label)) if label else newest
+        if model.rl is not None and not is_complete(run.export(model)):
+            stages.export(run, config, model)
     else:
         load = partial(configs.for_model, target)
         _, config = frozen_config.choose(load, overrides, without="data.")
@@ -218,7 +222,7 @@ def rl(
         raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
     step = ModelLabel.parse(label).step if label else found.exports[-1]
     if step is None:
-        raise UserError("RL starts from a checkpoint: give the number of an export, not base")
+        raise UserError(f"RL starts from a step of SFT: give the number of an export, not {label}")
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)
     stages.say(made.counts)
     again = " (on Slurm: sbatch slurm/eval.sh with the same arguments), then this command again"

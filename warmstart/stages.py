@@ -59,18 +59,22 @@ def train(run: Run, config: DictConfig, identity: str) -> int:
 def export(
     run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
 ) -> Path:
-    """Exports a step, the newest by default, with its card; returns the folder. Raises UserError
-    when there is no such checkpoint.
+    """Exports a step of SFT or RL, by default the newest of SFT, with its card; returns the folder.
+    Raises UserError when there is no such checkpoint.
     """
     from eval.card import card
+    from trainer.export import rl_export
     from trainer.export.export import export as stage
 
     if label is None and not run.checkpoints:
         raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
     step = run.checkpoints[-1] if label is None else label.step
-    if step is None:
+    if label is not None and label.rl is not None:
+        folder = rl_export.export(run, config, label)
+    elif step is None:
         raise UserError("the base model is no checkpoint of the run: give the number of a step")
-    folder = stage(run, config, step)
+    else:
+        folder = stage(run, config, step)
     card.write(run, folder, overrides=overrides)
     say(f"exported {folder}")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,9 +21,15 @@ ALWAYS = (
 )
 
 
-def text(compared: Sequence[Comparison], data: TrainingData | None, config: DictConfig) -> str:
+def text(
+    compared: Sequence[Comparison],
+    data: TrainingData | None,
+    config: DictConfig,
+    rl: Mapping[str, Any] | None = None,
+) -> str:
     """Returns a Markdown list: limitations that the figures, the data and the method show, then
-    those of every such model. ``data`` is None if the dataset is not known.
+    those of every such model. ``data`` is None if the dataset is not known; ``rl`` says how a
+    model of RL was trained, as its export's manifest does.
     """
     lines: list[str] = []
     for c in compared:
@@ -31,7 +38,9 @@ def text(compared: Sequence[Comparison], data: TrainingData | None, config: Dict
             lines += _of(c.sft)
     lines += _coverage([c.sft for c in compared if c.sft], data)
     if data:
-        lines += _of_data(data, config)
+        lines += _of_data(data, config, rl is not None)
+    if rl:
+        lines += _of_rl(rl)
     if config.train.lora_rank:
         lines.append(
             "Its adapters were trained on a base in 4 bits and then merged. Loading the merged "
@@ -94,7 +103,18 @@ def _coverage(evaluations: Sequence[Evaluation], data: TrainingData | None) -> I
             )
 
 
-def _of_data(data: TrainingData, config: DictConfig) -> Iterator[str]:
+def _of_rl(rl: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"RL rewarded the final answers of {rl['problems']:,} problems. It did not judge the "
+        "reasoning, which need not support the answer."
+    )
+    yield (
+        f"A rollout of RL had at most {rl['budget']:,} tokens: it was not rewarded for an answer "
+        "that needs more."
+    )
+
+
+def _of_data(data: TrainingData, config: DictConfig, rl: bool) -> Iterator[str]:
     if data.writer:
         yield (
             f"A model wrote its training data: {data.writer.model}. Its rows can have "
@@ -115,10 +135,11 @@ def _of_data(data: TrainingData, config: DictConfig) -> Iterator[str]:
             "The answer of every training row is a whole number, so it may do worse on problems "
             "with other answers."
         )
-    yield (
-        f"No training row has more than {config.data.max_length:,} tokens, the problem included: "
-        "it has not been trained to reason for longer."
-    )
+    longest = f"than {config.data.max_length:,} tokens, the problem included"
+    if rl:
+        yield f"No row of SFT has more {longest}."
+    else:
+        yield (f"No training row has more {longest}: it has not been trained to reason for longer.")
     yield (
         f"Rows whose solution has {FOREIGN_LETTERS} or more letters of a script such as Cyrillic, "
         "Arabic or Chinese were dropped: it has not been trained to reason in languages that use "

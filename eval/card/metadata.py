@@ -12,12 +12,19 @@ from eval.card.training_data import TrainingData
 from eval.report import tables
 from eval.results.base_vs_sft import Comparison
 
+METHODS = {False: ("rl-warm-start",), True: ("rl", "grpo")}
+"""Whether the model is one of RL -> tags of the model on the hub."""
+
 
 def metadata(
-    config: DictConfig, name: str, data: TrainingData | None, compared: Sequence[Comparison]
+    config: DictConfig,
+    name: str,
+    data: TrainingData | None,
+    compared: Sequence[Comparison],
+    rl: bool = False,
 ) -> Any:
     """Returns the metadata as huggingface_hub's ModelCardData; ``data`` is None if the dataset is
-    not known.
+    not known, ``rl`` tells a model of RL.
     """
     from huggingface_hub import ModelCardData
 
@@ -32,7 +39,7 @@ def metadata(
         # The weights are whole, so also a QLoRA is not an `adapter`.
         base_model_relation="finetune" if base else None,
         datasets=data.hub_names or None if data else None,
-        tags=[*tags, method.TAGS[bool(config.train.lora_rank)], "rl-warm-start", "verl"],
+        tags=[*tags, method.TAGS[bool(config.train.lora_rank)], *METHODS[rl], "verl"],
         model_name=name,
         eval_results=_results(compared) or None,
     )

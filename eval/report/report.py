@@ -1,4 +1,4 @@
-"""Writes the run's report: base against SFT, the rollouts' lengths and outcomes, training, cost and
+"""Writes the run's report: base, SFT and RL, the rollouts' lengths and outcomes, training, cost and
 provenance.
 
 Reads only files, so it can be written again at any time, on any machine.
@@ -6,6 +6,8 @@ Reads only files, so it can be written again at any time, on any machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,11 +18,12 @@ from common.text import markdown_table
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
-from eval.report import rl_readiness, run_facts, tables
-from eval.results import base_vs_sft, published
+from eval.report import rl_readiness, rl_training, run_facts, tables
+from eval.results import base_vs_sft, lengths, published, rl_vs_sft
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
 from eval.results.evaluation import check_graders
-from trainer.run import device_hours
+from eval.results.rl_vs_sft import RlComparison
+from trainer.run import device_hours, rl_metrics
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run, is_complete
 
@@ -42,8 +45,8 @@ _OUTCOMES = (
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.md, tokens.png and, if the run was trained, loss.png into the run; returns the
-    report's path.
+    """Writes report.md, tokens.png and, if the run was trained, loss.png into the run, and
+    reward.png into each start of RL that was; returns the report's path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and each of their
     lines states it. Raises UserError when the run has no such evaluation, and when the
@@ -51,11 +54,15 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """
     compared = base_vs_sft.newest(run, partial)
     others = base_vs_sft.others(run, compared, partial)
-    check_graders(e for c in (compared, *others) for e in c.both)
+    reinforced = rl_vs_sft.of_run(run, partial)
+    check_graders(e for c in (compared, *others, *reinforced) for e in c.all)
     steps = training.read(run)
     manifest = dataset_folder(config) / MANIFEST
     headline = markdown_table(base_vs_sft.headline(compared, config.reference))
-    sections = [f"# {run.name}", headline, _reading(compared, config)]
+    sections = [f"# {run.name}", headline]
+    if beside := [c for c in reinforced if c.rl in compared.rl]:
+        sections.append(markdown_table(rl_vs_sft.headline(beside)))
+    sections.append(_reading(compared, config))
     if compared.known.n > 1:
         sections += ["## pass@k", tables.pass_at_k(compared)]
     sections += [
@@ -65,19 +72,19 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     ]
     sections += ["## Averages and rerun error", _AVERAGES, tables.averages(compared)]
     sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
-    lengths = {}
+    drawn = {}
     if manifest.exists():
         table = token_files.read(token_file(manifest.parent, "train"))
         pairs = zip(
             table.column("length").to_pylist(), table.column("prompt_len").to_pylist(), strict=True
         )
-        lengths["training answers"] = [length - prompt for length, prompt in pairs]
-    for e in compared.both:
-        lengths[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
-    histogram(run.lengths_picture, lengths, "tokens")
+        drawn["training answers"] = [length - prompt for length, prompt in pairs]
+    for e in compared.all:
+        drawn[f"rollouts, {e.label}"] = [r.tokens for r in e.rollouts.values()]
+    histogram(run.lengths_picture, drawn, "tokens")
     sections += [
         "## Lengths",
-        base_vs_sft.lengths(compared.named),
+        lengths.table(compared.named),
         f"![tokens]({run.lengths_picture.name})",
     ]
     sections += ["## Grader disagreements", tables.disagreements(compared)]
@@ -89,10 +96,12 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             sections.append(f"Trained parameters: {share}.")
         sections.append(f"![loss]({run.loss_picture.name})")
         sections += [run_facts.MILESTONES, run_facts.milestones(steps, config.reference)]
+    if rl := [*_rl(run), *_also_rl([c for c in reinforced if c.rl not in compared.rl])]:
+        sections += ["## RL", *rl]
     sections += [
         "## Cost",
         device_hours.table(
-            device_hours.costs(run, [e.folder for e in compared.both if is_complete(e.folder)])
+            device_hours.costs(run, [e.folder for e in compared.all if is_complete(e.folder)])
         ),
     ]
     for other in others:
@@ -102,9 +111,28 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             f"Protocol: {base_vs_sft.protocol(other.known)}.",
         ]
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
-    sections += ["## Provenance", run_facts.provenance_table(run, dataset, compared.both)]
+    sections += ["## Provenance", run_facts.provenance_table(run, dataset, compared.all)]
     write_text(run.report, "\n\n".join(sections) + "\n")
     return run.report
+
+
+def _rl(run: Run) -> Iterator[str]:
+    """Draws the picture of each start that has trained; yields what it did."""
+    starts = rl_training.trained(run)
+    for start in starts:
+        rl_training.picture(start.picture, rl_metrics.read(start))
+        yield rl_training.section(start)
+        yield f"![reward]({start.picture.relative_to(run.root).as_posix()})"
+    if starts:
+        yield rl_training.REGRESSION
+
+
+def _also_rl(comparisons: Sequence[RlComparison]) -> Iterator[str]:
+    """Yields a table and its protocol for each settings of RL's evaluations."""
+    for _, same in groupby(comparisons, lambda c: c.protocol):
+        table = list(same)
+        yield markdown_table(rl_vs_sft.headline(table))
+        yield f"Protocol: {base_vs_sft.protocol(table[0].rl)}."
 
 
 def headline(run: Run, config: DictConfig) -> str:
@@ -114,7 +142,7 @@ def headline(run: Run, config: DictConfig) -> str:
 
 def _reading(compared: Comparison, config: DictConfig) -> str:
     lines = tables.alarms(compared)
-    for e in compared.both:
+    for e in compared.all:
         figures = e.figures[TOTAL]
         right = sum(grade.exact for grade in e.grades.values())
         text = f"{e.label}: {right:,} of {figures['rollouts']:,} rollouts right"

@@ -48,9 +48,7 @@ def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
     for e, name, figures in _lines(compared):
         curve = dict(figures["by_budget"])
         lines.append([_name(e, name), *(_percent(curve[b]) for b in shown_budgets)])
-        theirs = published.figures(reference, e, name, "pass@1").get(
-            "base" if e == compared.base else "sft"
-        )
+        theirs = published.figures(reference, e, name, "pass@1").get(e.label.kind)
         given.append("" if theirs is None else f"{theirs:.2f}")
     if any(given) and reference:
         cap = f" ({reference['max_tokens']:,})" if "max_tokens" in reference else ""
@@ -110,7 +108,7 @@ def outcomes(compared: Comparison) -> str:
 def alarms(compared: Comparison) -> list[str]:
     """Returns warnings that point to a fault of the evaluation rather than of the model."""
     found = []
-    for e in compared.both:
+    for e in compared.all:
         figures = e.figures[TOTAL]
         are_long = figures["tokens"]["p50"] >= LONG
         if figures["identical"] and are_long and e.settings.sampling.temperature > 0:
@@ -127,7 +125,7 @@ def disagreements(compared: Comparison) -> str:
     rollouts by key.
     """
     parts = []
-    for e in compared.both:
+    for e in compared.all:
         golds = {(p.set, p.id): p.answer for p in e.problems}
         found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
         lost = e.figures[TOTAL]["verified_timeouts"]
@@ -156,7 +154,7 @@ def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, An
     """Yields the evaluation, set and figures of each line; a single set is not repeated as a
     total.
     """
-    for e in compared.both:
+    for e in compared.all:
         sets = figures_of_sets(e)
         yield from ((e, name, figures) for name, figures in sets.items())
         if len(sets) > 1:

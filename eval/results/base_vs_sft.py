@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
-from common.text import markdown_table
 from data_prep.tokenizer.prompt import Prompt
 from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
-from eval.grading.metrics import PERCENTILES, TOTAL, accuracies
+from eval.grading.metrics import TOTAL, accuracies
 from eval.results import evaluation as evaluations
 from eval.results import published
 from eval.results.evaluation import Evaluation, Values
@@ -45,34 +44,40 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations of the base model and of one step under the same settings; at least one is not
-    None.
+    """Evaluations of the base model, of one step and of RL's models under the same settings; at
+    least one exists.
     """
 
     base: Evaluation | None
     sft: Evaluation | None
+    rl: Sequence[Evaluation] = ()
 
     @property
     def known(self) -> Evaluation:
-        """The step's evaluation if there is one, else the base model's."""
-        known = self.sft or self.base
-        assert known is not None
-        return known
+        """The step's evaluation if there is one, else the base model's, else that of RL's last
+        model.
+        """
+        return self.sft or self.base or self.rl[-1]
 
     @property
     def both(self) -> list[Evaluation]:
-        """The evaluations that exist, base first."""
-        return [e for e in (self.base, self.sft) if e]
+        """The evaluations of base and SFT that exist, or that of RL's last model."""
+        return [e for e in (self.base, self.sft) if e] or [self.known]
+
+    @property
+    def all(self) -> list[Evaluation]:
+        """The evaluations that exist: base, SFT, RL."""
+        return [e for e in (self.base, self.sft, *self.rl) if e]
 
     @property
     def named(self) -> dict[str, Evaluation]:
         """The evaluations that exist, by label."""
-        return {str(e.label): e for e in self.both}
+        return {str(e.label): e for e in self.all}
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
-    """Returns the latest evaluated step against the base model; with ``partial``, incomplete
-    evaluations count too.
+    """Returns the latest evaluated step of SFT against the base model, and RL's models under the
+    same settings; with ``partial``, incomplete evaluations count too.
 
     Raises UserError when the run has no such evaluation.
     """
@@ -91,9 +96,20 @@ def newest(run: Run, partial: bool = False) -> Comparison:
         raise UserError(
             f"{run.root} has no complete evaluation yet{look}: warmstart eval {run.root}"
         )
-    group = max(groups, key=lambda group: (max(group), group[max(group)].age))
-    latest = max(group)
-    return Comparison(group.get(BASE), None if latest == BASE else group[latest])
+    group = max(groups, key=_rank)
+    latest = _latest(group)
+    rl = [group[label] for label in sorted(group) if label.kind == "rl"]
+    return Comparison(group.get(BASE), group[latest] if latest.kind == "sft" else None, rl)
+
+
+def _latest(group: Mapping[ModelLabel, Evaluation]) -> ModelLabel:
+    """Returns the latest step of SFT, without one the base model, without it RL's last model."""
+    return max([label for label in group if label.kind != "rl"] or group)
+
+
+def _rank(group: Mapping[ModelLabel, Evaluation]) -> tuple[bool, ModelLabel, float]:
+    latest = _latest(group)
+    return latest.kind != "rl", latest, group[latest].age
 
 
 def of_model(run: Run, label: ModelLabel, partial: bool = False) -> list[Comparison]:
@@ -132,7 +148,9 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     at_cap = [
         _at_budget(comparison, name, cap) if metric == "pass@1" else "" for name, metric in rows
     ]
-    sft = "SFT" + (f" ({comparison.sft.label})" if comparison.sft else "")
+    sft = "SFT"
+    if trained := comparison.sft:
+        sft = f"{trained.label.kind.upper()} ({trained.label})"
     titles = ["pass@1", "base", sft, "improvement"]
     beside = any(given) and cap < known.settings.sampling.max_tokens and any(at_cap)
     if beside:
@@ -145,12 +163,12 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
         title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
         title = title if metric == "pass@1" else f"{metric}, all"
-        cells = [title + missing(name, *comparison.both), *_cells(comparison, name, metric)]
+        line = [title + missing(name, *comparison.both), *cells(comparison, name, metric)]
         if beside:
-            cells.append(capped)
+            line.append(capped)
         if any(given):
-            cells += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
-        lines.append(cells)
+            line += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
+        lines.append(line)
     return lines
 
 
@@ -193,41 +211,6 @@ def asked(prompt: Prompt) -> str:
     return "".join(f"{part}; " for part in parts)
 
 
-def lengths(named: Mapping[str, Evaluation]) -> str:
-    """Returns a Markdown table of tokens and device time per rollout, with means also as multiples
-    of the first evaluation's, and of how many rollouts the budget ended.
-    """
-    percents = [f"p{percent}" for percent in PERCENTILES]
-    titles = ["tokens", "mean", *(f"{p[1:]} %" for p in percents), "longest", "hit the budget"]
-    titles.append("device time per rollout, with start-up")
-    first, *_ = named.values()
-    rows = []
-    for name, e in named.items():
-        figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
-        hits = round(figures["hit_budget"] * figures["rollouts"])
-        share = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%})"
-        cut = f"{share} at {e.settings.sampling.max_tokens:,}"
-        mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
-        mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)
-        rows.append([name + missing(TOTAL, e), mean, *cells, cut, _device_time(e, first)])
-    return markdown_table([titles, *rows])
-
-
-def _device_time(evaluation: Evaluation, first: Evaluation) -> str:
-    own, reference = evaluation.device_seconds, first.device_seconds
-    if own is None:
-        return "unknown"
-    device, seconds = own
-    text = f"{seconds:.3g} s {device.upper()}"
-    if reference and reference[0] == device:
-        text += _times(seconds, reference[1], evaluation is first)
-    return text
-
-
-def _times(value: float, first: float, is_first: bool) -> str:
-    return "" if is_first or not first else f" ({value / first:.2f} x)"
-
-
 def estimate(sets: Sequence[Sequence[float]]) -> str:
     """Returns the mean over the problems of all sets, in percent, with its interval."""
     found = interval(sets)
@@ -258,20 +241,20 @@ def change(before: Values, after: Values) -> Values:
     return {key: after[key] - value for key, value in before.items() if key in after}
 
 
-def _cells(comparison: Comparison, name: str, metric: str) -> list[str]:
+def cells(comparison: Comparison, name: str, metric: str) -> list[str]:
     """Returns base, SFT and improvement, with intervals."""
-    cells = []
+    found = []
     for e in (comparison.base, comparison.sft):
         if e is None:
-            cells.append("not evaluated")
+            found.append("not evaluated")
         elif sets := by_set(e.values[metric], name):
-            cells.append(counted(sets, e))
+            found.append(counted(sets, e))
         else:
-            cells.append("no rollout yet")
+            found.append("no rollout yet")
     if not (comparison.base and comparison.sft):
-        return [*cells, ""]
+        return [*found, ""]
     pairs = by_set(change(comparison.base.values[metric], comparison.sft.values[metric]), name)
-    return [*cells, gain(pairs) if pairs else ""]
+    return [*found, gain(pairs) if pairs else ""]
 
 
 def gain(pairs: Sequence[Sequence[float]]) -> str:

@@ -9,11 +9,10 @@ from common.errors import UserError
 from common.text import markdown_table
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
-from eval.results import base_vs_sft, published
+from eval.results import base_vs_sft, lengths, published
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
 from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import Evaluation, Values, check_graders
-from trainer.run.model_label import BASE
 
 LEGEND = (
     f"Brackets hold {LEVEL:.0%} intervals over problems like these. A difference is the mean over "
@@ -32,9 +31,9 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     """Returns Markdown: every model's accuracies and lengths, each against the first and against
     its published figures.
 
-    A target is a run (its newest evaluation), RUN@base or RUN@STEP, or an evaluation's folder.
-    Accuracies are over the problems that all evaluations share, lengths over all rollouts. Raises
-    UserError when there are fewer than two targets, when a target is none of these or has no
+    A target is a run (its newest evaluation), RUN@base, RUN@STEP or RUN@rl-N, or an evaluation's
+    folder. Accuracies are over the problems that all evaluations share, lengths over all rollouts.
+    Raises UserError when there are fewer than two targets, when a target is none of these or has no
     complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
     when the evaluations differ in their sampling settings, in their prompts (unless
     ``across_prompts``) or in the grader's version, or share no problem.
@@ -60,7 +59,7 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     ]
     parts += [
         "## Lengths of all rollouts",
-        base_vs_sft.lengths({s.name: s.evaluation for s in subjects}),
+        lengths.table({s.name: s.evaluation for s in subjects}),
     ]
     for other in others:
         parts += [f"## A = {first.name}, B = {other.name}", *_pair(first, other, keys)]
@@ -175,9 +174,7 @@ def _published(subject: Subject) -> list[list[str]]:
     ]
     for name in (*e.settings.benchmarks, TOTAL):
         for metric in accuracies(e.n):
-            theirs = published.figures(reference, e, name, metric).get(
-                "base" if e.label == BASE else "sft"
-            )
+            theirs = published.figures(reference, e, name, metric).get(e.label.kind)
             sets = by_set(values[metric], name)
             if theirs is not None and sets:
                 ours, share = interval(sets), theirs / 100

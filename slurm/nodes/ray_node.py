@@ -1,7 +1,7 @@
 """One srun task: one node of a job's Ray cluster. The first node's task runs an evaluation, or RL,
 once the nodes have joined.
 
-    srun ... python -m slurm.nodes.ray_node RUN eval base|STEP [key=value ...]
+    srun ... python -m slurm.nodes.ray_node RUN eval base|STEP|rl-N [key=value ...]
     srun ... python -m slurm.nodes.ray_node RUN rl START [key=value ...]
 
 RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address,

@@ -10,7 +10,7 @@ at a time.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -33,6 +33,9 @@ from trainer.export.compatibility import widen
 from trainer.run.folder import SCALARS, Run, is_complete
 from trainer.run.trained_from import tokenizer_folder
 
+if TYPE_CHECKING:
+    from trainer.export.weights import Weights
+
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
@@ -49,16 +52,21 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
     tokenizer = tokenizers.load(tokenizer_folder(config))
     with write_lock(run.export_lease(step)):
         if not is_complete(folder):
-            if folder.exists():
-                raise UserError(
-                    f"{folder} is not a complete export (it has no {MANIFEST}): move it away, then "
-                    "run the command again"
-                )
+            check_absent(folder)
             # Checked again: only under the lease is it safe from pruning.
             _check_there(run, step)
             verify(run.checkpoint(step))
             _export(run, config, step, tokenizer, folder)
     return folder
+
+
+def check_absent(folder: Path) -> None:
+    """Raises UserError when something stands where an export will be written."""
+    if folder.exists():
+        raise UserError(
+            f"{folder} is not a complete export (it has no {MANIFEST}): move it away, then run the "
+            "command again"
+        )
 
 
 def _check_same_base(folder: Path, config: DictConfig) -> None:
@@ -76,31 +84,44 @@ def _check_there(run: Run, step: int) -> None:
         raise UserError(f"{run.root} has no complete checkpoint of step {step} (complete: {found})")
 
 
-def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
+def write_model(
+    config: DictConfig, tokenizer: Any, weights: Weights, folder: Path
+) -> dict[str, Any]:
+    """Writes weights in bf16, config, tokenizer with template and generation config into
+    ``folder``; returns the manifest's part about them.
+    """
     from trainer.export.weights import write
 
+    parameters = write(weights, folder)
+    _configs(config, tokenizer, folder)
+    tokenizer.chat_template = export_template(config.data.system)
+    tokenizer.save_pretrained(str(folder))
+    widen(folder)
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    for path in files:
+        # safetensors makes its files readable by the owner only.
+        path.chmod(folder.stat().st_mode & 0o666)
+    return {
+        "parameters": parameters,
+        "files": {p.name: sha256_file(p) for p in files},
+        "versions": provenance.versions(),
+    }
+
+
+def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
     state = read_json(run.checkpoint(step) / SCALARS)
     with whole_folder(folder) as partial:
-        parameters = write(_weights(config, run.checkpoint(step)), partial)
-        _configs(config, tokenizer, partial)
-        tokenizer.chat_template = export_template(config.data.system)
-        tokenizer.save_pretrained(str(partial))
-        widen(partial)
-        files = sorted(p for p in partial.iterdir() if p.is_file())
-        for path in files:
-            # safetensors makes its files readable by the owner only.
-            path.chmod(partial.stat().st_mode & 0o666)
+        weights = _weights(config, run.checkpoint(step))
+        made = write_model(config, tokenizer, weights, partial)
         write_json(
             partial / MANIFEST,
             {
                 "run": run.name,
                 "step": step,
-                "parameters": parameters,
                 **({MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
-                "files": {p.name: sha256_file(p) for p in files},
-                "versions": provenance.versions(),
+                **made,
             },
         )
 

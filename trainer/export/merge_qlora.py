@@ -8,16 +8,12 @@ what was trained.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from omegaconf import DictConfig
-from safetensors import safe_open
 
-from common.files import read_json
 from trainer.engine.adapters import TARGETS
 from trainer.engine.nf4 import compute_type, rounded
-from trainer.export.weights import Trained
+from trainer.export.weights import Saved, Trained
 from trainer.run.trained_from import model_folder
 
 A, B = "lora_A.default", "lora_B.default"
@@ -31,25 +27,12 @@ class Merged:
         self.adapters, self.compute_type = adapters, compute_type(config.train.precision)
         self.quantised = config.export.merge_base == "nf4"
         self.scale = config.train.lora_alpha / config.train.lora_rank
-        self._files: dict[str, Path] = {}
-        self.sizes: dict[str, torch.Size] = {}
-        folder = model_folder(config.model.path, config.model.revision)
-        # Some tied models still have the head in their files.
-        left_out = (
-            {"lm_head.weight"}
-            if read_json(folder / "config.json").get("tie_word_embeddings")
-            else set()
-        )
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for name in sorted(set(file.keys()) - left_out):
-                    self._files[name] = path
-                    self.sizes[name] = torch.Size(file.get_slice(name).get_shape())
+        self._base = Saved(model_folder(config.model.path, config.model.revision))
+        self.sizes = self._base.sizes
 
     def read(self, name: str) -> torch.Tensor:
         """Returns the tensor in bf16; base and adapter are added in fp32."""
-        with safe_open(self._files[name], framework="pt") as file:
-            base = file.get_tensor(name).to(self.compute_type)
+        base = self._base.read(name, self.compute_type)
         module = name.removesuffix(".weight")
         if module.rpartition(".")[2] not in TARGETS:
             return base.bfloat16()

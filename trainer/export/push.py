@@ -7,6 +7,7 @@ from pathlib import Path
 from common.files import MANIFEST, read_json, verify
 from common.hub_upload import CARD, MODEL, check, upload
 from trainer.run.folder import LOSS_PICTURE
+from trainer.run.rl_start import REWARD_PICTURE
 
 
 def push(folder: Path, repo: str) -> str:
@@ -17,5 +18,5 @@ def push(folder: Path, repo: str) -> str:
     """
     check(repo)
     verify(folder)
-    own = [*read_json(folder / MANIFEST)["files"], MANIFEST, CARD, LOSS_PICTURE]
+    own = [*read_json(folder / MANIFEST)["files"], MANIFEST, CARD, LOSS_PICTURE, REWARD_PICTURE]
     return upload(folder, own, repo, MODEL, f"Add {folder.name}")

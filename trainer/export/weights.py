@@ -14,10 +14,10 @@ from typing import Protocol
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from common.files import write_json
+from common.files import read_json, write_json
 from trainer.checkpoint.checkpoint import OPTIMIZER
 from trainer.engine.load_weights import Reader
 
@@ -50,6 +50,27 @@ class Trained:
         tensor = torch.empty(self.sizes[name], dtype=dtype)
         self._reader.read_into({name: tensor})
         return tensor
+
+
+class Saved:
+    """The tensors of a Hugging Face folder's safetensors files. A tied head, which some programs
+    save too, is left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        tied = read_json(folder / "config.json").get("tie_word_embeddings")
+        self._files: dict[str, Path] = {}
+        self.sizes: dict[str, torch.Size] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(set(file.keys()) - ({"lm_head.weight"} if tied else set())):
+                    self._files[name] = path
+                    self.sizes[name] = torch.Size(file.get_slice(name).get_shape())
+
+    def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """Returns the tensor, converted to ``dtype``."""
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name).to(dtype)
 
 
 def write(weights: Weights, folder: Path) -> int:

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import MANIFEST, read_json
 from trainer.recipe import site
 from trainer.run import ledger
-from trainer.run.model_label import ModelLabel
+from trainer.run.model_label import IN_FOLDERS, ModelLabel
 
 SCALARS = "state.json"
 """File in a checkpoint's folder: step, scheduler, optimizer scalars, identity and metrics."""
@@ -30,7 +30,7 @@ INCIDENTS = "incidents.jsonl"
 FIELDS = {REQUEUES: ledger.DECISION, SUBMISSIONS: ledger.SUBMISSION, INCIDENTS: ledger.INCIDENT}
 LOSS_PICTURE = "loss.png"
 """The training loss by step: a file in the run's folder, and beside an export's model card."""
-_EVALUATION = re.compile(r"(.+)@(base|step_[0-9]+)-.+")
+_EVALUATION = re.compile(rf"(.+)@({IN_FOLDERS})-.+")
 """Name of an evaluation's folder: suite, model and a hash of the settings."""
 _NUMBER = re.compile(r"[1-9][0-9]*")
 
@@ -188,13 +188,13 @@ class Run:
         """Folders of checkpoints whose deletion has not finished."""
         return sorted(self.checkpoints_folder.glob(".step_*.deleted"))
 
-    def export(self, step: int) -> Path:
-        """Returns the folder of a checkpoint's Hugging Face export."""
-        return self.root / "export" / f"step_{step}"
+    def export(self, model: int | ModelLabel) -> Path:
+        """Returns the folder of the Hugging Face export of a step or of one of RL's models."""
+        return self.root / "export" / str(ModelLabel(model) if isinstance(model, int) else model)
 
-    def export_lease(self, step: int) -> Path:
+    def export_lease(self, model: int | ModelLabel) -> Path:
         """Returns the lock to hold while exporting or deleting a checkpoint."""
-        return self.root / "export" / f".step_{step}.lock"
+        return self.export(model).with_name(f".{self.export(model).name}.lock")
 
     @property
     def checkpoints(self) -> list[int]:
@@ -203,7 +203,7 @@ class Run:
 
     @property
     def exports(self) -> list[int]:
-        """Steps with a complete export, ascending."""
+        """Steps of SFT with a complete export, ascending."""
         return _complete_steps(self.root / "export")
 
     def evaluation(self, suite: str, label: ModelLabel, config_hash: str) -> Path:

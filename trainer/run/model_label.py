@@ -1,4 +1,4 @@
-"""Labels of a run's models: the base model and the exports of its steps."""
+"""Labels of a run's models: the base model, the exports of its steps, and those of RL's steps."""
 
 from __future__ import annotations
 
@@ -7,37 +7,79 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 
+_SFT = re.compile(r"(?:step_)?([0-9]+)")
+_RL = re.compile(r"rl[-_]([0-9]+)(?:-([0-9a-f]{8}))?")
+IN_FOLDERS = r"base|step_[0-9]+|rl_[0-9]+-[0-9a-f]{8}"
+"""Pattern of a label in folder names."""
+
 
 @dataclass(frozen=True)
 class ModelLabel:
-    """Names a model of a run: its base model, which sorts first, or the export of a step."""
+    """Names a model of a run. The base model sorts first, then come the exports of its steps, then
+    the steps of each RL start.
+    """
 
     step: int | None = None
-    """None for the base model."""
+    """Step of SFT; None for the base model and for RL's models."""
+    rl: int | None = None
+    """Step of RL; None for other models."""
+    start: str | None = None
+    """The hash at the end of the RL start's folder; None in ``rl-N``, which
+    ``trainer.run.rl_models`` completes.
+    """
 
     @staticmethod
     def parse(text: str) -> ModelLabel:
-        """Returns the label for ``base``, ``step_N`` or ``N``. Raises UserError for another
-        text.
+        """Returns the label for ``base``, ``step_N`` or ``N``, ``rl_N-HASH``, ``rl-N-HASH`` or
+        ``rl-N``. Raises UserError for another text.
         """
         if text == str(BASE):
             return BASE
-        found = re.fullmatch(r"(?:step_)?([0-9]+)", text)
-        if found is None:
-            raise UserError(f"{text!r} names no model of a run: give base or the number of a step")
-        return ModelLabel(int(found[1]))
+        if found := _SFT.fullmatch(text):
+            return ModelLabel(int(found[1]))
+        if found := _RL.fullmatch(text):
+            return ModelLabel(rl=int(found[1]), start=found[2])
+        raise UserError(
+            f"{text!r} names no model of a run: give base, the number of a step, or rl-N for step "
+            "N of RL"
+        )
 
     @property
     def word(self) -> str:
-        """The label on a command line and in the notes of jobs: ``base`` or ``N``."""
+        """The label on a command line and in the notes of jobs: ``base``, ``N`` or
+        ``rl-N-HASH``.
+        """
+        if self.rl is not None:
+            return f"rl-{self._rl}"
         return "base" if self.step is None else str(self.step)
 
+    @property
+    def kind(self) -> str:
+        """How the model was made: ``base``, ``sft`` or ``rl``."""
+        if self.rl is not None:
+            return "rl"
+        return "base" if self.step is None else "sft"
+
     def __str__(self) -> str:
-        """Returns the label in folder names, settings and tables: ``base`` or ``step_N``."""
+        """Returns the label in folder names, settings and tables: ``base``, ``step_N`` or
+        ``rl_N-HASH``.
+        """
+        if self.rl is not None:
+            return f"rl_{self._rl}"
         return "base" if self.step is None else f"step_{self.step}"
 
     def __lt__(self, other: ModelLabel) -> bool:
-        return other.step is not None and (self.step is None or self.step < other.step)
+        return self._order < other._order
+
+    @property
+    def _rl(self) -> str:
+        return f"{self.rl}" if self.start is None else f"{self.rl}-{self.start}"
+
+    @property
+    def _order(self) -> tuple[int, int, str, int]:
+        if self.rl is not None:
+            return 2, 0, self.start or "", self.rl
+        return (0, 0, "", 0) if self.step is None else (1, self.step, "", 0)
 
 
 BASE = ModelLabel()

@@ -12,8 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from common.errors import UserError
 from common.files import MANIFEST
 
+REWARD_PICTURE = "reward.png"
+"""RL's reward by step: a file in the start's folder, and beside the model card of an export."""
 _STEP = re.compile(r"global_step_([0-9]+)")
 _NUMBER = re.compile(r"[1-9][0-9]*")
+_START = re.compile(r"step_[0-9]+-([0-9a-f]{8})")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class RlAttempt:
     def metrics(self) -> Path:
         """The attempt's metrics, as verl writes them: one {"step", "data"} per line."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def values(self) -> Path:
+        """verl's whole configuration of the attempt, as Hydra writes it."""
+        return self.root / ".hydra" / "config.yaml"
 
     @property
     def stop(self) -> Path:
@@ -53,6 +61,22 @@ class RlStart:
         starts = (RlStart(path) for path in folder.glob(pattern))
         made = [(s.manifest.stat().st_mtime, s.root, s) for s in starts if s.manifest.exists()]
         return [start for *_, start in sorted(made)]
+
+    @property
+    def hash(self) -> str | None:
+        """The hash at the end of the folder's name; None if someone has renamed the folder."""
+        found = _START.fullmatch(self.root.name)
+        return found[1] if found else None
+
+    @property
+    def used(self) -> DictConfig:
+        """The configuration of the newest attempt that began; before the first, the start's own."""
+        for attempt in reversed(self.attempts):
+            if attempt.values.exists():
+                used = OmegaConf.load(attempt.values)
+                assert isinstance(used, DictConfig)
+                return used
+        return self.values([])
 
     def values(self, words: Sequence[str]) -> DictConfig:
         """Returns the configuration, without verl's defaults, with the key=value of ``words`` over
@@ -107,6 +131,11 @@ class RlStart:
     def checkpoints(self) -> Path:
         """Folder of verl's checkpoints."""
         return self.root / "checkpoints"
+
+    @property
+    def picture(self) -> Path:
+        """The report's picture of reward, entropy and length."""
+        return self.root / REWARD_PICTURE
 
     def weights(self, step: int) -> Path:
         """Returns the Hugging Face folder of a checkpoint."""

@@ -9,7 +9,7 @@ from typing import Any
 from common.files import MANIFEST, read_json
 from common.lease import age, is_locked
 from common.text import duration
-from trainer.run import step_metrics
+from trainer.run import rl_metrics, rl_models, step_metrics
 from trainer.run.device_hours import Cost, costs, shown
 from trainer.run.folder import (
     REQUEUES,
@@ -20,10 +20,11 @@ from trainer.run.folder import (
     parse_evaluation,
 )
 from trainer.run.model_label import BASE, ModelLabel
+from trainer.run.rl_start import RlStart
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Returns attempts, progress, checkpoints, exports, evaluations and device-hours, as plain
+    """Returns attempts, progress, checkpoints, exports, RL, evaluations and device-hours, as plain
     values.
 
     Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed,
@@ -43,6 +44,8 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "checkpoint_age_s": None if newest is None else age(newest),
         "exports": run.exports,
+        "rl": [_rl(start) for start in RlStart.find(run.rl)],
+        "rl_exports": [label.word for label in rl_models.exported(run)],
         "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations}
         | _pending(run),
         "device_hours": [asdict(cost) for cost in costs(run, done)],
@@ -78,7 +81,8 @@ def table(values: dict[str, Any]) -> str:
         ("training", progress),
         *((f"attempt {a['attempt']}", _told(a)) for a in values["attempts"]),
         ("checkpoints", saved),
-        ("exports", ", ".join(map(str, values["exports"])) or "none"),
+        ("exports", ", ".join(map(str, [*values["exports"], *values["rl_exports"]])) or "none"),
+        *(("RL", _told_rl(start)) for start in values["rl"]),
         *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
         *(
             (cost.stage, f"{shown(cost)}; {cost.note}")
@@ -114,6 +118,27 @@ def _told(attempt: dict[str, Any]) -> str:
     if attempt["last_step"] is not None:
         text += f", steps {attempt['first_step'] + 1:,} to {attempt['last_step']:,}"
     return f"{text}: {attempt['reason']}" if attempt["reason"] else text
+
+
+def _rl(start: RlStart) -> dict[str, Any]:
+    steps = rl_metrics.read(start)
+    rewards = [step.reward for step in steps if step.reward is not None]
+    return {
+        "start": start.root.name,
+        "running": is_locked(lock_of(start.root)),
+        "step": steps[-1].step if steps else 0,
+        "total": start.used.trainer.total_training_steps,
+        "reward": rewards[-1] if rewards else None,
+        "checkpoints": start.steps,
+    }
+
+
+def _told_rl(rl: dict[str, Any]) -> str:
+    text = f"{rl['start']}, {'running' if rl['running'] else 'not running'}: "
+    text += f"step {rl['step']:,} of {rl['total']:,}"
+    if rl["reward"] is not None:
+        text += f", reward {rl['reward']:.3f}"
+    return f"{text}, checkpoints {', '.join(map(str, rl['checkpoints'])) or 'none'}"
 
 
 def _evaluation(folder: Path) -> str:

@@ -9,13 +9,24 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.grading.metrics import TOTAL
+from eval.report import rl_training
 from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
-from trainer.run.model_label import BASE
+from trainer.run import rl_metrics
+from trainer.run.rl_start import RlStart
 
 BINS = 40
 """Bins of the histogram of rollout lengths."""
+
+RL_KINDS = {
+    "training reward": "training",
+    "held-out accuracy": "held-out",
+    "entropy": "training",
+    "mean": "training",
+    "longest": "rl",
+}
+"""Name of a line of RL's training -> its kind."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,26 @@ def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Fi
     return drawn
 
 
+def rl_figures(start: RlStart) -> list[Figure]:
+    """Returns the charts of one start's training."""
+    drawn = []
+    for title, curves in rl_training.curves(rl_metrics.read(start)).items():
+        lines = [
+            Line(name, RL_KINDS[name], list(values.items()), dots=dots)
+            for name, values, _, dots in curves
+        ]
+        if lines:
+            points = [point for line in lines for point in line.points]
+            steps, top = [x for x, _ in points], max(y for _, y in points)
+            y = Axis(title.lower(), 0, top * 1.1 or 0.1, number)
+            x = Axis("step", min(steps), max(steps), number)
+            drawn.append(_figure(f"{title}, {start.root.name}", x, y, lines))
+    return drawn
+
+
 def _pass_at_k(compared: Comparison) -> Figure:
     lines = []
-    for e in compared.both:
+    for e in compared.all:
         curve = enumerate(e.figures[TOTAL]["pass@k"], start=1)
         # A partial view may have no problem with k rollouts.
         lines.append(
@@ -56,15 +84,15 @@ def _pass_at_k(compared: Comparison) -> Figure:
 
 
 def _budget(compared: Comparison) -> Figure:
-    lines = [Line(*_names(e), e.figures[TOTAL]["by_budget"], dots=True) for e in compared.both]
+    lines = [Line(*_names(e), e.figures[TOTAL]["by_budget"], dots=True) for e in compared.all]
     x = Axis("budget (tokens)", 0, max(line.points[-1][0] for line in lines), thousands)
     return _figure("Accuracy against the budget", x, _shares("pass@1", lines), lines)
 
 
 def _histogram(compared: Comparison) -> Figure:
-    width = -(-max(r.tokens for e in compared.both for r in e.rollouts.values()) // BINS) or 1
+    width = -(-max(r.tokens for e in compared.all for r in e.rollouts.values()) // BINS) or 1
     lines = []
-    for e in compared.both:
+    for e in compared.all:
         counts = [0] * BINS
         for rollout in e.rollouts.values():
             counts[max(rollout.tokens - 1, 0) // width] += 1
@@ -100,5 +128,4 @@ def _shares(title: str, lines: Sequence[Line]) -> Axis:
 
 def _names(evaluation: Evaluation) -> tuple[str, str]:
     """Returns the name and kind of an evaluation's line."""
-    kind = "base" if evaluation.label == BASE else "sft"
-    return f"{evaluation.label}{missing(TOTAL, evaluation)}", kind
+    return f"{evaluation.label}{missing(TOTAL, evaluation)}", evaluation.label.kind

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,17 @@ from common.files import MANIFEST, sha256_file, write_text
 from common.records import ANSWERED, Grade, graders_differ
 from data_prep.output.folder import dataset_folder
 from eval.grading.metrics import TOTAL
-from eval.report import rl_readiness, run_facts, tables
-from eval.report.html.figures import figures
+from eval.report import rl_readiness, rl_training, run_facts, tables
+from eval.report.html.figures import figures, rl_figures
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.results import base_vs_sft, published
+from eval.results import base_vs_sft, lengths, published, rl_vs_sft
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation, check_graders
+from eval.results.rl_vs_sft import RlComparison
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run
+from trainer.run.rl_start import RlStart
 
 LISTED = 200
 """Most grader disagreements that are listed per evaluation."""
@@ -42,14 +46,15 @@ SECTIONS = {
     "rollouts": "Rollouts",
     "graders": "Grader disagreements",
     "readiness": "RL readiness",
+    "rl": "RL",
     "tables": "Tables",
     "provenance": "Provenance",
 }
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.html into the run, about its latest evaluated step and the base model; returns
-    the path.
+    """Writes report.html into the run, about its latest evaluated step, the base model and RL;
+    returns the path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and the page marks
     them. Raises UserError when the run has no such evaluation, when the evaluations were graded
@@ -57,8 +62,10 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     rollouts or grades.
     """
     compared = base_vs_sft.newest(run, partial)
-    check_graders(compared.both)
-    evaluations = [_sheets(e) for e in compared.both]
+    reinforced = rl_vs_sft.of_run(run, partial)
+    check_graders(e for c in (compared, *reinforced) for e in c.all)
+    starts = rl_training.trained(run)
+    evaluations = [_sheets(e) for e in compared.all]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
     manifest = dataset_folder(config) / MANIFEST
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
@@ -67,7 +74,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         *([published.note(config.reference, compared.known)] if config.reference else []),
     ]
     style, script = _source("page.css"), _source("page.js")
-    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.both, evaluations, strict=True)]
+    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.all, evaluations, strict=True)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(_source("template.html")).render(
         name=run.name,
@@ -75,15 +82,19 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        sections=SECTIONS.items(),
+        sections=[(id, title) for id, title in SECTIONS.items() if id != "rl" or starts],
         alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
         tiles=_tiles(compared),
-        headline=_headline(compared, config),
+        headlines=_headlines(compared, reinforced, config),
         notes=html("\n".join(f"- {note}" for note in notes)),
-        figures=figures(compared, training.read(run)),
+        figures=[
+            *figures(compared, training.read(run)),
+            *(figure for start in starts for figure in rl_figures(start)),
+        ],
+        rl=[html(text, "RL") for text in _rl(starts)],
         tables=[html(text, name) for name, text in _tables(compared, config)],
         readiness=html(rl_readiness.section(compared), "RL readiness"),
-        provenance=html(run_facts.provenance_table(run, dataset, compared.both), "Provenance"),
+        provenance=html(run_facts.provenance_table(run, dataset, compared.all), "Provenance"),
         data=_json({"evaluations": shown}),
         sheets=[
             (f"sheet-{i}-{p}", Markup(next(packed)))
@@ -159,7 +170,7 @@ def _short(answer: str | None) -> str | None:
 def _partial(compared: Comparison) -> list[str]:
     return [
         f"The evaluation of {e.label} is not finished{missing(TOTAL, e)}."
-        for e in compared.both
+        for e in compared.all
         if e.is_partial
     ]
 
@@ -195,16 +206,32 @@ def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
     return [
         *several,
         ("Accuracy against the budget", tables.by_budget(compared, config.reference)),
-        ("Lengths", base_vs_sft.lengths(compared.named)),
+        ("Lengths", lengths.table(compared.named)),
         ("Outcomes", tables.outcomes(compared)),
         ("Averages", tables.averages(compared)),
     ]
 
 
-def _headline(compared: Comparison, config: DictConfig) -> list[list[Any]]:
-    """Returns the headline's lines, with each figure separate from its interval."""
-    titles, *lines = base_vs_sft.headline(compared, config.reference)
-    rows: list[list[Any]] = [titles]
+def _rl(starts: Sequence[RlStart]) -> list[str]:
+    return [*map(rl_training.section, starts), rl_training.REGRESSION] if starts else []
+
+
+def _headlines(
+    compared: Comparison, reinforced: Sequence[RlComparison], config: DictConfig
+) -> list[list[list[Any]]]:
+    """Returns the lines of the headline's tables: of SFT, and of RL's models, a table for each
+    settings.
+    """
+    tables = [base_vs_sft.headline(compared, config.reference)]
+    for _, same in groupby(reinforced, lambda c: c.protocol):
+        tables.append(rl_vs_sft.headline(list(same)))
+    return [_split(table) for table in tables]
+
+
+def _split(table: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Returns a table's lines, with each figure separate from its interval."""
+    titles, *lines = table
+    rows: list[list[Any]] = [list(titles)]
     for name, *cells in lines:
         row: list[Any] = [name]
         for cell in cells:

@@ -24,7 +24,21 @@ def test_a_label_is_read_in_each_of_its_forms_and_sorts_base_first() -> None:
             ModelLabel.parse(text)
 
 
-@pytest.mark.parametrize("label", [BASE, ModelLabel(12)])
+def test_a_label_of_rl_is_read_in_each_of_its_forms_and_sorts_last() -> None:
+    full = ModelLabel(rl=20, start="0123abcd")
+    assert ModelLabel.parse("rl-20-0123abcd") == ModelLabel.parse("rl_20-0123abcd") == full
+    assert ModelLabel.parse("rl-20") == ModelLabel(rl=20) != full
+    assert (str(full), full.word) == ("rl_20-0123abcd", "rl-20-0123abcd")
+    assert ModelLabel(rl=20).word == "rl-20" and full.step is None
+    assert [x.kind for x in (BASE, ModelLabel(20), full)] == ["base", "sft", "rl"]
+    later = ModelLabel(rl=100, start="0123abcd")
+    assert sorted([later, full, ModelLabel(480), BASE]) == [BASE, ModelLabel(480), full, later]
+    for text in ("rl", "rl-", "rl-x", "rl-20-", "rl-20-0123", "rl-20-0123ABCD", "rl_20-0123abcd-1"):
+        with pytest.raises(UserError, match="names no model of a run"):
+            ModelLabel.parse(text)
+
+
+@pytest.mark.parametrize("label", [BASE, ModelLabel(12), ModelLabel(rl=3, start="00ff00ff")])
 @pytest.mark.parametrize("suite", ["t0", "aime2025+my-set", "a@base-b"])
 def test_an_evaluations_folder_tells_suite_and_model(suite: str, label: ModelLabel) -> None:
     folder = Run(Path("runs/x")).evaluation(suite, label, "0123456789abcdef")
@@ -34,8 +48,10 @@ def test_an_evaluations_folder_tells_suite_and_model(suite: str, label: ModelLab
 
 def test_only_evaluations_are_listed(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    folders = [run.evaluation("t0", label, "0" * 8) for label in (BASE, ModelLabel(3))]
-    for folder in (*folders, tmp_path / "evals" / "notes", tmp_path / "evals" / "old@copy-1"):
+    labels = (BASE, ModelLabel(rl=3, start="00ff00ff"), ModelLabel(3))
+    folders = [run.evaluation("t0", label, "0" * 8) for label in labels]
+    others = ("notes", "old@copy-1", "t0@rl_3-00000000")
+    for folder in (*folders, *(tmp_path / "evals" / name for name in others)):
         folder.mkdir(parents=True)
     (tmp_path / "evals" / "t0@base-00000000.txt").touch()
     assert run.evaluations == folders

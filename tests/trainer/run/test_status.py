@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_json, write_lock
+from common.files import MANIFEST, write_json, write_lock
+from tests.eval.runs import empty_run
 from tests.trainer.conftest import STEPS
-from trainer.run.folder import Attempt, Run
-from trainer.run.model_label import BASE
-from trainer.run.status import is_trained, status
+from tests.trainer.run.rl_runs import begun, line
+from trainer.run.folder import Attempt, Run, lock_of
+from trainer.run.model_label import BASE, ModelLabel
+from trainer.run.status import is_trained, status, table
 from warmstart.cli import main
 
 
@@ -102,3 +104,41 @@ def test_a_run_that_has_only_begun(run: Run, capsys: pytest.CaptureFixture[str])
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = shown(capsys)
     assert "step 0" in text and "checkpoints" in text and "none yet" in text
+
+
+def test_rl_is_shown(tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "mine")
+    assert status(run)["rl"] == [] and "RL" not in table(status(run))
+    start = begun(run, STEPS, "0a0a0a0a", checkpoints=(1, 2), lines=[line(1, 0.25), line(2, 0.5)])
+    with start.metrics.open("a") as f:
+        f.write('{"step": 3, "da')
+    begun(run, STEPS, "0b0b0b0b")
+    write_json(run.export(ModelLabel(rl=2, start="0a0a0a0a")) / MANIFEST, {"step": STEPS})
+    with write_lock(lock_of(start.root)):
+        values = status(run)
+    text = table(values)
+    assert json.loads(json.dumps(values)) == values
+    started, waiting = values["rl"]
+    assert started == {
+        "start": f"step_{STEPS}-0a0a0a0a",
+        "running": True,
+        "step": 2,
+        "total": 40,
+        "reward": 0.5,
+        "checkpoints": [1, 2],
+    }
+    assert waiting["step"] == 0 and waiting["reward"] is None and not waiting["running"]
+    assert f"step_{STEPS}-0a0a0a0a, running: step 2 of 40, reward 0.500, checkpoints 1, 2" in text
+    assert f"step_{STEPS}-0b0b0b0b, not running: step 0 of 40, checkpoints none" in text
+    assert values["exports"] == [] and values["rl_exports"] == ["rl-2-0a0a0a0a"]
+
+
+def test_rl_has_the_steps_of_its_newest_attempt(tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "mine")
+    start = begun(run, STEPS, "0a0a0a0a")
+    for total in (60, 80):
+        attempt = start.new_attempt()
+        attempt.values.parent.mkdir()
+        attempt.values.write_text(f"trainer: {{total_training_steps: {total}}}\n")
+    start.new_attempt()
+    assert status(run)["rl"][0]["total"] == 80

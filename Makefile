@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu env-archive quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
+.PHONY: help setup setup-gpu env-archive quickstart rl-quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
 	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
 	requirements clean
 
@@ -20,6 +20,10 @@ env-archive: ## one file of .venv-gpu (or VENV=DIR), which nodes copy where slur
 
 quickstart: setup ## the whole pipeline on a tiny model
 	.venv/bin/warmstart run tiny
+
+SEED ?= 0
+rl-quickstart: setup ## after the quickstart: GRPO from its checkpoint, and what it brought (twenty minutes; SEED=N)
+	$(PYTHON) tools/rl_quickstart.py $(SEED)
 
 test: setup ## all but the slow tests
 	$(PYTHON) -m pytest -m "not slow"

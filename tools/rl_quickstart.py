@@ -1,0 +1,129 @@
+"""RL on the quickstart's task, and what it brought.
+
+    python tools/rl_quickstart.py [SEED]           GRPO, then start against end
+    python tools/rl_quickstart.py --picture FILE   the curves of all seeds so far
+
+From the quickstart's last checkpoint, which is right in about a third of its rollouts: GRPO by verl
+on sums that SFT trained on, then start and end are compared on the sums that no row has. Rerun it
+to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from common.files import write_jsonl
+from common.plots import COLOURS, panels
+from data_prep.output.folder import dataset_folder
+from data_prep.output.write import ROWS
+from eval import evaluate
+from eval.rl.prepare import prepare
+from trainer.recipe import load as configs
+from trainer.run import rl_metrics
+from trainer.run.folder import Run
+from trainer.run.model_label import ModelLabel
+from trainer.run.rl_start import RlStart
+
+RUN, PROBLEMS, STEPS = "tiny", 256, 24
+UNSEEN = "unseen"
+"""Name of the benchmark: the sums of two numbers of two digits that the dataset does not have."""
+TWO_RANKS = ("cluster.nodes=1", "cluster.gpus_per_node=2")
+GRPO = (
+    "data.train_batch_size=64",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=64",
+    # A model of this size needs a far higher rate than a pretrained one.
+    "actor_rollout_ref.actor.optim.lr=5e-5",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=5",
+    # vLLM and the trainer agree in fp32, so the rollouts' own probabilities serve as the old ones.
+    "algorithm.rollout_correction.bypass_mode=true",
+    # On a CPU, attention over packed rollouts costs the square of a micro-batch's tokens.
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048",
+    f"trainer.total_training_steps={STEPS}",
+    "trainer.total_epochs=99",
+    "trainer.test_freq=8",
+    "trainer.save_freq=8",
+    "actor_rollout_ref.rollout.val_kwargs.n=8",
+    "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
+    "actor_rollout_ref.rollout.val_kwargs.top_p=1.0",
+)
+
+
+def main() -> None:
+    """Trains and compares, or draws. Ends with the exit code of a command that fails."""
+    parser = argparse.ArgumentParser(description="RL on the quickstart's task.")
+    parser.add_argument("seed", nargs="?", type=int, default=0, help="default 0")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw all seeds so far")
+    asked = parser.parse_args()
+    run = Run.find(RUN)
+    if run is None or not run.exports:
+        sys.exit(f"{RUN} has no export: make quickstart")
+    if asked.picture:
+        draw(run, asked.picture)
+    else:
+        reinforce(run, asked.seed)
+
+
+def reinforce(run: Run, seed: int) -> None:
+    """Trains, evaluates start and end, and prints their comparison."""
+    config, step = configs.read(run.config), run.exports[-1]
+    benchmarks = Path(config.data.dir) / UNSEEN
+    write_jsonl(benchmarks / f"{UNSEEN}.jsonl", unseen(dataset_folder(config) / ROWS))
+    words = [*TWO_RANKS, f"eval.seed={seed}"]
+    prepared = prepare(run, config, step, words, count=PROBLEMS)
+    if prepared.folder is None:
+        call(sys.executable, "-m", *shlex.split(prepared.command))
+        prepared = prepare(run, config, step, words, count=PROBLEMS)
+    assert prepared.folder is not None
+    call(*shlex.split(prepared.command), *GRPO)
+    asked = [f"eval.benchmarks={benchmarks}", f"eval.sets=[{UNSEEN}]", "eval.rollouts=8"]
+    asked += ["eval.temperature=1.0", "eval.top_p=1.0"]
+    labels = [ModelLabel(step), ModelLabel(rl=STEPS, start=RlStart(prepared.folder).hash)]
+    for label in labels:
+        call(sys.executable, "-m", "warmstart", "eval", RUN, label.word, *asked)
+    plans = [evaluate.plan(configs.amend(config, asked), run, label) for label in labels]
+    call(sys.executable, "-m", "warmstart", "report", RUN)
+    call(sys.executable, "-m", "warmstart", "compare", *(str(plan.folder) for plan in plans))
+
+
+def unseen(rows: Path) -> list[dict[str, str]]:
+    """Returns the problems that are in no row, in either order of their numbers."""
+    import pyarrow.parquet as pq
+
+    texts = pq.read_table(rows, columns=["problem"]).column("problem").to_pylist()
+    seen = {tuple(sorted(map(int, re.findall(r"\d+", text)))) for text in texts}
+    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100) if (a, b) not in seen]
+    return [
+        {"id": f"{a}+{b}", "problem": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in pairs
+    ]
+
+
+def draw(run: Run, path: Path) -> None:
+    """Draws training reward and held-out accuracy by step, a line per start that is done."""
+    done = [start for start in RlStart.find(run.rl) if start.latest == STEPS]
+    lines: dict[str, list[tuple[str, dict[int, float], str, bool]]] = {
+        "Training reward": [],
+        "Held-out accuracy": [],
+    }
+    for start, colour in zip(done, COLOURS, strict=False):
+        name, steps = f"seed {start.used.data.seed}", rl_metrics.read(start)
+        reward = {s.step: s.reward for s in steps if s.reward is not None}
+        held_out = {s.step: s.held_out for s in steps if s.held_out is not None}
+        lines["Training reward"].append((name, reward, colour, False))
+        lines["Held-out accuracy"].append((name, held_out, colour, True))
+    panels(path, lines)
+
+
+def call(*words: str) -> None:
+    """Runs a command; ends with its exit code if it is not 0."""
+    print(f"$ {shlex.join(words)}", flush=True)
+    if code := subprocess.call(words):
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,9 @@ def test_what_is_not_prepared_does_not_reach_the_queue(checkout: Path) -> None:
     configs.write(configs.load("tiny", ["run.name=bare"]), run.config)
     done = call(checkout, "", "slurm/rl.sh", "bare", "7")
     assert done.returncode == 2 and "for RL from step 7: warmstart rl runs/bare 7" in done.stderr
+    for word in ("base", "rl-20"):
+        done = call(checkout, "", "slurm/rl.sh", "bare", word)
+        assert done.returncode == 2 and f"give its number, not {word}" in done.stderr
     assert submitted(checkout) is None
     start = RlStart(run.rl / "step_7-0")
     start.root.mkdir(parents=True)

@@ -137,6 +137,9 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
     assert nodes[6:9] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
     task = ["-m", "slurm.nodes.ray_node", "/scratch/my runs/x", "eval", "12", "eval.limit=3"]
     assert nodes[-6:] == task
+    lines, _ = dry_run(checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", "rl-12")
+    _, export, nodes = map(shlex.split, lines)
+    assert export[-2:] == ["/scratch/my runs/x", "rl-12"] and nodes[-2:] == ["eval", "rl-12"]
 
 
 @pytest.mark.parametrize(

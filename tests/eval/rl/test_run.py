@@ -22,7 +22,8 @@ from common.files import read_json, read_jsonl
 from eval.rl.prepare import prepare
 from tests.conftest import Line, environment, warmstart
 from trainer.recipe import load as configs
-from trainer.run.folder import Run
+from trainer.run.folder import Run, is_complete, parse_evaluation
+from trainer.run.model_label import ModelLabel
 from trainer.run.rl_start import RlStart
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -119,5 +120,12 @@ def test_killed_resumed_and_stopped_it_trains_the_model(start: RlStart) -> None:
     changes = [(after[k] - before[k]).abs().max().item() for k in before]
     assert min(changes) > 0, "each tensor was trained"
     assert max(changes) < 0.1
-    ends = read_json(start.weights(STEPS) / "generation_config.json")["eos_token_id"]
+
+    warmstart("eval", "runs/tiny", f"rl-{STEPS}", "eval.rollouts=2", folder=Path.cwd())
+    label = ModelLabel(rl=STEPS, start=start.hash)
+    (evaluation,) = (e for e in run.evaluations if parse_evaluation(e)[1] == label)
+    assert is_complete(evaluation)
+    ends = read_json(run.export(label) / "generation_config.json")["eos_token_id"]
     assert len(ends) == 2
+    for name, tensor in weights(run.export(label)).items():
+        torch.testing.assert_close(tensor, after[name], atol=0, rtol=2**-8)

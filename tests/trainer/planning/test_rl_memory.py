@@ -56,14 +56,14 @@ def test_a_token_in_the_cache_and_the_weights_are_those_of_the_model() -> None:
 
 
 def test_verls_default_share_holds_three_and_a_half_rollouts_on_an_a100_40() -> None:
-    """The figure of the issue, within a tenth."""
+    """Within a tenth of what was reckoned for verl by hand."""
     held = rl_memory.cache_tokens(QWEN3_4B, setup(share=0.5), A100)
     assert held / 21_000 == pytest.approx(3.5, rel=0.1)
 
 
 @pytest.mark.parametrize(("gpus", "highest"), [(16, 0.8), (4, 0.6)])
 def test_the_highest_share_beside_the_trainers_state(gpus: int, highest: float) -> None:
-    """The issue's figures: 0.8 fits on 16 A100-40s and 0.6 on 4, a step of 0.1 more does not."""
+    """Reckoned by hand: 0.8 fits on 16 A100-40s and 0.6 on 4, a step of 0.1 more does not."""
 
     def fits(share: float) -> bool:
         lines = rl_memory.generation(QWEN3_4B, setup(gpus, share=share), A100)
@@ -140,7 +140,7 @@ def test_entropy_is_verls_own_whole_and_in_chunks() -> None:
 
 
 def test_entropy_over_full_logits_takes_23_gib_and_the_logits_6() -> None:
-    """The issue's upper figure, for 20,480 tokens; by hand. Its lower one is without autocast."""
+    """For 20,480 tokens, by hand. Without autocast it is half."""
     whole = setup(chunked_entropy=False)
     assert rl_memory.logits(QWEN3_4B, whole, 20_480) == 20_480 * 151_936 * 2
     assert rl_memory.entropy(QWEN3_4B, whole) / GIB == pytest.approx(23.2, abs=0.1)

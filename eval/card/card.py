@@ -23,7 +23,8 @@ from trainer.run.rl_start import REWARD_PICTURE
 
 def refresh(run: Run) -> list[Path]:
     """Rewrites the card of every complete export; returns the cards' paths."""
-    return [write(run, run.export(model)) for model in (*run.exports, *rl_models.exported(run))]
+    models = [*map(ModelLabel, run.exports), *rl_models.exported(run)]
+    return [write(run, run.export(model)) for model in models]
 
 
 def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[str] = ()) -> Path:

@@ -55,7 +55,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     compared = base_vs_sft.newest(run, partial)
     others = base_vs_sft.others(run, compared, partial)
     reinforced = rl_vs_sft.of_run(run, partial)
-    check_graders(e for c in (compared, *others, *reinforced) for e in c.all)
+    shown = [e for c in (compared, *others) for e in c.all]
+    check_graders([*shown, *(e for c in reinforced for e in c.all)])
     steps = training.read(run)
     manifest = dataset_folder(config) / MANIFEST
     headline = markdown_table(base_vs_sft.headline(compared, config.reference))

@@ -63,7 +63,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """
     compared = base_vs_sft.newest(run, partial)
     reinforced = rl_vs_sft.of_run(run, partial)
-    check_graders(e for c in (compared, *reinforced) for e in c.all)
+    check_graders([*compared.all, *(e for c in reinforced for e in c.all)])
     starts = rl_training.trained(run)
     evaluations = [_sheets(e) for e in compared.all]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))

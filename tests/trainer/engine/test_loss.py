@@ -22,7 +22,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("tokens_a_chunk", [1, 5, 37, 1000])
 def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_chunk: int) -> None:
     hidden, weight, labels = inputs
-    total, losses = linear_cross_entropy(
+    total, losses, _ = linear_cross_entropy(
         hidden, weight, labels, 0.3, 4 * VOCABULARY * tokens_a_chunk
     )
     mine = torch.autograd.grad(total, (hidden, weight))
@@ -35,9 +35,9 @@ def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_c
 
 def test_no_tokens_give_a_zero_loss_and_zero_gradients(inputs: tuple) -> None:
     hidden, weight, labels = inputs
-    total, _ = linear_cross_entropy(hidden[:0], weight, labels[:0])
+    total, _, sums = linear_cross_entropy(hidden[:0], weight, labels[:0])
     grad = torch.autograd.grad(total, weight)[0]
-    assert total.item() == 0 and not grad.any()
+    assert total.item() == 0 and not grad.any() and not sums.any()
 
 
 def test_bf16_accumulates_in_float32() -> None:
@@ -60,7 +60,7 @@ def test_bf16_accumulates_in_float32() -> None:
 def test_without_gradients_none_are_computed(inputs: tuple) -> None:
     hidden, weight, labels = inputs
     with torch.no_grad():
-        total, losses = linear_cross_entropy(hidden, weight, labels)
+        total, losses, _ = linear_cross_entropy(hidden, weight, labels)
     assert not total.requires_grad
     torch.testing.assert_close(
         losses, cross_entropy(hidden @ weight.T, labels, reduction="none").detach()

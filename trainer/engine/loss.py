@@ -11,8 +11,9 @@ whether the label's logit is the largest. For one token with logits z = W h and 
 
 A step computes dloss/dh anyway, so H costs it a product of two (n, hidden size) tensors; a
 validation has no gradient and takes another pass over the logits. A head with a bias would break
-this. In bf16 the mean entropy is within 1 % of float32's on the same hidden states and weights: the
-logits and the gradient are rounded. bf16 logits also tie; a tie with the largest counts as correct.
+this. bf16 rounds the logits and the gradient: from 0.2 nats upwards the mean entropy is within 2 %
+of float32's on the same hidden states and weights. bf16 logits also tie, and a tie with the largest
+counts as correct: the accuracy is up to 2 points higher than float32's.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class StepResult:
     rows: list[int]
     """Rows of the global batch, by index."""
     means: TokenMeans
-    """This rank's shares: their sums over ranks are the means over the batch's supervised tokens."""
+    """This rank's shares: summed over ranks, the means over the batch's supervised tokens."""
     grad_norm: float
     """Gradient norm before clipping."""
     lr: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,9 @@ Line = tuple[str, Mapping[int, float], str, bool]
 """Name, values by step, colour, and whether each value gets a dot."""
 
 
-def loss_curve(path: Path, losses: Mapping[int, float], held_out: Mapping[int, float]) -> None:
-    """Plots training and held-out loss (nats per token) by step; log scale if they span more than a
-    factor of ten.
-    """
-    figure, axes = _figure(1)
-    axes[0].plot(
-        list(losses), list(losses.values()), color=COLOURS[0], linewidth=1, label="training"
-    )
-    if held_out:
-        axes[0].plot(
-            list(held_out),
-            list(held_out.values()),
-            "o-",
-            color=COLOURS[2],
-            markersize=4,
-            label="held out",
-        )
-        axes[0].legend(frameon=False)
-    values = [*losses.values(), *held_out.values()]
-    if min(values) > 0 and max(values) > 10 * min(values):
-        axes[0].set_yscale("log")
-    axes[0].set(xlabel="step", ylabel="loss (nats per token)", title="Loss")
-    _save(figure, path)
-
-
-def panels(path: Path, lines: Mapping[str, Sequence[Line]]) -> None:
-    """Plots lines by step, one panel per title, side by side; a panel with one line has no
-    legend.
+def panels(path: Path, lines: Mapping[str, Sequence[Line]], log: Collection[str] = ()) -> None:
+    """Plots lines by step, one panel per title, side by side, on a log scale if the title is in
+    ``log``; a panel with one line has no legend.
     """
     figure, axes = _figure(len(lines), 3.2)
     for axis, (title, drawn) in zip(axes, lines.items(), strict=True):
@@ -57,6 +32,8 @@ def panels(path: Path, lines: Mapping[str, Sequence[Line]]) -> None:
             )
         if len(drawn) > 1:
             axis.legend(frameon=False)
+        if title in log:
+            axis.set_yscale("log")
         axis.set(xlabel="step", title=title)
     _save(figure, path)
 

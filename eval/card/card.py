@@ -14,7 +14,7 @@ from common.files import MANIFEST, read_json, write_text
 from common.hub_upload import CARD
 from eval.card.rl_card import RlCard
 from eval.card.sft_card import SftCard
-from eval.report import rl_training, run_facts
+from eval.report import rl_training, training_curves
 from trainer.run import rl_metrics, rl_models, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run
 from trainer.run.model_label import ModelLabel
@@ -42,7 +42,7 @@ def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[s
             f"{run.root} has no metrics of its steps up to {step}, which the model card needs: "
             "restore its attempts/*/metrics.jsonl"
         )
-    run_facts.loss_picture(folder / LOSS_PICTURE, steps)
+    training_curves.picture(folder / LOSS_PICTURE, steps)
     start = rl_models.start_of(run, label) if label.kind == "rl" else None
     if start is not None and (done := rl_metrics.read(start, label.rl)):
         rl_training.picture(folder / REWARD_PICTURE, done)

@@ -18,7 +18,7 @@ from common.text import markdown_table
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
-from eval.report import rl_readiness, rl_training, run_facts, tables
+from eval.report import rl_readiness, rl_training, run_facts, tables, training_curves
 from eval.results import base_vs_sft, lengths, published, rl_vs_sft
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
 from eval.results.evaluation import check_graders
@@ -91,7 +91,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections += ["## Grader disagreements", tables.disagreements(compared)]
     sections += ["## RL readiness", rl_readiness.section(compared)]
     if steps:
-        run_facts.loss_picture(run.loss_picture, steps)
+        training_curves.picture(run.loss_picture, steps)
         sections += ["## Training", run_facts.training(steps)]
         if share := run_facts.trained_share(config):
             sections.append(f"Trained parameters: {share}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, pairwise
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -12,7 +11,6 @@ from omegaconf import DictConfig
 from common import provenance
 from common.errors import UserError
 from common.files import read_json, sha256_json
-from common.plots import loss_curve
 from common.text import markdown_table
 from data_prep.output import number_facts
 from eval.results.base_vs_sft import Evaluation
@@ -29,8 +27,12 @@ of a run with logging_steps=50.
 
 MILESTONES = (
     f"Training loss, each the mean over the last {AVERAGED} steps. The mean over the run is what "
-    "transformers' Trainer reports as the final training loss."
+    "transformers' Trainer reports as the final training loss. Entropy (nats) and token accuracy, "
+    "where recorded, are means over the same supervised tokens: how uncertain the model is of the "
+    "next token, and how often its most likely token is the right one."
 )
+SIGNALS = {"entropy": ("entropy", ".4f"), "token_accuracy": ("token accuracy", ".1%")}
+"""Metric -> its name and format."""
 
 
 def training(steps: Sequence[dict[str, Any]]) -> str:
@@ -52,33 +54,66 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
     if held_out := [s for s in steps if s["val_loss"] is not None]:
         loss, step = held_out[-1]["val_loss"], held_out[-1]["step"]
         text += f"; {loss:.4f} on the held-out rows after step {step:,}"
+    text += _signals(steps[0], last, held_out[-1:])
     if skipped := sum(s["skipped"] for s in steps):
         text += f"; {skipped} steps skipped because their gradients were not finite"
     return text + "."
 
 
-def milestones(steps: Sequence[dict[str, Any]], reference: Mapping[str, Any] | None) -> str:
-    """Returns a table of training losses: at published or round steps, at the ends of epochs, and
-    the mean over the run; ``reference`` is the recipe's, with the published ones.
+def _signals(
+    first: Mapping[str, Any], last: Mapping[str, Any], held_out: Sequence[Mapping[str, Any]]
+) -> str:
+    """Returns entropy and token accuracy of these steps as part of a sentence, where recorded."""
+    places = [(first, "", "at the first step"), (last, "", "at the last")]
+    places += [(step, "val_", "on the held-out rows") for step in held_out]
+    text = ""
+    for step, rows, place in places:
+        entropy, accuracy = (step.get(f"{rows}{metric}") for metric in SIGNALS)
+        if entropy is not None and accuracy is not None:
+            names = (", ", "") if text else ("; entropy ", "token accuracy ")
+            text += f"{names[0]}{entropy:.4f} and {names[1]}{accuracy:.1%} {place}"
+    return text
 
-    A step's loss is the mean over the last ``AVERAGED`` steps, because one step's is noisy.
+
+def milestones(steps: Sequence[dict[str, Any]], reference: Mapping[str, Any] | None) -> str:
+    """Returns a table of training losses, entropies and token accuracies: at published or round
+    steps, at the ends of epochs, and the mean over the run; ``reference`` is the recipe's, with the
+    published losses.
+
+    A step's value is the mean over the last ``AVERAGED`` steps, because one step's is noisy.
     """
     published = (reference or {}).get("loss") or {}
-    ours = {s["step"]: s["loss"] for s in steps}
+    ours = {s["step"]: s for s in steps}
     ends = {a["step"]: a["epoch"] for a, b in pairwise(steps) if a["epoch"] != b["epoch"]}
     if steps[-1]["step"] == steps[-1]["total"]:
         ends[steps[-1]["step"]] = steps[-1]["epoch"]
     chosen = {*(published or _round_steps(steps[-1]["step"])), *ends, steps[-1]["step"]}
-    lines = [("step", "", "loss", "published")]
+    names = [name for name, _ in SIGNALS.values()]
+    lines = [["step", "", "loss", "published", *names]]
     for step in sorted(chosen):
         window = [ours[n] for n in range(step - AVERAGED + 1, step + 1) if n in ours]
-        reached = _mean(window) if step in ours else "not reached"
+        reached, *signals = _means(window if step in ours else [])
         end = f"end of epoch {ends[step]}" if step in ends else ""
-        lines.append((f"{step:,}", end, reached, _published(published.get(step))))
+        loss = reached if step in ours else "not reached"
+        lines.append([f"{step:,}", end, loss, _published(published.get(step)), *signals])
+    loss, *signals = _means(steps)
     mean = _published((reference or {}).get("mean_loss"))
-    lines.append(("all", "mean over the run", _mean(list(ours.values())), mean))
-    shown = lines if any(line[3] for line in lines[1:]) else [line[:3] for line in lines]
-    return markdown_table(shown, "rlrr"[: len(shown[0])])
+    lines.append(["all", "mean over the run", loss, mean, *signals])
+    # Columns without a value are left out.
+    kept = [i for i in range(len(lines[0])) if i < 3 or any(line[i] for line in lines[1:])]
+    shown = [[line[i] for i in kept] for line in lines]
+    return markdown_table(shown, "".join("rlrrrr"[i] for i in kept))
+
+
+def _means(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the means of loss, entropy and token accuracy where they are finite, as text; of what
+    was not recorded "".
+    """
+    shown = [_loss(_mean([s["loss"] for s in steps]))]
+    for metric, (_, form) in SIGNALS.items():
+        mean = _mean([s.get(metric) for s in steps])
+        shown.append("" if mean is None else format(mean, form))
+    return shown
 
 
 def _round_steps(last: int) -> Iterator[int]:
@@ -87,9 +122,9 @@ def _round_steps(last: int) -> Iterator[int]:
     yield from range(width, last + 1, width)
 
 
-def _mean(losses: Sequence[float | None]) -> str:
-    finite = [loss for loss in losses if loss is not None]
-    return _loss(sum(finite) / len(finite) if finite else None)
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if value is not None]
+    return sum(finite) / len(finite) if finite else None
 
 
 def _published(loss: float | None) -> str:
@@ -120,15 +155,6 @@ def parameter_count(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.3g}{unit}"
     return str(parameters)
-
-
-def loss_picture(path: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Draws the training loss of ``steps``, where it was finite, and the loss on the held-out
-    rows.
-    """
-    losses = {s["step"]: s["loss"] for s in steps if s["loss"] is not None}
-    held_out = {s["step"]: s["val_loss"] for s in steps if s["val_loss"] is not None}
-    loss_curve(path, losses, held_out)
 
 
 def origin(run: Run) -> dict[str, Any]:

@@ -6,6 +6,9 @@ Peak bytes of live tensors over one forward and backward, above the inputs. The 
 which both hold, is left out, so that what remains is what tokens cost. Ours holds one chunk of
 logits whatever the vocabulary. The time is the faster of two runs, after the one whose memory is
 followed.
+
+The last row of a case is what entropy and token accuracy cost: the fastest of ``REPEATS`` runs with
+their sums over the fastest without, in turns.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from tests.bench.table import Result, publish
 from tests.trainer.planning.footprint import LiveBytes
+from trainer.engine import loss as losses
 from trainer.engine.loss import linear_cross_entropy
 
 HIDDEN = 256
@@ -27,6 +31,10 @@ TOKENS = (512, 1024, 2048)
 VOCABULARIES = (8_000, 32_000, 128_000)
 CHUNK_BYTES = 2**27
 """A chunk for these sizes; training's is larger as its tokens are more."""
+
+REPEATS = 7
+SIGNALS = 1.02
+"""Limit of the time with entropy and token accuracy over the time without."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -39,21 +47,43 @@ def plain(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> t
     return cross_entropy(linear(hidden, weight), labels, reduction="sum")
 
 
-def measure(loss: Loss, tokens: int, vocabulary: int) -> tuple[float, float]:
-    """(seconds of forward and backward, peak GB beyond the inputs and the weight's gradient)."""
+def inputs(tokens: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random hidden states, weight and labels."""
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(tokens, HIDDEN, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, HIDDEN, generator=generator).mul_(0.02).requires_grad_()
-    labels = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    return hidden, weight, torch.randint(0, vocabulary, (tokens,), generator=generator)
+
+
+def measure(loss: Loss, tokens: int, vocabulary: int) -> tuple[float, float]:
+    """(seconds of forward and backward, peak GB beyond the inputs and the weight's gradient)."""
+    hidden, weight, labels = inputs(tokens, vocabulary)
     with LiveBytes() as live:
         loss(hidden, weight, labels).backward()
-    seconds = []
-    for _ in range(2):
-        hidden.grad = weight.grad = None
-        begin = time.perf_counter()
-        loss(hidden, weight, labels).backward()
-        seconds.append(time.perf_counter() - begin)
+    seconds = [timed(loss, hidden, weight, labels) for _ in range(2)]
     return min(seconds), (live.peak - live.held - weight.nbytes) / 1e9
+
+
+def timed(loss: Loss, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> float:
+    """Seconds of one forward and backward."""
+    hidden.grad = weight.grad = None
+    begin = time.perf_counter()
+    loss(hidden, weight, labels).backward()
+    return time.perf_counter() - begin
+
+
+def cost_of_signals(tokens: int, vocabulary: int) -> float:
+    """The chunked loss's time with the sums of entropies and correct tokens over that without."""
+    made, sums = inputs(tokens, vocabulary), losses._sums
+    nothing = torch.zeros(3)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    timed(chunked, *made)
+    for _ in range(REPEATS):
+        for wanted, found in seconds.items():
+            losses._sums = sums if wanted else lambda *_: nothing
+            found.append(timed(chunked, *made))
+    losses._sums = sums
+    return min(seconds[True]) / min(seconds[False])
 
 
 def main() -> None:
@@ -67,6 +97,9 @@ def main() -> None:
         results += [
             Result(case, "peak memory", "GB", memory, plain_memory, "full logits"),
             Result(case, "time", "s", seconds, plain_seconds, "full logits"),
+            Result(
+                case, "time for signals", "x", cost_of_signals(tokens, vocabulary), limit=SIGNALS
+            ),
         ]
     publish("bench-loss", results)
 

@@ -36,7 +36,10 @@ RECIPE = [
 """Two epochs of 12 steps, the last of them smaller; dropout, so that every loss depends on the
 generators.
 """
-EXACT = ("total", "epoch", "loss", "grad_norm", "lr", "tokens", "balance", "fill", "skipped")
+EXACT = (
+    *("total", "epoch", "loss", "entropy", "token_accuracy", "grad_norm", "lr", "tokens"),
+    *("balance", "fill", "skipped"),
+)
 """The step metrics that are no time, speed or memory."""
 KILLED = -9
 LONGEST = 600

@@ -57,7 +57,12 @@ CASES = (
         f"{KERNELS}:attention",
         14,
     ),
-    Case("loss", "the chunked loss in bf16 against fp32 logits", f"{KERNELS}:loss", 10),
+    Case(
+        "loss",
+        "the chunked loss and its entropy in bf16 against fp32 logits",
+        f"{KERNELS}:loss",
+        10,
+    ),
     Case(
         "model", "the random model and the rows that all others share", "tests.gpu.model:write", 20
     ),

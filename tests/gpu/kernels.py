@@ -210,8 +210,8 @@ def loss(bench: Bench) -> None:
 
     def ours() -> list[torch.Tensor]:
         hidden, weight = (x.detach().requires_grad_() for x in (made_hidden, made_weight))
-        total, losses = linear_cross_entropy(hidden, weight, labels, 1 / tokens, chunk)
-        return [losses, *torch.autograd.grad(total, (hidden, weight))]
+        total, losses, sums = linear_cross_entropy(hidden, weight, labels, 1 / tokens, chunk)
+        return [losses, *torch.autograd.grad(total, (hidden, weight)), sums[1] / tokens]
 
     def plain(wanted: torch.dtype) -> list[torch.Tensor]:
         hidden, weight = (
@@ -221,6 +221,7 @@ def loss(bench: Bench) -> None:
         return [losses, *torch.autograd.grad(losses.mean(), (hidden, weight))]
 
     mine, theirs = ours(), plain(torch.float32)
+    entropy = mine.pop()
     for name, a, b in zip(
         ("losses", "hidden's gradient", "weight's gradient"), mine, theirs, strict=True
     ):
@@ -229,7 +230,10 @@ def loss(bench: Bench) -> None:
         )
     mean, wanted = mine[0].double().mean(), theirs[0].double().mean()
     bench.figure("mean loss", "relative error", (mean / wanted - 1).abs().item(), limit=1e-3)
-    del mine, theirs
+    shares = (made_hidden.float() @ made_weight.float().T).softmax(-1)
+    wanted = torch.special.entr(shares).sum(-1).double().mean()
+    bench.figure("mean entropy", "relative error", (entropy / wanted - 1).abs().item(), limit=2e-2)
+    del mine, theirs, shares
     seconds, full = timed(bench, ours), timed(bench, partial(plain, kind))
     peer = "full logits"
     bench.figure("forward and backward", "ms", 1e3 * seconds, peer=1e3 * full, peer_name=peer)

@@ -119,7 +119,7 @@ def adapters(bench: Bench) -> None:
     config, setting = bench.config(), bench.setting
     ours, file = Ours.build(config, TOTAL), bench.folder / f"{bench.case.name}.jsonl"
     for step in range(setting.steps):
-        record(file, step + 1, ours.stepper.train(step).loss)
+        record(file, step + 1, ours.stepper.train(step).means.loss)
     found = figures(bench, config, file)
     compare(bench, found, {}, "", **{PEAK: CARD})
     mean = statistics.mean(bench.load.lengths(setting.steps))

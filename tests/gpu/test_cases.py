@@ -84,7 +84,14 @@ def test_every_case_leaves_figures_and_none_fails(light: Rows) -> None:
     ("case", "metric"),
     [("attention", f"sdpa {name}") for name in ("out", "dq", "dk", "dv")]
     + [
-        ("loss", name) for name in ("losses", "hidden's gradient", "weight's gradient", "mean loss")
+        ("loss", name)
+        for name in (
+            "losses",
+            "hidden's gradient",
+            "weight's gradient",
+            "mean loss",
+            "mean entropy",
+        )
     ],
 )
 def test_kernels_are_held_to_a_reference(light: Rows, case: str, metric: str) -> None:

@@ -68,7 +68,7 @@ class Ours:
 
     def losses(self, first: int, count: int) -> list[float]:
         """The losses of ``count`` steps from ``first`` on."""
-        return [self.stepper.train(step).loss for step in range(first, first + count)]
+        return [self.stepper.train(step).means.loss for step in range(first, first + count)]
 
 
 def steps(bench: Bench) -> None:
@@ -76,7 +76,7 @@ def steps(bench: Bench) -> None:
     config = bench.config()
     ours, file = Ours.build(config, bench.setting.steps), bench.folder / f"{bench.case.name}.jsonl"
     for step in range(bench.setting.steps):
-        record(file, step + 1, ours.stepper.train(step).loss)
+        record(file, step + 1, ours.stepper.train(step).means.loss)
     found = figures(bench, config, file)
     if bench.case.overrides:
         compare(bench, found, bench.figures("ours"), "ours")

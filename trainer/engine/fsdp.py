@@ -27,6 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from trainer.batching.packing import Packed, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
+from trainer.run.step_metrics import TokenMeans
 
 BACKEND = "warmstart"
 
@@ -53,34 +54,38 @@ class Engine(FSDPEngineWithLMHead):
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
 
-    def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[float, float]:
+    def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[TokenMeans, float]:
         """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a
         gradient is not finite.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
-        Returns (this rank's share of the loss, gradient norm before clipping). The shares of all
-        ranks add up to the mean loss over ``tokens``.
+        Returns (this rank's shares of the means, gradient norm before clipping). The shares of all
+        ranks add up to the means over ``tokens``.
         """
         # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
-        total = torch.zeros((), device=get_device_id())
+        total = torch.zeros(3, device=get_device_id())
         self.optimizer_zero_grad()
         for i, rows in enumerate(micro_batches):
             with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
-                loss, _ = self.forward(self.pack(rows), scale)
+                loss, _, sums = self.forward(self.pack(rows), scale)
                 loss.backward()
-            total += loss.detach()
-        return total.item() / dist.get_world_size(), self.optimizer_step()
+            total += sums
+        # One copy, because the host waits for each.
+        return TokenMeans(*(total.cpu().double() / tokens).tolist()), self.optimizer_step()
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Sequence[Rows]) -> float:
-        """Returns the sum of the token losses of this rank's share of the micro-batches."""
-        return sum(self.forward(self.pack(rows))[0].item() for rows in micro_batches)
-
-    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns (``scale`` x sum of the token losses of this rank's slice, the losses (n,)
-        without gradient).
+    def evaluate(self, micro_batches: Sequence[Rows]) -> torch.Tensor:
+        """Returns the sums (3,) of token losses, entropies and correct tokens of this rank's share
+        of the micro-batches, in float64 on the host.
         """
+        total = torch.zeros(3, dtype=torch.float64)
+        for rows in micro_batches:
+            total += self.forward(self.pack(rows))[2].cpu()
+        return total
+
+    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
+        """Returns ``losses.linear_cross_entropy`` of the supervised tokens of this rank's slice."""
         return self.module(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,

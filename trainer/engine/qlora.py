@@ -42,7 +42,7 @@ class QLoraEngine(Engine):
     training.
     """
 
-    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
         """See ``Engine.forward``; with bf16 the adapters' fp32 weights are cast for each matrix
         product.
         """

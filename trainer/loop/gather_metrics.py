@@ -12,7 +12,7 @@ from verl.utils.device import get_device_name, get_torch_device
 
 from trainer.loop.step import StepResult
 from trainer.planning.hardware import peak_flops
-from trainer.run.step_metrics import StepMetrics, finite
+from trainer.run.step_metrics import StepMetrics, TokenMeans, finite
 
 if TYPE_CHECKING:
     from trainer.engine.fsdp import Engine
@@ -35,24 +35,27 @@ class Meter:
         get_torch_device().reset_peak_memory_stats()
 
     def gather(
-        self, step: int, epoch: int, result: StepResult, val_loss: float | None
+        self, step: int, epoch: int, result: StepResult, held_out: TokenMeans | None
     ) -> StepMetrics:
-        """Returns the metrics of step ``step`` (1-based). Collective."""
+        """Returns the metrics of step ``step`` (1-based), with ``held_out``, the same on every
+        rank, if the step was validated. Collective.
+        """
         memory = get_torch_device().max_memory_allocated() / 1e9
         get_torch_device().reset_peak_memory_stats()
         mine = torch.tensor(
-            [result.loss, result.seconds, result.data_seconds, memory], dtype=torch.float64
+            [*result.means, result.seconds, result.data_seconds, memory], dtype=torch.float64
         )
         everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
         dist.all_gather_into_tensor(everyone, mine)
-        loss, seconds, data_seconds, memories = everyone.view(self.world, -1).unbind(1)
+        *shares, seconds, data_seconds, memories = everyone.view(self.world, -1).unbind(1)
+        loss, entropy, accuracy = (finite(share.sum().item()) for share in shares)
         slowest = seconds.max().item()
         rate = result.tokens / slowest
-        return StepMetrics(
+        metrics = StepMetrics(
             step=step,
             total=self.total,
             epoch=epoch,
-            loss=finite(loss.sum().item()),
+            loss=loss,
             grad_norm=finite(result.grad_norm),
             lr=result.lr,
             tokens=result.tokens,
@@ -67,9 +70,11 @@ class Meter:
             peak_memory_gb=memories.max().item(),
             eta_s=(time.monotonic() - self.begin) / (step - self.first) * (self.total - step),
             skipped=finite(result.grad_norm) is None,
-            val_loss=val_loss,
             rows=len(result.rows),
+            entropy=entropy,
+            token_accuracy=accuracy,
         )
+        return metrics if held_out is None else metrics.with_held_out(held_out)
 
 
 def _peak(device: str, stated: float | None) -> float | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,10 +166,10 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
     step, skips, stopped, validated = job.first, 0, False, True
     with tracker or nullcontext(), profiler:
         if job.unvalidated is not None:
-            val_loss = stepper.validate(job.held_out, asked)
-            validated, stopped = val_loss is not None, val_loss is None
-            if tracker is not None and validated:
-                tracker.log(replace(job.unvalidated, val_loss=val_loss))
+            means = stepper.validate(job.held_out, asked)
+            validated, stopped = means is not None, means is None
+            if tracker is not None and means is not None:
+                tracker.log(job.unvalidated.with_held_out(means))
 
         while step < job.total and not stopped:
             # Train.
@@ -179,14 +179,14 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
             job.watchdog.stepped()
 
             # Validate; None if a stop interrupts it.
-            val_loss, validated = None, True
+            means, validated = None, True
             if len(job.held_out) > 0 and job.is_due(step, settings.validate_every):
-                val_loss = stepper.validate(job.held_out, asked)
-                validated = val_loss is not None
+                means = stepper.validate(job.held_out, asked)
+                validated = means is not None
 
             # Agree, measure, log.
             stopped, saved = process_group.any_rank(asked(), saver.ended)
-            metrics = meter.gather(step, job.epoch(step), result, val_loss)
+            metrics = meter.gather(step, job.epoch(step), result, means)
             deadline.stepped(metrics.seconds)
             if tracker is not None:
                 tracker.log(metrics)

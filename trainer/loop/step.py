@@ -18,6 +18,7 @@ from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.dataset import TokenDataset
 from trainer.batching.flops import Shape
 from trainer.process import process_group
+from trainer.run.step_metrics import TokenMeans
 
 if TYPE_CHECKING:
     from trainer.engine.fsdp import Engine
@@ -29,10 +30,8 @@ class StepResult:
 
     rows: list[int]
     """Rows of the global batch, by index."""
-    loss: float
-    """This rank's share of the loss: the sum over ranks is the mean over the batch's supervised
-    tokens.
-    """
+    means: TokenMeans
+    """This rank's shares: summed over ranks, the means over the batch's supervised tokens."""
     grad_norm: float
     """Gradient norm before clipping."""
     lr: float
@@ -75,13 +74,13 @@ class Stepper:
         read = time.monotonic()
         lr = self.engine.lr_scheduler.get_last_lr()[0]
         with self.engine.train_mode():
-            loss, grad_norm = self.engine.train_step(
+            means, grad_norm = self.engine.train_step(
                 batches, sum(map(self.rows.supervised, chosen))
             )
         self.engine.lr_scheduler_step()
         return StepResult(
             rows=chosen,
-            loss=loss,
+            means=means,
             grad_norm=grad_norm,
             lr=lr,
             tokens=plan.tokens,
@@ -92,24 +91,23 @@ class Stepper:
             seconds=time.monotonic() - begin,
         )
 
-    def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> float | None:
-        """Returns the mean loss over the supervised tokens of all held-out rows; the number of
-        ranks does not matter.
+    def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> TokenMeans | None:
+        """Returns the means over the supervised tokens of all held-out rows; the number of ranks
+        does not matter.
 
         Before each micro-batch the ranks agree whether one of them is ``asked`` to stop; if so,
         returns None.
         """
         plan = self._plan(held_out, range(len(held_out)))
-        total = 0.0
+        total = torch.zeros(3, dtype=torch.float64)
         with self.engine.eval_mode():
             for micro in plan.micro_batches[self.group]:
                 (stop,) = process_group.any_rank(asked())
                 if stop:
                     return None
                 total += self.engine.evaluate([[held_out[row] for row in micro]])
-        summed = torch.tensor(total, dtype=torch.float64)
-        dist.all_reduce(summed)
-        return summed.item() / sum(map(held_out.supervised, range(len(held_out))))
+        dist.all_reduce(total)
+        return TokenMeans(*(total / sum(map(held_out.supervised, range(len(held_out))))).tolist())
 
     def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> StepPlan:
         return plan_step(

@@ -22,6 +22,9 @@ from trainer.run.folder import (
 from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.rl_start import RlStart
 
+LAST = ("total", "loss", "entropy", "token_accuracy", "tokens_per_s", "eta_s")
+"""Metrics of the last step that ``status`` returns; older runs lack some."""
+
 
 def status(run: Run) -> dict[str, Any]:
     """Returns attempts, progress, checkpoints, exports, RL, evaluations and device-hours, as plain
@@ -40,7 +43,7 @@ def status(run: Run) -> dict[str, Any]:
         "running": is_locked(run.lock),
         "attempts": [_attempt(run, attempt) for attempt in run.attempts],
         "step": last.get("step", 0),
-        **{key: last.get(key) for key in ("total", "loss", "tokens_per_s", "eta_s")},
+        **{key: last.get(key) for key in LAST},
         "checkpoints": run.checkpoints,
         "checkpoint_age_s": None if newest is None else age(newest),
         "exports": run.exports,

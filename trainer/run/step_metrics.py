@@ -7,13 +7,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.files import follow_jsonl, read_json, read_jsonl, write_jsonl
 from common.text import duration
 from trainer.run.folder import Attempt, Run
+
+
+class TokenMeans(NamedTuple):
+    """Means over supervised tokens, or a rank's shares of them."""
+
+    loss: float
+    """Cross entropy, in nats."""
+    entropy: float
+    """Entropy of the model's distribution of the next token, in nats."""
+    accuracy: float
+    """Share of tokens whose logit is the largest, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,24 @@ class StepMetrics:
     """Mean loss on the held-out rows after this step."""
     rows: int | None = None
     """Rows of the global batch; older runs did not record it."""
+    entropy: float | None = None
+    """See ``TokenMeans``; this and what follows are None when not finite and in older runs."""
+    token_accuracy: float | None = None
+    val_entropy: float | None = None
+    """On the held-out rows after this step, as ``val_loss``."""
+    val_token_accuracy: float | None = None
+
+    def with_held_out(self, means: TokenMeans) -> StepMetrics:
+        """Returns the metrics with the means over the held-out rows."""
+        loss, entropy, accuracy = map(finite, means)
+        return replace(self, val_loss=loss, val_entropy=entropy, val_token_accuracy=accuracy)
 
     def line(self) -> str:
         """Returns the step as one line of a log."""
         parts = [
             f"step {self.step}/{self.total}",
             f"loss {_shown(self.loss, '.4f')}",
+            *_signals("", self.entropy, self.token_accuracy),
             f"grad norm {_shown(self.grad_norm, '.3f')}{' (step skipped)' if self.skipped else ''}",
             f"lr {self.lr:.2e}",
             f"tokens {self.tokens:,}",
@@ -76,6 +99,7 @@ class StepMetrics:
             f"balance {self.balance:.0%}",
             f"memory {self.peak_memory_gb:.1f} GB",
             *([] if self.val_loss is None else [f"val loss {self.val_loss:.4f}"]),
+            *_signals("val ", self.val_entropy, self.val_token_accuracy),
             f"ETA {duration(self.eta_s)}",
         ]
         return "  ".join(parts)
@@ -92,6 +116,12 @@ def finite(value: float) -> float | None:
 
 def _shown(value: float | None, form: str) -> str:
     return "not finite" if value is None else format(value, form)
+
+
+def _signals(rows: str, entropy: float | None, accuracy: float | None) -> list[str]:
+    """Returns the parts of a line with entropy and token accuracy, where they are known."""
+    parts = [] if entropy is None else [f"{rows}entropy {entropy:.4f}"]
+    return parts + ([] if accuracy is None else [f"{rows}accuracy {accuracy:.1%}"])
 
 
 def follow(path: Path) -> Iterator[StepMetrics | None]:

@@ -9,8 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.grading.metrics import TOTAL
-from eval.report import rl_training
+from eval.report import rl_training, training_curves
 from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
+from eval.report.training_curves import Curve
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
 from trainer.run import rl_metrics
@@ -45,11 +46,7 @@ def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Fi
     drawn = [_budget(compared), _histogram(compared)]
     if compared.known.n > 1:
         drawn.insert(0, _pass_at_k(compared))
-    losses = [(s["step"], s["loss"]) for s in steps if s["loss"] is not None]
-    held_out = [(s["step"], s["val_loss"]) for s in steps if s["val_loss"] is not None]
-    if losses:
-        drawn.append(_training(losses, held_out))
-    return drawn
+    return [*drawn, *map(_training, training_curves.curves(steps))]
 
 
 def rl_figures(start: RlStart) -> list[Figure]:
@@ -103,16 +100,16 @@ def _histogram(compared: Comparison) -> Figure:
     return _figure("Length of the rollouts", x, Axis("rollouts", 0, top * 1.05, number), lines)
 
 
-def _training(losses: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]]) -> Figure:
-    lines = [Line("training", "training", losses)]
-    if held_out:
-        lines.append(Line("held out", "held-out", held_out, dots=True))
-    values = [value for line in lines for _, value in line.points]
-    low, high = min(values), max(values)
-    log = low > 0 and high > 10 * low
-    margin = 0.0 if log else (high - low or 1) * 0.05
-    y = Axis("loss (nats per token)", low - margin, high + margin, number, log)
-    return _figure("Training loss", Axis("step", losses[0][0], losses[-1][0], number), y, lines)
+def _training(curve: Curve) -> Figure:
+    lines = [Line("training", "training", list(curve.training.items()))]
+    if curve.held_out:
+        lines.append(Line("held out", "held-out", list(curve.held_out.items()), dots=True))
+    low, high = min(curve.values), max(curve.values)
+    margin = 0.0 if curve.log else (high - low or 1) * 0.05
+    write = percent if curve.axis == training_curves.SHARE else number
+    y = Axis(curve.axis, low - margin, high + margin, write, curve.log)
+    x = Axis("step", min(curve.training), max(curve.training), number)
+    return _figure(curve.title, x, y, lines)
 
 
 def _figure(title: str, x: Axis, y: Axis, lines: list[Line]) -> Figure:

@@ -82,6 +82,8 @@ def step(number: int) -> StepMetrics:
         eta_s=0.0,
         skipped=False,
         val_loss=0.5 if number % 10 == 0 else None,
+        entropy=0.9 / number,
+        token_accuracy=number / 50,
     )
 
 

@@ -147,11 +147,13 @@ def test_the_figures_are_there(page: Opened) -> None:
         "Accuracy against the budget",
         "Length of the rollouts",
         "Training loss",
+        "Token entropy",
+        "Token accuracy",
     ]
     hints = view.locator("svg title").all_text_contents()
     assert "step_2, k (rollouts) 5: 100 %" in hints and "base, k (rollouts) 5: 0 %" in hints
     assert "step_2, budget (tokens) 32.768K: 20 %" in hints
-    assert "held out, step 40: 0.5" in hints
+    assert "held out, step 40: 0.5" in hints and "training, step 40: 80 %" in hints
     text = view.inner_text("main")
     for expected in ("c0ffee", "RL readiness", "Published figures"):
         assert expected in text

@@ -2,11 +2,12 @@
 weights.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.report import run_facts
+from eval.report import run_facts, training_curves
 from trainer.recipe import load as configs
 
 EPOCH, TOTAL = 300, 600
@@ -52,6 +53,41 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_means() -> None:
     made[99]["loss"] = None
     assert table(run_facts.milestones(made, None))["100"][1] == "925.0000"
     assert table(run_facts.milestones([made[99]], None))["all"][1] == "not finite"
+
+
+def test_entropy_and_accuracy_stand_beside_the_loss_where_they_were_recorded() -> None:
+    made = steps(100)
+    for step in made:
+        step |= {"entropy": step["step"] / 10, "token_accuracy": step["step"] / 200}
+    made[99]["entropy"] = None  # not finite
+    made[0] |= {"entropy": 5.5, "token_accuracy": 0.004}
+    made[98] |= {"val_loss": 0.5, "val_entropy": 0.25, "val_token_accuracy": 0.81}
+    reference = {"loss": {20: 0.695}}
+    assert run_facts.milestones(made, reference).splitlines()[0] == (
+        "| step |  | loss | published | entropy | token accuracy |"
+    )
+    found = table(run_facts.milestones(made, reference))
+    assert found["100"][1:] == ["924.5000", "", "7.5000", "37.8%"]
+    ended = "entropy 5.5000 and token accuracy 0.4% at the first step, 0.2500 and 81.0% on the held"
+    assert ended in run_facts.training(made)
+    assert run_facts.training(made[:99]).endswith(
+        "at the first step, 9.9000 and 49.5% at the last, 0.2500 and 81.0% on the held-out rows."
+    )
+    assert "entropy" not in run_facts.training(steps()) + run_facts.milestones(steps(), reference)
+
+
+def test_the_picture_has_a_panel_for_each_recorded_metric(tmp_path: Path) -> None:
+    old, new = steps(100), [s | {"entropy": 1.0, "token_accuracy": 0.5} for s in steps(100)]
+    new[9] |= {"val_loss": 0.5, "val_entropy": 0.4, "val_token_accuracy": 0.8}
+    assert [c.title for c in training_curves.curves(old)] == ["Training loss"]
+    loss, entropy, accuracy = training_curves.curves(new)
+    assert (entropy.held_out, accuracy.held_out) == ({10: 0.4}, {10: 0.8})
+    assert loss.log and not entropy.log and not accuracy.log
+    sizes = []
+    for made in (old, new):
+        training_curves.picture(tmp_path / "loss.png", made)
+        sizes.append(int.from_bytes((tmp_path / "loss.png").read_bytes()[16:20]))
+    assert sizes[1] > 1.5 * sizes[0]  # pixels of its width
 
 
 def test_rows_per_second_are_printed_where_every_step_recorded_them() -> None:

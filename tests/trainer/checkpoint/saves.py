@@ -40,9 +40,9 @@ def _trained(engine: Any, steps: int) -> list[float]:
     for _ in range(steps):
         mine = rows()[engine.get_data_parallel_rank() :: engine.get_data_parallel_size()]
         with engine.train_mode():
-            loss, _ = engine.train_step([mine], SUPERVISED)
+            means, _ = engine.train_step([mine], SUPERVISED)
         engine.lr_scheduler_step()
-        total = torch.tensor(loss, dtype=torch.float64)
+        total = torch.tensor(means.loss, dtype=torch.float64)
         dist.all_reduce(total)
         losses.append(total.item())
     return losses

@@ -43,10 +43,16 @@ def rows() -> list[dict[str, torch.Tensor]]:
 
 
 def _break(what: str) -> None:
-    from trainer.engine import attention
+    from trainer.engine import attention, loss
     from trainer.engine import fsdp as engines
 
-    pack = engines.pack
+    pack, sums = engines.pack, loss._sums
+    if what == "scale":
+        loss._sums = lambda *args: sums(*args[:-1], 1.0)
+    if what == "prompts":
+        engines.pack = lambda rows, *args: pack(
+            [row | {"loss_mask": torch.ones_like(row["loss_mask"])} for row in rows], *args
+        )
     if what == "exchange":
         attention.all_to_all_single = lambda _, x, **__: x
     replaced: dict[str, Any] = {
@@ -70,8 +76,8 @@ class Case:
 
 
 def step(rank: int, folder: Path, case: Case) -> None:
-    """Runs ``case`` as ``rank`` and leaves token losses, gradients, loss and new weights in
-    FOLDER/rankN.pt.
+    """Runs ``case`` as ``rank`` on FOLDER/rows.pt, a validation and then a step; leaves sums of the
+    one and token losses, gradients, means and new weights of the other in FOLDER/rankN.pt.
     """
     import torch.distributed as dist
 
@@ -79,8 +85,10 @@ def step(rank: int, folder: Path, case: Case) -> None:
     ranks.join("cpu", f"file://{folder}/meeting")
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
     _break(case.broken)
-    made = rows()
+    made = torch.load(folder / "rows.pt", weights_only=True)
     mine = case.plan[engine.get_data_parallel_rank()]
+    with engine.eval_mode():
+        validated = engine.evaluate([[made[i] for i in micro] for micro in mine])
     ran: list[tuple[Any, torch.Tensor]] = []
     grads: dict[str, torch.Tensor] = {}
     forward, optimize = engine.forward, engine.optimizer_step
@@ -97,7 +105,7 @@ def step(rank: int, folder: Path, case: Case) -> None:
     engine.forward, engine.optimizer_step = forward_and_keep, keep_and_optimize
     with engine.train_mode():
         tokens = SUPERVISED * (2 if case.broken == "normalisation" else 1)
-        loss, _ = engine.train_step([[made[i] for i in micro] for micro in mine], tokens)
+        means, _ = engine.train_step([[made[i] for i in micro] for micro in mine], tokens)
         weights = {name: _whole(p.detach()) for name, p in engine.module.named_parameters()}
     made_of = zip(mine, ran, strict=True)
     saved = {
@@ -106,7 +114,8 @@ def step(rank: int, folder: Path, case: Case) -> None:
             for micro, (packed, values) in made_of
             for part in _by_row(micro, packed, values, engine)
         ],
-        "loss": loss,
+        "means": tuple(means),
+        "validated": validated,
         "grads": grads,
         "weights": weights,
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,10 @@ denominator.
 """
 LOSS, GRADIENT = 1e-5, 1e-4
 """Tolerances: of a token's loss, and of a gradient relative to its norm."""
+MEANS = 1e-5
+"""Relative tolerance of mean loss, entropy and token accuracy."""
+MISCOUNTED = ("scale", "prompts")
+"""The entropy's gradient keeps the loss's scale; prompt tokens count."""
 STEP = 1e-6
 """Tolerance of a weight after a step."""
 BF16 = 2e-2
@@ -54,6 +59,7 @@ CASES = {
     "4ranks-sp4": Case(4, ONE, ("train.sequence_parallel=4", "train.checkpointing=selective")),
     "bf16": Case(2, TWO, ("train.precision=bf16",)),
     **{what: Case(2, ONE, ("train.sequence_parallel=2",), what) for what in BROKEN},
+    **{what: Case(1, ALL, (), what) for what in MISCOUNTED},
 }
 
 
@@ -69,6 +75,7 @@ def run(root: Path, cases: dict[str, Case]) -> None:
     """Runs each in the folder of its name."""
     for name, case in cases.items():
         built(root / name, *case.overrides)
+        torch.save(answered(root / name), root / name / "rows.pt")
     (root / "cases.json").write_text(
         json.dumps({name: asdict(case) for name, case in cases.items()})
     )
@@ -91,29 +98,58 @@ def built(folder: Path, *overrides: str) -> None:
     configs.write(config, folder / "config.yaml")
 
 
-def plain(folder: Path) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
-    """(token losses of each row, gradient of the mean over all supervised tokens) of plain
-    transformers.
-    """
+def reference(folder: Path) -> Any:
+    """The model in ``folder``, in fp32."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         configs.read(folder / "config.yaml").model.path, dtype=torch.float32
     )
-    losses = {}
-    for i, (row, (_, prompt)) in enumerate(zip(rows(), LENGTHS, strict=True)):
-        logits = model(row["input_ids"][None]).logits[0]
-        losses[i] = cross_entropy(
-            logits[prompt - 1 : -1], row["input_ids"][prompt:], reduction="none"
-        )
+
+
+def answered(folder: Path) -> list[dict[str, torch.Tensor]]:
+    """The rows, in which every other token is the model's most likely one, so that about half of
+    the supervised tokens and of the others are correct.
+    """
+    model, made = reference(folder), rows()
+    with torch.no_grad():
+        for row in made:
+            for place in range(1, len(row["input_ids"]), 2):
+                logits = model(row["input_ids"][None, :place]).logits[0, -1]
+                row["input_ids"][place] = logits.argmax()
+    return made
+
+
+def plain(
+    folder: Path,
+) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    """(token losses of each row, gradient of the mean over all supervised tokens, sums (3,) of
+    losses, entropies and correct tokens) of plain transformers.
+    """
+    model, losses = reference(folder), {}
+    sums = torch.zeros(3, dtype=torch.float64)
+    made = torch.load(folder / "rows.pt", weights_only=True)
+    for i, (row, (_, prompt)) in enumerate(zip(made, LENGTHS, strict=True)):
+        logits = model(row["input_ids"][None]).logits[0, prompt - 1 : -1]
+        labels = row["input_ids"][prompt:]
+        losses[i] = cross_entropy(logits, labels, reduction="none")
         (losses[i].sum() / SUPERVISED).backward()
-    return {i: x.detach() for i, x in losses.items()}, {
-        n: p.grad for n, p in model.named_parameters()
-    }
+        entropies = torch.distributions.Categorical(logits=logits).entropy()
+        correct = logits.argmax(-1) == labels
+        sums += torch.stack([x.detach().double().sum() for x in (losses[i], entropies, correct)])
+    return (
+        {i: x.detach() for i, x in losses.items()},
+        {n: p.grad for n, p in model.named_parameters()},
+        sums,
+    )
 
 
-def ours(folder: Path) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], float]:
-    """(token losses by row, gradients, loss) of the engine's step."""
+def ours(
+    folder: Path,
+) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """(token losses by row, gradients, means (3,) of the engine's step, sums (3,) of its
+    validation).
+    """
     codes = json.loads((folder / "codes.json").read_text())
     assert set(codes) == {0}
     saved = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(codes))]
@@ -124,7 +160,8 @@ def ours(folder: Path) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]
     return (
         {row: torch.cat(parts) for row, parts in losses.items()},
         saved[0]["grads"],
-        sum(p["loss"] for p in saved),
+        torch.tensor([p["means"] for p in saved], dtype=torch.float64).sum(0),
+        torch.stack([p["validated"] for p in saved]).sum(0),
     )
 
 
@@ -134,21 +171,23 @@ def difference(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -
     return max(((mine[n] - theirs[n]).norm() / theirs[n].norm()).item() for n in theirs)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in (*BROKEN, "bf16")])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in (*BROKEN, *MISCOUNTED, "bf16")]
+)
 def test_token_losses_and_gradients_are_plain_transformers(root: Path, name: str) -> None:
     check(root / name)
 
 
 def check(folder: Path) -> None:
     """Compares the engine's step with plain transformers."""
-    losses, grads, loss = ours(folder)
-    expected, expected_grads = plain(folder)
+    losses, grads, means, validated = ours(folder)
+    expected, expected_grads, sums = plain(folder)
     assert losses.keys() == expected.keys()
     for row, values in expected.items():
         torch.testing.assert_close(losses[row], values, rtol=0, atol=LOSS)
-    assert loss == pytest.approx(
-        sum(x.sum().item() for x in expected.values()) / SUPERVISED, abs=LOSS
-    )
+    assert 0.4 * SUPERVISED < sums[2] < 0.7 * SUPERVISED
+    torch.testing.assert_close(means, sums / SUPERVISED, rtol=MEANS, atol=0)
+    torch.testing.assert_close(validated, sums, rtol=MEANS, atol=0)
     assert difference(grads, expected_grads) < GRADIENT
 
 
@@ -172,8 +211,10 @@ def test_the_recipe_chooses_deterministic_kernels(root: Path) -> None:
 
 
 def test_bf16_is_fp32_rounded(root: Path) -> None:
-    losses, grads, _ = ours(root / "bf16")
-    expected, expected_grads = plain(root / "bf16")
+    losses, grads, means, validated = ours(root / "bf16")
+    expected, expected_grads, sums = plain(root / "bf16")
+    for mine in (means, validated / SUPERVISED):
+        torch.testing.assert_close(mine, sums / SUPERVISED, rtol=0, atol=BF16)
     for row, values in expected.items():
         torch.testing.assert_close(losses[row], values, rtol=0, atol=BF16)
     mine, theirs = (
@@ -185,12 +226,21 @@ def test_bf16_is_fp32_rounded(root: Path) -> None:
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_piece_is_noticed(root: Path, what: str) -> None:
-    losses, grads, _ = ours(root / what)
-    expected, expected_grads = plain(root / what)
+    losses, grads, _, _ = ours(root / what)
+    expected, expected_grads, _ = plain(root / what)
     if what != "normalisation":
         worst = max((losses[row] - values).abs().max().item() for row, values in expected.items())
         assert worst > 100 * LOSS
     assert difference(grads, expected_grads) > 100 * GRADIENT
+
+
+@pytest.mark.parametrize("what", MISCOUNTED)
+def test_entropy_and_accuracy_that_are_miscounted_are_noticed(root: Path, what: str) -> None:
+    _, _, means, _ = ours(root / what)
+    wanted = plain(root / what)[2] / SUPERVISED
+    off = ((means - wanted) / wanted).abs()
+    assert off[1] > 100 * MEANS
+    assert what == "scale" or off[2] > 100 * MEANS
 
 
 def test_slices_hold_every_token_once_without_padding() -> None:

@@ -1,5 +1,6 @@
 """The chunked loss against torch's own on full logits."""
 
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,10 @@ from torch.nn.functional import cross_entropy
 from trainer.engine.loss import linear_cross_entropy
 
 TOKENS, HIDDEN, VOCABULARY = 37, 16, 101
+MEANS = 1e-5
+"""Relative tolerance of a sum of losses, entropies or correct tokens in fp32."""
+BF16 = 0.02
+"""Bound in bf16: relative of the entropy, absolute of the accuracy."""
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("tokens_a_chunk", [1, 5, 37, 1000])
 def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_chunk: int) -> None:
     hidden, weight, labels = inputs
-    total, losses = linear_cross_entropy(
+    total, losses, _ = linear_cross_entropy(
         hidden, weight, labels, 0.3, 4 * VOCABULARY * tokens_a_chunk
     )
     mine = torch.autograd.grad(total, (hidden, weight))
@@ -35,9 +40,9 @@ def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_c
 
 def test_no_tokens_give_a_zero_loss_and_zero_gradients(inputs: tuple) -> None:
     hidden, weight, labels = inputs
-    total, _ = linear_cross_entropy(hidden[:0], weight, labels[:0])
+    total, _, sums = linear_cross_entropy(hidden[:0], weight, labels[:0])
     grad = torch.autograd.grad(total, weight)[0]
-    assert total.item() == 0 and not grad.any()
+    assert total.item() == 0 and not grad.any() and not sums.any()
 
 
 def test_bf16_accumulates_in_float32() -> None:
@@ -60,7 +65,7 @@ def test_bf16_accumulates_in_float32() -> None:
 def test_without_gradients_none_are_computed(inputs: tuple) -> None:
     hidden, weight, labels = inputs
     with torch.no_grad():
-        total, losses = linear_cross_entropy(hidden, weight, labels)
+        total, losses, _ = linear_cross_entropy(hidden, weight, labels)
     assert not total.requires_grad
     torch.testing.assert_close(
         losses, cross_entropy(hidden @ weight.T, labels, reduction="none").detach()
@@ -95,3 +100,68 @@ def test_the_largest_tensor_does_not_grow_with_the_tokens() -> None:
         return mode.elements
 
     assert largest(100) == largest(2000) == 50_000
+
+
+def plain_sums(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(3,) sums of losses, entropies and correct tokens from full logits in float64."""
+    logits = hidden.detach().double() @ weight.detach().double().T
+    log_shares = logits.log_softmax(-1)
+    return torch.stack(
+        [
+            cross_entropy(logits, labels, reduction="sum"),
+            -(log_shares.exp() * log_shares).sum(),
+            (logits.argmax(-1) == labels).sum(),
+        ]
+    )
+
+
+def sharp(spread: float, hidden: int, vocabulary: int, tokens: int) -> tuple[torch.Tensor, ...]:
+    """bf16 hidden states and weights whose logits have the standard deviation ``spread``, and
+    labels drawn from the model.
+    """
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randn(vocabulary, hidden, generator=generator) * spread / hidden**0.5
+    states = torch.randn(tokens, hidden, generator=generator)
+    states, weight = states.bfloat16(), weight.bfloat16()
+    shares = (states.float() @ weight.float().T).softmax(-1)
+    return states, weight, torch.multinomial(shares, 1, generator=generator).squeeze(1)
+
+
+@pytest.mark.parametrize("trained", ["both", "hidden", "weight", "none"])
+@pytest.mark.parametrize(("scale", "tokens_a_chunk"), [(1.0, 1000), (0.3, 5), (1e-6, 37)])
+@pytest.mark.parametrize("spread", [0.5, 4.0, 16.0])
+def test_entropy_and_accuracy_are_those_of_full_logits(
+    spread: float, scale: float, tokens_a_chunk: int, trained: str
+) -> None:
+    """Full training, adapters on a frozen head, a head alone, and a validation."""
+    hidden, weight, labels = sharp(spread, 64, VOCABULARY, 200)
+    hidden, weight = hidden.float(), weight.float()
+    hidden.requires_grad_(trained in ("both", "hidden"))
+    weight.requires_grad_(trained in ("both", "weight"))
+    size = 4 * VOCABULARY * tokens_a_chunk
+    _, losses, sums = linear_cross_entropy(hidden, weight, labels, scale, size)
+    expected = plain_sums(hidden, weight, labels)
+    assert not sums.requires_grad and 0 < expected[2] < len(labels)
+    torch.testing.assert_close(sums.double(), expected.double(), rtol=MEANS, atol=0)
+    assert sums[0] == pytest.approx(losses.sum().item(), rel=MEANS)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("spread", [3.0, 12.0, 30.0])
+def test_entropy_and_accuracy_in_bf16_are_within_their_bound(spread: float, trained: bool) -> None:
+    """From 4.4 to 0.2 nats."""
+    hidden, weight, labels = sharp(spread, 256, 4000, 512)
+    expected = plain_sums(hidden, weight, labels) / len(labels)
+    sums = linear_cross_entropy(
+        hidden.requires_grad_(trained), weight.requires_grad_(trained), labels, 1 / 512, 2**20
+    )[2]
+    _, entropy, accuracy = (sums.double() / len(labels)).tolist()
+    assert entropy == pytest.approx(expected[1].item(), rel=BF16)
+    assert 0 <= accuracy - expected[2].item() <= BF16
+
+
+def test_a_tie_with_the_largest_logit_is_correct(inputs: tuple) -> None:
+    hidden, weight, labels = inputs
+    sums = linear_cross_entropy(torch.zeros_like(hidden), weight.detach(), labels)[2]
+    assert sums[2] == TOKENS
+    assert sums[1] == pytest.approx(TOKENS * math.log(VOCABULARY), rel=MEANS)

@@ -17,8 +17,10 @@ from trainer.batching.dataset import TokenDataset
 from trainer.recipe import load as configs
 
 
-def test_the_validation_loss_is_that_of_plain_transformers(short_run: Path) -> None:
-    """Over all held-out rows, in fp32, from the checkpoint's own tensors."""
+def test_the_validation_is_that_of_plain_transformers(short_run: Path) -> None:
+    """Loss, entropy and accuracy over all held-out rows, in fp32, from the checkpoint's own
+    tensors.
+    """
     import torch.distributed.checkpoint as dcp
     from transformers import AutoModelForCausalLM
 
@@ -30,19 +32,23 @@ def test_the_validation_loss_is_that_of_plain_transformers(short_run: Path) -> N
     }
     reader = dcp.HuggingFaceStorageReader(str(short_run / "checkpoints" / f"step_{STEPS}"))
     dcp.load(state, storage_reader=reader, no_dist=True)
-    total = 0.0
+    sums = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad():
         for i in range(len(rows)):
             ids, first = rows[i]["input_ids"], rows.prompt_lens[i]
-            logits = model(ids[None]).logits[0]
-            total += torch.nn.functional.cross_entropy(
-                logits[first - 1 : -1], ids[first:], reduction="sum"
-            ).item()
-    expected = total / sum(rows.supervised(i) for i in range(len(rows)))
+            logits, labels = model(ids[None]).logits[0, first - 1 : -1], ids[first:]
+            losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+            entropies = torch.distributions.Categorical(logits=logits).entropy()
+            correct = logits.argmax(-1) == labels
+            sums += torch.stack([x.double().sum() for x in (losses, entropies, correct)])
+    loss, entropy, accuracy = sums / sum(rows.supervised(i) for i in range(len(rows)))
     steps = lines(short_run / "metrics.jsonl")
     assert len(rows) == 40
     assert [s["step"] for s in steps if s["val_loss"] is not None] == [10, STEPS]
-    assert steps[-1]["val_loss"] == pytest.approx(expected, abs=1e-5)
+    assert steps[-1]["val_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert steps[-1]["val_entropy"] == pytest.approx(entropy.item(), rel=1e-5)
+    assert steps[-1]["val_token_accuracy"] == pytest.approx(accuracy.item(), rel=1e-5)
+    assert accuracy > 0.1
 
 
 def test_meters_agree_with_what_was_trained(short_run: Path) -> None:
@@ -54,6 +60,7 @@ def test_meters_agree_with_what_was_trained(short_run: Path) -> None:
         assert s["tokens_per_s_per_gpu"] == pytest.approx(s["tokens_per_s"] / 2)
         assert 0 < s["data_seconds"] < s["mean_seconds"] <= s["seconds"]
         assert 0.5 < s["balance"] <= 1 and 0 < s["fill"] <= 1
+        assert 0 < s["entropy"] < 7 and 0 <= s["token_accuracy"] < 1
         assert s["mfu"] is None and not s["skipped"] and s["peak_memory_gb"] > 0.1
 
 
@@ -62,6 +69,8 @@ def test_views_hold_every_step(short_run: Path) -> None:
 
     events = EventAccumulator(str(short_run / "tensorboard"))
     events.Reload()
+    assert [e.step for e in events.Scalars("train/val_entropy")] == [10, STEPS]
+    assert len(events.Scalars("train/token_accuracy")) == STEPS
     losses = events.Scalars("train/loss")
     assert [e.step for e in losses] == list(range(1, STEPS + 1))
     assert losses[-1].value == pytest.approx(lines(short_run / "metrics.jsonl")[-1]["loss"])

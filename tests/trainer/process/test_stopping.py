@@ -21,7 +21,7 @@ from trainer.process.deadline import GRACE_SECONDS, Deadline, job_end
 from trainer.process.watchdog import SET_UP_MINUTES, Watchdog
 from trainer.run import step_metrics
 from trainer.run.folder import Attempt, Run
-from trainer.run.step_metrics import StepMetrics
+from trainer.run.step_metrics import StepMetrics, TokenMeans
 
 STEP = StepMetrics(
     1, 9, 1, 2.0, 1.0, 1e-3, 10, 5.0, 5.0, None, 2.0, 2.0, 0.1, 1.0, 1.0, 0.5, 16.0, False
@@ -125,6 +125,24 @@ def test_metrics_are_strict_json() -> None:
     assert "loss not finite" in step.line() and "(step skipped)" in step.line()
     with pytest.raises(ValueError, match="not JSON compliant"):
         replace(STEP, loss=float("nan")).json()
+
+
+def test_entropy_and_accuracy_are_in_the_line_and_an_older_line_is_read_without_them(
+    tmp_path: Path,
+) -> None:
+    step = replace(STEP, entropy=1.25, token_accuracy=0.625)
+    whole = step.with_held_out(TokenMeans(1.5, 0.5, 0.75))
+    assert "loss 2.0000  entropy 1.2500  accuracy 62.5%  grad norm" in whole.line()
+    assert "val loss 1.5000  val entropy 0.5000  val accuracy 75.0%" in whole.line()
+    lost = step.with_held_out(TokenMeans(float("nan"), float("inf"), 0.0))
+    assert (lost.val_loss, lost.val_entropy, lost.val_token_accuracy) == (None, None, 0.0)
+    assert "entropy" not in STEP.line() and "accuracy" not in STEP.line()
+    old = json.loads(STEP.json())
+    for name in ("entropy", "token_accuracy", "val_entropy", "val_token_accuracy"):
+        del old[name]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(old) + "\n")
+    assert next(step_metrics.follow(path)) == STEP
 
 
 def test_a_stop_among_the_traced_steps_leaves_the_trace(tmp_path: Path) -> None:

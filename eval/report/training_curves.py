@@ -1,0 +1,68 @@
+"""Curves of SFT's steps, the same in the report's picture and on the page: loss, entropy and token
+accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.plots import COLOURS, panels
+
+SHARE = "token accuracy"
+FIGURES = {
+    "loss": ("Training loss", "loss (nats per token)"),
+    "entropy": ("Token entropy", "entropy (nats per token)"),
+    "token_accuracy": ("Token accuracy", SHARE),
+}
+"""Metric -> title of its curve, title of its axis; ``val_`` and its name is the metric on the
+held-out rows.
+"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric by step, where it was finite; older runs recorded the loss only."""
+
+    title: str
+    axis: str
+    training: Mapping[int, float]
+    held_out: Mapping[int, float]
+
+    @property
+    def values(self) -> list[float]:
+        """Both lines' values."""
+        return [*self.training.values(), *self.held_out.values()]
+
+    @property
+    def log(self) -> bool:
+        """Whether the axis is logarithmic: for nats that span more than a factor of ten."""
+        return self.axis != SHARE and 0 < 10 * min(self.values) < max(self.values)
+
+
+def curves(steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Returns the curves of the metrics that ``steps`` recorded."""
+    drawn = []
+    for metric, (title, axis) in FIGURES.items():
+        training, held_out = (
+            {s["step"]: s[name] for s in steps if s.get(name) is not None}
+            for name in (metric, f"val_{metric}")
+        )
+        if training:
+            drawn.append(Curve(title, axis, training, held_out))
+    return drawn
+
+
+def picture(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the curves as a PNG file, a panel each."""
+    lines, log = {}, []
+    for curve in curves(steps):
+        title = curve.axis.capitalize()
+        lines[title] = [("training", curve.training, COLOURS[0], False)]
+        if curve.held_out:
+            lines[title].append(("held out", curve.held_out, COLOURS[2], True))
+        if curve.log:
+            log.append(title)
+    panels(path, lines, log)

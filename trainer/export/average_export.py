@@ -94,7 +94,8 @@ def _export(
 ) -> None:
     from trainer.export.average_weights import Average
 
-    facts, terms = list[dict[str, Any]](), list[tuple[Fraction, Weights]]()
+    facts: list[dict[str, Any]] = []
+    terms: list[tuple[Fraction, Weights]] = []
     for step, part in recipe.weights:
         source, weights = _member(run, config, step)
         origin = run.checkpoint(step) if source == CHECKPOINT else run.export(step)

@@ -39,7 +39,7 @@ def test_it_says_what_it_is_made_of_and_that_it_was_never_trained(run: Run) -> N
     found = text(run)
     for expected in (
         "# sft_4b-avg-1-2-base30\n",
-        "The average of 2 checkpoints (steps 1, 2) of one run, moved towards the base model by 30 %",
+        "The average of 2 checkpoints (steps 1, 2) of one run, moved towards the base model by 30",
         "**These weights were never trained:**",
         "| step 1 | 17.5 % | its export (bf16) |",
         "| step 2 | 52.5 % | its checkpoint (fp32) |",

@@ -1,8 +1,8 @@
 """The tensors of an average, summed one tensor at a time on the CPU.
 
-Sums are in fp64, in pieces, and divided once: fp32 sums depend on the order of their terms, which
-moves about one weight in ten thousand to the next bf16 number. torch rounds fp64 to bf16 by way of
-fp32, as it does for any tensor.
+Sums are in fp64, in pieces, and divided once, so that they are exact: sums in fp32 depend on the
+order of their terms and put a few weights in a million on the next bf16 number. torch rounds fp64
+to bf16 by way of fp32, as it does for any tensor.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 by brute force.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,10 +55,13 @@ def exported(run: Run, config: DictConfig, step: int) -> None:
     run.checkpoint(step).rmdir()
 
 
-def mean(terms: Mapping[Fraction, Tensors] | list[tuple[Fraction, Tensors]]) -> Tensors:
-    """The weighted mean in fp64, rounded to bf16 once."""
-    pairs = list(terms.items()) if isinstance(terms, Mapping) else terms
-    return {
-        name: sum(float(w) * tensors[name].double() for w, tensors in pairs).bfloat16()
-        for name in pairs[0][1]
-    }
+def mean(terms: Sequence[tuple[Fraction, Tensors]]) -> Tensors:
+    """The weighted mean of all models at once in fp64, rounded to bf16 once. Weights are whole
+    numbers and the sum is divided, as in a plain mean: a weight of 1/3 would leave 1e-20 of 0.
+    """
+    common = math.lcm(*(share.denominator for share, _ in terms))
+    found = {}
+    for name in terms[0][1]:
+        each = [int(share * common) * tensors[name].double() for share, tensors in terms]
+        found[name] = (torch.stack(each).sum(0) / common).bfloat16()
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
@@ -247,6 +247,7 @@ def test_refusals_leave_nothing(run: Run, made: DictConfig, tmp_path: Path) -> N
         average(run, made, "4,8")
     shard.write_bytes(data)
     other = made.copy()
+    OmegaConf.set_readonly(other, False)
     shutil.copytree(made.model.path, tmp_path / "other")
     (path,) = (tmp_path / "other").glob("*.safetensors")
     save_file({**load_file(path), "model.norm.weight": torch.ones(3)}, path)

@@ -64,9 +64,8 @@ def export(
     checkpoint or average.
     """
     from eval.card import card
-    from trainer.export import rl_export
+    from trainer.export import average_export, rl_export
     from trainer.export.export import export as stage
-    from trainer.run.folder import is_complete
 
     if label is None and not run.checkpoints:
         raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
@@ -74,12 +73,7 @@ def export(
     if label is not None and label.rl is not None:
         folder = rl_export.export(run, config, label)
     elif label is not None and label.average is not None:
-        folder = run.export(label)
-        if not is_complete(folder):
-            raise UserError(
-                f"{run.root} has no export of {label.word} any more: make it again with warmstart "
-                f"export {run.root} --average STEP,STEP"
-            )
+        folder = average_export.existing(run, config, label)
     elif step is None:
         raise UserError("the base model is no checkpoint of the run: give the number of a step")
     else:

@@ -27,6 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A trained run with two checkpoints, as its files tell it."""
     config = tiny(tmp_path_factory.mktemp("averages"))
     run = Run.of(config)
+    (Path(config.data.dir) / "tiny" / MANIFEST).unlink()  # the dataset was deleted since
     for number in STEPS:
         averaged.save(run, number, averaged.stepped(config, number))
     attempt = run.new_attempt()

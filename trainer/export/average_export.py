@@ -51,6 +51,20 @@ def steps_there(run: Run) -> list[int]:
     return sorted({*run.checkpoints, *run.exports})
 
 
+def existing(run: Run, config: DictConfig, label: ModelLabel) -> Path:
+    """Returns the folder of an average that was exported before. Raises UserError when it is not
+    there, or is a QLoRA's and was merged with another merge_base.
+    """
+    folder = run.export(label)
+    if not is_complete(folder):
+        raise UserError(
+            f"{run.root} has no export of {label.word} any more: make it again with warmstart "
+            f"export {run.root} --average STEP,STEP"
+        )
+    check_same_base(folder, config)
+    return folder
+
+
 def export(run: Run, config: DictConfig, recipe: AverageRecipe, label: ModelLabel) -> Path:
     """Writes export/avg_NAME; returns its folder. A complete export of the same recipe is left as
     it is.

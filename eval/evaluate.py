@@ -32,7 +32,7 @@ from eval.generation import rollout_files
 from eval.generation.generate import generate
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
-from trainer.run import rl_models
+from trainer.run import models
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.trained_from import tokenizer_folder
@@ -51,7 +51,8 @@ class Plan:
 
 
 def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
-    """Plans the evaluation of the base model or of the export of a step of SFT or RL.
+    """Plans the evaluation of the base model, or of the export of a step of SFT or RL or of an
+    average.
 
     The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
     when the export, the model, the tokenizer or a benchmark file is missing.
@@ -66,7 +67,8 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
 
 
 def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
-    """Evaluates the base model or the export of a step of SFT or RL; returns the folder.
+    """Evaluates the base model, or the export of a step of SFT or RL or of an average; returns the
+    folder.
 
     Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as
     ``plan`` does, and while another process writes the folder.
@@ -179,11 +181,11 @@ def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | 
         return path, None if Path(path).exists() else config.model.revision
     export = run.export(label)
     if not is_complete(export):
-        exports = [*map(ModelLabel, run.exports), *rl_models.exported(run)]
-        there = ", ".join(map(str, exports)) or "none"
+        there = ", ".join(map(str, models.exported(run))) or "none"
+        what = label.word if label.average is None else "--average STEP,STEP"
         raise UserError(
             f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} "
-            f"{label.word}"
+            f"{what}"
         )
     return str(export), None
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# [sbatch] slurm/eval.sh RUN base|STEP|rl-N [key=value ...]
+# [sbatch] slurm/eval.sh RUN base|STEP|avg-NAME|rl-N [key=value ...]
 # Export, rollouts, grades, report; resumes after a time limit.
 #SBATCH --job-name=warmstart-eval
 #SBATCH --nodes=1

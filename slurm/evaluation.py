@@ -22,7 +22,7 @@ from slurm.ray_step import RayStep
 from trainer.recipe import load as configs
 from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
-from trainer.run import frozen_config, rl_models
+from trainer.run import frozen_config, models
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE, ModelLabel
 
@@ -34,14 +34,16 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     writes the report.
 
     Returns the job's exit code; outside the job it submits it. Raises UserError when RUN or the
-    model is not given, or there is no such run or model of RL.
+    model is not given, or there is no such run, average or model of RL.
     """
     if len(words) < 2:
-        raise UserError("usage: slurm/eval.sh [OPTION ...] RUN base|STEP|rl-N [key=value ...]")
+        raise UserError(
+            "usage: slurm/eval.sh [OPTION ...] RUN base|STEP|avg-NAME|rl-N [key=value ...]"
+        )
     name, word, *overrides = words
     label = ModelLabel.parse(word)
     run = Run.find(name)
-    label = rl_models.resolve(run, label) if run else label
+    label = models.resolve(run, label) if run else label
     root = str(run.root) if run else name
     config = configs.amend(frozen_config.read(run), overrides) if run else None
     stack = Stack.of(job, config, Path(root))

@@ -36,7 +36,7 @@ OPTION is one of sbatch's, in any form and at any place: --nodes=2, --nodes 2, -
 --dry-run submits nothing: it prints what would run and what is wrong with it."""
 WORDS = {
     "train": "[recipe=NAME] [key=value ...]",
-    "eval": "RUN base|STEP|rl-N [key=value ...]",
+    "eval": "RUN base|STEP|avg-NAME|rl-N [key=value ...]",
     "rl": "RUN [STEP] [key=value ...]",
     "data": "RECIPE [key=value ...]",
 }

@@ -80,12 +80,28 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             RUN,
             _argument(
                 "step",
-                metavar="STEP|rl-N",
+                metavar="STEP|avg-NAME|rl-N",
                 nargs="?",
                 help="rl-N: step N of RL; default: the newest checkpoint of SFT",
             ),
             OVERRIDES,
             PUSH,
+            _argument(
+                "--average",
+                dest="members",
+                metavar="STEPS",
+                help="the mean of steps: 704,1056,1408, or with weights 704:1,1056:2,1408:4",
+            ),
+            _argument(
+                "--toward",
+                metavar="base=SHARE",
+                help="move STEP or the average towards the base model: base=0.3 takes 0.3 of it",
+            ),
+            _argument(
+                "--name",
+                metavar="NAME",
+                help="the average is called avg-NAME; default: its steps and shares",
+            ),
         ),
     ),
     "eval": (
@@ -94,9 +110,9 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument("target", metavar="RUN|MODEL"),
             _argument(
                 "label",
-                metavar="base|STEP|rl-N",
+                metavar="base|STEP|avg-NAME|rl-N",
                 nargs="?",
-                help="rl-N: step N of RL; default: the newest export of SFT",
+                help="avg-NAME: an average; rl-N: step N of RL; default: the newest export of SFT",
             ),
             OVERRIDES,
         ),
@@ -115,7 +131,9 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     "compare": (
         commands.compare,
         (
-            _argument("targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|RUN@rl-N|DIR"),
+            _argument(
+                "targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|RUN@avg-NAME|RUN@rl-N|DIR"
+            ),
             PARTIAL,
             _argument(
                 "--across-prompts",

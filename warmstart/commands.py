@@ -99,19 +99,24 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
     return DONE
 
 
-def export(run: str, step: str | None, overrides: list[str], repo: str | None) -> int:
-    """export a checkpoint as a Hugging Face model with a model card"""
+def export(
+    run: str, step: str | None, overrides: list[str], repo: str | None, **average: str | None
+) -> int:
+    """export a checkpoint, or an average of several, as a Hugging Face model with a model card"""
     from common.hub_upload import check
     from eval.card import card
     from trainer.export.push import push
     from trainer.run.model_label import ModelLabel
-    from trainer.run.rl_models import resolve
+    from trainer.run.models import resolve
 
     found, config = _run(run, overrides)
     if repo is not None:
         check(repo)
-    label = None if step is None else resolve(found, ModelLabel.parse(step))
-    folder = stages.export(found, config, label, overrides)
+    if any(value is not None for value in average.values()):
+        folder = stages.average(found, config, step, overrides=overrides, **average)
+    else:
+        label = None if step is None else resolve(found, ModelLabel.parse(step))
+        folder = stages.export(found, config, label, overrides)
     if repo is not None:
         card.write(found, folder, repo, overrides)
         stages.say(f"pushed to {push(folder, repo)}")
@@ -127,7 +132,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from trainer.run import frozen_config
     from trainer.run.folder import Run, is_complete
     from trainer.run.model_label import BASE, ModelLabel
-    from trainer.run.rl_models import resolve
+    from trainer.run.models import resolve
 
     if Run.find(target):
         run, config = _run(target, overrides)

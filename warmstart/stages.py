@@ -60,10 +60,11 @@ def export(
     run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
 ) -> Path:
     """Exports a step of SFT or RL, by default the newest of SFT, with its card; returns the folder.
-    Raises UserError when there is no such checkpoint.
+    An average, which exists already, only gets its card. Raises UserError when there is no such
+    checkpoint or average.
     """
     from eval.card import card
-    from trainer.export import rl_export
+    from trainer.export import average_export, rl_export
     from trainer.export.export import export as stage
 
     if label is None and not run.checkpoints:
@@ -71,10 +72,49 @@ def export(
     step = run.checkpoints[-1] if label is None else label.step
     if label is not None and label.rl is not None:
         folder = rl_export.export(run, config, label)
+    elif label is not None and label.average is not None:
+        folder = average_export.existing(run, config, label)
     elif step is None:
         raise UserError("the base model is no checkpoint of the run: give the number of a step")
     else:
         folder = stage(run, config, step)
+    card.write(run, folder, overrides=overrides)
+    say(f"exported {folder}")
+    return folder
+
+
+def average(
+    run: Run,
+    config: DictConfig,
+    step: str | None,
+    members: str | None,
+    toward: str | None,
+    name: str | None,
+    overrides: Sequence[str],
+) -> Path:
+    """Exports an average of ``members``, or ``step`` moved toward the base model, by default the
+    newest, with its card; returns the folder. Raises UserError when this is no average of steps
+    that the run has.
+    """
+    from eval.card import card
+    from trainer.export import average_export
+    from trainer.export.average_recipe import AverageRecipe, label_of
+    from trainer.run.model_label import ModelLabel
+
+    if members is None and toward is None:
+        raise UserError(
+            f"--name {name} names an average: add --average STEPS or --toward base=SHARE"
+        )
+    if members is not None and step is not None:
+        raise UserError(f"--average {members}: give {step} in that list, or not at all")
+    there = average_export.steps_there(run)
+    if not there:
+        raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
+    moved = ModelLabel(there[-1]) if step is None else ModelLabel.parse(step)
+    if moved.step is None:
+        raise UserError(f"--toward {toward}: only a step of SFT can be moved, not {moved.word}")
+    recipe = AverageRecipe.parse(members or moved.word, toward, there)
+    folder = average_export.export(run, config, recipe, label_of(recipe, name))
     card.write(run, folder, overrides=overrides)
     say(f"exported {folder}")
     return folder

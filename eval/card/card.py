@@ -12,19 +12,22 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import MANIFEST, read_json, write_text
 from common.hub_upload import CARD
+from eval.card.average_card import AverageCard
 from eval.card.rl_card import RlCard
 from eval.card.sft_card import SftCard
 from eval.report import rl_training, training_curves
-from trainer.run import rl_metrics, rl_models, step_metrics
+from trainer.run import models, rl_metrics, rl_models, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run
 from trainer.run.model_label import ModelLabel
 from trainer.run.rl_start import REWARD_PICTURE
 
+CARDS = {"sft": SftCard, "average": AverageCard, "rl": RlCard}
+"""Kind of a model -> its card."""
+
 
 def refresh(run: Run) -> list[Path]:
     """Rewrites the card of every complete export; returns the cards' paths."""
-    models = [*map(ModelLabel, run.exports), *rl_models.exported(run)]
-    return [write(run, run.export(model)) for model in models]
+    return [write(run, run.export(model)) for model in models.exported(run)]
 
 
 def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[str] = ()) -> Path:
@@ -46,6 +49,5 @@ def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[s
     start = rl_models.start_of(run, label) if label.kind == "rl" else None
     if start is not None and (done := rl_metrics.read(start, label.rl)):
         rl_training.picture(folder / REWARD_PICTURE, done)
-    kind = RlCard if label.kind == "rl" else SftCard
-    write_text(folder / CARD, kind(run, folder, steps, repo, overrides).text())
+    write_text(folder / CARD, CARDS[label.kind](run, folder, steps, repo, overrides).text())
     return folder / CARD

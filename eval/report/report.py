@@ -1,5 +1,5 @@
-"""Writes the run's report: base, SFT and RL, the rollouts' lengths and outcomes, training, cost and
-provenance.
+"""Writes the run's report: base, SFT, averages and RL, the rollouts' lengths and outcomes,
+training, cost and provenance.
 
 Reads only files, so it can be written again at any time, on any machine.
 """
@@ -19,7 +19,8 @@ from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, rl_training, run_facts, tables, training_curves
-from eval.results import base_vs_sft, lengths, published, rl_vs_sft
+from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft
+from eval.results.average_vs_members import AverageComparison
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
 from eval.results.evaluation import check_graders
 from eval.results.rl_vs_sft import RlComparison
@@ -55,8 +56,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     compared = base_vs_sft.newest(run, partial)
     others = base_vs_sft.others(run, compared, partial)
     reinforced = rl_vs_sft.of_run(run, partial)
-    shown = [e for c in (compared, *others) for e in c.all]
-    check_graders([*shown, *(e for c in reinforced for e in c.all)])
+    averaged = average_vs_members.of_run(run, partial)
+    tabled: list[Comparison | AverageComparison | RlComparison] = [compared, *others]
+    check_graders(e for c in [*tabled, *averaged, *reinforced] for e in c.all)
     steps = training.read(run)
     manifest = dataset_folder(config) / MANIFEST
     headline = markdown_table(base_vs_sft.headline(compared, config.reference))
@@ -97,6 +99,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             sections.append(f"Trained parameters: {share}.")
         sections.append(f"![loss]({run.loss_picture.name})")
         sections += [run_facts.MILESTONES, run_facts.milestones(steps, config.reference)]
+    if averaged:
+        sections += ["## Averages of checkpoints", *_averaged(averaged)]
     if rl := [*_rl(run), *_also_rl([c for c in reinforced if c.rl not in compared.rl])]:
         sections += ["## RL", *rl]
     sections += [
@@ -126,6 +130,14 @@ def _rl(run: Run) -> Iterator[str]:
         yield f"![reward]({start.picture.relative_to(run.root).as_posix()})"
     if starts:
         yield rl_training.REGRESSION
+
+
+def _averaged(comparisons: Sequence[AverageComparison]) -> Iterator[str]:
+    """Yields a table and its protocol for each settings of the averages' evaluations."""
+    for _, same in groupby(comparisons, lambda c: c.protocol):
+        table = list(same)
+        yield markdown_table(average_vs_members.headline(table))
+        yield f"Protocol: {base_vs_sft.protocol(table[0].average)}."
 
 
 def _also_rl(comparisons: Sequence[RlComparison]) -> Iterator[str]:

@@ -28,6 +28,8 @@ ANSWERS = {
     "gsm8k_synth": 'the number after "answer is", or else the last one of two or more characters',
 }
 """Extractor -> the part of the answer that is matched, as text."""
+KINDS = {"sft": "SFT", "average": "average", "rl": "RL"}
+"""Kind of a model -> its column's title."""
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 OTHERWISE = "‡"
@@ -44,30 +46,31 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations of the base model, of one step and of RL's models under the same settings; at
-    least one exists.
+    """Evaluations of the base model, of one step, of averages and of RL's models under the same
+    settings; at least one exists.
     """
 
     base: Evaluation | None
     sft: Evaluation | None
     rl: Sequence[Evaluation] = ()
+    averages: Sequence[Evaluation] = ()
 
     @property
     def known(self) -> Evaluation:
-        """The step's evaluation if there is one, else the base model's, else that of RL's last
-        model.
+        """The step's evaluation if there is one, else the base model's, else that of the last
+        average or of RL's last model.
         """
-        return self.sft or self.base or self.rl[-1]
+        return self.sft or self.base or [*self.averages, *self.rl][-1]
 
     @property
     def both(self) -> list[Evaluation]:
-        """The evaluations of base and SFT that exist, or that of RL's last model."""
+        """The evaluations of base and SFT that exist, else ``known``."""
         return [e for e in (self.base, self.sft) if e] or [self.known]
 
     @property
     def all(self) -> list[Evaluation]:
-        """The evaluations that exist: base, SFT, RL."""
-        return [e for e in (self.base, self.sft, *self.rl) if e]
+        """The evaluations that exist: base, SFT, averages, RL."""
+        return [e for e in (self.base, self.sft, *self.averages, *self.rl) if e]
 
     @property
     def named(self) -> dict[str, Evaluation]:
@@ -76,8 +79,8 @@ class Comparison:
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
-    """Returns the latest evaluated step of SFT against the base model, and RL's models under the
-    same settings; with ``partial``, incomplete evaluations count too.
+    """Returns the latest evaluated step of SFT against the base model, and averages and RL's models
+    under the same settings; with ``partial``, incomplete evaluations count too.
 
     Raises UserError when the run has no such evaluation.
     """
@@ -98,18 +101,24 @@ def newest(run: Run, partial: bool = False) -> Comparison:
         )
     group = max(groups, key=_rank)
     latest = _latest(group)
-    rl = [group[label] for label in sorted(group) if label.kind == "rl"]
-    return Comparison(group.get(BASE), group[latest] if latest.kind == "sft" else None, rl)
+    sft = group[latest] if latest.kind == "sft" else None
+    return Comparison(group.get(BASE), sft, _of_kind(group, "rl"), _of_kind(group, "average"))
+
+
+def _of_kind(group: Mapping[ModelLabel, Evaluation], kind: str) -> list[Evaluation]:
+    return [group[label] for label in sorted(group) if label.kind == kind]
 
 
 def _latest(group: Mapping[ModelLabel, Evaluation]) -> ModelLabel:
-    """Returns the latest step of SFT, without one the base model, without it RL's last model."""
-    return max([label for label in group if label.kind != "rl"] or group)
+    """Returns the latest step of SFT, without one the base model, without it the last average or
+    RL's last model.
+    """
+    return max([label for label in group if label.kind in ("base", "sft")] or group)
 
 
 def _rank(group: Mapping[ModelLabel, Evaluation]) -> tuple[bool, ModelLabel, float]:
     latest = _latest(group)
-    return latest.kind != "rl", latest, group[latest].age
+    return latest.kind in ("base", "sft"), latest, group[latest].age
 
 
 def of_model(run: Run, label: ModelLabel, partial: bool = False) -> list[Comparison]:
@@ -150,7 +159,7 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     ]
     sft = "SFT"
     if trained := comparison.sft:
-        sft = f"{trained.label.kind.upper()} ({trained.label})"
+        sft = f"{KINDS[trained.label.kind]} ({trained.label})"
     titles = ["pass@1", "base", sft, "improvement"]
     beside = any(given) and cap < known.settings.sampling.max_tokens and any(at_cap)
     if beside:

@@ -31,8 +31,9 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     """Returns Markdown: every model's accuracies and lengths, each against the first and against
     its published figures.
 
-    A target is a run (its newest evaluation), RUN@base, RUN@STEP or RUN@rl-N, or an evaluation's
-    folder. Accuracies are over the problems that all evaluations share, lengths over all rollouts.
+    A target is a run (its newest evaluation), RUN@base, RUN@STEP, RUN@avg-NAME or RUN@rl-N, or an
+    evaluation's folder. Accuracies are over the problems that all evaluations share, lengths over
+    all rollouts.
     Raises UserError when there are fewer than two targets, when a target is none of these or has no
     complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
     when the evaluations differ in their sampling settings, in their prompts (unless

@@ -16,7 +16,7 @@ from eval.results import base_vs_sft
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import Evaluation
 from trainer.recipe import load as configs
-from trainer.run import rl_models
+from trainer.run import models
 from trainer.run.folder import Run, is_complete
 from trainer.run.model_label import ModelLabel
 
@@ -45,8 +45,8 @@ class Subject:
 
 
 def find(target: str, partial: bool) -> Subject:
-    """Returns a run's newest evaluation, the newest of RUN@base, RUN@STEP or RUN@rl-N, or the one
-    in a folder.
+    """Returns a run's newest evaluation, the newest of RUN@base, RUN@STEP, RUN@avg-NAME or
+    RUN@rl-N, or the one in a folder.
 
     Raises UserError when ``target`` is none of these, or when its evaluation is not complete,
     unless ``partial``.
@@ -63,8 +63,8 @@ def find(target: str, partial: bool) -> Subject:
         run_or_none = named or (Run.find(name) if name else None)
         if run_or_none is None:
             raise UserError(
-                f"{target} is neither a run, RUN@base, RUN@STEP, RUN@rl-N nor an evaluation's "
-                "folder"
+                f"{target} is neither a run, RUN@base, RUN@STEP, RUN@avg-NAME, RUN@rl-N nor an "
+                "evaluation's folder"
             )
         run, found = run_or_none, _evaluation(run_or_none, label, partial)
     reference = configs.read(run.config).get("reference") if run.config.exists() else None
@@ -81,10 +81,10 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
         parsed = ModelLabel.parse(label)
     except UserError as e:
         raise UserError(
-            f"{run.name}@{label}: write {run.name}@base, {run.name}@STEP with a number, or "
-            f"{run.name}@rl-N"
+            f"{run.name}@{label}: write {run.name}@base, {run.name}@STEP with a number, "
+            f"{run.name}@avg-NAME or {run.name}@rl-N"
         ) from e
-    wanted = rl_models.resolve(run, parsed)
+    wanted = models.resolve(run, parsed)
     evaluated = [c.known for c in base_vs_sft.of_model(run, wanted, partial)]
     found = [evaluation for evaluation in evaluated if evaluation.label == wanted]
     if not found:

@@ -46,7 +46,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
     """
     folder = run.export(step)
     if is_complete(folder):
-        _check_same_base(folder, config)
+        check_same_base(folder, config)
         return folder
     _check_there(run, step)
     tokenizer = tokenizers.load(tokenizer_folder(config))
@@ -69,7 +69,8 @@ def check_absent(folder: Path) -> None:
         )
 
 
-def _check_same_base(folder: Path, config: DictConfig) -> None:
+def check_same_base(folder: Path, config: DictConfig) -> None:
+    """Raises UserError when a QLoRA's export was merged with another ``export.merge_base``."""
     merged, wanted = merged_base(read_json(folder / MANIFEST)), config.export.merge_base
     if config.train.lora_rank and merged != wanted:
         raise UserError(
@@ -111,14 +112,14 @@ def write_model(
 def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Path) -> None:
     state = read_json(run.checkpoint(step) / SCALARS)
     with whole_folder(folder) as partial:
-        weights = _weights(config, run.checkpoint(step))
+        weights = trained_weights(config, run.checkpoint(step))
         made = write_model(config, tokenizer, weights, partial)
         write_json(
             partial / MANIFEST,
             {
                 "run": run.name,
                 "step": step,
-                **({MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}),
+                **merge_fact(config),
                 "checkpoint": sha256_file(run.checkpoint(step) / MANIFEST),
                 "dataset": state["identity"]["dataset"],
                 **made,
@@ -126,7 +127,13 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
         )
 
 
-def _weights(config: DictConfig, checkpoint: Path) -> Any:
+def merge_fact(config: DictConfig) -> dict[str, str]:
+    """Returns what a manifest says of a QLoRA's merge; empty for full-parameter training."""
+    return {MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}
+
+
+def trained_weights(config: DictConfig, checkpoint: Path) -> Weights:
+    """Returns the weights of a checkpoint, a QLoRA's adapters merged into the base."""
     from trainer.export.weights import Trained
 
     trained = Trained(checkpoint)

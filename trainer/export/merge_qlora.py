@@ -30,13 +30,13 @@ class Merged:
         self._base = Saved(model_folder(config.model.path, config.model.revision))
         self.sizes = self._base.sizes
 
-    def read(self, name: str) -> torch.Tensor:
-        """Returns the tensor in bf16; base and adapter are added in fp32."""
+    def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """Returns the tensor, converted to ``dtype``; base and adapter are added in fp32."""
         base = self._base.read(name, self.compute_type)
         module = name.removesuffix(".weight")
         if module.rpartition(".")[2] not in TARGETS:
-            return base.bfloat16()
+            return base.to(dtype)
         a, b = (self.adapters.read(f"{module}.{factor}.weight", torch.float32) for factor in (A, B))
         if self.quantised:
             base = rounded(base)
-        return (base.float() + self.scale * (b @ a)).bfloat16()
+        return (base.float() + self.scale * (b @ a)).to(dtype)

@@ -30,8 +30,8 @@ class Weights(Protocol):
 
     sizes: dict[str, torch.Size]
 
-    def read(self, name: str) -> torch.Tensor:
-        """Returns the tensor in bf16."""
+    def read(self, name: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """Returns the tensor, converted to ``dtype``."""
 
 
 class Trained:

@@ -9,7 +9,7 @@ from typing import Any
 from common.files import MANIFEST, read_json
 from common.lease import age, is_locked
 from common.text import duration
-from trainer.run import rl_metrics, rl_models, step_metrics
+from trainer.run import models, rl_metrics, rl_models, step_metrics
 from trainer.run.device_hours import Cost, costs, shown
 from trainer.run.folder import (
     REQUEUES,
@@ -48,6 +48,7 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoint_age_s": None if newest is None else age(newest),
         "exports": run.exports,
         "rl": [_rl(start) for start in RlStart.find(run.rl)],
+        "averages": [label.word for label in models.averages(run)],
         "rl_exports": [label.word for label in rl_models.exported(run)],
         "evaluations": {folder.name: _evaluation(folder) for folder in run.evaluations}
         | _pending(run),
@@ -79,12 +80,13 @@ def table(values: dict[str, Any]) -> str:
     if values["checkpoint_age_s"] is not None:
         saved += f" (the newest is {duration(values['checkpoint_age_s'])} old)"
     log = values["log"]
+    exports = [*values["exports"], *values["averages"], *values["rl_exports"]]
     rows = [
         ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
         ("training", progress),
         *((f"attempt {a['attempt']}", _told(a)) for a in values["attempts"]),
         ("checkpoints", saved),
-        ("exports", ", ".join(map(str, [*values["exports"], *values["rl_exports"]])) or "none"),
+        ("exports", ", ".join(map(str, exports)) or "none"),
         *(("RL", _told_rl(start)) for start in values["rl"]),
         *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
         *(

@@ -19,8 +19,8 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Line:
-    """One data series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``rl``,
-    ``training`` or ``held-out``.
+    """One data series; ``kind`` is a class of the style sheet: ``base``, ``sft``, ``average``,
+    ``rl``, ``training`` or ``held-out``.
     """
 
     name: str

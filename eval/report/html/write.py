@@ -28,7 +28,8 @@ from eval.report import rl_readiness, rl_training, run_facts, tables
 from eval.report.html.figures import figures, rl_figures
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.results import base_vs_sft, lengths, published, rl_vs_sft
+from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft
+from eval.results.average_vs_members import AverageComparison
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation, check_graders
 from eval.results.rl_vs_sft import RlComparison
@@ -53,8 +54,8 @@ SECTIONS = {
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.html into the run, about its latest evaluated step, the base model and RL;
-    returns the path.
+    """Writes report.html into the run, about its latest evaluated step, the base model, averages
+    and RL; returns the path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and the page marks
     them. Raises UserError when the run has no such evaluation, when the evaluations were graded
@@ -63,7 +64,9 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """
     compared = base_vs_sft.newest(run, partial)
     reinforced = rl_vs_sft.of_run(run, partial)
-    check_graders([*compared.all, *(e for c in reinforced for e in c.all)])
+    averaged = average_vs_members.of_run(run, partial)
+    tabled: list[Comparison | AverageComparison | RlComparison] = [compared]
+    check_graders(e for c in [*tabled, *averaged, *reinforced] for e in c.all)
     starts = rl_training.trained(run)
     evaluations = [_sheets(e) for e in compared.all]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
@@ -85,7 +88,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         sections=[(id, title) for id, title in SECTIONS.items() if id != "rl" or starts],
         alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
         tiles=_tiles(compared),
-        headlines=_headlines(compared, reinforced, config),
+        headlines=_headlines(compared, averaged, reinforced, config),
         notes=html("\n".join(f"- {note}" for note in notes)),
         figures=[
             *figures(compared, training.read(run)),
@@ -217,12 +220,17 @@ def _rl(starts: Sequence[RlStart]) -> list[str]:
 
 
 def _headlines(
-    compared: Comparison, reinforced: Sequence[RlComparison], config: DictConfig
+    compared: Comparison,
+    averaged: Sequence[AverageComparison],
+    reinforced: Sequence[RlComparison],
+    config: DictConfig,
 ) -> list[list[list[Any]]]:
-    """Returns the lines of the headline's tables: of SFT, and of RL's models, a table for each
-    settings.
+    """Returns the lines of the headline's tables: of SFT, of averages and of RL's models, a table
+    for each settings.
     """
     tables = [base_vs_sft.headline(compared, config.reference)]
+    for _, alike in groupby(averaged, lambda c: c.protocol):
+        tables.append(average_vs_members.headline(list(alike)))
     for _, same in groupby(reinforced, lambda c: c.protocol):
         tables.append(rl_vs_sft.headline(list(same)))
     return [_split(table) for table in tables]

@@ -11,6 +11,8 @@ import pytest
 
 from tests.slurm.commands.conftest import DATA, SFT, call, dry_run, submitted
 from trainer.process.network import PORTS
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 
 OPTIONS = """
 TRAIN_OPTIONS=(--exclude=n17 --nodes 8 --time=1:00:00)
@@ -137,9 +139,10 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
     assert nodes[6:9] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
     task = ["-m", "slurm.nodes.ray_node", "/scratch/my runs/x", "eval", "12", "eval.limit=3"]
     assert nodes[-6:] == task
-    lines, _ = dry_run(checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", "rl-12")
-    _, export, nodes = map(shlex.split, lines)
-    assert export[-2:] == ["/scratch/my runs/x", "rl-12"] and nodes[-2:] == ["eval", "rl-12"]
+    for word in ("rl-12", "avg-4-8"):
+        lines, _ = dry_run(checkout, site, "slurm/eval.sh", "--dry-run", "/scratch/my runs/x", word)
+        _, export, nodes = map(shlex.split, lines)
+        assert export[-2:] == ["/scratch/my runs/x", word] and nodes[-2:] == ["eval", word]
 
 
 @pytest.mark.parametrize(
@@ -247,3 +250,8 @@ def test_help_and_evaluations(checkout: Path) -> None:
     done = call(checkout, "", "slurm/eval.sh", "nowhere", "base", "-N2")
     assert (done.returncode, submitted(checkout)) == (2, None)
     assert "no run at nowhere or runs/nowhere" in done.stderr
+    run = Run(checkout / "runs" / "bare")
+    configs.write(configs.load("tiny", ["run.name=bare"]), run.config)
+    done = call(checkout, "", "slurm/eval.sh", "bare", "avg-4-8")
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert "no average avg-4-8 (there: none): warmstart export runs/bare --average" in done.stderr

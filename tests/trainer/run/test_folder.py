@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.files import write_json
@@ -38,7 +40,51 @@ def test_a_label_of_rl_is_read_in_each_of_its_forms_and_sorts_last() -> None:
             ModelLabel.parse(text)
 
 
-@pytest.mark.parametrize("label", [BASE, ModelLabel(12), ModelLabel(rl=3, start="00ff00ff")])
+def test_a_label_of_an_average_is_read_in_each_of_its_forms_and_sorts_before_rl() -> None:
+    label = ModelLabel(average="704-1056-base30")
+    assert ModelLabel.parse("avg-704-1056-base30") == label
+    assert ModelLabel.parse("avg_704_1056_base30") == label
+    assert (str(label), label.word) == ("avg_704_1056_base30", "avg-704-1056-base30")
+    assert (label.kind, label.step) == ("average", None)
+    rl = ModelLabel(rl=1, start="0123abcd")
+    assert sorted([rl, label, ModelLabel(2000), BASE]) == [BASE, ModelLabel(2000), label, rl]
+    for text in ("avg", "avg-", "avg-A", "avg-a--b", "avg-a-", "soup", "avg-a@b", "avg704"):
+        with pytest.raises(UserError, match="names no model of a run"):
+            ModelLabel.parse(text)
+
+
+LABELS = st.one_of(
+    st.just(BASE),
+    st.integers(0, 10**7).map(ModelLabel),
+    st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True).map(lambda x: ModelLabel(average=x)),
+    st.builds(
+        lambda step, start: ModelLabel(rl=step, start=start),
+        st.integers(0, 10**5),
+        st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
+    ),
+)
+SUITES = st.from_regex(r"[a-z0-9][a-z0-9_.+-]*(@[a-z0-9_-]+)?", fullmatch=True)
+
+
+@given(SUITES, LABELS, st.from_regex(r"[0-9a-f]{8}", fullmatch=True))
+def test_every_label_is_read_back_from_words_and_folders(
+    suite: str, label: ModelLabel, config_hash: str
+) -> None:
+    folder = Run(Path("runs/x")).evaluation(suite, label, config_hash)
+    assert parse_evaluation(folder) == (suite, label)
+    assert ModelLabel.parse(label.word) == ModelLabel.parse(str(label)) == label
+
+
+@given(LABELS, LABELS)
+def test_two_labels_have_two_folders_and_one_order(one: ModelLabel, other: ModelLabel) -> None:
+    assert (one == other) == (str(one) == str(other)) == (one.word == other.word)
+    assert one == other or (one < other) != (other < one)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [BASE, ModelLabel(12), ModelLabel(rl=3, start="00ff00ff"), ModelLabel(average="3-12-base30")],
+)
 @pytest.mark.parametrize("suite", ["t0", "aime2025+my-set", "a@base-b"])
 def test_an_evaluations_folder_tells_suite_and_model(suite: str, label: ModelLabel) -> None:
     folder = Run(Path("runs/x")).evaluation(suite, label, "0123456789abcdef")
@@ -48,9 +94,14 @@ def test_an_evaluations_folder_tells_suite_and_model(suite: str, label: ModelLab
 
 def test_only_evaluations_are_listed(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    labels = (BASE, ModelLabel(rl=3, start="00ff00ff"), ModelLabel(3))
+    labels = (
+        ModelLabel(average="3"),
+        BASE,
+        ModelLabel(rl=3, start="00ff00ff"),
+        ModelLabel(3),
+    )
     folders = [run.evaluation("t0", label, "0" * 8) for label in labels]
-    others = ("notes", "old@copy-1", "t0@rl_3-00000000")
+    others = ("notes", "old@copy-1", "t0@rl_3-00000000", "t0@avg-3-00000000", "t0@avg_3")
     for folder in (*folders, *(tmp_path / "evals" / name for name in others)):
         folder.mkdir(parents=True)
     (tmp_path / "evals" / "t0@base-00000000.txt").touch()

@@ -1,7 +1,6 @@
-"""Evaluations that take over the rollouts of others, without an engine: the stage finds every
-rollout that it would have generated, or fails to generate.
-"""
+"""Evaluations that take over the rollouts of others; no engine runs."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,13 +8,15 @@ import pytest
 from omegaconf import DictConfig
 
 from common.errors import StageFailed
-from common.files import read_json
-from common.records import Key, Rollout
+from common.files import MANIFEST, read_json, sha256_file, write_json
+from common.records import Key, Problem, Rollout
 from data_prep.benchmarks import sets
 from eval import evaluate as stage
 from eval.evaluate import evaluate
+from eval.evaluation_settings import SETTINGS
 from eval.generation import rollout_files
 from eval.generation.generate import Generated, rollout_seed
+from eval.taking_over import take_over
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE
 
@@ -135,47 +136,68 @@ def test_an_interrupted_evaluation_goes_on_and_gives_what_it_has(
     assert taken == {few.name: 4 * PROBLEMS, many.name: 12 * PROBLEMS - 1}
 
 
-def test_what_is_damaged_or_differs_is_left(
-    config: DictConfig, run: Run, generator: Generator, capsys: pytest.CaptureFixture[str]
+def source(config: DictConfig, run: Run) -> Path:
+    """A partial evaluation, as a killed process leaves it."""
+    planned = stage.plan(config, run, BASE)
+    write_json(planned.folder / SETTINGS, planned.settings.to_json())
+    with (planned.folder / "rollouts.jsonl").open("w") as f:
+        for p in problems(config):
+            for k in range(config.eval.rollouts):
+                rollout_files.append(f, rollout((p.set, p.id, k), p.answer))
+    return planned.folder
+
+
+def problems(config: DictConfig) -> list[Problem]:
+    return sets.load(Path(config.eval.benchmarks), ["add"], config.eval.limit)
+
+
+def taken(config: DictConfig, run: Run) -> int:
+    """How many rollouts a new evaluation takes over."""
+    planned = stage.plan(config, run, BASE)
+    planned.folder.mkdir(parents=True)
+    take_over(planned.folder, planned.settings, problems(config), run.evaluations)
+    found = len(read(planned.folder))
+    shutil.rmtree(planned.folder)
+    return found
+
+
+def test_what_is_damaged_is_left(
+    config: DictConfig, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def made() -> int:
-        generator.made = []
-        folder = evaluate(asked(config, 5), run, BASE)
-        assert read_json(folder / "manifest.json")["taken_over"] == {}
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
-        return len(generator.made)
-
-    few = evaluate(asked(config, 4), run, BASE)
-    whole = (few / "rollouts.jsonl").read_text()
-    (few / "rollouts.jsonl").write_text(whole.replace("boxed{0}", "boxed{9}"))
-    assert made() == 5 * PROBLEMS
-    said = f"nothing is taken over from {few.name}: "
-    assert said in capsys.readouterr().err
-    (few / "manifest.json").unlink()
-    (few / "rollouts.jsonl").write_text(whole + "broken\n")
-    assert made() == 5 * PROBLEMS and said in capsys.readouterr().err
-    (few / "rollouts.jsonl").write_text(whole.replace('"seed": ', '"seed": 1'))
-    assert made() == 5 * PROBLEMS
-    (few / "rollouts.jsonl").write_text(whole)
-    (few / "settings.json").write_text("[]")
-    assert made() == 5 * PROBLEMS
-    (few / "settings.json").write_text("{")
-    assert made() == 5 * PROBLEMS and said in capsys.readouterr().err
+    few, five = source(asked(config, 4), run), asked(config, 5)
+    path, said = few / "rollouts.jsonl", f"nothing is taken over from {few.name}: "
+    whole, settings = path.read_text(), (few / SETTINGS).read_text()
+    assert taken(five, run) == 4 * PROBLEMS
+    assert "12 rollouts are taken over" in capsys.readouterr().err
+    write_json(few / MANIFEST, {"files": {path.name: sha256_file(path)}})
+    assert taken(five, run) == 4 * PROBLEMS and said not in capsys.readouterr().err
+    path.write_text(whole.replace("boxed{0}", "boxed{9}"))
+    assert taken(five, run) == 0 and said in capsys.readouterr().err
+    (few / MANIFEST).unlink()
+    path.write_text(whole + "broken\n")
+    assert taken(five, run) == 0 and said in capsys.readouterr().err
+    path.write_text(whole.replace('"seed": ', '"seed": 1', 1))
+    assert taken(five, run) == 4 * PROBLEMS - 1
+    path.write_text(whole)
+    for text in ("[]", "{}", settings.replace('"auto"', '"float32"')):
+        (few / SETTINGS).write_text(text)
+        assert taken(five, run) == 0 and said not in capsys.readouterr().err
+    (few / SETTINGS).write_text("{")
+    assert taken(five, run) == 0 and said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["seed", "temperature", "limit", "max_tokens", "model"])
-def test_other_settings_take_nothing_over(
-    config: DictConfig, run: Run, generator: Generator, key: str
-) -> None:
-    evaluate(asked(config, 4), run, BASE)
-    generator.made.clear()
+def test_the_one_with_the_most_is_chosen(config: DictConfig, run: Run) -> None:
+    for n in (2, 4, 3):
+        source(asked(config, n), run)
+    assert taken(asked(config, 5), run) == 4 * PROBLEMS
+
+
+@pytest.mark.parametrize("key", ["seed", "temperature", "top_p", "limit", "max_tokens", "model"])
+def test_other_settings_take_nothing_over(config: DictConfig, run: Run, key: str) -> None:
+    source(asked(config, 4), run)
     other = asked(config, 5)
     if key == "model":  # as one that is exported anew
         (Path(config.model.path) / "config.json").write_text('{"other": 1}')
     else:
         other.eval[key] = 2
-    evaluate(other, run, BASE)
-    problems = sets.load(Path(config.eval.benchmarks), ["add"], other.eval.limit)
-    assert len(generator.made) == 5 * len(problems)
+    assert taken(other, run) == 0

@@ -162,7 +162,6 @@ def test_mean_logprob_is_of_the_distribution_that_is_sampled_and_changes_no_toke
                 assert ids == silent and told["tokens"] == len(ids) > 1
                 wanted = logprob(line.export(), ids, temperature, top_p if temperature else 1.0)
                 assert told["mean_logprob"] == pytest.approx(wanted, abs=1e-3)
-                print(temperature, top_p, len(ids), told["mean_logprob"], wanted)
 
 
 def depths(log: Path) -> list[int]:

@@ -88,6 +88,13 @@ class Rollout:
     """``stop`` (the model ended its turn) or ``length`` (the token budget cut it off)."""
     engine: str
     seconds: float
+    mean_logprob: float | None = None
+    """Mean log-probability of its tokens, in nats per token, in the distribution that they were
+    sampled from: at the temperature, renormalised over what top-p leaves; of a greedy rollout, at
+    temperature 1. None if it was not recorded.
+    """
+    taken_from: str | None = None
+    """Name of the evaluation's folder that generated it, if another evaluation took it over."""
 
 
 ROLLOUTS = "rollouts.jsonl"

@@ -27,6 +27,8 @@ from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
+from eval import taking_over
+from eval.evaluation_settings import SETTINGS as SETTINGS
 from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
 from eval.generation.generate import generate
@@ -37,7 +39,6 @@ from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.trained_from import tokenizer_folder
 
-SETTINGS = "settings.json"
 PROBLEMS = "problems.jsonl"
 
 
@@ -70,8 +71,10 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     """Evaluates the base model, or the export of a step of SFT or RL or of an average; returns the
     folder.
 
-    Returns a complete folder at once, and resumes an interrupted evaluation. Raises UserError as
-    ``plan`` does, and while another process writes the folder.
+    Returns a complete folder at once, and resumes an interrupted evaluation. Takes over the
+    rollouts of one that differs in their number alone; the manifest says how many, by the folder
+    that generated them. Raises UserError as ``plan`` does, and while another process writes the
+    folder.
     """
     planned = plan(config, run, label)
     folder = planned.folder
@@ -85,6 +88,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
         with file_errors(folder):
             _freeze(folder, planned.settings)
             benchmarks.write_problems(folder / PROBLEMS, problems)
+            taking_over.take_over(folder, planned.settings, problems, run.evaluations)
         engines = EngineSettings.from_config(config)
         generated = generate(
             problems,
@@ -94,7 +98,8 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             planned.settings.sampling,
             engines,
         )
-        # These count this call only: a resumed evaluation took longer and has more rollouts.
+        # These count this call only: a resumed evaluation took longer and has more rollouts, and so
+        # has one that took some over.
         used = {
             "device": engines.device,
             "devices": generated.engines * engines.tensor_parallel,
@@ -102,8 +107,10 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
         }
         with file_errors(folder):
             _judge(folder, problems, planned.settings)
+            rollouts = rollout_files.read(folder / rollout_files.ROLLOUTS).values()
             _complete(
                 folder,
+                taken_over=taking_over.taken_over(rollouts),
                 versions=provenance.versions(),
                 wall_seconds=round(time.monotonic() - begin, 1),
                 **used,

@@ -12,6 +12,8 @@ from data_prep.tokenizer.prompt import Prompt
 from eval.generation.settings import SamplingSettings
 from trainer.run.model_label import ModelLabel
 
+SETTINGS = "settings.json"
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:

@@ -37,9 +37,10 @@ def read(path: Path, growing: bool = False) -> dict[Key, Rollout]:
 
 def append(file: TextIO, rollout: Rollout) -> None:
     """Appends one line to an open rollout file and flushes it, so that a killed driver loses no
-    finished rollout.
+    finished rollout. Fields without a value are left out.
     """
-    file.write(json.dumps(asdict(rollout)) + "\n")
+    values = {name: value for name, value in asdict(rollout).items() if value is not None}
+    file.write(json.dumps(values) + "\n")
     file.flush()
 
 

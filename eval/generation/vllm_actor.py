@@ -59,7 +59,7 @@ class Engine:
 
     async def generate(self, key: Key, prompt: list[int], seed: int, late: bool) -> dict[str, Any]:
         """Returns one rollout of a prompt's token ids: Rollout's text, tokens, finish_reason,
-        engine and seconds.
+        engine, seconds and mean_logprob.
 
         When the KV cache is full, rollouts that are not ``late`` are preempted first, the most
         recent one before the others; then the ``late`` one with the most tokens
@@ -72,8 +72,13 @@ class Engine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         begin = time.monotonic()
+        # logprobs=0 is the chosen token's alone. Flat: a few lists, not an object per token.
         params = SamplingParams(
-            seed=seed, output_kind=RequestOutputKind.CUMULATIVE, **self.sampling
+            seed=seed,
+            output_kind=RequestOutputKind.CUMULATIVE,
+            logprobs=0,
+            flat_logprobs=True,
+            **self.sampling,
         )
         request = "/".join(map(str, key))
         priority = 0 if late else EARLY
@@ -94,6 +99,7 @@ class Engine:
             "finish_reason": output.finish_reason,
             "engine": self.name,
             "seconds": round(time.monotonic() - begin, 3),
+            "mean_logprob": output.cumulative_logprob / len(output.token_ids),
         }
 
 
@@ -123,6 +129,8 @@ def arguments(config: Any, model: Model, engines: EngineSettings, context: int) 
         # Ignores the model's generation config: sampling parameters and stop tokens come with each
         # request.
         "generation_config": "vllm",
+        # Of the distribution that tokens are sampled from; vLLM's default is the model's own.
+        "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
         "stream_interval": STRIDE,
     }

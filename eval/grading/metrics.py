@@ -18,6 +18,7 @@ from common.records import ANSWERED, UNJUDGED, Grade, Key, Problem, Rollout, gra
 from data_prep.answers.normalise import normalise
 from data_prep.benchmarks import sets as benchmarks
 from eval.generation import rollout_files
+from eval.grading import rl_signal
 from eval.grading.repetition import identical, is_repeating
 
 TOTAL = benchmarks.TOTAL
@@ -68,6 +69,8 @@ def summarise(
     - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with
       the same text as an earlier one of their problem;
     - ``states``: number of rollouts by grade state;
+    - ``mixed``, ``teach``, ``distinct``, ``surprisal``, ``logged``: what RL could learn from them
+      (:mod:`eval.grading.rl_signal`);
     - ``grader``: version of the grader's rules;
     - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact
       match; ``verified_timeouts``: number that it did not judge.
@@ -99,6 +102,7 @@ def summarise(
             keys = [grade.key for row in rows for grade in row]
             figures[name]["repeating"] = fmean(key in loops for key in keys)
             figures[name]["identical"] = sum(key in copies for key in keys)
+            figures[name] |= rl_signal.figures([g for row in rows for g in row], rollouts)
             if partial:
                 figures[name]["missing"] = len(missing) if name == TOTAL else lacking[name]
     sets = [figures[name] for name in by_set if name in figures]

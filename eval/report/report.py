@@ -44,6 +44,15 @@ _OUTCOMES = (
     "word."
 )
 
+_SIGNAL = (
+    "Problems with both right and wrong rollouts; n/(n − 1) p(1 − p), averaged over problems, with "
+    "p the share of right ones among a problem's n rollouts: an unbiased estimate of the variance "
+    "of its reward; different answers among a problem's rollouts, as exact match tells them apart "
+    "(a rollout without an answer adds none). −log p is the mean over tokens, in the distribution "
+    "that they were sampled from: at the rollouts' temperature, renormalised over what top-p "
+    "leaves; of greedy rollouts, at temperature 1."
+)
+
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     """Writes report.md, tokens.png and, if the run was trained, loss.png into the run, and
@@ -75,6 +84,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     ]
     sections += ["## Averages and rerun error", _AVERAGES, tables.averages(compared)]
     sections += ["## Outcomes", _OUTCOMES, tables.outcomes(compared)]
+    sections += ["## Signal for RL", _SIGNAL, tables.signal(compared)]
     drawn = {}
     if manifest.exists():
         table = token_files.read(token_file(manifest.parent, "train"))

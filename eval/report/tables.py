@@ -1,19 +1,23 @@
-"""The report's tables besides the headline: pass@k, budgets, averages, outcomes and grader
-disagreements.
+"""The report's tables besides the headline: pass@k, budgets, averages, outcomes, what RL could
+learn, and grader disagreements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from common.records import Grade, graders_differ
+from common.records import Grade, Rollout, graders_differ
 from common.text import markdown_table
+from eval.grading import rl_signal
 from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 from eval.results import published
 from eval.results.base_vs_sft import (
     Comparison,
     Evaluation,
+    bounded,
+    by_set,
+    estimate,
     missing,
     shown,
 )
@@ -26,12 +30,13 @@ LONG = 256
 
 
 def pass_at_k(compared: Comparison) -> str:
-    """Returns pass@k for powers of two, and for all rollouts of a problem."""
+    """Returns pass@k with its intervals, for powers of two and for all rollouts of a problem."""
     n = compared.known.n
     ks = [k for k in range(1, n + 1) if k & (k - 1) == 0 or k == n]
-    lines = [["pass@k, %", *(f"k = {k}" for k in ks)]]
-    for e, name, figures in _lines(compared):
-        lines.append([_name(e, name), *(_percent(figures["pass@k"][k - 1]) for k in ks)])
+    lines = [["pass@k", *(f"k = {k}" for k in ks)]]
+    for e, name, _ in _lines(compared):
+        curve = [by_set(e.solved[k], name) for k in ks]
+        lines.append([_name(e, name), *(estimate(sets) if sets else "none" for sets in curve)])
     return markdown_table(lines)
 
 
@@ -105,6 +110,35 @@ def outcomes(compared: Comparison) -> str:
     return markdown_table(lines)
 
 
+def signal(compared: Comparison) -> str:
+    """Returns what RL could learn from the rollouts (:mod:`eval.grading.rl_signal`), with intervals
+    over problems.
+    """
+    titles = [
+        "",
+        "problems solved sometimes",
+        "p(1 − p)",
+        "distinct answers per problem",
+        "−log p, nats per token",
+    ]
+    lines = [titles]
+    for e, name, _ in _lines(compared):
+        mixed, teach, distinct = (by_set(e.signals[key], name) for key in rl_signal.SIGNALS)
+        made = [e.rollouts[key] for key in e.grades if name in (TOTAL, key[0])]
+        # interval() takes values in 0..1.
+        shares = [[count / e.n for count in counts] for counts in distinct]
+        lines.append(
+            [
+                _name(e, name),
+                estimate(mixed),
+                _bounded(teach, 1, 3) if teach else "unknown",
+                _bounded(shares, e.n, 2),
+                _surprisal(made),
+            ]
+        )
+    return markdown_table(lines)
+
+
 def alarms(compared: Comparison) -> list[str]:
     """Returns warnings that point to a fault of the evaluation rather than of the model."""
     found = []
@@ -163,6 +197,22 @@ def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, An
 
 def _name(evaluation: Evaluation, name: str) -> str:
     return f"{evaluation.label}, {shown(name)}{missing(name, evaluation)}"
+
+
+def _bounded(sets: Sequence[Sequence[float]], scale: int, digits: int) -> str:
+    """Returns ``scale`` times the mean over the problems of all sets, with its interval."""
+    *values, mark = bounded(sets)
+    mean, lower, upper = (f"{scale * value:.{digits}f}" for value in values)
+    return f"{mean} [{lower}, {upper}]{mark}"
+
+
+def _surprisal(rollouts: Sequence[Rollout]) -> str:
+    mean = rl_signal.surprisal(rollouts)
+    if mean is None:
+        return "not recorded"
+    logged = sum(rollout.mean_logprob is not None for rollout in rollouts)
+    part = "" if logged == len(rollouts) else f" ({logged:,} of {len(rollouts):,} rollouts)"
+    return f"{mean:.3f}{part}"
 
 
 def _percent(share: float | None) -> str:

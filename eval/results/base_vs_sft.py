@@ -222,10 +222,15 @@ def asked(prompt: Prompt) -> str:
 
 def estimate(sets: Sequence[Sequence[float]]) -> str:
     """Returns the mean over the problems of all sets, in percent, with its interval."""
+    mean, lower, upper, mark = bounded(sets)
+    return f"{mean * 100:.2f} % [{lower * 100:.1f}, {upper * 100:.1f}]{mark}"
+
+
+def bounded(sets: Sequence[Sequence[float]]) -> tuple[float, float, float, str]:
+    """Returns the mean over the problems of all sets, both ends of its interval, and its mark."""
     found = interval(sets)
     mean = sum(map(sum, sets)) / sum(map(len, sets))
-    mark = EXACT if found.method == GAFFKE else ""
-    return f"{mean * 100:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]{mark}"
+    return mean, found.lower, found.upper, EXACT if found.method == GAFFKE else ""
 
 
 def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:

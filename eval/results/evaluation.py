@@ -17,7 +17,7 @@ from eval.evaluate import PROBLEMS, SETTINGS
 from eval.evaluation_settings import EvaluationSettings
 from eval.generation import rollout_files
 from eval.grading import grade as grading
-from eval.grading import metrics
+from eval.grading import metrics, rl_signal
 from eval.grading.metrics import METRICS, TOTAL
 from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
@@ -143,6 +143,26 @@ class Evaluation:
     def values(self) -> Mapping[str, Values]:
         """Accuracy's name -> its value for each problem."""
         return metrics.per_problem(self.problems, self.grades, self.n)
+
+    @cached_property
+    def signals(self) -> Mapping[str, Values]:
+        """Each of ``eval.grading.rl_signal.SIGNALS`` -> its value for each problem; ``distinct`` is
+        a number of answers. From the grades, so it is there for older evaluations too.
+        """
+        return rl_signal.per_problem(self.grades.values())
+
+    @cached_property
+    def solved(self) -> Mapping[int, Values]:
+        """k -> pass@k for each problem that has k rollouts."""
+        counts = metrics.tallies(self.grades.values())
+        return {
+            k: {
+                key: metrics.pass_at_k(t.total, t.right, k)
+                for key, t in counts.items()
+                if t.total >= k
+            }
+            for k in range(1, self.n + 1)
+        }
 
     def values_within(self, budget: int) -> Mapping[str, Values]:
         """Returns ``values`` as if rollouts longer than ``budget`` tokens had no answer."""

@@ -212,6 +212,7 @@ def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
         ("Lengths", lengths.table(compared.named)),
         ("Outcomes", tables.outcomes(compared)),
         ("Averages", tables.averages(compared)),
+        ("Signal for RL", tables.signal(compared)),
     ]
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def test_round_trip(tmp_path: Path) -> None:
     write(path, ONE, TWO)
     assert path.read_text().startswith('{"key": ["s", "a/1", 0], ')
     assert list(rollout_files.read(path).items()) == [(ONE.key, ONE), (TWO.key, TWO)]
+
+
+def test_optional_fields_are_written_where_they_have_a_value(tmp_path: Path) -> None:
+    path = tmp_path / rollout_files.ROLLOUTS
+    write(path, ONE, replace(TWO, mean_logprob=-0.5, taken_from="s@base-1"))
+    first, second = path.read_text().splitlines()
+    assert "mean_logprob" not in first and "taken_from" not in first  # as older files
+    assert second.endswith(', "mean_logprob": -0.5, "taken_from": "s@base-1"}')
+    assert rollout_files.read(path)[TWO.key].mean_logprob == -0.5
 
 
 def test_a_torn_last_line_is_cut_and_can_be_written_again(tmp_path: Path) -> None:

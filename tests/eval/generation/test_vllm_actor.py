@@ -1,6 +1,7 @@
 """Real vLLM engines whose cache is too small for what they have in flight."""
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from common.ray_session import ray_session
+from common.records import Key
 from eval.generation import vllm_actor
 from eval.generation.engines import creator
 from eval.generation.settings import EngineSettings, Model
@@ -101,6 +103,65 @@ def test_an_engine_with_processes_as_vllm_chooses_them_says_the_same(
     assert (inside, outside) == ([1], [1])
     assert "(Worker pid=" not in logs[0].read_text() and "(Worker pid=" in logs[1].read_text()
     assert turns == texts and together[0] > TOKENS * 3 / 4
+
+
+class Telling(vllm_actor.Engine):
+    """An engine that also tells a rollout's tokens, and those that it makes of the same seed when
+    no log-probability is asked for.
+    """
+
+    async def tell(
+        self, key: Key, sampling: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[int], list[int]]:
+        from vllm import SamplingParams
+
+        self.sampling, seed, ids = sampling, key[2], []
+        ask = self.llm.generate
+
+        async def listening(*of: Any, **how: Any) -> AsyncIterator[Any]:
+            async for result in ask(*of, **how):
+                ids[:] = result.outputs[0].token_ids
+                assert type(result.outputs[0].logprobs).__name__ == "FlatLogprobs"
+                yield result
+
+        self.llm.generate = listening
+        told = await self.generate(key, PROMPT, seed, False)
+        self.llm.generate = ask
+        prompt = {"prompt_token_ids": PROMPT}
+        async for result in ask(prompt, SamplingParams(seed=seed, **sampling), "silent"):
+            silent = list(result.outputs[0].token_ids)
+        return told, ids, silent
+
+
+def logprob(model: Path, ids: list[int], temperature: float, top_p: float) -> float:
+    """The mean log-probability of tokens after PROMPT, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        logits = loaded(torch.tensor([PROMPT + ids])).logits[0, len(PROMPT) - 1 : -1]
+        logits = logits / (temperature or 1)
+        probabilities, order = logits.softmax(-1).sort(descending=True)
+        beyond = probabilities.cumsum(-1) - probabilities >= top_p
+        logits[beyond.gather(-1, order.argsort(-1))] = -torch.inf
+        chosen = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])
+    return float(chosen.mean())
+
+
+def test_mean_logprob_is_of_the_distribution_that_is_sampled_and_changes_no_token(
+    line: Line, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_actor, "Engine", Telling)
+    with ray_session(cpus=1) as ray:
+        actor, _ = start(ray, tmp_path / "log", arguments, AMPLE)
+        for temperature, top_p in ((1.0, 1.0), (0.6, 1.0), (0.6, 0.95), (0.0, 0.95)):
+            sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": 200}
+            for k in range(2):
+                told, ids, silent = ray.get(actor.tell.remote(("s", "p", k), sampling))
+                assert ids == silent and told["tokens"] == len(ids) > 1
+                wanted = logprob(line.export(), ids, temperature, top_p if temperature else 1.0)
+                assert told["mean_logprob"] == pytest.approx(wanted, abs=1e-3)
 
 
 def depths(log: Path) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import MANIFEST
+from common.files import MANIFEST, read_json, write_json
 from common.records import Grade, Problem
 from eval import evaluate
 from eval.evaluate import SETTINGS
@@ -51,7 +51,16 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
     folder = evaluation(run, "step_7", SETS, sft)
     found = report.write(run, configs.read(run.config)).read_text()
     assert "| amc2023 (12 problems) | 0.00 % [0.0, 26.5]† | 37.50 % [" in found
-    assert "| step_7, amc2023 | 37.50 | 50.00 | 50.00 |" in found.split("## pass@k")[1]
+    curve = r"\| step_7, amc2023 \| 37\.50 % \[.*\| 50\.00 % \[.*\| 50\.00 % \["
+    assert re.search(curve, found.split("## pass@k")[1])
+    # The wrong rollouts of amc2023 say x or nothing, and half of its problems are solved too.
+    signal = found.split("## Signal for RL")[1]
+    line = (
+        r"\| step_7, amc2023 \| 50\.00 % \[\d.* \| 0\.125 \[0\.\d.* \| 1\.00 \[0\.\d\d, 1\.\d\d\]"
+        r".* \| not recorded \|"
+    )
+    assert re.search(line, signal)
+    assert re.search(r"\| base, all \| 0\.00 % .* \| 0\.000 \[0\.000, .* \| 1\.00 \[", signal)
     assert (
         "| step_7, all | 20.45 | 27.27 | 0.00 | 27.27 | ± 2.78 |" in found.split("## Averages")[1]
     )
@@ -79,6 +88,31 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
         line.startswith("| `amc2023/amc2023/0/0` | wrong | right | `a \\| b 'c' <img src=x> 9")
         and len(line) < 150
     )
+
+
+def test_the_signal_of_older_evaluations_is_read_from_their_grades(run: Run) -> None:
+    folder = evaluation(run, "step_7", SETS, sft)
+    old = read_json(folder / METRICS)
+    assert old["amc2023"]["mixed"] == 0.5 and old["amc2023"]["logged"] == 0
+    keys = ("mixed", "teach", "distinct", "surprisal", "logged")
+    write_json(
+        folder / METRICS,
+        {name: {k: v for k, v in of.items() if k not in keys} for name, of in old.items()},
+    )
+    before = tables.signal(base_vs_sft.newest(run))
+    assert "| step_7, amc2023 | 50.00 % [" in before
+    path = folder / rollout_files.ROLLOUTS
+    made = list(rollout_files.read(path).values())
+    with path.open("w") as f:
+        for rollout in made:
+            logged = rollout.key[2] == 0 and rollout.key[0] == "aime2025"
+            rollout_files.append(f, replace(rollout, mean_logprob=-0.25 if logged else None))
+    lines = tables.signal(base_vs_sft.newest(run)).splitlines()
+    assert [line.split(" | ")[-1] for line in lines[2:]] == [
+        "0.250 (10 of 40 rollouts) |",
+        "not recorded |",
+        "0.250 (10 of 88 rollouts) |",
+    ]
 
 
 def test_identical_rollouts_raise_an_alarm_where_they_are_long_and_sampled(run: Run) -> None:

@@ -74,7 +74,7 @@ def test_rl_alone_is_shown(tmp_path: Path) -> None:
     evaluation(run, RL, SETS, first(5))
     assert str(base_vs_sft.newest(run).known.label) == RL
     text = report.write(run, configs.read(run.config)).read_text()
-    assert f"| {RL}, all | 45.45 |" in text.split("## pass@k")[1]
+    assert f"| {RL}, all | 45.45 % [" in text.split("## pass@k")[1]
     assert f"{RL}, all (22 problems) | not evaluated | not evaluated | 45.45 % [" in text
 
 

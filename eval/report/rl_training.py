@@ -130,5 +130,5 @@ def _values(steps: Sequence[RlStep], value: Value) -> dict[int, float]:
 def _ends(ends: tuple[float, float], form: str) -> list[str]:
     first, last = ends
     change = last - first
-    told = f"{change * 100:+.1f} points" if form.endswith("%") else format(change, f"+{form}")
+    told = f"{change * 100:+z.1f} points" if form.endswith("%") else format(change, f"+z{form}")
     return [format(first, form), format(last, form), told]

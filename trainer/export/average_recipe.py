@@ -48,9 +48,7 @@ class AverageRecipe:
         pairs = [(int(m[1]), m[2]) for m in found if m]
         steps, given = [step for step, _ in pairs], [weight for _, weight in pairs if weight]
         if strange := [step for step in steps if step not in there]:
-            raise UserError(
-                f"--average: there is no checkpoint and no export of step {strange[0]} {known}"
-            )
+            raise UserError(f"there is no checkpoint and no export of step {strange[0]} {known}")
         if twice := [step for step in steps if steps.count(step) > 1]:
             raise UserError(f"--average {members}: step {twice[0]} is given twice {known}")
         if given and len(given) < len(steps):

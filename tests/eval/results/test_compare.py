@@ -124,7 +124,7 @@ def test_refusals(run: Run, other: Run) -> None:
         compare(["mine", "nothing"])
     for target, words in (
         ("mine@8", "no complete evaluation of 8"),
-        ("mine@last", "mine@base, mine@STEP with a number, or mine@rl-N"),
+        ("mine@last", "mine@STEP with a number, mine@avg-NAME or mine@rl-N"),
     ):
         with pytest.raises(UserError, match=words):
             compare(["mine", target])

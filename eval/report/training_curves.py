@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.plots import COLOURS, panels
+from common.plots import COLOURS, Line, panels
 
 SHARE = "token accuracy"
 FIGURES = {
@@ -56,8 +56,9 @@ def curves(steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def picture(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the curves as a PNG file, a panel each."""
-    lines, log = {}, []
+    """Draws the curves as a PNG file, a panel each; an empty one if no loss was finite."""
+    lines: dict[str, list[Line]] = {}
+    log = []
     for curve in curves(steps):
         title = curve.axis.capitalize()
         lines[title] = [("training", curve.training, COLOURS[0], False)]
@@ -65,4 +66,4 @@ def picture(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
             lines[title].append(("held out", curve.held_out, COLOURS[2], True))
         if curve.log:
             log.append(title)
-    panels(path, lines, log)
+    panels(path, lines or {FIGURES["loss"][1].capitalize(): []}, log)

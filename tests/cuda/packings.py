@@ -48,7 +48,7 @@ def measure(number: int, folders: list[Path]) -> None:
         for packing in lengths():
             ids = [torch.randint(0, 250, (n,), generator=generator) for n in packing]
             rows = [{"input_ids": row, "loss_mask": torch.ones_like(row)} for row in ids]
-            loss, of_tokens = engine.forward(engine.pack(rows), 1 / sum(packing))
+            loss, of_tokens, _ = engine.forward(engine.pack(rows), 1 / sum(packing))
             loss.backward()
             losses.append(of_tokens)
             graphs.append(counters["stats"]["unique_graphs"])

@@ -106,8 +106,9 @@ def _training(curve: Curve) -> Figure:
         lines.append(Line("held out", "held-out", list(curve.held_out.items()), dots=True))
     low, high = min(curve.values), max(curve.values)
     margin = 0.0 if curve.log else (high - low or 1) * 0.05
-    write = percent if curve.axis == training_curves.SHARE else number
-    y = Axis(curve.axis, low - margin, high + margin, write, curve.log)
+    y = Axis(curve.axis, low - margin, high + margin, number, curve.log)
+    if curve.axis == training_curves.SHARE:
+        y = Axis(curve.axis, max(y.low, 0.0), min(y.high, 1.0), percent)
     x = Axis("step", min(curve.training), max(curve.training), number)
     return _figure(curve.title, x, y, lines)
 

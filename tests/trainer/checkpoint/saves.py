@@ -162,7 +162,7 @@ def full(
 def adapters(
     engine: Any, save: Callable[[str, int], Any], load: Callable[[str, int], Any]
 ) -> dict[str, Any]:
-    """Trains three steps, saves, looks at all rows' token losses as a validation does, and trains
+    """Trains three steps, saves, looks at all rows as a step and as a validation do, and trains
     on.
     """
     from bitsandbytes.functional import dequantize_4bit
@@ -172,8 +172,11 @@ def adapters(
     state = _state(engine)
     saver = save("adapters", 3)
     drawn = torch.rand(3)
-    with engine.eval_mode(), torch.no_grad():
-        _, seen = engine.forward(engine.pack(rows()))
+    with engine.eval_mode():
+        with torch.enable_grad():
+            sums = engine.forward(engine.pack(rows()), 1 / SUPERVISED)[2]
+        with torch.no_grad():
+            _, seen, validated = engine.forward(engine.pack(rows()))
     base = {
         name.replace(".base_layer", ".weight"): dequantize_4bit(
             part.weight.data, part.weight.quant_state
@@ -191,6 +194,7 @@ def adapters(
         "losses": losses,
         "drawn": drawn,
         "seen": seen,
+        "sums": (sums, validated),
         "base": base,
         "frozen": frozen,
     }

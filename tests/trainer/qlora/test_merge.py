@@ -126,12 +126,17 @@ def test_the_merge_is_the_model_that_was_trained_rounded_to_bf16(
     assert all(torch.equal(merged[name], weights[name].bfloat16()) for name in weights)
     assert min(changes) > 2**-8  # or else the adapters would be lost in the rounding
     model.load_state_dict(weights, strict=False)
-    losses = []
+    losses, entropies, correct = [], [], []
     for row in rows():
         ids, first = row["input_ids"], int((row["loss_mask"] == 0).sum())
         logits = model(ids[None]).logits[0, first - 1 : -1]
         losses.append(torch.nn.functional.cross_entropy(logits, ids[first:], reduction="none"))
+        entropies.append(torch.distributions.Categorical(logits=logits).entropy())
+        correct.append(logits.argmax(-1) == ids[first:])
     assert torch.cat(losses).tolist() == pytest.approx(trained["seen"].tolist(), abs=EXACT)
+    wanted = [torch.cat(x).sum().item() for x in (losses, entropies, correct)]
+    for sums in trained["sums"]:  # of a step and of a validation
+        assert sums.tolist() == pytest.approx(wanted, rel=EXACT)
 
 
 def test_a_merge_into_the_original_weights_is_plain_pefts(root: Path) -> None:

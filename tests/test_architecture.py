@@ -189,13 +189,23 @@ def test_a_planted_name_of_a_runs_file_is_found() -> None:
     assert run_literals("{'log': 1, 'checkpoints': folder / 'model'}") == []
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_import_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+def heavy_imports(modules: Iterable[str]) -> str:
+    """Imports modules in one process; returns the first that brings a heavy package, with it."""
+    code = f"""
+import importlib, sys
+for module in {tuple(modules)}:
+    importlib.import_module(module)
+    if found := [name for name in {HEAVY} if name in sys.modules]:
+        sys.exit(f"{{module}}: {{found}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    return done.stderr.strip()
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    assert heavy_imports(LIGHT) == ""
+    planted = heavy_imports(["common.records", "trainer.engine.loss"])
+    assert planted.startswith("trainer.engine.loss: ")
 
 
 def test_modules_are_short_and_say_why_they_exist() -> None:

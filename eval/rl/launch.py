@@ -24,6 +24,7 @@ from common.processes import die_with_parent
 from common.ray_session import ray_session
 from eval.rl.invocation import Invocation
 from trainer.process.deadline import Deadline, job_end, save_seconds
+from trainer.process.gpu_binding import drop_amd
 from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import lock_of
 from trainer.run.rl_start import RlAttempt, RlStart
@@ -47,6 +48,7 @@ TAIL = 20
 def main() -> int:
     """Returns 0 when all steps are done, 75 after a stop, 2 for what a person can fix, else 1."""
     folder, *words = sys.argv[1:]
+    drop_amd(os.environ)
     start = RlStart(Path(folder).resolve())
     return reported(lambda: launch(Invocation.of(start, words)))
 

@@ -27,6 +27,7 @@ from common.ray_session import ray_session
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.exit_code import is_first, leave_code
 from trainer.process import network
+from trainer.process.gpu_binding import drop_amd
 
 RL = "rl"
 SIZE = "RAY_NODE_OPTIONS"
@@ -49,6 +50,7 @@ def main() -> int:
     """
     run, kind, *words = sys.argv[1:]
     first, work = is_first(), Stoppable()
+    drop_amd(os.environ)
     if fault := hidden_gpus(os.environ):
         print(f"warmstart: {fault}", flush=True)
         if first:

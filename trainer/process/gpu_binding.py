@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from common.errors import UserError
+
+AMD = "ROCR_VISIBLE_DEVICES"
+"""AMD's counterpart of CUDA_VISIBLE_DEVICES. Slurm sets both, whatever the GPUs are, and verl's RL
+refuses that.
+"""
+
+
+def drop_amd(environment: MutableMapping[str, str]) -> None:
+    """Removes AMD's variable where CUDA's is set."""
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        environment.pop(AMD, None)
 
 
 def local_device() -> int:

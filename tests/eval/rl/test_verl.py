@@ -1,5 +1,6 @@
 """verl's own code reads what is written for it."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from eval.rl.reward import compute_score
 from tests.conftest import Line, environment, lines, warmstart
 from tests.eval.grading.texts import HOSTILE, TRICKY
 from tests.eval.rl.samples import STEP, sample
+from trainer.process.gpu_binding import drop_amd
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 
@@ -211,3 +213,17 @@ def test_reward_and_grade_agree_on_what_a_model_wrote(line: Line) -> None:
             assert told == (g["state"], g["exact"]), r["text"]
             seen.add(told)
     assert {True, False} <= {right for _, right in seen} and len(seen) > 2
+
+
+def test_verls_workers_take_slurms_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm sets AMD's beside CUDA's, whatever the GPUs are."""
+    from verl.single_controller.base import Worker
+
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "0,1")
+    worker = Worker.__new__(Worker)
+    with pytest.raises(ValueError, match="ROCR_VISIBLE_DEVICES"):
+        worker._setup_env_cuda_visible_devices()
+    drop_amd(os.environ)
+    worker._setup_env_cuda_visible_devices()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"

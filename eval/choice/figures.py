@@ -15,13 +15,17 @@ from eval.grading.intervals import Sets, variance_of_mean
 from eval.results.base_vs_sft import estimate, scaled
 from eval.results.evaluation import Evaluation, Values
 
-TRAINING = {"loss": "loss", "entropy": "entropy", "token_accuracy": "token accuracy"}
+TRAINING = {
+    "loss": "held-out loss",
+    "entropy": "held-out entropy",
+    "token_accuracy": "held-out token accuracy",
+}
 """Metric of a step -> its line; ``val_`` and its name is the metric on the held-out rows."""
 LEGEND = (
     "Means over problems, with their intervals; p is the share of right ones among a problem's "
-    "rollouts. −log p is the mean over the rollouts' tokens. Loss, entropy and token accuracy are "
-    "training's, on the held-out rows after the step, or, where it says so, on the step's own "
-    "batch; only their means are recorded, so they have no interval."
+    "rollouts. −log p is the mean over the rollouts' tokens. The held-out figures are those of "
+    "training after the step, or where it says so those of the step's training batch; only their "
+    "means are recorded, so they have no interval."
 )
 
 
@@ -67,7 +71,7 @@ def trained(candidate: Candidate, metric: str) -> str:
     if value is None:
         return "–"
     shown = f"{value * 100:.2f} %" if metric == "token_accuracy" else f"{value:.4f}"
-    return shown if held_out is not None else f"{shown} (its batch)"
+    return shown if held_out is not None else f"{shown} (training batch)"
 
 
 def surprisal(candidate: Candidate) -> Surprisal | None:

@@ -159,6 +159,11 @@ def _gain(pair: Pair) -> str:
 def _reasons(run: Run, choice: Choice) -> Iterator[str]:
     """Yields what speaks for the choice and against it, what was published, and what to do next."""
     yield RULE.format(criterion=_criterion(choice))
+    if choice.best.evaluation.n == 1:
+        yield (
+            "There is one rollout per problem, so pass@1 is all that can be compared: evaluate "
+            "with eval.rollouts=16 for pass@16."
+        )
     if len(choice.tied) > 1:
         yield from _other_signs(choice)
     yield PUBLISHED.format(here=_here(choice.chosen))
@@ -187,9 +192,10 @@ def _other_signs(choice: Choice) -> Iterator[str]:
             signs["entropy of rollouts"].append((found.mean, c))
     for name, values in signs.items():
         if len(values) == len(choice.tied):
+            told = ", ".join(f"{c.label} {value:.3f}" for value, c in values)
             most = max(values, key=lambda v: v[0])[1]
-            agrees = "agrees" if most is choice.chosen else "disagrees"
-            yield f"The highest {name} among these is that of {most.label}, which {agrees}."
+            verb = "agrees" if most is choice.chosen else f"would take {most.label}"
+            yield f"The highest {name} among these {verb} ({told})."
 
 
 def _here(chosen: Candidate) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.text import markdown_table
-from eval.choice import candidates, figures, power
+from eval.choice import candidates, columns, power
 from eval.choice.candidates import Candidate, Field
 from eval.choice.rule import EARLIEST, HELD_OUT, Choice, choose
 from eval.grading.metrics import TOTAL
@@ -110,8 +110,8 @@ def _told(run: Run, field: Field) -> str:
     choice = choose(field.candidates)
     parts = [
         _recommendation(choice),
-        figures.table(field.candidates),
-        f"{figures.LEGEND} Protocol: {base_vs_sft.protocol(first.evaluation)}.",
+        columns.table(field.candidates),
+        f"{columns.LEGEND} Protocol: {base_vs_sft.protocol(first.evaluation)}.",
         markdown_table(_tests(choice)),
         TESTS.format(power=power.POWER),
         "\n".join(f"- {line}" for line in _reasons(run, choice)),
@@ -188,7 +188,7 @@ def _other_signs(choice: Choice) -> Iterator[str]:
         if c.evaluation.n > 1:
             teach = c.evaluation.signals["teach"].values()
             signs["p(1 − p)"].append((sum(teach) / len(teach), c))
-        if found := figures.surprisal(c):
+        if found := columns.surprisal(c):
             signs["entropy of rollouts"].append((found.mean, c))
     for name, values in signs.items():
         if len(values) == len(choice.tied):
@@ -202,7 +202,7 @@ def _here(chosen: Candidate) -> str:
     figure = chosen.evaluation.figures[TOTAL]["pass@1"]
     parts = [f"{chosen.label} has pass@1 {figure:.3f}"]
     for key in ("entropy", "token_accuracy"):
-        parts.append(f"{figures.TRAINING[key]} {figures.trained(chosen, key)}")
+        parts.append(f"{columns.TRAINING[key]} {columns.trained(chosen, key)}")
     return ", ".join(parts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.choice import candidates, figures
+from eval.choice import candidates, columns
 from eval.generation import rollout_files
 from tests.eval.choice.conftest import Evaluate, solves, trained
 from trainer.recipe import load as configs
@@ -20,7 +20,7 @@ def column(run: Run, label: str) -> dict[str, str]:
     found = candidates.find(run, configs.read(run.config)).candidates
     titles, _, *lines = (
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in figures.table(found).splitlines()
+        for line in columns.table(found).splitlines()
     )
     return {line[0]: line[titles.index(label)] for line in lines}
 
@@ -60,7 +60,7 @@ def test_the_surprisal_is_over_tokens_and_its_interval_covers(
     folder = evaluated("step_10", solves(range(9)), {"amc2023": 40}, tokens=lambda p, k: 100)
     with_logprobs(folder, {f"amc2023/{i}": [-m] * 4 for i, m in enumerate(means)})
     (only,) = candidates.find(run, configs.read(run.config)).candidates
-    found = figures.surprisal(only)
+    found = columns.surprisal(only)
     bounds = stats.ttest_1samp(means, 0).confidence_interval(0.95)
     assert found is not None and found.mean == pytest.approx(means.mean())
     assert (found.lower, found.upper) == pytest.approx((bounds.low, bounds.high))
@@ -71,7 +71,7 @@ def test_the_surprisal_is_over_tokens_and_its_interval_covers(
         tokens=lambda p, k: 900 if p == "amc2023/0" else 1,
     )
     with_logprobs(longer, {f"amc2023/{i}": [-5.0 if i else -1.0] * 4 for i in range(40)})
-    weighted = figures.surprisal(candidates.find(run, configs.read(run.config)).candidates[1])
+    weighted = columns.surprisal(candidates.find(run, configs.read(run.config)).candidates[1])
     assert weighted is not None
     assert weighted.mean == pytest.approx((900 * 1.0 + 39 * 5.0) / 939)
     assert column(run, "step_10")["−log p, nats per token"].startswith(f"{found.mean:.3f} [")

@@ -21,9 +21,9 @@ from trainer.run.folder import Run
 RULE = (
     "The rule: drop what is significantly worse than the best in {criterion}; of the rest take the "
     "step with the lowest held-out loss, or the earliest one if not every step has one, and an "
-    "average only if no step is left. The second half is a tie rule, not a finding. Both predict "
-    "RL's outcome better than pass@1 in Kang et al., 2025 (arXiv 2510.01624; up to 12B: Llama 3, "
-    "Mistral NeMo, Qwen3)."
+    "average only if no step is left. The second half is a tie rule, not a finding. Held-out loss "
+    "and pass@k at large k predicted RL's outcome better than pass@1 in Kang et al., 2025 (arXiv "
+    "2510.01624; Llama 3, Mistral NeMo and Qwen3 up to 12B)."
 )
 TESTS = (
     "Each candidate minus the best, paired by problem. Intervals and p hold for all pairs at once, "

@@ -34,6 +34,7 @@ LIGHT = (
     "data_prep.build",
     "data_prep.tokenizer.chat",
     "eval.card.card",
+    "eval.choice.page",
     "eval.evaluate",
     "eval.generation.generate",
     "eval.grading.grade",

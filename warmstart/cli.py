@@ -142,11 +142,18 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             ),
         ),
     ),
+    "choose": (commands.choose, (RUN,)),
     "rl": (
         commands.rl,
         (
             RUN,
-            _argument("label", metavar="STEP", nargs="?", help="default: the newest export"),
+            _argument(
+                "label",
+                metavar="STEP",
+                nargs="?",
+                help="default: what choose recommends, or the newest export if fewer than two "
+                "are evaluated",
+            ),
             OVERRIDES,
             _argument(
                 "--pool",

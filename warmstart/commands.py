@@ -201,6 +201,14 @@ def compare(targets: list[str], partial: bool, across_prompts: bool) -> int:
     return DONE
 
 
+def choose(run: str) -> int:
+    """set evaluated checkpoints and averages side by side, and recommend one to start RL from"""
+    from eval.choice.page import text
+
+    print(text(*_run(run)))
+    return DONE
+
+
 def status(run: str, as_json: bool) -> int:
     """show the progress of a run"""
     import json
@@ -223,9 +231,7 @@ def rl(
     from trainer.run.model_label import ModelLabel
 
     found, config = _run(run, of_dataset(overrides))
-    if label is None and not found.exports:
-        raise UserError(f"{found.root} has no export yet: warmstart export {found.root}")
-    step = ModelLabel.parse(label).step if label else found.exports[-1]
+    step = ModelLabel.parse(label).step if label else stages.rl_step(found, config)
     if step is None:
         raise UserError(f"RL starts from a step of SFT: give the number of an export, not {label}")
     made = prepare(found, config, step, overrides, Path(pool) if pool else None, problems)

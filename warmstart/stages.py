@@ -120,6 +120,31 @@ def average(
     return folder
 
 
+def rl_step(run: Run, config: DictConfig) -> int:
+    """Returns the step of SFT that RL starts from if none is given, and says why: what ``warmstart
+    choose`` recommends, or the newest export if fewer than two candidates are evaluated.
+
+    Raises UserError when the run has no export.
+    """
+    from eval.choice import candidates
+    from eval.choice.page import start
+    from eval.choice.rule import choose
+
+    if not run.exports:
+        raise UserError(f"{run.root} has no export yet: warmstart export {run.root}")
+    found = candidates.find(run, config).candidates
+    if len(found) > 1:
+        choice = choose(found)
+        if choice.start is not None and choice.start.label.step is not None:
+            say(start(choice))
+            return choice.start.label.step
+    say(
+        f"RL starts from step {run.exports[-1]}, the newest export: warmstart choose {run.root} "
+        "recommends a step when two are evaluated alike"
+    )
+    return run.exports[-1]
+
+
 def say(text: str) -> None:
     """Prints a line of progress."""
     print(f"== {text}", flush=True)

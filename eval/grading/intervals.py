@@ -74,7 +74,7 @@ def interval(sets: Sets) -> Interval:
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean, right = values.mean(), values.sum()
-    variance, freedom = _variance(sets)
+    variance, freedom = variance_of_mean(sets)
     if min(right, len(values) - right) < FEW_RIGHT or variance == 0:
         lows, highs = _gaffke(values, 0.0, 1.0)
         return Interval(*_tails(lows, highs), GAFFKE)
@@ -99,7 +99,7 @@ def difference(sets: Sets) -> Difference:
 
     values = np.concatenate([np.asarray(s, float) for s in sets])
     mean = float(values.mean())
-    variance, freedom = _variance(sets)
+    variance, freedom = variance_of_mean(sets)
     # The variance is within sets: it is 0 if the problems of each set changed alike.
     if len(values) - np.unique(values, return_counts=True)[1].max() < FEW_CHANGES or variance == 0:
         lows, highs = _gaffke(values, -1.0, 1.0)
@@ -111,7 +111,7 @@ def difference(sets: Sets) -> Difference:
     return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), p, STUDENT)
 
 
-def _variance(sets: Sets) -> tuple[float, float]:
+def variance_of_mean(sets: Sets) -> tuple[float, float]:
     """Returns the variance of the mean over all problems, drawn within each set, and its degrees of
     freedom.
 

@@ -17,6 +17,7 @@ from common.plots import histogram
 from common.text import markdown_table
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
+from eval.choice import page as choice_page
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, rl_training, run_facts, tables, training_curves
 from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft
@@ -102,6 +103,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     ]
     sections += ["## Grader disagreements", tables.disagreements(compared)]
     sections += ["## RL readiness", rl_readiness.section(compared)]
+    if choice := choice_page.section(run, config):
+        sections += ["## Which checkpoint", choice]
     if steps:
         training_curves.picture(run.loss_picture, steps)
         sections += ["## Training", run_facts.training(steps)]

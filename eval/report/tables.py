@@ -15,10 +15,10 @@ from eval.results import published
 from eval.results.base_vs_sft import (
     Comparison,
     Evaluation,
-    bounded,
     by_set,
     estimate,
     missing,
+    scaled,
     shown,
 )
 
@@ -131,8 +131,8 @@ def signal(compared: Comparison) -> str:
             [
                 _name(e, name),
                 estimate(mixed),
-                _bounded(teach, 1, 3) if teach else "unknown",
-                _bounded(shares, e.n, 2),
+                scaled(teach, 1, 3) if teach else "unknown",
+                scaled(shares, e.n, 2),
                 _surprisal(made),
             ]
         )
@@ -197,13 +197,6 @@ def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, An
 
 def _name(evaluation: Evaluation, name: str) -> str:
     return f"{evaluation.label}, {shown(name)}{missing(name, evaluation)}"
-
-
-def _bounded(sets: Sequence[Sequence[float]], scale: int, digits: int) -> str:
-    """Returns ``scale`` times the mean over the problems of all sets, with its interval."""
-    *values, mark = bounded(sets)
-    mean, lower, upper = (f"{scale * value:.{digits}f}" for value in values)
-    return f"{mean} [{lower}, {upper}]{mark}"
 
 
 def _surprisal(rollouts: Sequence[Rollout]) -> str:

@@ -233,6 +233,13 @@ def bounded(sets: Sequence[Sequence[float]]) -> tuple[float, float, float, str]:
     return mean, found.lower, found.upper, EXACT if found.method == GAFFKE else ""
 
 
+def scaled(sets: Sequence[Sequence[float]], scale: int, digits: int) -> str:
+    """Returns ``scale`` times the mean over the problems of all sets, with its interval."""
+    *values, mark = bounded(sets)
+    mean, lower, upper = (f"{scale * value:.{digits}f}" for value in values)
+    return f"{mean} [{lower}, {upper}]{mark}"
+
+
 def counted(sets: Sequence[Sequence[float]], evaluation: Evaluation) -> str:
     """Returns ``estimate``; with one rollout per problem it has the counts: 1,121 / 1,319 = 84.99
     %.

@@ -26,6 +26,7 @@ VERBS = (
     "grade",
     "report",
     "compare",
+    "choose",
     "rl",
     "status",
     "watch",

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from common.files import MANIFEST, sha256_file, write_text
 from common.records import ANSWERED, Grade, graders_differ
 from data_prep.output.folder import dataset_folder
+from eval.choice import page as choice_page
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, rl_training, run_facts, tables
 from eval.report.html.figures import figures, rl_figures
@@ -47,6 +48,7 @@ SECTIONS = {
     "rollouts": "Rollouts",
     "graders": "Grader disagreements",
     "readiness": "RL readiness",
+    "choice": "Which checkpoint",
     "rl": "RL",
     "tables": "Tables",
     "provenance": "Provenance",
@@ -68,6 +70,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     tabled: list[Comparison | AverageComparison | RlComparison] = [compared]
     check_graders(e for c in [*tabled, *averaged, *reinforced] for e in c.all)
     starts = rl_training.trained(run)
+    choice = choice_page.section(run, config)
+    absent = {id for id, there in (("choice", choice), ("rl", starts)) if not there}
     evaluations = [_sheets(e) for e in compared.all]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
     manifest = dataset_folder(config) / MANIFEST
@@ -85,7 +89,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        sections=[(id, title) for id, title in SECTIONS.items() if id != "rl" or starts],
+        sections=[(id, title) for id, title in SECTIONS.items() if id not in absent],
         alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
         tiles=_tiles(compared),
         headlines=_headlines(compared, averaged, reinforced, config),
@@ -94,6 +98,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
             *figures(compared, training.read(run)),
             *(figure for start in starts for figure in rl_figures(start)),
         ],
+        choice=html(choice, "Which checkpoint") if choice else "",
         rl=[html(text, "RL") for text in _rl(starts)],
         tables=[html(text, name) for name, text in _tables(compared, config)],
         readiness=html(rl_readiness.section(compared), "RL readiness"),

@@ -1,0 +1,88 @@
+"""The rule that recommends a checkpoint to start RL from.
+
+Published results do not agree on what predicts RL's outcome, so the rule uses a test where there is
+one and calls the rest a tie rule:
+
+1. The criterion is pass@n, n the rollouts per problem: pass@k at large k predicts RL's outcome
+   better than pass@1 (Kang et al., Quagmires in SFT-RL Post-Training, 2025, arXiv 2510.01624).
+2. A candidate is dropped if it is significantly worse in it than the best one, in a test of all
+   pairs at once (:mod:`eval.grading.simultaneous`).
+3. The rest cannot be told apart. Among their steps of SFT, the tie rule takes the lowest held-out
+   loss (the same paper's other predictor), or the earliest step if not all of them have one:
+   overtrained checkpoints lose entropy and RL's gain (Aphale and Liu, SFT Overtraining Predicts
+   Rank Inversion, 2026, arXiv 2606.18487). An average is taken only if no step is left, the one
+   with the highest pass@n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.choice.candidates import Candidate
+from eval.grading.simultaneous import AllPairs, Pair, all_pairs
+
+HELD_OUT, EARLIEST, HIGHEST = "lowest held-out loss", "earliest step", "highest pass@n"
+"""What decides among candidates that cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rule's result for two or more candidates."""
+
+    candidates: Sequence[Candidate]
+    tests: AllPairs
+    """Of the candidates in their order, by the criterion."""
+    best: Candidate
+    """The highest pass@n that was observed; the first one if several are as high."""
+    tied: Sequence[Candidate]
+    """Those not told apart from the best, which is one of them."""
+    chosen: Candidate
+    decided_by: str
+    """What decided among the tied ones, if there are several."""
+    start: Candidate | None
+    """The step of SFT that ``warmstart rl`` takes: the chosen one, or if that is an average the
+    rule's choice among the steps alone; None if no step was evaluated.
+    """
+
+    def behind(self, candidate: Candidate) -> Pair:
+        """Returns a candidate minus the best one."""
+        order = self.candidates
+        return self.tests.between(order.index(self.best), order.index(candidate))
+
+
+def choose(candidates: Sequence[Candidate]) -> Choice:
+    """Returns the choice among two or more candidates."""
+    tests = all_pairs([c.criterion for c in candidates])
+    best, tied = _tied(candidates, candidates, tests)
+    chosen, by = _of_tie(tied)
+    start: Candidate | None = chosen
+    if chosen.label.kind != "sft":
+        steps = [c for c in candidates if c.label.kind == "sft"]
+        start = _of_tie(_tied(steps, candidates, tests)[1])[0] if steps else None
+    return Choice(candidates, tests, best, tied, chosen, by, start)
+
+
+def _tied(
+    some: Sequence[Candidate], every: Sequence[Candidate], tests: AllPairs
+) -> tuple[Candidate, list[Candidate]]:
+    """Returns the best of ``some``, and those of them that are not told apart from it."""
+    best = max(some, key=_criterion)
+    return best, [
+        c for c in some if c is best or not tests.between(every.index(best), every.index(c)).is_told
+    ]
+
+
+def _of_tie(tied: Sequence[Candidate]) -> tuple[Candidate, str]:
+    """Returns what the tie rule takes, and what decided."""
+    steps = [c for c in tied if c.label.kind == "sft"]
+    if not steps:
+        return max(tied, key=_criterion), HIGHEST
+    losses = [(c.held_out, c.label, c) for c in steps if c.held_out is not None]
+    if len(losses) == len(steps):
+        return min(losses)[2], HELD_OUT
+    return min(steps, key=lambda c: c.label), EARLIEST
+
+
+def _criterion(candidate: Candidate) -> float:
+    return sum(map(sum, candidate.criterion))

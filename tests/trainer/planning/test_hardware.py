@@ -188,7 +188,8 @@ from trainer.run.step_metrics import TokenMeans
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meeting", rank=0, world_size=1)
 engine = SimpleNamespace(engine_config=SimpleNamespace(mixed_precision={"param_dtype": "bf16"}))
 counts = {"tokens": 10, "flops": 1e12, "balance": 1.0, "fill": 1.0}
-result = StepResult([0], TokenMeans(1.0, 0.5, 0.5), 1.0, 1e-3, **counts, data_seconds=0.0, seconds=2.0)
+means = TokenMeans(loss=1.0, entropy=0.5, accuracy=0.5)
+result = StepResult([0], means, 1.0, 1e-3, **counts, data_seconds=0.0, seconds=2.0)
 meters.get_device_name = lambda: "cuda"  # the one thing that a machine without a GPU cannot answer
 for name, words in json.loads(sys.argv[2]):
     torch.cuda.get_device_name = lambda: name

@@ -28,8 +28,7 @@ from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
 from eval import taking_over
-from eval.evaluation_settings import SETTINGS as SETTINGS
-from eval.evaluation_settings import EvaluationSettings
+from eval.evaluation_settings import SETTINGS, EvaluationSettings
 from eval.generation import rollout_files
 from eval.generation.generate import generate
 from eval.generation.settings import EngineSettings, Model, SamplingSettings

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from data_prep.benchmarks.sets import load_file
 from data_prep.output.folder import token_file
 from data_prep.tokenizer import token_files
-from eval.evaluate import SETTINGS
+from eval.evaluation_settings import SETTINGS
 from eval.rl.prepare import prepare
 from tests.conftest import environment, lines, warmstart
 from tests.eval.rl.samples import sample

@@ -4,17 +4,16 @@ theirs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from common.text import markdown_table
 from eval.card import method
 from eval.card.sft_card import SftCard
 from eval.results import average_vs_members, base_vs_sft
+from eval.results.average_vs_members import AverageComparison
 from eval.results.evaluation import Evaluation
-from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
 
 SOURCES = {"checkpoint": "its checkpoint (fp32)", "export": "its export (bf16)"}
@@ -31,21 +30,24 @@ WHY = (
 class AverageCard(SftCard):
     """The sections of SFT's card, with those of the average."""
 
-    def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        steps: list[dict[str, Any]],
-        repo: str | None,
-        overrides: Sequence[str],
-    ) -> None:
-        label = ModelLabel.parse(folder.name)
-        self.averaged = average_vs_members.of_model(run, label)
-        super().__init__(run, folder, steps, repo, overrides)
-        self.members: list[dict[str, Any]] = self.export["average"]["members"]
-        self.base = Fraction(self.export["average"]["base"])
-        if repo is None:
-            self.name = f"{self.name}-{label.word}"
+    @cached_property
+    def averaged(self) -> list[AverageComparison]:
+        """Its complete evaluations, beside those of its members."""
+        return average_vs_members.of_model(self.run, self.label)
+
+    @cached_property
+    def members(self) -> list[dict[str, Any]]:
+        """Its members, as the export's manifest has them."""
+        return self.export["average"]["members"]
+
+    @cached_property
+    def base(self) -> Fraction:
+        """The base model's share."""
+        return Fraction(self.export["average"]["base"])
+
+    @property
+    def _suffix(self) -> str:
+        return f"-{self.label.word}"
 
     def _shown(self) -> list[Evaluation]:
         found = {e.folder: e for c in self.averaged for e in c.all}
@@ -72,17 +74,14 @@ class AverageCard(SftCard):
         return f"{super()._provenance()}\n\n{markdown_table(lines)}"
 
     def _summary(self) -> str:
-        lines = [f"# {self.name}", self._what(), self._members(), WHY]
-        if details := method.details(self.config, self.export):
-            lines.append(details)
-        lines.append(
-            "It is meant as a starting policy of RL with verifiable rewards, and for studying what "
-            "averaging changes. It is not meant as an assistant: no RL, no preference tuning and "
-            "no safety training were added to the base model."
+        return self._introduced(
+            self._what(),
+            self._members(),
+            WHY,
+            purpose="It is meant as a starting policy of RL with verifiable rewards, and for "
+            "studying what averaging changes. It is not meant as an assistant: no RL, no "
+            "preference tuning and no safety training were added to the base model.",
         )
-        if self.config.model.init is not None:
-            lines.append(self._random())
-        return "\n\n".join(lines)
 
     def _what(self) -> str:
         if len(self.members) > 1:

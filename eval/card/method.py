@@ -23,6 +23,10 @@ BASES = {
 """``export.merge_base`` -> what the adapters were added to."""
 TAGS = {False: "full-parameter", True: "qlora"}
 """Whether the run is a QLoRA -> tag of the model on the hub."""
+RANDOM = (
+    "**It started from random weights.** It shows that the pipeline works from end to end, and "
+    "knows nothing but what its training rows taught it."
+)
 
 
 def hub_base(config: DictConfig) -> str | None:

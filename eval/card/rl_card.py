@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from common.text import markdown_table
-from eval.card import limitations, method
+from eval.card import limitations
 from eval.card.metadata import metadata
 from eval.card.sft_card import SftCard
 from eval.report import rl_training, run_facts
 from eval.results import base_vs_sft, rl_vs_sft
 from eval.results.evaluation import Evaluation
+from eval.results.rl_vs_sft import RlComparison
 from trainer.run import rl_metrics, rl_models
 from trainer.run.device_hours import Cost
-from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
-from trainer.run.rl_start import REWARD_PICTURE
+from trainer.run.rl_metrics import RlStep
+from trainer.run.rl_start import REWARD_PICTURE, RlStart
 
 
 class RlCard(SftCard):
     """The sections of SFT's card, with those of RL."""
 
-    def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        steps: list[dict[str, Any]],
-        repo: str | None,
-        overrides: Sequence[str],
-    ) -> None:
-        label = ModelLabel.parse(folder.name)
-        self.reinforced = rl_vs_sft.of_model(run, label)
-        self.start = rl_models.start_of(run, label)
-        self.done = rl_metrics.read(self.start, label.rl) if self.start else []
-        super().__init__(run, folder, steps, repo, overrides)
-        self.rl = self.export["rl"]
-        if repo is None:
-            self.name = f"{self.name}-rl"
+    @cached_property
+    def rl(self) -> dict[str, Any]:
+        """How it was trained, as the export's manifest says (``rl_models.facts``)."""
+        return self.export["rl"]
+
+    @cached_property
+    def reinforced(self) -> list[RlComparison]:
+        """Its complete evaluations, beside those of its start."""
+        return rl_vs_sft.of_model(self.run, self.label)
+
+    @cached_property
+    def start(self) -> RlStart | None:
+        """The start that it comes from; None if that was deleted."""
+        return rl_models.start_of(self.run, self.label)
+
+    @cached_property
+    def done(self) -> list[RlStep]:
+        """RL's steps up to it."""
+        return rl_metrics.read(self.start, self.label.rl) if self.start else []
+
+    @property
+    def _suffix(self) -> str:
+        return "-rl"
 
     def _shown(self) -> list[Evaluation]:
         found = {e.folder: e for c in self.reinforced for e in c.all}
@@ -67,21 +74,14 @@ class RlCard(SftCard):
 
     def _summary(self) -> str:
         rl = self.rl
-        lines = [
-            f"# {self.name}",
+        return self._introduced(
             f"A model trained with reinforcement learning on mathematics: {self._sft()}, then "
             f"{rl['step']:,} steps of GRPO (start `{rl['start']}`) on {rl['problems']:,} problems, "
             f"{rl['rollouts']} rollouts of each, learning rate {rl['lr']:g}. {self._form()}",
-        ]
-        if details := method.details(self.config, self.export):
-            lines.append(details)
-        lines.append(
-            "It is meant for studying what RL adds to SFT. It is not meant as an assistant: this "
-            "training added no preference tuning and no safety training to the base model."
+            purpose="It is meant for studying what RL adds to SFT. It is not meant as an "
+            "assistant: this training added no preference tuning and no safety training to the "
+            "base model.",
         )
-        if self.config.model.init is not None:
-            lines.append(self._random())
-        return "\n\n".join(lines)
 
     def _tables(self) -> list[str]:
         parts = []

@@ -62,7 +62,7 @@ class SftCard:
             if self.row
             else Row("", "", "", 0, PROBLEM_SHOWN, usage.PATTERNS[self.style], "")
         )
-        self.name = (repo or run.name).rpartition("/")[2]
+        self.name = repo.rpartition("/")[2] if repo else f"{run.name}{self._suffix}"
 
     def text(self) -> str:
         """Returns the card: YAML metadata, then Markdown."""
@@ -103,28 +103,29 @@ class SftCard:
     def _provenance(self) -> str:
         return run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations)
 
+    @property
+    def _suffix(self) -> str:
+        """The end of the model's name where it has no name on the hub."""
+        return ""
+
     def _summary(self) -> str:
-        lines = [
-            f"# {self.name}",
+        return self._introduced(
             f"A warm start for reinforcement learning on mathematics: {self._sft()}. "
             f"{self._form()}",
-        ]
+            purpose="It is meant as the starting policy of RL with verifiable rewards, and as a "
+            "baseline for studying what RL adds to SFT. It is not meant as an assistant: this "
+            "training added no RL, no preference tuning and no safety training to the base model.",
+        )
+
+    def _introduced(self, *what: str, purpose: str) -> str:
+        """Returns the title, what the model is, the method's details and its purpose."""
+        lines = [f"# {self.name}", *what]
         if details := method.details(self.config, self.export):
             lines.append(details)
-        lines.append(
-            "It is meant as the starting policy of RL with verifiable rewards, and as a baseline "
-            "for studying what RL adds to SFT. It is not meant as an assistant: this training "
-            "added no RL, no preference tuning and no safety training to the base model."
-        )
+        lines.append(purpose)
         if self.config.model.init is not None:
-            lines.append(self._random())
+            lines.append(method.RANDOM)
         return "\n\n".join(lines)
-
-    def _random(self) -> str:
-        return (
-            "**It started from random weights.** It shows that the pipeline works from end to end, "
-            "and knows nothing but what its training rows taught it."
-        )
 
     def _sft(self) -> str:
         """Returns what SFT did, as text."""

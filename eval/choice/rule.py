@@ -32,7 +32,7 @@ class Choice:
 
     candidates: Sequence[Candidate]
     tests: AllPairs
-    """Of the candidates in their order, by the criterion."""
+    """The tests of all pairs, by the criterion; candidates are numbered in their order here."""
     best: Candidate
     """The highest pass@n that was observed; the first one if several are as high."""
     tied: Sequence[Candidate]

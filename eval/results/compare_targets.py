@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from eval.evaluate import SETTINGS
+from eval.evaluation_settings import SETTINGS
 from eval.results import base_vs_sft
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import Evaluation

@@ -13,8 +13,8 @@ from common.files import MANIFEST, read_json, sha256_json
 from common.records import Grade, Key, Problem, Rollout
 from data_prep import rules
 from data_prep.benchmarks import sets
-from eval.evaluate import PROBLEMS, SETTINGS
-from eval.evaluation_settings import EvaluationSettings
+from eval.evaluate import PROBLEMS
+from eval.evaluation_settings import SETTINGS, EvaluationSettings
 from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics, rl_signal

@@ -41,7 +41,7 @@ class RlSetup:
     """verl's settings that decide memory and time."""
 
     training: Setup
-    """Of the update: ``tokens`` is ppo_max_token_len_per_gpu, ``offload`` the offload_policy."""
+    """The update's: ``tokens`` is ppo_max_token_len_per_gpu, ``offload`` the offload_policy."""
     log_prob_tokens: int
     """log_prob_max_token_len_per_gpu."""
     tensor_parallel: int

@@ -13,8 +13,8 @@ from common.files import MANIFEST, write_json
 from common.records import Grade, Problem, Rollout
 from data_prep.benchmarks import sets
 from data_prep.tokenizer.prompt import BARE
-from eval.evaluate import PROBLEMS, SETTINGS
-from eval.evaluation_settings import EvaluationSettings
+from eval.evaluate import PROBLEMS
+from eval.evaluation_settings import SETTINGS, EvaluationSettings
 from eval.generation import rollout_files
 from eval.generation.settings import SamplingSettings
 from eval.grading.metrics import METRICS, summarise, tallies

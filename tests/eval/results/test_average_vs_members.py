@@ -6,27 +6,16 @@ import pytest
 
 from common.errors import UserError
 from common.files import MANIFEST, write_json
-from common.records import Problem
 from eval.report import report, tables
 from eval.report.html.write import write as write_page
 from eval.results import average_vs_members, base_vs_sft
 from eval.results.compare import compare
-from tests.eval.runs import empty_run, evaluation
+from tests.eval.runs import SETS, empty_run, evaluation, first
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
 
-SETS = {"aime2025": 10, "amc2023": 12}
 AVERAGE = ModelLabel(average="7-9")
-
-
-def first(count: int):
-    """Solves the first problems of each set, always."""
-
-    def answer(problem: Problem, k: int) -> str:
-        return problem.answer if int(problem.answer) < count else "x"
-
-    return answer
 
 
 @pytest.fixture

@@ -11,21 +11,19 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import MANIFEST, read_json, write_json
+from common.files import MANIFEST
 from common.records import Grade, Problem
 from eval import evaluate
-from eval.evaluate import SETTINGS
+from eval.evaluation_settings import SETTINGS
 from eval.generation import rollout_files
 from eval.grading.metrics import METRICS, TOTAL
 from eval.report import report, tables
 from eval.results import base_vs_sft
 from eval.results.evaluation import RL_POOL
-from tests.eval.runs import empty_run, evaluation
+from tests.eval.runs import SETS, empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
-
-SETS = {"aime2025": 10, "amc2023": 12}
 
 
 @pytest.fixture
@@ -88,31 +86,6 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
         line.startswith("| `amc2023/amc2023/0/0` | wrong | right | `a \\| b 'c' <img src=x> 9")
         and len(line) < 150
     )
-
-
-def test_the_signal_of_older_evaluations_is_read_from_their_grades(run: Run) -> None:
-    folder = evaluation(run, "step_7", SETS, sft)
-    old = read_json(folder / METRICS)
-    assert old["amc2023"]["mixed"] == 0.5 and old["amc2023"]["logged"] == 0
-    keys = ("mixed", "teach", "distinct", "surprisal", "logged")
-    write_json(
-        folder / METRICS,
-        {name: {k: v for k, v in of.items() if k not in keys} for name, of in old.items()},
-    )
-    before = tables.signal(base_vs_sft.newest(run))
-    assert "| step_7, amc2023 | 50.00 % [" in before
-    path = folder / rollout_files.ROLLOUTS
-    made = list(rollout_files.read(path).values())
-    with path.open("w") as f:
-        for rollout in made:
-            logged = rollout.key[2] == 0 and rollout.key[0] == "aime2025"
-            rollout_files.append(f, replace(rollout, mean_logprob=-0.25 if logged else None))
-    lines = tables.signal(base_vs_sft.newest(run)).splitlines()
-    assert [line.split(" | ")[-1] for line in lines[2:]] == [
-        "0.250 (10 of 40 rollouts) |",
-        "not recorded |",
-        "0.250 (10 of 88 rollouts) |",
-    ]
 
 
 def test_identical_rollouts_raise_an_alarm_where_they_are_long_and_sampled(run: Run) -> None:

@@ -6,28 +6,17 @@ import pytest
 
 from common.errors import UserError
 from common.files import MANIFEST, write_json
-from common.records import Problem
 from eval.report import report, tables
 from eval.results import base_vs_sft, rl_vs_sft
 from eval.results.compare import compare
-from tests.eval.runs import empty_run, evaluation
+from tests.eval.runs import SETS, empty_run, evaluation, first
 from tests.trainer.run.rl_runs import begun, line
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
 
-SETS = {"aime2025": 10, "amc2023": 12}
 HASH = "0123abcd"
 RL = f"rl_20-{HASH}"
-
-
-def first(count: int):
-    """Solves the first problems of each set, always."""
-
-    def answer(problem: Problem, k: int) -> str:
-        return problem.answer if int(problem.answer) < count else "x"
-
-    return answer
 
 
 @pytest.fixture

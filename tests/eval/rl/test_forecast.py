@@ -31,7 +31,7 @@ def test_a_recipe_without_a_run_says_that_its_lengths_are_assumed(
 
 
 def test_a_runs_pool_gives_the_lengths(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the problems that RL would train on: every third is solved in 8 of 8 rollouts."""
+    """Every third problem is always solved, so RL leaves it out, and so does the forecast."""
     config = configs.read(run.config)
     name = str(run.root)
     assert "ASSUMED" in printed(capsys, name)

@@ -5,6 +5,7 @@ of verl on A100-40s.
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,9 @@ class Live(TorchDispatchMode):
         self.level = self.peak = 0
         self.seen = {given.untyped_storage()._cdata}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **kwargs or {})
         if isinstance(result, torch.Tensor):
             storage = result.untyped_storage()

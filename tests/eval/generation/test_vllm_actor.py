@@ -1,6 +1,7 @@
 """Real vLLM engines whose cache is too small for what they have in flight."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,13 @@ def start(ray: Any, log: Path, arguments: dict[str, Any], share: float) -> tuple
 
 def ask(ray: Any, actor: Any, late: list[bool]) -> tuple[list[str], list[float], list[int]]:
     """Texts, seconds, and the tokens that the others had when the first one ended."""
-    asked = [actor.generate.remote(("s", "p", k), PROMPT, k, late[k]) for k in range(ROLLOUTS)]
+    asked = []
+    for k in range(ROLLOUTS):
+        asked.append(actor.generate.remote(("s", "p", k), PROMPT, k, late[k]))
+        # The first one has a head start, else it is a race whether it has: who takes turns when
+        # depends on it.
+        while k == 0 and not any(ray.get(actor.beat.remote()).values()):
+            time.sleep(0.01)
     ray.wait(asked)
     others = ray.get(actor.beat.remote())
     answers = ray.get(asked)

@@ -70,6 +70,10 @@ def join(device: str, rendezvous: str, timeout: timedelta = timedelta(minutes=10
 
     if device == "cuda":
         torch.cuda.set_device(local_device())
+    else:
+        # Autograd starts its threads at the first backward pass, one for each device that there is.
+        # FSDP pretends to have 8 CUDA devices where there is none, so this one comes before.
+        torch.zeros((), requires_grad=True).backward()
     dist.init_process_group(
         "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
         init_method=rendezvous,

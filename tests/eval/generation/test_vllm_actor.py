@@ -1,7 +1,7 @@
 """Real vLLM engines whose cache is too small for what they have in flight."""
 
+import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,36 @@ from tests.conftest import Line
 
 ROLLOUTS, TOKENS, PROMPT = 8, 1000, [5] * 8
 ENGINE = EngineSettings("cpu", 1, tensor_parallel=1, concurrency=ROLLOUTS)
-AMPLE, TIGHT = 1.0, 0.4
+AMPLE, TIGHT = 1.0, 0.42
 EARLY, LATE, BOTH = [False] * ROLLOUTS, [True] * ROLLOUTS, [False, True] * (ROLLOUTS // 2)
+
+
+class Gated(vllm_actor.Engine):
+    """An engine that schedules nothing until it has been asked for all rollouts.
+
+    Who is preempted depends on who came when, so without a gate a test would be a race.
+    """
+
+    async def shut(self) -> None:
+        await self.llm.pause_generation(mode="keep", clear_cache=False)
+        self.sent, self.send = 0, self.llm.engine_core.add_request_async
+
+        async def counted(*of: Any, **how: Any) -> None:
+            await self.send(*of, **how)
+            self.sent += 1
+
+        self.llm.engine_core.add_request_async = counted
+
+    async def open(self, rollouts: int) -> None:
+        while self.sent < rollouts:
+            await asyncio.sleep(0.01)
+        self.llm.engine_core.add_request_async = self.send
+        await self.llm.resume_generation()
+
+
+@pytest.fixture(autouse=True)
+def _gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_actor, "Engine", Gated)
 
 
 @pytest.fixture
@@ -50,13 +78,9 @@ def start(ray: Any, log: Path, arguments: dict[str, Any], share: float) -> tuple
 
 def ask(ray: Any, actor: Any, late: list[bool]) -> tuple[list[str], list[float], list[int]]:
     """Texts, seconds, and the tokens that the others had when the first one ended."""
-    asked = []
-    for k in range(ROLLOUTS):
-        asked.append(actor.generate.remote(("s", "p", k), PROMPT, k, late[k]))
-        # The first one has a head start, else it is a race whether it has: who takes turns when
-        # depends on it.
-        while k == 0 and not any(ray.get(actor.beat.remote()).values()):
-            time.sleep(0.01)
+    ray.get(actor.shut.remote())
+    asked = [actor.generate.remote(("s", "p", k), PROMPT, k, late[k]) for k in range(ROLLOUTS)]
+    ray.get(actor.open.remote(ROLLOUTS))
     ray.wait(asked)
     others = ray.get(actor.beat.remote())
     answers = ray.get(asked)

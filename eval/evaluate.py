@@ -111,6 +111,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
                 folder,
                 taken_over=taking_over.taken_over(rollouts),
                 versions=provenance.versions(),
+                benchmarks=str(config.eval.benchmarks),
                 wall_seconds=round(time.monotonic() - begin, 1),
                 **used,
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.files import MANIFEST, read_json
 from data_prep.benchmarks import sets as benchmarks
 from eval import evaluate
 from eval.evaluation_settings import EvaluationSettings
@@ -83,7 +84,10 @@ def find(run: Run, config: DictConfig) -> Field:
     begun = {parse_evaluation(f)[1] for f in run.evaluations if not is_complete(f)}
     there = {*models.exported(run), *map(ModelLabel, run.checkpoints), *begun}
     there |= {label for group in groups for label in group}
-    words = overrides(next(iter(chosen.values())).settings, config) if chosen else []
+    words = []
+    if chosen:
+        like = next(iter(chosen.values()))
+        words = [*_benchmarks(like, config), *overrides(like.settings, config)]
     left = []
     for label in sorted(label for label in there - chosen.keys() if label.kind in KINDS):
         if label in alike:
@@ -118,6 +122,14 @@ def _left_out(run: Run, label: ModelLabel, why: str, words: Sequence[str]) -> st
             return f"{label} {why}, and its weights were deleted."
         line = f"{shlex.join(['warmstart', 'export', str(run.root), label.word])} && {line}"
     return f"{label} {why}: `{line}`."
+
+
+def _benchmarks(evaluation: Evaluation, config: DictConfig) -> list[str]:
+    """Returns the override for the folder that its problems were read from, if it is not the
+    recipe's; nothing if an older version did not record it.
+    """
+    folder = read_json(evaluation.folder / MANIFEST).get("benchmarks")
+    return [] if folder in (None, config.eval.benchmarks) else [f"eval.benchmarks={folder}"]
 
 
 def overrides(settings: EvaluationSettings, config: DictConfig) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import shlex
 
+from common.files import MANIFEST, read_json, write_json
 from eval.choice import candidates
 from tests.eval.choice.conftest import SETS, Evaluate, solves
 from trainer.recipe import load as configs
@@ -82,3 +83,13 @@ def test_an_older_grade_is_left_out(run: Run, evaluated: Evaluate) -> None:
         ["step_20"],
         f"step_10 was graded under older rules: `warmstart grade {folder}`.",
     )
+
+
+def test_benchmarks_of_another_folder_are_in_the_command(run: Run, evaluated: Evaluate) -> None:
+    for label in ("step_10", "step_20"):
+        path = evaluated(label, SOME) / MANIFEST
+        write_json(path, read_json(path) | {"benchmarks": "my sums"})
+    evaluated("step_30", SOME, complete=False)
+    words = shlex.split(found(run)[1].split("`")[1])
+    config = configs.amend(configs.read(run.config), words[4:])
+    assert config.eval.benchmarks == "my sums"

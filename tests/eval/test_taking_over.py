@@ -89,6 +89,7 @@ def test_more_rollouts_generate_only_the_rest_and_fewer_none(
     manifest = read_json(many / "manifest.json")
     assert manifest["taken_over"] == {few.name: 4 * PROBLEMS}
     assert (manifest["timed_rollouts"], manifest["devices"]) == (12 * PROBLEMS, 1)
+    assert manifest["benchmarks"] == config.eval.benchmarks
     assert (
         f"{many.name}: 12 rollouts are taken over from {few.name}, 36 are to be generated"
         in capsys.readouterr().err

@@ -15,9 +15,7 @@ Rollout = tuple[ProblemKey, int, bool]
 """Problem, tokens so far, whether it ended."""
 
 
-def directly(
-    problem: ProblemKey, rollouts: list[Rollout], prior: dict[ProblemKey, float]
-) -> float:
+def directly(problem: ProblemKey, rollouts: list[Rollout], prior: dict[ProblemKey, float]) -> float:
     """From the whole list, by appending the pseudo-observations to it."""
     if problem in prior:
         scaled = [(tokens / prior[of], end) for of, tokens, end in rollouts if of in prior]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from eval.generation.expected_lengths import RATIO_WEIGHT, ExpectedLengths, ProblemKey
 from eval.generation.scheduler import Scheduler
+from tests.bench import decode
 from tests.eval.generation.test_scheduler import BUDGET, run, tasks
 
 PROBLEMS = [("s", str(p)) for p in range(6)]
@@ -103,3 +104,29 @@ def test_a_problem_with_a_prior_needs_no_pilot() -> None:
     scheduler = Scheduler(todo, [], BUDGET, 2, prior | {("s", "2"): 50.0})
     scheduler.join("a", 10**6)
     assert [key for _, key, _ in scheduler.assign()] == [("s", "0", 0), ("s", "0", 1)]
+
+
+def makespan_with_prior(correlation: float, alike: float, shuffle: bool) -> float:
+    """Total seconds of 64 engines, as a multiple of those without a prior. ``correlation`` is that
+    of two rollouts of a problem, ``alike`` that of a problem under two checkpoints.
+    """
+    (gpu,) = (gpu for gpu in decode.GPUS if gpu.name == "H100-80GB")
+    seconds = [0.0, 0.0]
+    for seed in range(2_000, 2_004):
+        lengths = decode.trace(100, 16, correlation, seed)
+        prior = decode.other_checkpoint(100, 16, correlation, seed, alike)
+        if shuffle:
+            means = list(prior.values())
+            random.Random(seed).shuffle(means)
+            prior = dict(zip(prior, means, strict=True))
+        for i, given in enumerate((None, prior)):
+            seconds[i] += decode.replay(lengths, 64, gpu, given)
+    return seconds[1] / seconds[0]
+
+
+def test_where_lengths_are_the_problems_a_prior_saves_time() -> None:
+    assert makespan_with_prior(0.97, alike=0.95, shuffle=False) < 0.98
+
+
+def test_the_lengths_of_other_problems_cost_little() -> None:
+    assert makespan_with_prior(0.75, alike=0.65, shuffle=True) < 1.10

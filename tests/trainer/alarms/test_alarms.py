@@ -113,7 +113,7 @@ def test_a_steady_change_or_an_epochs_first_step_is_no_fast_change() -> None:
     jitter = noise(5, 0.01)
     steady = steps(500, entropy=lambda n: 2 * math.exp(-n / 100 + jitter(n)))
     jumping = steps(
-        500,
+        499,
         epoch=lambda n: 1 + n // 250,
         token_accuracy=lambda n: 0.7 + 0.2 * (n // 250) + jitter(n),
     )
@@ -129,10 +129,10 @@ def validated(*losses: float) -> list[dict[str, Any]]:
 
 
 def test_a_validation_loss_that_rises_is_raised_after_three_in_a_row() -> None:
-    falling = (2.0, 1.5, 1.2, 1.1, 1.0, 0.99, 0.98)
+    falling = (2.0, 1.5, 1.2, 1.1, 1.0, 0.99, 0.98, 0.985, 0.975, 0.98, 0.97, 0.975, 0.98)
     assert kinds(validated(*falling, 1.2, 1.3, 0.98, 1.2, 1.3)) == []
-    assert kinds(validated(*falling, 1.3, 1.4, 1.5, 1.6)) == [("val_loss", 100)]
-    assert kinds(validated(*falling, *[0.983] * 5)) == []
+    assert kinds(validated(*falling, 1.3, 1.4, 1.5, 1.6)) == [("val_loss", 160)]
+    assert kinds(validated(*falling, *[0.979] * 5)) == []
 
 
 def test_noise_of_the_validation_is_no_rise() -> None:

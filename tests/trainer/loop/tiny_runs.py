@@ -55,9 +55,7 @@ def garble(tokens: Path, rows: Sequence[int], seed: int) -> None:
     size = 1 + max(max(row["input_ids"]) for row in made)
     for i in rows:
         first = made[i]["prompt_len"]
-        made[i]["input_ids"][first:] = draw.integers(
-            0, size, made[i]["length"] - first
-        ).tolist()
+        made[i]["input_ids"][first:] = draw.integers(0, size, made[i]["length"] - first).tolist()
     del table
     with token_files.writer(tokens.with_suffix(".new"), token_files.schema_of(made[0])) as sink:
         sink.write_table(pa.Table.from_pylist(made, token_files.schema_of(made[0])))
@@ -76,7 +74,9 @@ def main() -> None:
         words += ["train.validate_every=20", "train.save_every=1000", "train.keep_last=1"]
         run, codes = train(words, int(sys.argv[2]))
         steps = step_metrics.read(run)
-        print(f"seed {seed}: exit {codes}, {len(steps)} steps, {len(lines(run))} alarms", flush=True)
+        print(
+            f"seed {seed}: exit {codes}, {len(steps)} steps, {len(lines(run))} alarms", flush=True
+        )
         print("\n".join(lines(run)), flush=True)
 
 

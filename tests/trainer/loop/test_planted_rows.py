@@ -21,10 +21,10 @@ PLANT = """
 import sys
 from pathlib import Path
 from tests.trainer.loop import tiny_runs
-tokens, rows, words, ranks = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split(), sys.argv[4]
+tokens, rows, words, ranks = sys.argv[1:]
 if rows:
-    tiny_runs.garble(tokens, [int(row) for row in rows], 1)
-run, codes = tiny_runs.train(words, int(ranks))
+    tiny_runs.garble(Path(tokens), [int(row) for row in rows.split()], 1)
+run, codes = tiny_runs.train(words.split(), int(ranks))
 print(codes)
 """
 
@@ -58,7 +58,7 @@ def planted(folder: Path) -> tuple[list[int], list[int]]:
         sampler.step_rows(step - 1, count, BATCH, SEED)[:BAD].tolist()
         for step in range(AT, sampler.steps_per_epoch(count, BATCH), 10)
     ]
-    return sum(steps, []), steps[0]
+    return [row for rows in steps for row in rows], steps[0]
 
 
 def test_garbled_rows_are_named_at_their_step_and_stop_the_run(folder: Path) -> None:

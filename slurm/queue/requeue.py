@@ -27,6 +27,7 @@ from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
 from trainer.run.rl_start import RlStart
+from trainer.run.step_metrics import held_for
 
 TRAIN, RL = "train", "rl"
 REQUESTS = tuple(128 + number for number in SIGNALS)
@@ -120,7 +121,7 @@ def of_training(run: Run, code: int, since: int) -> str:
 
 def held(run: Run, since: int) -> bool:
     """Returns whether the newest attempt, later than attempt ``since``, stopped for an alarm."""
-    return run.last_attempt > since and run.attempts[-1].alarm is not None
+    return run.last_attempt > since and held_for(run.attempts[-1]) is not None
 
 
 def rollouts(run: Run, label: ModelLabel) -> int:

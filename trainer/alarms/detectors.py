@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
 
 WINDOW = 50
@@ -27,7 +28,7 @@ LEAST_SPIKE = math.log(1.25)
 QUIET = 10
 """Steps without it that end an episode; only a new episode raises an alarm."""
 RECENT = 5
-"""Steps whose median is compared with the trend before them."""
+"""Newest steps whose median stands for where a series is now."""
 DRIFT = 10.0
 """Scales between the recent steps and the trend that make a fast change."""
 NORMAL = 1.4826
@@ -53,9 +54,9 @@ class Spike:
     """
 
     def __init__(self, trend: bool) -> None:
-        """With ``trend`` a value is compared with where the trend of the window leads, or with the
-        newest values if they are higher: so a spike shows in a series that falls. Else with the
-        window's median: for a series that wanders.
+        """With ``trend`` a value is compared with the newest values, and the scale is that of the
+        changes from step to step: so a spike shows in a series that falls, however steeply. Else
+        with the window's median and its spread: for a series that wanders.
         """
         self.trend = trend
         self.past: deque[tuple[float, int]] = deque(maxlen=WINDOW)
@@ -81,9 +82,8 @@ class Spike:
     def _band(self, logs: Sequence[float]) -> tuple[float, float]:
         if not self.trend:
             return median(logs), spread(logs)
-        slope, level = line(logs)
-        scale = spread([y - level - slope * x for x, y in enumerate(logs)])
-        return max(level + slope * len(logs), median(logs[-RECENT:])), scale
+        changes = [after - before for before, after in pairwise(logs)]
+        return median(logs[-RECENT:]), spread(changes) / math.sqrt(2)
 
 
 class Trend:

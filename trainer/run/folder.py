@@ -78,11 +78,6 @@ class Attempt:
         """``finished``, ``stopped`` or ``failed``; None without an outcome."""
         return read_json(self.outcome)["status"] if self.outcome.exists() else None
 
-    @property
-    def alarm(self) -> str | None:
-        """The alarm for which the attempt stopped; None if it did for none."""
-        return read_json(self.outcome).get("alarm") if self.outcome.exists() else None
-
     def stacks(self, rank: int) -> Path:
         """Returns the file for a hung rank's stacks; one per rank, as all may write at once."""
         return self.root / f"stacks-rank{rank}.txt"

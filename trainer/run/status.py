@@ -117,7 +117,7 @@ def _attempt(run: Run, attempt: Attempt) -> dict[str, Any]:
         "attempt": attempt.number,
         "outcome": ended.get("status", "running" if running else "cut off"),
         "reason": ended.get("reason")
-        or attempt.alarm
+        or ended.get("alarm")
         or (requeues[-1]["reason"] if requeues else None),
         "first_step": made.get("first_step"),
         "last_step": max(steps, default=None),

@@ -127,6 +127,11 @@ def alarm_lines(step: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def held_for(attempt: Attempt) -> str | None:
+    """Returns the alarm for which the attempt stopped; None if it did for none."""
+    return read_json(attempt.outcome).get("alarm") if attempt.outcome.exists() else None
+
+
 def finite(value: float) -> float | None:
     """Returns ``value``, or None when it is not finite, because JSON has no NaN or infinity."""
     return value if math.isfinite(value) else None

@@ -108,6 +108,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     if steps:
         training_curves.picture(run.loss_picture, steps)
         sections += ["## Training", run_facts.training(steps)]
+        if raised := run_facts.alarms(steps):
+            sections.append(raised)
         if share := run_facts.trained_share(config):
             sections.append(f"Trained parameters: {share}.")
         sections.append(f"![loss]({run.loss_picture.name})")

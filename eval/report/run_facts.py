@@ -18,6 +18,7 @@ from trainer.planning.workload import shape_of
 from trainer.recipe import load as configs
 from trainer.run.device_hours import ranks_of
 from trainer.run.folder import Run
+from trainer.run.step_metrics import alarm_lines
 
 AVERAGED = 50
 """Steps that the loss of a milestone averages, as transformers' Trainer does between two log lines
@@ -31,6 +32,8 @@ MILESTONES = (
     "where recorded, are means over the same supervised tokens: how uncertain the model is of the "
     "next token, and how often its most likely token is the right one."
 )
+ALARMS = 20
+"""Alarms that the report lists."""
 SIGNALS = {"entropy": ("entropy", ".4f"), "token_accuracy": ("token accuracy", ".1%")}
 """Metric -> its name and format."""
 
@@ -58,6 +61,16 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
     if skipped := sum(s["skipped"] for s in steps):
         text += f"; {skipped} steps skipped because their gradients were not finite"
     return text + "."
+
+
+def alarms(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a list of the newest alarms of training, newest first; empty if there was none."""
+    lines = [line for step in reversed(steps) for line in alarm_lines(step)]
+    if not lines:
+        return ""
+    shown = "" if len(lines) <= ALARMS else f", of which the newest {ALARMS}"
+    head = f"Alarms in training: {len(lines)}{shown}."
+    return "\n".join([head, "", *(f"- {line}" for line in lines[:ALARMS])])
 
 
 def _signals(

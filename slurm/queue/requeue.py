@@ -3,9 +3,10 @@ refuses to requeue it.
 
 Requeued: a stop on purpose, and a few crashes in a row with growing pauses, without the nodes that
 were broken. Not requeued: a wrong configuration, a disk that is full or not writable, and a job
-without progress since the last requeue (one crash is forgiven, in case the node was bad). Each
-decision is a line of the run's requeues.jsonl. A job and its successors are one chain, to which the
-limits apply as to one job.
+without progress since the last requeue (one crash is forgiven, in case the node was bad), and a
+stop for an alarm (``train.stop_on_alarm``), because a requeued job would just go on. Each decision
+is a line of the run's requeues.jsonl. A job and its successors are one chain, to which the limits
+apply as to one job.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trainer.process.stop_signal import SIGNALS
 from trainer.run.folder import REQUEUES, SUBMISSIONS, Run, parse_evaluation
 from trainer.run.model_label import ModelLabel
 from trainer.run.rl_start import RlStart
+from trainer.run.step_metrics import held_for
 
 TRAIN, RL = "train", "rl"
 REQUESTS = tuple(128 + number for number in SIGNALS)
@@ -43,8 +45,8 @@ class Ended:
     """How a job's work ended this time."""
 
     kind: str
-    """``done``, ``stopped``, ``crashed``, ``refused`` (wrong configuration or environment) or
-    ``broken`` (a node was, before the work began).
+    """``done``, ``stopped``, ``held`` (stopped for an alarm), ``crashed``, ``refused`` (wrong
+    configuration or environment) or ``broken`` (a node was, before the work began).
     """
     progress: int
     """Training and RL: step of the newest checkpoint. Evaluation: number of rollouts."""
@@ -69,6 +71,10 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
     if ended.kind == "refused":
         return Decision(
             False, "the configuration or the environment is wrong: a rerun would fail too"
+        )
+    if ended.kind == "held":
+        return Decision(
+            False, "stopped for an alarm: look at it, then submit the same command to go on"
         )
     stuck = before and ended.progress <= before[-1]["progress"]
     if stuck and (ended.kind == "stopped" or ended.kind == before[-1]["ended"] == "crashed"):
@@ -108,7 +114,14 @@ def of_training(run: Run, code: int, since: int) -> str:
     status = run.attempts[-1].status if run.last_attempt > since else None
     if status is None:
         return kind_of(code)
+    if held(run, since):
+        return "held"
     return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status]
+
+
+def held(run: Run, since: int) -> bool:
+    """Returns whether the newest attempt, later than attempt ``since``, stopped for an alarm."""
+    return run.last_attempt > since and held_for(run.attempts[-1]) is not None
 
 
 def rollouts(run: Run, label: ModelLabel) -> int:
@@ -157,11 +170,10 @@ def conclude(
     if rl is not None:
         what, ended = f"{RL}/{rl.root.name}", Ended(kind_of(code), rl.latest)
     elif label is None:
-        kind = (
-            of_training(run, code, before[-1]["attempt"] if before else 0)
-            if own is None
-            else kind_of(own)
-        )
+        since = before[-1]["attempt"] if before else 0
+        kind = of_training(run, code, since) if own is None else kind_of(own)
+        if kind == "stopped" and held(run, since):
+            kind = "held"
         faulty = exclusion.broken(run, job, start)
         if code == PREFLIGHT and faulty:
             kind = "broken"

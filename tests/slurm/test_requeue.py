@@ -10,7 +10,7 @@ import pytest
 
 from common.files import write_json
 from slurm.queue.exit_code import leave_code, take_code
-from slurm.queue.requeue import CRASHES, Decision, Ended, decide, of_training
+from slurm.queue.requeue import CRASHES, Decision, Ended, decide, held, of_training
 from tests.conftest import ROOT, environment
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
@@ -68,6 +68,17 @@ def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: 
     write_json(run.new_attempt().outcome, {"status": "stopped", "step": 5, "total": 9})
     shutil.rmtree(run.attempts[0].root)
     assert of_training(run, 137, since=1) == "stopped", "an older attempt has been deleted"
+
+
+def test_a_stop_for_an_alarm_is_held_even_though_it_made_progress(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    outcome = {"status": "stopped", "step": 3, "total": 9}
+    write_json(run.new_attempt().outcome, outcome | {"alarm": "ALARM (loss) at step 3: high"})
+    assert (of_training(run, 137, since=0), held(run, 0), held(run, 1)) == ("held", True, False)
+    decision = decide(Ended("held", 3), history(Ended("stopped", 1)))
+    assert not decision.again and "submit the same command" in decision.reason
+    write_json(run.new_attempt().outcome, outcome)
+    assert not held(run, 0)
 
 
 def test_the_first_tasks_word_is_its_jobs_and_said_once(

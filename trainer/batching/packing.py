@@ -27,6 +27,8 @@ class Packed:
     """(documents + 1,) int32: where documents start in the full micro-batch, and its end."""
     lengths: tuple[int, ...]
     """Number of tokens of each document of the full micro-batch, on the host."""
+    start: int
+    """Position of this slice's first token in the full micro-batch."""
 
     def attention(self) -> dict[str, Any]:
         """Returns the keyword arguments for every attention layer; none of them reads from the
@@ -73,4 +75,33 @@ def pack(
         labels=ids[supervised + part * size + 1].to(device, non_blocking=True),
         cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32, non_blocking=True),
         lengths=tuple(lengths),
+        start=part * size,
     )
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """The losses of a slice's supervised tokens, which stay on the device until someone asks."""
+
+    losses: torch.Tensor
+    """(n,) float32."""
+    supervised: torch.Tensor
+    """See ``Packed``; so are ``lengths`` and ``start``."""
+    lengths: tuple[int, ...]
+    start: int
+
+    @staticmethod
+    def of(packed: Packed, losses: torch.Tensor) -> TokenLosses:
+        """Returns the losses (n,) of ``packed`` with what tells their documents."""
+        return TokenLosses(losses, packed.supervised, packed.lengths, packed.start)
+
+    def by_document(self) -> list[tuple[float, int]]:
+        """Returns (sum of the losses, number of them) of each document of the full micro-batch,
+        as far as this slice has it. Waits for the device.
+        """
+        ends = torch.tensor(self.lengths).cumsum(0)
+        places = torch.bucketize(self.supervised.cpu() + self.start, ends, right=True)
+        sums = torch.zeros(len(self.lengths), dtype=torch.float64)
+        sums.index_add_(0, places, self.losses.cpu().double())
+        counts = torch.bincount(places, minlength=len(self.lengths))
+        return list(zip(sums.tolist(), counts.tolist(), strict=True))

@@ -24,9 +24,10 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from trainer.batching.packing import Packed, pack
+from trainer.batching.packing import Packed, TokenLosses, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
+from trainer.engine.stopwatch import Stopwatch
 from trainer.run.step_metrics import TokenMeans
 
 BACKEND = "warmstart"
@@ -53,6 +54,11 @@ class Engine(FSDPEngineWithLMHead):
         self.attention_backend = attention_backend
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
+        self.stopwatch = Stopwatch()
+        self.token_losses: list[TokenLosses] = []
+        """Of the last step's micro-batches, on the device."""
+        self.head_seconds = 0.0
+        """Time of the last step in the output head, without waiting for other ranks."""
 
     def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[TokenMeans, float]:
         """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a
@@ -65,14 +71,19 @@ class Engine(FSDPEngineWithLMHead):
         # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
         total = torch.zeros(3, device=get_device_id())
+        self.token_losses.clear()
         self.optimizer_zero_grad()
         for i, rows in enumerate(micro_batches):
             with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
-                loss, _, sums = self.forward(self.pack(rows), scale)
+                packed = self.pack(rows)
+                loss, by_token, sums = self.forward(packed, scale)
                 loss.backward()
             total += sums
+            self.token_losses.append(TokenLosses.of(packed, by_token))
         # One copy, because the host waits for each.
-        return TokenMeans(*(total.cpu().double() / tokens).tolist()), self.optimizer_step()
+        means = TokenMeans(*(total.cpu().double() / tokens).tolist())
+        self.head_seconds = self.stopwatch.take()
+        return means, self.optimizer_step()
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Sequence[Rows]) -> torch.Tensor:
@@ -127,7 +138,7 @@ class Engine(FSDPEngineWithLMHead):
         """Returns the model with our loss, and its layers checkpointed and compiled as the settings
         say.
         """
-        losses.install(module)
+        losses.install(module, self.stopwatch)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}
             if self.checkpointing == "selective":

@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from trainer.engine.stopwatch import Stopwatch
+
 CHUNK_BYTES = 2**30
 """Bytes of float32 logits per chunk."""
 
@@ -148,9 +150,9 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, weight, labels, scale, chunk, needs)
 
 
-def install(model: torch.nn.Module) -> None:
+def install(model: torch.nn.Module, stopwatch: Stopwatch) -> None:
     """Makes a causal language model return what ``linear_cross_entropy`` does, for a packed
-    micro-batch.
+    micro-batch. ``stopwatch`` times it in training.
 
     Call ``model(input_ids, position_ids, supervised, labels, scale, **attention)``; see
     ``packing.Packed``.
@@ -159,7 +161,10 @@ def install(model: torch.nn.Module) -> None:
     def head(
         self: Any, hidden: torch.Tensor, labels: torch.Tensor, scale: float
     ) -> tuple[torch.Tensor, ...]:
-        return linear_cross_entropy(hidden, self.weight, labels, scale)
+        if not torch.is_grad_enabled():
+            return linear_cross_entropy(hidden, self.weight, labels, scale)
+        with stopwatch.lap():
+            return linear_cross_entropy(hidden, self.weight, labels, scale)
 
     def forward(
         self: Any,

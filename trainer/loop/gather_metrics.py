@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +18,10 @@ from trainer.run.step_metrics import StepMetrics, TokenMeans, finite
 
 if TYPE_CHECKING:
     from trainer.engine.fsdp import Engine
+
+
+SLOWER = 0.15
+"""Share of the other ranks' time per token by which a rank counts as slow in a step."""
 
 
 class Meter:
@@ -43,11 +49,21 @@ class Meter:
         memory = get_torch_device().max_memory_allocated() / 1e9
         get_torch_device().reset_peak_memory_stats()
         mine = torch.tensor(
-            [*result.means, result.seconds, result.data_seconds, memory], dtype=torch.float64
+            [
+                *result.means,
+                result.seconds,
+                result.data_seconds,
+                memory,
+                result.head_seconds,
+                result.head_tokens,
+            ],
+            dtype=torch.float64,
         )
         everyone = torch.empty(self.world * len(mine), dtype=torch.float64)
         dist.all_gather_into_tensor(everyone, mine)
-        *shares, seconds, data_seconds, memories = everyone.view(self.world, -1).unbind(1)
+        *shares, seconds, data_seconds, memories, head_seconds, head_tokens = everyone.view(
+            self.world, -1
+        ).unbind(1)
         loss, entropy, accuracy = (finite(share.sum().item()) for share in shares)
         slowest = seconds.max().item()
         rate = result.tokens / slowest
@@ -73,8 +89,30 @@ class Meter:
             rows=len(result.rows),
             entropy=entropy,
             token_accuracy=accuracy,
+            slow=slow_ranks(head_seconds.tolist(), head_tokens.tolist()),
         )
         return metrics if held_out is None else metrics.with_held_out(held_out)
+
+
+def slow_ranks(seconds: Sequence[float], tokens: Sequence[float]) -> list[tuple[int, float]]:
+    """Returns (rank, ratio) of each rank whose time per token is more than ``SLOWER`` above the
+    median of the other ranks'.
+
+    A rank with under half of the mean tokens is left out: what it does at any length would count as
+    slow.
+    """
+    least = sum(tokens) / len(tokens) / 2
+    rates = {r: s / n for r, (s, n) in enumerate(zip(seconds, tokens, strict=True)) if n > least}
+    if len(rates) < 2:
+        return []
+    # Without its own, which is above, a slow rank's median is at least this one.
+    limit = (1 + SLOWER) * sorted(rates.values())[len(rates) // 2 - 1]
+    found = []
+    for rank in [rank for rank, rate in rates.items() if rate > limit]:
+        usual = median(rate for r, rate in rates.items() if r != rank)
+        if rates[rank] > (1 + SLOWER) * usual > 0:
+            found.append((rank, round(rates[rank] / usual, 3)))
+    return found
 
 
 def _peak(device: str, stated: float | None) -> float | None:

@@ -249,10 +249,12 @@ def _wait(
 def _show(steps: Iterator[StepMetrics | None], bar: tqdm) -> None:
     while (step := next(steps)) is not None:
         if bar.disable:
-            print(step.line(), flush=True)
+            print(step.line(), *step.alarm_lines(), sep="\n", flush=True)
             continue
         if bar.total is None:
             bar.initial = bar.n = step.step - 1
             bar.total = step.total
         bar.set_postfix_str(step.line().partition("  ")[2], refresh=False)
         bar.update(step.step - bar.n)
+        for line in step.alarm_lines():
+            bar.write(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,14 +48,18 @@ class Tracker:
         """Writes one step to all loggers."""
         self.lines.write(metrics.json())
         self.lines.flush()
-        print(metrics.line(), flush=True)
+        print(metrics.line(), *metrics.alarm_lines(), sep="\n", flush=True)
         values = _values(asdict(metrics))
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, metrics.step)
+            for line in metrics.alarm_lines():
+                self.board.add_text("train/alarm", line, metrics.step)
             self.board.flush()
         if self.wandb is not None:
             self.wandb.log(values, step=metrics.step)
+            for alarm, line in zip(metrics.alarms, metrics.alarm_lines(), strict=True):
+                self.wandb.alert(title=f"{alarm['kind']} at step {metrics.step}", text=line)
 
 
 def _board(run: Run, first: int) -> Any:
@@ -76,7 +81,7 @@ def _wandb(config: DictConfig, run: Run, first: int) -> Any:
         id=_wandb_id(config, run),
         resume="allow",
         dir=str(run.root),
-        config=configs.plain(config),
+        config=_public(config),
         settings=wandb.Settings(console="off"),
     )
     if not opened.resumed:
@@ -84,6 +89,15 @@ def _wandb(config: DictConfig, run: Run, first: int) -> Any:
             if values["step"] <= first:
                 opened.log(_values(values), step=values["step"])
     return opened
+
+
+def _public(config: DictConfig) -> dict[str, Any]:
+    """Returns the configuration without the command of ``train.on_alarm``, which may hold a
+    secret.
+    """
+    values = configs.plain(config)
+    values["train"] = {k: v for k, v in values["train"].items() if k != "on_alarm"}
+    return values
 
 
 def _wandb_id(config: DictConfig, run: Run) -> str:
@@ -103,4 +117,8 @@ def _wandb_name(config: DictConfig) -> str:
 
 
 def _values(metrics: dict[str, Any]) -> dict[str, float]:
-    return {f"train/{k}": float(v) for k, v in metrics.items() if v is not None and k != "step"}
+    """Returns the numbers of a step by the names of their curves; a list counts by its length, and
+    an empty one has no point.
+    """
+    numbers = {k: len(v) or None if isinstance(v, Sequence) else v for k, v in metrics.items()}
+    return {f"train/{k}": float(v) for k, v in numbers.items() if v is not None and k != "step"}

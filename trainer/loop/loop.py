@@ -91,14 +91,15 @@ def train(
         return USAGE
     stop.arm()
     try:
-        step, finished = _steps(run, config, job, stop)
+        step, finished, alarm = _steps(run, config, job, stop)
     except StageFailed as e:
         _conclude(run, job, {"status": "failed", "reason": str(e)})
         raise
     finally:
         stop.close()
     status = "finished" if finished else "stopped"
-    _conclude(run, job, {"status": status, "step": step, "total": job.total})
+    outcome = {"status": status, "step": step, "total": job.total}
+    _conclude(run, job, outcome if finished or alarm is None else outcome | {"alarm": alarm})
     dist.barrier()
     dist.destroy_process_group()
     job.watchdog.close()
@@ -141,18 +142,23 @@ def _set_up(run: Run, attempt: Attempt | None, config: DictConfig, rendezvous: s
     )
 
 
-def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[int, bool]:
+def _steps(
+    run: Run, config: DictConfig, job: Job, stop: StopRequest
+) -> tuple[int, bool, str | None]:
     """Trains the remaining steps or until a stop; returns (the last step, whether training and
-    validation are done).
+    validation are done, the alarm that asked for a stop).
     """
     from trainer.loop.gather_metrics import Meter
     from trainer.loop.loggers import Tracker
     from trainer.loop.profiler import Profiler
+    from trainer.loop.sentinel import Sentinel
     from trainer.loop.step import Stepper
 
     settings, saver = config.train, job.saver
     stepper = Stepper(job.engine, job.rows, settings)
     meter = Meter(job.engine, config.cluster, job.total, job.first)
+    judged = job.first if job.unvalidated is None else job.first - 1
+    sentinel = Sentinel(run, config, job.rows, job.total, judged)
     profiler = Profiler(settings.profile_steps, job.total, job.attempt.trace(job.rank))
     deadline = Deadline(job_end(os.environ) if job.rank == 0 else None)
     # Read by rank 0 only: a shared file system may show the file to the others later.
@@ -168,8 +174,11 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
         if job.unvalidated is not None:
             means = stepper.validate(job.held_out, asked)
             validated, stopped = means is not None, means is None
-            if tracker is not None and means is not None:
-                tracker.log(job.unvalidated.with_held_out(means))
+            if means is not None:
+                # A stop for its alarm waits for the next step, because this one is saved already.
+                metrics = sentinel.judge(job.unvalidated.with_held_out(means), None)
+                if tracker is not None:
+                    tracker.log(metrics)
 
         while step < job.total and not stopped:
             # Train.
@@ -184,9 +193,11 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
                 means = stepper.validate(job.held_out, asked)
                 validated = means is not None
 
-            # Agree, measure, log.
+            # Agree, measure, judge, log.
             stopped, saved = process_group.any_rank(asked(), saver.ended)
             metrics = meter.gather(step, job.epoch(step), result, means)
+            metrics = sentinel.judge(metrics, stepper.row_losses)
+            stopped = stopped or sentinel.held is not None
             deadline.stepped(metrics.seconds)
             if tracker is not None:
                 tracker.log(metrics)
@@ -209,7 +220,8 @@ def _steps(run: Run, config: DictConfig, job: Job, stop: StopRequest) -> tuple[i
                     step, {"identity": identity, "metrics": asdict(metrics), "validated": validated}
                 )
         saver.finish()
-    return step, step == job.total and validated
+        sentinel.close()
+    return step, step == job.total and validated, sentinel.held
 
 
 def _conclude(run: Run, job: Job, outcome: dict[str, Any]) -> None:

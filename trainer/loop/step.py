@@ -4,6 +4,8 @@ engine.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -47,6 +49,24 @@ class StepResult:
     """Time to read this rank's rows."""
     seconds: float
     """Time of the step on this rank, from planning to the end, data loading included."""
+    head_seconds: float = 0.0
+    """Time in this rank's output head, in which it waits for no other."""
+    head_tokens: int = 0
+    """Supervised tokens of this rank."""
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """The loss of one row in a step."""
+
+    row: int
+    """Its index in the training file."""
+    loss: float
+    """Mean over its supervised tokens, in nats; may not be finite."""
+    ranks: tuple[int, ...]
+    """Ranks that had tokens of it."""
+    host: str
+    """The first one's node."""
 
 
 class Stepper:
@@ -68,7 +88,7 @@ class Stepper:
         chosen = sampler.step_rows(
             step, len(self.rows), self.settings.batch_size, self.settings.seed
         ).tolist()
-        plan = self._plan(self.rows, chosen)
+        self.plan = plan = self._plan(self.rows, chosen)
         reading = time.monotonic()
         batches = [[self.rows[row] for row in micro] for micro in plan.micro_batches[self.group]]
         read = time.monotonic()
@@ -89,7 +109,30 @@ class Stepper:
             fill=plan.tokens / (self.budget * self.groups * plan.micro_steps),
             data_seconds=read - reading,
             seconds=time.monotonic() - begin,
+            head_seconds=self.engine.head_seconds,
+            head_tokens=sum(len(part.losses) for part in self.engine.token_losses),
         )
+
+    def row_losses(self) -> list[RowLoss]:
+        """Returns the losses of the last step's rows, before its update, highest first; those that
+        are not finite lead. Collective, and waits for the device.
+        """
+        mine: dict[int, tuple[float, int]] = {}
+        micro_batches = self.plan.micro_batches[self.group]
+        for rows, part in zip(micro_batches, self.engine.token_losses, strict=True):
+            # What is left is padding.
+            mine |= {
+                row: (total, count)
+                for row, (total, count) in zip(rows, part.by_document(), strict=False)
+                if count
+            }
+        shares = process_group.everyone((os.uname().nodename, mine))
+        found = []
+        for row in {row for _, losses in shares for row in losses}:
+            ranks = tuple(rank for rank, (_, losses) in enumerate(shares) if row in losses)
+            totals, counts = zip(*(shares[rank][1][row] for rank in ranks), strict=True)
+            found.append(RowLoss(row, sum(totals) / sum(counts), ranks, shares[ranks[0]][0]))
+        return sorted(found, key=lambda r: (math.isfinite(r.loss), -r.loss, r.row))
 
     def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> TokenMeans | None:
         """Returns the means over the supervised tokens of all held-out rows; the number of ranks

@@ -24,6 +24,7 @@ from pydantic import (
 from common.errors import UserError
 from data_prep.tokenizer.prompt import PROBLEM
 from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
+from trainer.alarms.alarms import Kind
 from trainer.planning.hardware import GPUS
 
 MUTABLE = "mutable"
@@ -62,6 +63,10 @@ def _two_shares(betas: list[float]) -> list[float]:
 def _without_control_tokens(text: str) -> str:
     if any(token in text for token in CONTROL_TOKENS):
         raise ValueError("text without control tokens such as <|im_end|>")
+    return _without_interpolation(text)
+
+
+def _without_interpolation(text: str) -> str:
     if "${" in text:
         raise ValueError("text without ${, which the configuration would replace")
     return text
@@ -176,6 +181,8 @@ class Train(Section):
     hang_minutes: Mutable[PositiveFloat]
     profile_steps: Mutable[str | None]
     loggers: Mutable[list[Literal["tensorboard", "wandb"]]]
+    on_alarm: Mutable[Annotated[str, AfterValidator(_without_interpolation)] | None]
+    stop_on_alarm: Mutable[bool | list[Kind]]
     ranks: Mutable[PositiveInt]
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-TEXTS = ("data.prompt", "data.system", "eval.prompt", "eval.system", "eval.prefill")
+TEXTS = (
+    *("data.prompt", "data.system", "eval.prompt", "eval.system", "eval.prefill"),
+    "train.on_alarm",
+)
 
 
 def split(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:

@@ -24,6 +24,8 @@ from trainer.run.rl_start import RlStart
 
 LAST = ("total", "loss", "entropy", "token_accuracy", "tokens_per_s", "eta_s")
 """Metrics of the last step that ``status`` returns; older runs lack some."""
+ALARMS = 5
+"""The newest alarms, which the table shows."""
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def status(run: Run) -> dict[str, Any]:
         "attempts": [_attempt(run, attempt) for attempt in run.attempts],
         "step": last.get("step", 0),
         **{key: last.get(key) for key in LAST},
+        "alarms": [line for step in steps for line in step_metrics.alarm_lines(step)],
         "checkpoints": run.checkpoints,
         "checkpoint_age_s": None if newest is None else age(newest),
         "exports": run.exports,
@@ -84,6 +87,7 @@ def table(values: dict[str, Any]) -> str:
     rows = [
         ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
         ("training", progress),
+        *(("alarm", line) for line in values["alarms"][-ALARMS:]),
         *((f"attempt {a['attempt']}", _told(a)) for a in values["attempts"]),
         ("checkpoints", saved),
         ("exports", ", ".join(map(str, exports)) or "none"),
@@ -112,7 +116,9 @@ def _attempt(run: Run, attempt: Attempt) -> dict[str, Any]:
     return {
         "attempt": attempt.number,
         "outcome": ended.get("status", "running" if running else "cut off"),
-        "reason": ended.get("reason") or (requeues[-1]["reason"] if requeues else None),
+        "reason": ended.get("reason")
+        or ended.get("alarm")
+        or (requeues[-1]["reason"] if requeues else None),
         "first_step": made.get("first_step"),
         "last_step": max(steps, default=None),
     }

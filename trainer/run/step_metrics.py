@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,12 @@ class StepMetrics:
     val_entropy: float | None = None
     """On the held-out rows after this step, as ``val_loss``."""
     val_token_accuracy: float | None = None
+    slow: Sequence[tuple[int, float]] = ()
+    """Rank and ratio of each rank whose output head took clearly longer per token in this step than
+    the median of the other ranks'.
+    """
+    alarms: Sequence[dict[str, Any]] = ()
+    """What the step raised: kind, text, rank and host, rows; see ``alarm_lines``."""
 
     def with_held_out(self, means: TokenMeans) -> StepMetrics:
         """Returns the metrics with the means over the held-out rows."""
@@ -104,9 +110,26 @@ class StepMetrics:
         ]
         return "  ".join(parts)
 
+    def alarm_lines(self) -> list[str]:
+        """Returns the alarms that the step raised, a line of a log each."""
+        return alarm_lines(asdict(self))
+
     def json(self) -> str:
         """Returns the step as one line of strict JSON, newline included."""
         return json.dumps(asdict(self), allow_nan=False) + "\n"
+
+
+def alarm_lines(step: Mapping[str, Any]) -> list[str]:
+    """Returns the alarms of a step, from its metrics, as lines of text; empty for older runs."""
+    return [
+        f"ALARM ({alarm['kind']}) at step {step['step']}: {alarm['text']}"
+        for alarm in step.get("alarms") or ()
+    ]
+
+
+def held_for(attempt: Attempt) -> str | None:
+    """Returns the alarm for which the attempt stopped; None if it did for none."""
+    return read_json(attempt.outcome).get("alarm") if attempt.outcome.exists() else None
 
 
 def finite(value: float) -> float | None:

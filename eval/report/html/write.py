@@ -67,6 +67,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     compared = base_vs_sft.newest(run, partial)
     reinforced = rl_vs_sft.of_run(run, partial)
     averaged = average_vs_members.of_run(run, partial)
+    steps = training.read(run)
     tabled: list[Comparison | AverageComparison | RlComparison] = [compared]
     check_graders(e for c in [*tabled, *averaged, *reinforced] for e in c.all)
     starts = rl_training.trained(run)
@@ -95,9 +96,10 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         headlines=_headlines(compared, averaged, reinforced, config),
         notes=html("\n".join(f"- {note}" for note in notes)),
         figures=[
-            *figures(compared, training.read(run)),
+            *figures(compared, steps),
             *(figure for start in starts for figure in rl_figures(start)),
         ],
+        raised=html(run_facts.alarms(steps)),
         choice=html(choice, "Which checkpoint") if choice else "",
         rl=[html(text, "RL") for text in _rl(starts)],
         tables=[html(text, name) for name, text in _tables(compared, config)],

@@ -45,7 +45,7 @@ def test_simulated_clean_runs_raise_next_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("key", "factor", "places"),
-    [("loss", 2.0, (60, 90, 150, 700, 1200)), ("grad_norm", 20.0, (150, 700, 1200))],
+    [("loss", 3.0, (60, 90, 150, 700, 1200)), ("grad_norm", 20.0, (150, 700, 1200))],
 )
 def test_a_spike_is_found_at_its_step_also_while_the_loss_falls(
     key: str, factor: float, places: tuple[int, ...]

@@ -22,11 +22,11 @@ def problems_needed(choice: Choice, candidate: Candidate) -> int | None:
     corrected test's critical value c and z the normal quantile at ``POWER`` (Miller, Adding Error
     Bars to Evals, 2024, section 5, with c for the uncorrected quantile).
     """
-    pair = choice.behind(candidate)
-    if not pair.mean or not pair.error or not isfinite(choice.tests.critical):
+    pair, critical = choice.behind(candidate), choice.tests.critical
+    if not pair.mean or not pair.error or critical is None or not isfinite(critical):
         return None
     problems = len(candidate.evaluation.problems)
-    return ceil(problems * ((choice.tests.critical + NORMAL) * pair.error / pair.mean) ** 2)
+    return ceil(problems * ((critical + NORMAL) * pair.error / pair.mean) ** 2)
 
 
 def cost(choice: Choice, candidate: Candidate, problems: int) -> str:

@@ -9,7 +9,8 @@ and Var(mean) = s_run^2 / R + s_problem^2 / P + s_rest^2 / (R P) for R runs and 
 Casella and McCulloch, Variance Components, 1992, chapter 4). The variance between the runs' means,
 over R, estimates the first and the last part together; the variance between the problems' means,
 over P, the second and the last. The rest, which includes the sampling of rollouts, is estimated
-from the residuals and taken off the latter, so that it counts once. The parts are put together by
+from the residuals and taken off the latter, so that it counts once, but never more of it than the
+runs' means show: two runs may come out alike by chance. The parts are put together by
 Banerjee's interval, whose half width is sqrt(sum of t_i^2 V_i), t_i Student's quantile with the
 degrees of freedom of V_i (On Confidence Interval for Two-Means Problem Based on Separate Estimates
 of Variances and Tabulated Values of t-Table, Sankhya 23, 1961). It covers at least its level
@@ -222,13 +223,13 @@ def _p(middle: float, bounds: Callable[[float], tuple[float, float]]) -> float:
 
 
 def _share(sets: Sets, method: str, groups: Sequence[Runs]) -> float:
-    """Returns the factor that takes the ``groups``' rest, which counts with their runs, off the
-    width of the problems' part. Where that has no variance of its own (Gaffke's bound), it stays.
+    """Returns the factor that takes the ``groups``' rest, as far as it counts with their runs, off
+    the width of the problems' part. If that was told without a variance (Gaffke's bound), it stays.
     """
     variance = variance_of_mean(sets)[0]
     if method == GAFFKE or not variance:
         return 1.0
-    rest = sum(_rest(runs).variance for runs in groups)
+    rest = sum(min(_rest(runs).variance, _between(runs).variance) for runs in groups)
     return sqrt(max(0.0, 1 - rest / variance))
 
 

@@ -173,6 +173,11 @@ def over_runs(runs: Runs) -> list[list[float]]:
     return [np.mean(np.asarray(of, float), axis=0).tolist() for of in zip(*runs, strict=True)]
 
 
+def middle(runs: Runs) -> float:
+    """Returns the mean over all runs and problems."""
+    return _mean(over_runs(runs))
+
+
 def _found(sets: Sets, groups: Sequence[Runs]) -> Difference:
     several = [runs for runs in groups if len(runs) > 1]
     if not several:

@@ -71,8 +71,7 @@ def estimated(runs: Runs) -> str:
     """
     if len(runs) == 1:
         return estimate(runs[0])
-    sets = replicates.over_runs(runs)
-    found, mean = replicates.mean(runs), sum(map(sum, sets)) / sum(map(len, sets))
+    found, mean = replicates.mean(runs), replicates.middle(runs)
     return f"{mean * 100:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]"
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from common.errors import UserError
 from common.files import MANIFEST, write_json
 from common.records import Problem
 from eval.grading import replicates
 from eval.results.compare import compare
-from tests.eval.runs import Answer, empty_run, evaluation
-from trainer.recipe import load as configs
+from tests.eval.replicate_runs import changed, replicate
+from tests.eval.runs import Answer, evaluation
 from trainer.run.folder import Run
 
 SETS = {"aime2025": 15, "amc2023": 20}
@@ -25,29 +24,11 @@ def solves(first: int, last: int) -> Answer:
     return lambda p, k: p.answer if first <= int(p.answer) < last and k != 1 else "x"
 
 
-def changed(run: Run, **values: Any) -> Run:
-    """Gives a run other frozen values, by key with ``__`` for a dot."""
-    config = configs.read(run.config).copy()
-    OmegaConf.set_readonly(config, False)
-    for key, value in values.items():
-        OmegaConf.update(config, key.replace("__", "."), value)
-    configs.write(config, run.config)
-    return run
-
-
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Three replicates, ``a``, ``b`` and ``c``, with the seeds 1, 2 and 3."""
     monkeypatch.chdir(tmp_path)
-    return [
-        changed(
-            empty_run(tmp_path / "runs" / name),
-            train__seed=seed,
-            verl__engine__seed=seed,
-            name=name,
-        )
-        for seed, name in enumerate("abc", 1)
-    ]
+    return [replicate(tmp_path / "runs" / name, seed) for seed, name in enumerate("abc", 1)]
 
 
 def evaluated(runs: list[Run], label: str, ends: tuple[int, ...], **settings: Any) -> None:
@@ -82,13 +63,7 @@ def test_a_group_alone_has_its_mean_its_spread_and_its_runs(runs: list[Run]) -> 
 
 def test_two_groups_are_compared_over_runs_and_problems(runs: list[Run], tmp_path: Path) -> None:
     others = [
-        changed(
-            empty_run(tmp_path / "runs" / name),
-            train__seed=seed,
-            verl__engine__seed=seed,
-            train__lr=0.5,
-            verl__optim__lr=0.5,
-        )
+        replicate(tmp_path / "runs" / name, seed, train__lr=0.5, verl__optim__lr=0.5)
         for seed, name in enumerate("de", 1)
     ]
     evaluated(runs, "step_7", (4, 4, 5))
@@ -218,7 +193,7 @@ def test_a_comma_in_a_name_separates_nothing(runs: list[Run], tmp_path: Path) ->
     def solved(problem: Problem, k: int) -> str:
         return problem.answer
 
-    odd = changed(empty_run(tmp_path / "runs" / "a,b"), train__seed=4, verl__engine__seed=4)
+    odd = replicate(tmp_path / "runs" / "a,b", 4)
     evaluation(odd, "step_7", SETS, solved)
     evaluated(runs, "step_7", (5, 6, 7))
     assert line(compare(["a,b", "c"]), "a,b@step_7")[3].startswith("100.00 % [")

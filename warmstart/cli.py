@@ -132,7 +132,11 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         commands.compare,
         (
             _argument(
-                "targets", nargs="+", metavar="RUN|RUN@base|RUN@STEP|RUN@avg-NAME|RUN@rl-N|DIR"
+                "targets",
+                nargs="+",
+                metavar="RUN|RUN@base|RUN@STEP|RUN@avg-NAME|RUN@rl-N|DIR",
+                help="with commas, RUN_A,RUN_B,RUN_C: a group of runs that differ in train.seed "
+                "alone",
             ),
             PARTIAL,
             _argument(
@@ -142,7 +146,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             ),
         ),
     ),
-    "choose": (commands.choose, (RUN,)),
+    "choose": (commands.choose, (_argument("run", metavar="RUN[,RUN...]"),)),
     "rl": (
         commands.rl,
         (

@@ -202,10 +202,17 @@ def compare(targets: list[str], partial: bool, across_prompts: bool) -> int:
 
 
 def choose(run: str) -> int:
-    """set evaluated checkpoints and averages side by side, and recommend one to start RL from"""
-    from eval.choice.page import text
+    """set evaluated checkpoints and averages side by side, and recommend one to start RL from; of
+    several runs that differ in train.seed alone, over runs and problems
+    """
+    from eval.choice import page, replicated_page
+    from eval.results import group_targets
 
-    print(text(*_run(run)))
+    names = group_targets.parts(run)
+    if len(names) > 1:
+        print(replicated_page.text([_run(name)[0] for name in names]))
+    else:
+        print(page.text(*_run(run)))
     return DONE
 
 

@@ -13,8 +13,8 @@ from eval.grading.metrics import TOTAL, answered
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison, Evaluation
 
 FEW_PROBLEMS = 50
+ONE_SEED = "This is one training run with one seed. Another seed would give other figures."
 ALWAYS = (
-    "This is one training run with one seed. Another seed would give other figures.",
     "It was trained only on problems with one answer that can be checked, not on proofs or open "
     "questions.",
     "Its reasoning can be wrong and still sound confident. Check its answers.",
@@ -26,10 +26,12 @@ def text(
     data: TrainingData | None,
     config: DictConfig,
     rl: Mapping[str, Any] | None = None,
+    other_seeds: bool = False,
 ) -> str:
     """Returns a Markdown list: limitations that the figures, the data and the method show, then
     those of every such model. ``data`` is None if the dataset is not known; ``rl`` says how a
-    model of RL was trained, as its export's manifest does.
+    model of RL was trained, as its export's manifest does; ``other_seeds``: the card has the
+    figures of replicates.
     """
     lines: list[str] = []
     for c in compared:
@@ -46,6 +48,8 @@ def text(
             "Its adapters were trained on a base in 4 bits and then merged. Loading the merged "
             "weights in 4 bits rounds them again, which can change its accuracy."
         )
+    if not other_seeds:
+        lines.append(ONE_SEED)
     return "\n".join(f"- {line}" for line in (*lines, *ALWAYS))
 
 

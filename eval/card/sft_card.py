@@ -16,7 +16,7 @@ from eval.card import citation, limitations, method, training_data, usage
 from eval.card.metadata import metadata
 from eval.generation.vllm_actor import NF4
 from eval.report import run_facts
-from eval.results import base_vs_sft, published
+from eval.results import base_vs_sft, published, siblings
 from eval.results.evaluation import Evaluation, check_graders, is_of_pool
 from trainer.recipe import load as configs
 from trainer.run import device_hours, frozen_config
@@ -52,6 +52,7 @@ class SftCard:
         self.config = configs.amend(config, overrides) if overrides else config
         self.prompt = Prompt(self.config.data.prompt, self.config.data.system)
         self.compared = base_vs_sft.of_model(run, self.label)
+        self.seeds = [siblings.find(run, c.sft) for c in self.compared if c.sft]
         self.evaluations = self._shown()
         check_graders(self.evaluations)
         self.data = training_data.read(self.config, self.export["dataset"])
@@ -98,7 +99,8 @@ class SftCard:
         return device_hours.costs(self.run, [e.folder for e in self.evaluations], self.step)
 
     def _limitations(self) -> str:
-        return limitations.text(self.compared, self.data, self.config)
+        seeds = bool(self.seeds) and all(self.seeds)
+        return limitations.text(self.compared, self.data, self.config, other_seeds=seeds)
 
     def _provenance(self) -> str:
         return run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations)
@@ -152,6 +154,7 @@ class SftCard:
     def _evaluation(self) -> str:
         if parts := self._tables():
             parts.append(base_vs_sft.LEGEND)
+            parts += [f"**{found.sentence()}**" for found in self.seeds if found]
             if held_out := self._held_out():
                 parts.append(
                     f"`{held_out}` is the part of the dataset that was kept out of training."

@@ -42,6 +42,11 @@ class Candidate:
         return self.evaluation.label
 
     @property
+    def n(self) -> int:
+        """Rollouts per problem."""
+        return self.evaluation.n
+
+    @property
     def held_out(self) -> float | None:
         """The loss on the held-out rows after its step; None if it was not measured then."""
         return self.trained.get("val_loss")
@@ -49,7 +54,7 @@ class Candidate:
     @cached_property
     def criterion(self) -> Sets:
         """pass@n of each problem, by set, with n the rollouts per problem."""
-        return self.of_problems(self.evaluation.solved[self.evaluation.n])
+        return self.of_problems(self.evaluation.solved[self.n])
 
     def of_problems(self, values: Values) -> Sets:
         """Returns values by set, in the order of the problems, which is that of every candidate."""

@@ -4,16 +4,21 @@ training at their steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 from common.records import ANSWERED
 from common.text import markdown_table
 from eval.choice.candidates import Candidate
-from eval.grading.intervals import Sets, variance_of_mean
+from eval.grading import replicates
+from eval.grading.intervals import variance_of_mean
+from eval.grading.metrics import TOTAL
+from eval.grading.replicates import Runs
 from eval.results.base_vs_sft import estimate, scaled
+from eval.results.compare_groups import estimated
 from eval.results.evaluation import Evaluation, Values
+from eval.results.group_targets import runs_of
 
 TRAINING = {
     "loss": "held-out loss",
@@ -40,50 +45,98 @@ class Surprisal:
 
 def table(candidates: Sequence[Candidate]) -> str:
     """Returns a Markdown table with a column per candidate."""
-    columns = [_cells(c) for c in candidates]
-    lines = [["", *(str(c.label) for c in candidates)]]
+    return table_of_runs([[c] for c in candidates])
+
+
+def table_of_runs(models: Sequence[Sequence[Candidate]]) -> str:
+    """Returns a Markdown table with a column per model, which several runs may have: then its
+    figures are means over runs, and their intervals hold over runs and problems.
+    """
+    columns = [_cells(members) for members in models]
+    lines = [["", *(str(members[0].label) for members in models)]]
     lines += [[title, *(column[title] for column in columns)] for title in columns[0]]
     return markdown_table(lines)
 
 
-def _cells(candidate: Candidate) -> dict[str, str]:
+def _cells(members: Sequence[Candidate]) -> dict[str, str]:
     """Returns title -> cell; the titles depend on the number of rollouts alone."""
-    e = candidate.evaluation
-    teach = candidate.of_problems(e.signals["teach"])
-    cells = {"pass@1": estimate(candidate.of_problems(e.values["pass@1"]))}
-    if e.n > 1:
-        cells[f"pass@{e.n}"] = estimate(candidate.criterion)
-        cells["problems solved sometimes"] = estimate(candidate.of_problems(e.signals["mixed"]))
-        cells["p(1 − p)"] = scaled(teach, 1, 3)
-    found = surprisal(candidate)
+    n = members[0].n
+    cells = {"pass@1": _share(members, lambda e: e.values["pass@1"])}
+    if n > 1:
+        cells[f"pass@{n}"] = _share(members, lambda e: e.solved[e.n])
+        cells["problems solved sometimes"] = _share(members, lambda e: e.signals["mixed"])
+        cells["p(1 − p)"] = _teach(members)
+    found = surprisal(*members)
     cells["−log p, nats per token"] = (
         f"{found.mean:.3f} [{found.lower:.3f}, {found.upper:.3f}]" if found else "not recorded"
     )
-    cells["hit the budget"] = estimate(candidate.of_problems(_truncated(e)))
-    cells["no answer in the required form"] = estimate(candidate.of_problems(_unanswered(e)))
-    return cells | {title: trained(candidate, key) for key, title in TRAINING.items()}
+    cells["hit the budget"] = _share(members, _truncated)
+    cells["no answer in the required form"] = _share(members, _unanswered)
+    return cells | {title: trained(members, key) for key, title in TRAINING.items()}
 
 
-def trained(candidate: Candidate, metric: str) -> str:
-    """Returns a metric of training at the candidate's step, as text."""
-    held_out, own = candidate.trained.get(f"val_{metric}"), candidate.trained.get(metric)
-    value = own if held_out is None else held_out
-    if value is None:
-        return "–"
-    shown = f"{value * 100:.2f} %" if metric == "token_accuracy" else f"{value:.4f}"
-    return shown if held_out is not None else f"{shown} (training batch)"
+def _share(members: Sequence[Candidate], values: Callable[[Evaluation], Values]) -> str:
+    """Returns a mean in percent, with its interval."""
+    runs = [m.of_problems(values(m.evaluation)) for m in members]
+    return estimate(runs[0]) if len(runs) == 1 else estimated(_aligned(members, values))
 
 
-def surprisal(candidate: Candidate) -> Surprisal | None:
-    """Returns -log p over all tokens of the rollouts that have a ``mean_logprob``; None if none
-    has.
+def _teach(members: Sequence[Candidate]) -> str:
+    """Returns the mean of p(1 - p), with its interval."""
+    if len(members) == 1:
+        return scaled(members[0].of_problems(members[0].evaluation.signals["teach"]), 1, 3)
+    runs = _aligned(members, lambda e: e.signals["teach"])
+    found = replicates.mean(runs)
+    return f"{replicates.middle(runs):.3f} [{found.lower:.3f}, {found.upper:.3f}]"
+
+
+def _aligned(members: Sequence[Candidate], values: Callable[[Evaluation], Values]) -> Runs:
+    """Returns values by run and set, of the problems that every run has a value of."""
+    every = [values(m.evaluation) for m in members]
+    return runs_of(every, set.intersection(*map(set, every)), TOTAL)
+
+
+def trained(members: Sequence[Candidate], metric: str) -> str:
+    """Returns a metric of training at the candidate's step, as text; of several runs its mean, if
+    all have it.
+    """
+    for prefix, note in (("val_", ""), ("", " (training batch)")):
+        values = [m.trained.get(f"{prefix}{metric}") for m in members]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            mean = sum(known) / len(known)
+            shown = f"{mean * 100:.2f} %" if metric == "token_accuracy" else f"{mean:.4f}"
+            return f"{shown}{note}"
+    return "–"
+
+
+def surprisal(*members: Candidate) -> Surprisal | None:
+    """Returns -log p over all tokens of the rollouts that have a ``mean_logprob``, of several runs
+    the mean; None if a run has none.
 
     It is a ratio of two sums over problems, of -log p and of tokens. Its variance is that of the
     mean of (x - r w) / mean(w), for a problem with sum x, w tokens and the ratio r (Cochran,
-    Sampling Techniques, 1977, section 6.11, combined), its interval Student's t.
+    Sampling Techniques, 1977, section 6.11, combined), its interval Student's t, or of several runs
+    that over runs and problems.
     """
     from scipy.special import stdtrit  # slow to import
 
+    found = [_linearised(m) for m in members]
+    known = [of for of in found if of is not None]
+    if len(known) < len(found):
+        return None
+    ratio = sum(r for r, _ in known) / len(known)
+    if len(known) > 1:
+        whole: list[Values] = [{k: r + x for k, x in rest.items()} for r, rest in known]
+        over = replicates.mean_of_reals(runs_of(whole, set.intersection(*map(set, whole)), TOTAL))
+        return Surprisal(ratio, over.lower, over.upper)
+    variance, freedom = variance_of_mean(members[0].of_problems(known[0][1]))
+    half = float(stdtrit(freedom, 0.975)) * sqrt(variance)
+    return Surprisal(ratio, ratio - half, ratio + half)
+
+
+def _linearised(candidate: Candidate) -> tuple[float, Values] | None:
+    """Returns the ratio of one run, and (x - r w) / mean(w) of each problem."""
     sums: dict[tuple[str, str], float] = {}
     tokens: dict[tuple[str, str], int] = {}
     for (name, problem, _), rollout in candidate.evaluation.rollouts.items():
@@ -94,10 +147,7 @@ def surprisal(candidate: Candidate) -> Surprisal | None:
     if not sum(tokens.values()):
         return None
     ratio, mean = sum(sums.values()) / sum(tokens.values()), sum(tokens.values()) / len(tokens)
-    rest: Sets = candidate.of_problems({k: (sums[k] - ratio * tokens[k]) / mean for k in tokens})
-    variance, freedom = variance_of_mean(rest)
-    half = float(stdtrit(freedom, 0.975)) * sqrt(variance)
-    return Surprisal(ratio, ratio - half, ratio + half)
+    return ratio, {k: (sums[k] - ratio * tokens[k]) / mean for k in tokens}
 
 
 def _truncated(e: Evaluation) -> Values:

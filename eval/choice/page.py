@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.text import markdown_table
 from eval.choice import candidates, columns, power
 from eval.choice.candidates import Candidate, Field
-from eval.choice.rule import EARLIEST, HELD_OUT, Choice, choose
+from eval.choice.rule import EARLIEST, HELD_OUT, C, Choice, choose
 from eval.grading.metrics import TOTAL
 from eval.grading.simultaneous import Pair
 from eval.results import base_vs_sft
@@ -40,6 +40,10 @@ PUBLISHED = (
     "Qwen3-4B and 8B): on repeated rows accuracy grew until training token accuracy was near "
     "100 %, although the held-out loss rose. Here {here}."
 )
+ONE_ROLLOUT = (
+    "There is one rollout per problem, so pass@1 is all that can be compared: evaluate with "
+    "eval.rollouts=16 for pass@16."
+)
 INTERPOLATED = (
     "Averages and steps moved towards the base model had a higher pass@k in arXiv 2504.10478 and "
     "made overtrained checkpoints better starts in arXiv 2606.09932: `warmstart export {run} "
@@ -66,18 +70,16 @@ def section(run: Run, config: DictConfig) -> str | None:
     return _told(run, field) if field.candidates else None
 
 
-def reason(choice: Choice) -> str:
+def reason(choice: Choice[C]) -> str:
     """Returns why the chosen candidate was chosen, as part of a sentence."""
-    criterion, others = _criterion(choice), [c for c in choice.tied if c is not choice.chosen]
+    measure, others = criterion(choice), [c for c in choice.tied if c is not choice.chosen]
     if not others:
-        return f"every other candidate is significantly worse in {criterion}"
+        return f"every other candidate is significantly worse in {measure}"
     names = _names(others)
-    return (
-        f"it cannot be told from {names} in {criterion}, and the tie rule takes the {_by(choice)}"
-    )
+    return f"it cannot be told from {names} in {measure}, and the tie rule takes the {_by(choice)}"
 
 
-def start(choice: Choice) -> str:
+def start(choice: Choice[Candidate]) -> str:
     """Returns which step RL starts from and why, as a line; the choice has one."""
     assert choice.start is not None
     if choice.start is choice.chosen:
@@ -86,6 +88,29 @@ def start(choice: Choice) -> str:
         f"RL starts from {choice.start.label}, the rule's choice among the steps of SFT: it cannot "
         f"start from {choice.chosen.label}, which comes first because {reason(choice)}"
     )
+
+
+def recommendation(choice: Choice[C]) -> str:
+    """Returns which candidate is recommended, or which cannot be told apart, in bold."""
+    chosen = choice.chosen.label
+    if len(choice.tied) == 1:
+        return f"**{chosen} is recommended**: {reason(choice)}."
+    return (
+        f"**These cannot be told apart in {criterion(choice)}: {_names(choice.tied)}.** By the "
+        f"tie rule, {_by(choice)}, **{chosen}** is recommended."
+    )
+
+
+def gain(pair: Pair) -> str:
+    """Returns a pair's difference in points, with its interval."""
+    if not pair.error:
+        return f"{pair.mean * 100:+.2f} (no spread)"
+    return f"{pair.mean * 100:+.2f} [{pair.lower * 100:+.1f}, {pair.upper * 100:+.1f}]"
+
+
+def criterion(choice: Choice[C]) -> str:
+    """Returns the name of the accuracy that the tests compare."""
+    return f"pass@{choice.best.n}"
 
 
 def _none(run: Run, field: Field) -> str:
@@ -109,7 +134,7 @@ def _told(run: Run, field: Field) -> str:
         return f"Only {first.label} is evaluated, so there is nothing to choose from.\n\n{more}"
     choice = choose(field.candidates)
     parts = [
-        _recommendation(choice),
+        recommendation(choice),
         columns.table(field.candidates),
         f"{columns.LEGEND} Protocol: {base_vs_sft.protocol(first.evaluation)}.",
         markdown_table(_tests(choice)),
@@ -119,19 +144,9 @@ def _told(run: Run, field: Field) -> str:
     return "\n\n".join([*parts, f"Left out:\n\n{left}"] if left else parts)
 
 
-def _recommendation(choice: Choice) -> str:
-    chosen = choice.chosen.label
-    if len(choice.tied) == 1:
-        return f"**{chosen} is recommended**: {reason(choice)}."
-    return (
-        f"**These cannot be told apart in {_criterion(choice)}: {_names(choice.tied)}.** By the "
-        f"tie rule, {_by(choice)}, **{chosen}** is recommended."
-    )
-
-
-def _tests(choice: Choice) -> Iterator[list[str]]:
+def _tests(choice: Choice[Candidate]) -> Iterator[list[str]]:
     yield [
-        f"{_criterion(choice)}, points",
+        f"{criterion(choice)}, points",
         f"minus {choice.best.label}",
         "p",
         "verdict",
@@ -147,23 +162,14 @@ def _tests(choice: Choice) -> Iterator[list[str]]:
             needed = "no number" if not pair.mean else "unknown" if count is None else f"{count:,}"
             cost = "" if count is None else power.cost(choice, c, count)
         verdict = "worse" if pair.is_told else "not told apart"
-        yield [str(c.label), _gain(pair), f"{pair.p:.4f}", verdict, needed, cost]
+        yield [str(c.label), gain(pair), f"{pair.p:.4f}", verdict, needed, cost]
 
 
-def _gain(pair: Pair) -> str:
-    if not pair.error:
-        return f"{pair.mean * 100:+.2f} (no spread)"
-    return f"{pair.mean * 100:+.2f} [{pair.lower * 100:+.1f}, {pair.upper * 100:+.1f}]"
-
-
-def _reasons(run: Run, choice: Choice) -> Iterator[str]:
+def _reasons(run: Run, choice: Choice[Candidate]) -> Iterator[str]:
     """Yields what speaks for the choice and against it, what was published, and what to do next."""
-    yield RULE.format(criterion=_criterion(choice))
-    if choice.best.evaluation.n == 1:
-        yield (
-            "There is one rollout per problem, so pass@1 is all that can be compared: evaluate "
-            "with eval.rollouts=16 for pass@16."
-        )
+    yield RULE.format(criterion=criterion(choice))
+    if choice.best.n == 1:
+        yield ONE_ROLLOUT
     if len(choice.tied) > 1:
         yield from _other_signs(choice)
     yield PUBLISHED.format(here=_here(choice.chosen))
@@ -181,7 +187,7 @@ def _reasons(run: Run, choice: Choice) -> Iterator[str]:
         )
 
 
-def _other_signs(choice: Choice) -> Iterator[str]:
+def _other_signs(choice: Choice[Candidate]) -> Iterator[str]:
     """Yields which of the tied candidates each other measure of a good start would take."""
     signs: dict[str, list[tuple[float, Candidate]]] = {"p(1 − p)": [], "entropy of rollouts": []}
     for c in choice.tied:
@@ -202,15 +208,11 @@ def _here(chosen: Candidate) -> str:
     figure = chosen.evaluation.figures[TOTAL]["pass@1"]
     parts = [f"{chosen.label} has pass@1 {figure:.3f}"]
     for key in ("entropy", "token_accuracy"):
-        parts.append(f"{columns.TRAINING[key]} {columns.trained(chosen, key)}")
+        parts.append(f"{columns.TRAINING[key]} {columns.trained([chosen], key)}")
     return ", ".join(parts)
 
 
-def _criterion(choice: Choice) -> str:
-    return f"pass@{choice.best.evaluation.n}"
-
-
-def _by(choice: Choice) -> str:
+def _by(choice: Choice[C]) -> str:
     if choice.decided_by == HELD_OUT:
         return f"{HELD_OUT} ({choice.chosen.held_out:.4f})"
     if choice.decided_by == EARLIEST:
@@ -218,5 +220,5 @@ def _by(choice: Choice) -> str:
     return f"{choice.decided_by}, as only averages are left"
 
 
-def _names(some: Sequence[Candidate]) -> str:
+def _names(some: Sequence[C]) -> str:
     return ", ".join(str(c.label) for c in some)

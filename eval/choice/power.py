@@ -13,7 +13,7 @@ NORMAL = 0.8416
 UNITS = {"cuda": "GPU-hours", "cpu": "CPU process-hours"}
 
 
-def problems_needed(choice: Choice, candidate: Candidate) -> int | None:
+def problems_needed(choice: Choice[Candidate], candidate: Candidate) -> int | None:
     """Returns how many problems of the same kind, in the same mix of sets, would tell a candidate
     from the best one with ``POWER``, if the observed difference is the true one; None if that is 0
     or has no spread.
@@ -22,14 +22,14 @@ def problems_needed(choice: Choice, candidate: Candidate) -> int | None:
     corrected test's critical value c and z the normal quantile at ``POWER`` (Miller, Adding Error
     Bars to Evals, 2024, section 5, with c for the uncorrected quantile).
     """
-    pair = choice.behind(candidate)
-    if not pair.mean or not pair.error or not isfinite(choice.tests.critical):
+    pair, critical = choice.behind(candidate), choice.tests.critical
+    if not pair.mean or not pair.error or critical is None or not isfinite(critical):
         return None
     problems = len(candidate.evaluation.problems)
-    return ceil(problems * ((choice.tests.critical + NORMAL) * pair.error / pair.mean) ** 2)
+    return ceil(problems * ((critical + NORMAL) * pair.error / pair.mean) ** 2)
 
 
-def cost(choice: Choice, candidate: Candidate, problems: int) -> str:
+def cost(choice: Choice[Candidate], candidate: Candidate, problems: int) -> str:
     """Returns the device-hours of evaluating both on as many problems, less those that they have,
     from the measured time of their rollouts.
     """

@@ -18,54 +18,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from eval.choice.candidates import Candidate
+from eval.grading.intervals import Sets
 from eval.grading.simultaneous import AllPairs, Pair, all_pairs
+from trainer.run.model_label import ModelLabel
 
 HELD_OUT, EARLIEST, HIGHEST = "lowest held-out loss", "earliest step", "highest pass@n"
 """What decides among candidates that cannot be told apart."""
 
 
+class Choosable(Protocol):
+    """A model that the rule can choose, of one run or of several replicates."""
+
+    @property
+    def label(self) -> ModelLabel:
+        """The model's label."""
+
+    @property
+    def n(self) -> int:
+        """Rollouts per problem."""
+
+    @property
+    def held_out(self) -> float | None:
+        """The loss on the held-out rows; None if it was not measured."""
+
+    @property
+    def criterion(self) -> Sets:
+        """pass@n of each problem, by set."""
+
+
+C = TypeVar("C", bound=Choosable)
+
+
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[C]):
     """The rule's result for two or more candidates."""
 
-    candidates: Sequence[Candidate]
+    candidates: Sequence[C]
     tests: AllPairs
     """The tests of all pairs, by the criterion; candidates are numbered in their order here."""
-    best: Candidate
+    best: C
     """The highest pass@n that was observed; the first one if several are as high."""
-    tied: Sequence[Candidate]
+    tied: Sequence[C]
     """Those not told apart from the best, which is one of them."""
-    chosen: Candidate
+    chosen: C
     decided_by: str
     """What decided among the tied ones, if there are several."""
-    start: Candidate | None
+    start: C | None
     """The step of SFT that ``warmstart rl`` takes: the chosen one, or if that is an average the
     rule's choice among the steps alone; None if no step was evaluated.
     """
 
-    def behind(self, candidate: Candidate) -> Pair:
+    def behind(self, candidate: C) -> Pair:
         """Returns a candidate minus the best one."""
         order = self.candidates
         return self.tests.between(order.index(self.best), order.index(candidate))
 
 
-def choose(candidates: Sequence[Candidate]) -> Choice:
-    """Returns the choice among two or more candidates."""
-    tests = all_pairs([c.criterion for c in candidates])
+def choose(candidates: Sequence[C], tests: AllPairs | None = None) -> Choice[C]:
+    """Returns the choice among two or more candidates, by the ``tests`` of their pairs; by default
+    they are of one run.
+    """
+    if tests is None:
+        tests = all_pairs([c.criterion for c in candidates])
     best, tied = _tied(candidates, candidates, tests)
     chosen, by = _of_tie(tied)
-    start: Candidate | None = chosen
+    start: C | None = chosen
     if chosen.label.kind != "sft":
         steps = [c for c in candidates if c.label.kind == "sft"]
         start = _of_tie(_tied(steps, candidates, tests)[1])[0] if steps else None
     return Choice(candidates, tests, best, tied, chosen, by, start)
 
 
-def _tied(
-    some: Sequence[Candidate], every: Sequence[Candidate], tests: AllPairs
-) -> tuple[Candidate, list[Candidate]]:
+def _tied(some: Sequence[C], every: Sequence[C], tests: AllPairs) -> tuple[C, list[C]]:
     """Returns the best of ``some``, and those of them that are not told apart from it."""
     best = max(some, key=_criterion)
     return best, [
@@ -73,7 +99,7 @@ def _tied(
     ]
 
 
-def _of_tie(tied: Sequence[Candidate]) -> tuple[Candidate, str]:
+def _of_tie(tied: Sequence[C]) -> tuple[C, str]:
     """Returns what the tie rule takes, and what decided."""
     steps = [c for c in tied if c.label.kind == "sft"]
     if not steps:
@@ -84,5 +110,5 @@ def _of_tie(tied: Sequence[Candidate]) -> tuple[Candidate, str]:
     return min(steps, key=lambda c: c.label), EARLIEST
 
 
-def _criterion(candidate: Candidate) -> float:
+def _criterion(candidate: Choosable) -> float:
     return sum(map(sum, candidate.criterion))

@@ -32,7 +32,7 @@ Sets = Sequence[Sequence[float]]
 
 
 class Interval(NamedTuple):
-    """A confidence interval of the mean at ``LEVEL``, and its method."""
+    """A confidence interval of the mean, and its method."""
 
     lower: float
     upper: float
@@ -56,7 +56,7 @@ class Difference(NamedTuple):
         return not self.lower <= 0 <= self.upper
 
 
-def interval(sets: Sets) -> Interval:
+def interval(sets: Sets, level: float = LEVEL) -> Interval:
     """Returns the interval for the mean over all problems of ``sets``, whose values are in 0..1.
 
     This is Wilson's score interval for a proportion, with the number of problems that would give
@@ -77,8 +77,8 @@ def interval(sets: Sets) -> Interval:
     variance, freedom = variance_of_mean(sets)
     if min(right, len(values) - right) < FEW_RIGHT or variance == 0:
         lows, highs = _gaffke(values, 0.0, 1.0)
-        return Interval(*_tails(lows, highs), GAFFKE)
-    q = stdtrit(freedom, (1 + LEVEL) / 2) ** 2
+        return Interval(*_tails(lows, highs, level), GAFFKE)
+    q = stdtrit(freedom, (1 + level) / 2) ** 2
     # q over the number of problems that would give this variance.
     share = q * variance / (mean * (1 - mean))
     middle = (mean + share / 2) / (1 + share)
@@ -86,7 +86,7 @@ def interval(sets: Sets) -> Interval:
     return Interval(max(0.0, float(middle - half)), min(1.0, float(middle + half)), WILSON)
 
 
-def difference(sets: Sets) -> Difference:
+def difference(sets: Sets, level: float = LEVEL) -> Difference:
     """Returns the mean of paired differences in -1..1, each within one problem, with its interval
     and p.
 
@@ -104,9 +104,9 @@ def difference(sets: Sets) -> Difference:
     if len(values) - np.unique(values, return_counts=True)[1].max() < FEW_CHANGES or variance == 0:
         lows, highs = _gaffke(values, -1.0, 1.0)
         p = 2 * min((lows <= 0).mean(), (highs >= 0).mean())
-        return Difference(mean, *_tails(lows, highs), min(1.0, float(p)), GAFFKE)
+        return Difference(mean, *_tails(lows, highs, level), min(1.0, float(p)), GAFFKE)
     error = float(np.sqrt(variance))
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
     p = float(2 * stdtr(freedom, -abs(mean) / error))
     return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), p, STUDENT)
 
@@ -153,6 +153,8 @@ def _gaffke(
     return means + share * (low - means), means + share * (high - means)
 
 
-def _tails(lows: NDArray[np.float64], highs: NDArray[np.float64]) -> tuple[float, float]:
-    tail = (1 - LEVEL) / 2
+def _tails(
+    lows: NDArray[np.float64], highs: NDArray[np.float64], level: float
+) -> tuple[float, float]:
+    tail = (1 - level) / 2
     return float(np.quantile(lows, tail)), float(np.quantile(highs, 1 - tail))

@@ -43,8 +43,10 @@ class Pair(NamedTuple):
 class AllPairs:
     """The differences of all pairs of models."""
 
-    critical: float
-    """How many standard errors a difference must exceed; may be infinite if problems are few."""
+    critical: float | None
+    """How many standard errors a difference must exceed; may be infinite if problems are few; None
+    if the pairs have no common number (:mod:`eval.grading.replicates`).
+    """
     found: Mapping[tuple[int, int], Pair]
     """(i, j) -> model j minus model i, for i < j."""
 

@@ -20,7 +20,7 @@ from data_prep.tokenizer import token_files
 from eval.choice import page as choice_page
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, rl_training, run_facts, tables, training_curves
-from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft
+from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft, siblings
 from eval.results.average_vs_members import AverageComparison
 from eval.results.base_vs_sft import NEAR_ZERO, Comparison
 from eval.results.evaluation import check_graders
@@ -75,7 +75,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     sections = [f"# {run.name}", headline]
     if beside := [c for c in reinforced if c.rl in compared.rl]:
         sections.append(markdown_table(rl_vs_sft.headline(beside)))
-    sections.append(_reading(compared, config))
+    sections.append(_reading(run, compared, config))
     if compared.known.n > 1:
         sections += ["## pass@k", tables.pass_at_k(compared)]
     sections += [
@@ -168,8 +168,10 @@ def headline(run: Run, config: DictConfig) -> str:
     return markdown_table(base_vs_sft.headline(base_vs_sft.newest(run), config.reference))
 
 
-def _reading(compared: Comparison, config: DictConfig) -> str:
+def _reading(run: Run, compared: Comparison, config: DictConfig) -> str:
     lines = tables.alarms(compared)
+    if found := siblings.find(run, compared.sft):
+        lines.append(found.sentence())
     for e in compared.all:
         figures = e.figures[TOTAL]
         right = sum(grade.exact for grade in e.grades.values())

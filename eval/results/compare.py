@@ -9,10 +9,11 @@ from common.errors import UserError
 from common.text import markdown_table
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
-from eval.results import base_vs_sft, lengths, published
+from eval.results import base_vs_sft, compare_groups, group_targets, lengths, published
 from eval.results.base_vs_sft import EXACT, by_set, change, counted, estimate, missing, shown
+from eval.results.common_problems import only, other_accuracies, p_value, set_names
 from eval.results.compare_targets import Subject, check, find
-from eval.results.evaluation import Evaluation, Values, check_graders
+from eval.results.evaluation import Evaluation, check_graders
 
 LEGEND = (
     f"Brackets hold {LEVEL:.0%} intervals over problems like these. A difference is the mean over "
@@ -32,17 +33,21 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     its published figures.
 
     A target is a run (its newest evaluation), RUN@base, RUN@STEP, RUN@avg-NAME or RUN@rl-N, or an
-    evaluation's folder. Accuracies are over the problems that all evaluations share, lengths over
-    all rollouts.
-    Raises UserError when there are fewer than two targets, when a target is none of these or has no
-    complete evaluation (``partial`` accepts an incomplete one, which each line then states), and
-    when the evaluations differ in their sampling settings, in their prompts (unless
+    evaluation's folder; or a group of replicates, several of these with commas between them, of
+    which :mod:`eval.results.compare_groups` writes. Accuracies are over the problems that all
+    evaluations share, lengths over all rollouts.
+    Raises UserError when there are fewer than two targets and no group, when a target is none of
+    these or has no complete evaluation (``partial`` accepts an incomplete one, which each line then
+    states), and when the evaluations differ in their sampling settings, in their prompts (unless
     ``across_prompts``) or in the grader's version, or share no problem.
     """
+    members = [group_targets.parts(target) for target in targets]
+    if any(len(of) > 1 for of in members):
+        return compare_groups.compare(members, partial, across_prompts)
     if len(targets) < 2:
         raise UserError(
             "compare needs at least two evaluations: warmstart compare RUN@base RUN, or warmstart "
-            "compare RUN OTHER"
+            "compare RUN OTHER; one alone can be a group of seeds: RUN,RUN,RUN"
         )
     subjects = [find(target, partial) for target in targets]
     if len({s.name for s in subjects}) < len(subjects):
@@ -82,17 +87,17 @@ def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator
     """Yields titles, then one line per model: pass@1 per set and over all, its rerun error, and the
     other accuracies if all models have the same n.
     """
-    names = _names(keys)
-    others = _others(*(s.evaluation for s in subjects))
+    names = set_names(keys)
+    others = other_accuracies(*(s.evaluation for s in subjects))
     yield ["pass@1", *map(shown, names), "rerun error", *others]
     for s in subjects:
         cells = [
-            counted(by_set(_only(s.evaluation.values["pass@1"], keys), name), s.evaluation)
+            counted(by_set(only(s.evaluation.values["pass@1"], keys), name), s.evaluation)
             for name in names
         ]
         error = _rerun(s.evaluation, keys, TOTAL)
         cells.append("unknown" if error is None else f"± {error * 100:.2f}")
-        cells += [estimate(by_set(_only(s.evaluation.values[metric], keys))) for metric in others]
+        cells += [estimate(by_set(only(s.evaluation.values[metric], keys))) for metric in others]
         yield [s.name + missing(TOTAL, s.evaluation), *cells]
 
 
@@ -121,9 +126,9 @@ def _notes(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[
 def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[str]:
     """Returns the paired comparison as a sentence about all problems, and a table."""
     a, b = first.evaluation, other.evaluation
-    *sets, every = _names(keys)
+    *sets, every = set_names(keys)
     rows = [(name, "pass@1") for name in (*sets, every)]
-    rows += [(every, metric) for metric in _others(a, b)]
+    rows += [(every, metric) for metric in other_accuracies(a, b)]
     lines = [["B - A, points", "problems", "difference", "p", "rerun error", "verdict"]]
     for name, metric in rows:
         pairs = _pairs(a, b, keys, name, metric)
@@ -133,7 +138,7 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
             title, rerun = shown(name), _rerun_of_difference(a, b, keys, name)
         title += missing(name, a, b)
         problems = f"{sum(map(len, pairs)):,}"
-        cells = [title, problems, base_vs_sft.gain(pairs), _p(found.p), rerun, _verdict(found)]
+        cells = [title, problems, base_vs_sft.gain(pairs), p_value(found.p), rerun, _verdict(found)]
         lines.append(cells)
     pairs = _pairs(a, b, keys, every, "pass@1")
     found = difference(pairs)
@@ -141,7 +146,9 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
     if found.is_told:
         better = "better" if found.mean > 0 else "worse"
         what = f"is {better} than {first.name}"
-    sentence = f"**{other.name} {what}**: pass@1 {base_vs_sft.gain(pairs)} points, p {_p(found.p)}."
+    sentence = (
+        f"**{other.name} {what}**: pass@1 {base_vs_sft.gain(pairs)} points, p {p_value(found.p)}."
+    )
     return [sentence + missing(every, a, b), markdown_table(lines)]
 
 
@@ -196,33 +203,10 @@ def _most(share: float, problems: int, rollouts: int) -> str:
     return f"at most ± {sqrt(share * (1 - share) / problems / rollouts) * 100:.2f}"
 
 
-def _others(*these: Evaluation) -> tuple[str, ...]:
-    """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ
-    or n is 1.
-    """
-    n = these[0].n
-    if n == 1 or any(e.n != n for e in these):
-        return ()
-    return accuracies(n)[1:]
-
-
-def _names(keys: set[tuple[str, str]]) -> list[str]:
-    sets = sorted({name for name, _ in keys})
-    return [*sets, TOTAL] if len(sets) > 1 else sets
-
-
-def _only(values: Values, keys: set[tuple[str, str]]) -> Values:
-    return {key: value for key, value in values.items() if key in keys}
-
-
 def _pairs(
     a: Evaluation, b: Evaluation, keys: set[tuple[str, str]], name: str, metric: str
 ) -> list[list[float]]:
-    return by_set(change(_only(a.values[metric], keys), _only(b.values[metric], keys)), name)
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+    return by_set(change(only(a.values[metric], keys), only(b.values[metric], keys)), name)
 
 
 def _rerun(evaluation: Evaluation, keys: set[tuple[str, str]], name: str) -> float | None:

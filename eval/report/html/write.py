@@ -29,7 +29,7 @@ from eval.report import rl_readiness, rl_training, run_facts, tables
 from eval.report.html.figures import figures, rl_figures
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft
+from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft, siblings
 from eval.results.average_vs_members import AverageComparison
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation, check_graders
@@ -81,6 +81,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         base_vs_sft.LEGEND,
         *([published.note(config.reference, compared.known)] if config.reference else []),
     ]
+    if found := siblings.find(run, compared.sft):
+        notes.insert(0, found.sentence())
     style, script = _source("page.css"), _source("page.js")
     shown = [_shown(run, e, sheets) for e, sheets in zip(compared.all, evaluations, strict=True)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)

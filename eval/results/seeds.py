@@ -1,0 +1,51 @@
+"""Replicates: runs of one recipe that differ in their training seed alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.differences import differences
+from common.files import read_json
+from trainer.recipe import replicates
+from trainer.run import frozen_config, models
+from trainer.run.folder import Run
+from trainer.run.model_label import ModelLabel
+
+
+def seed_of(run: Run) -> int:
+    """Returns the run's training seed. Raises UserError when it has no configuration."""
+    return int(frozen_config.read(run).train.seed)
+
+
+def differing(one: Run, other: Run) -> list[str]:
+    """Returns what keeps two runs from being replicates, as ``setting: value -> value``: settings
+    that can change the model, the dataset or the base model. Empty if they differ in the seed
+    alone, or not at all. Raises UserError when a configuration cannot be read.
+    """
+    ours, theirs = _identity(one), _identity(other)
+    known = bool(ours and theirs)
+    found = replicates.differing(frozen_config.read(one), frozen_config.read(other), known)
+    return [*found, *(differences(ours, theirs).values() if known else ())]
+
+
+def same_model(one: Run, other: Run, label: ModelLabel) -> bool:
+    """Returns whether a label means the same in both runs: an average of the same steps with the
+    same shares. A label of another kind always does.
+    """
+    return label.kind != "average" or _shares(one, label) == _shares(other, label)
+
+
+def _identity(run: Run) -> dict[str, str]:
+    """Returns the hashes of what the run's last attempt was trained on; empty if there are none."""
+    attempts = run.attempts
+    if not attempts or not attempts[-1].provenance.exists():
+        return {}
+    return read_json(attempts[-1].provenance).get("identity", {})
+
+
+def _shares(run: Run, label: ModelLabel) -> Any:
+    made = models.average_of(run, label)
+    if made is None:
+        return None
+    members = [(member["step"], member["weight"]) for member in made["members"]]
+    return members, made["base"]

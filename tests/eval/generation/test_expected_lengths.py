@@ -119,8 +119,8 @@ def makespan_with_prior(correlation: float, alike: float, shuffle: bool) -> floa
             means = list(prior.values())
             random.Random(seed).shuffle(means)
             prior = dict(zip(prior, means, strict=True))
-        for i, given in enumerate((None, prior)):
-            seconds[i] += decode.replay(lengths, 64, gpu, given)
+        for i, known in enumerate((None, prior)):
+            seconds[i] += decode.replay(lengths, 64, gpu, known)
     return seconds[1] / seconds[0]
 
 

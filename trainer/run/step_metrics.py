@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,11 +79,11 @@ class StepMetrics:
     val_entropy: float | None = None
     """On the held-out rows after this step, as ``val_loss``."""
     val_token_accuracy: float | None = None
-    slow: Sequence[tuple[int, float]] = ()
+    slow: Sequence[tuple[int, float]] = field(default_factory=list)
     """Rank and ratio of each rank whose output head took clearly longer per token in this step than
     the median of the other ranks'.
     """
-    alarms: Sequence[dict[str, Any]] = ()
+    alarms: Sequence[dict[str, Any]] = field(default_factory=list)
     """What the step raised: kind, text, rank and host, rows; see ``alarm_lines``."""
 
     def with_held_out(self, means: TokenMeans) -> StepMetrics:

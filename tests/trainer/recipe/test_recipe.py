@@ -49,7 +49,8 @@ def test_the_4b_recipe_is_the_published_one_with_our_decisions() -> None:
 def test_the_authors_recipe_has_their_launchers_values_on_the_rows_of_ours() -> None:
     ours, authors = configs.load("sft_4b"), configs.load("sft_4b_authors")
     assert authors.data == ours.data
-    own = {"sequence_parallel", "max_tokens_per_gpu", "checkpointing", "save_every", "validate_every"}
+    saving = {"save_every", "validate_every"}
+    own = {"sequence_parallel", "max_tokens_per_gpu", "checkpointing", *saving}
     assert {
         key: value
         for key, value in authors.train.items()

@@ -26,12 +26,13 @@ TRAINING = {
     "token_accuracy": "held-out token accuracy",
 }
 """Metric of a step -> its line; ``val_`` and its name is the metric on the held-out rows."""
-LEGEND = (
-    "Means over problems, with their intervals; p is the share of right ones among a problem's "
-    "rollouts. −log p is the mean over the rollouts' tokens. The held-out figures are those of "
-    "training after the step, or where it says so those of the step's training batch; only their "
-    "means are recorded, so they have no interval."
+MEANINGS = (
+    "p is the share of right ones among a problem's rollouts. −log p is the mean over the "
+    "rollouts' tokens. The held-out figures are those of training after the step, or where it says "
+    "so those of the step's training batch; only their means are recorded, so they have no "
+    "interval."
 )
+LEGEND = f"Means over problems, with their intervals; {MEANINGS}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from trainer.run.folder import Run
 
 LEGEND = (
     f"Means over the runs, with intervals over training seeds and problems "
-    f"({replicates.BANERJEE}; two seeds give wide ones)."
+    f"({replicates.BANERJEE}; two seeds give wide ones); {columns.MEANINGS}"
 )
 TESTS = (
     "Each candidate minus the best, paired by run and by problem. Intervals and p hold over runs "
@@ -51,7 +51,7 @@ def text(runs: Sequence[Run]) -> str:
         head,
         page.recommendation(choice),
         columns.table_of_runs([c.members for c in field.candidates]),
-        f"{LEGEND} {columns.LEGEND} Protocol: {protocol}.",
+        f"{LEGEND} Protocol: {protocol}.",
         markdown_table(_tests(choice)),
         TESTS,
         "\n".join(f"- {line}" for line in _reasons(field, choice)),

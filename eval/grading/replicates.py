@@ -9,15 +9,16 @@ and Var(mean) = s_run^2 / R + s_problem^2 / P + s_rest^2 / (R P) for R runs and 
 Casella and McCulloch, Variance Components, 1992, chapter 4). The variance between the runs' means,
 over R, estimates the first and the last part together; the variance between the problems' means,
 over P, the second and the last. The rest, which includes the sampling of rollouts, is estimated
-from the residuals and taken off the latter, so that it counts once, but never more of it than the
-runs' means show: two runs may come out alike by chance. The parts are put together by
+from the residuals and taken off the latter, so that it counts once. The parts are put together by
 Banerjee's interval, whose half width is sqrt(sum of t_i^2 V_i), t_i Student's quantile with the
 degrees of freedom of V_i (On Confidence Interval for Two-Means Problem Based on Separate Estimates
 of Variances and Tabulated Values of t-Table, Sankhya 23, 1961). It covers at least its level
 whatever the shares of the parts are, also with the single degree of freedom of two runs, where
 Satterthwaite's approximation and the pigeonhole bootstrap (Owen, 2007) are too narrow. The ends of
 the parts' intervals may lie at unequal distances; each end is put together by itself (MOVER: Zou
-and Donner, Construction of Confidence Limits about Effect Measures, 2008).
+and Donner, Construction of Confidence Limits about Effect Measures, 2008), and none is nearer than
+that over problems alone: accuracies are multiples of one rollout's share, so two runs may come out
+alike by chance, as if nothing varied between runs.
 
 Run effects are taken to be normal: with two to five runs there is no way to see that they are not.
 """
@@ -88,8 +89,8 @@ def mean(runs: Runs, level: float = LEVEL) -> Interval:
     found = intervals.interval(sets, level)
     share = _share(sets, found.method, [runs])
     low, high = _logit_interval(middle, between.half(level))
-    lower = middle - hypot(share * (middle - found.lower), middle - low)
-    upper = middle + hypot(share * (found.upper - middle), high - middle)
+    lower = middle - _together(share, middle - found.lower, middle - low)
+    upper = middle + _together(share, found.upper - middle, high - middle)
     return Interval(max(0.0, lower), min(1.0, upper), BANERJEE)
 
 
@@ -97,7 +98,7 @@ def mean_of_reals(runs: Runs, level: float = LEVEL) -> Interval:
     """Returns the same for values of any size, with Student's interval for both parts."""
     sets, between = over_runs(runs), _between(runs)
     share = _share(sets, BANERJEE, [runs])
-    half = hypot(share * _Part(*variance_of_mean(sets)).half(level), between.half(level))
+    half = _together(share, _Part(*variance_of_mean(sets)).half(level), between.half(level))
     return Interval(_mean(sets) - half, _mean(sets) + half, BANERJEE)
 
 
@@ -132,11 +133,8 @@ def spread(runs: Runs, level: float = LEVEL) -> Spread:
     total = _variance_of_means(runs)
     explained = rest.variance * len(runs)
     tail = (1 - level) / 2
-    if not explained:
-        ratio, p = total, 0.0 if total else 1.0
-        ends = [total, total]
-    else:
-        ratio = total - explained
+    p, ends = 0.0 if total else 1.0, [total, total]
+    if explained:
         p = float(fdtrc(freedom, rest.freedom, total / explained))
         # The F-quantiles that the observed ratio is set against, for the lower and the upper end.
         ends = [
@@ -145,7 +143,7 @@ def spread(runs: Runs, level: float = LEVEL) -> Spread:
     # Of freedom S^2 / sigma^2, as chi-square.
     scales = [freedom / float(chdtri(freedom, q)) for q in (tail, 1 - tail)]
     low, high = (max(0.0, end) * scale for end, scale in zip(ends, scales, strict=True))
-    return Spread(sqrt(max(0.0, ratio)), sqrt(low), sqrt(high), p)
+    return Spread(sqrt(max(0.0, total - explained)), sqrt(low), sqrt(high), p)
 
 
 def all_pairs(models: Sequence[Runs]) -> AllPairs:
@@ -201,12 +199,17 @@ def _bounds(
         found = intervals.difference(sets, level)
         halves = [part.half(level) for part in parts]
         return (
-            middle - hypot(share * (middle - found.lower), *halves),
-            middle + hypot(share * (found.upper - middle), *halves),
+            middle - _together(share, middle - found.lower, *halves),
+            middle + _together(share, found.upper - middle, *halves),
         )
 
     variance = share**2 * variance_of_mean(sets)[0] + sum(part.variance for part in parts)
     return bounds, sqrt(variance)
+
+
+def _together(share: float, of_problems: float, *of_runs: float) -> float:
+    """Returns how far an end is from the mean."""
+    return max(hypot(share * of_problems, *of_runs), of_problems)
 
 
 def _p(middle: float, bounds: Callable[[float], tuple[float, float]]) -> float:
@@ -228,13 +231,13 @@ def _p(middle: float, bounds: Callable[[float], tuple[float, float]]) -> float:
 
 
 def _share(sets: Sets, method: str, groups: Sequence[Runs]) -> float:
-    """Returns the factor that takes the ``groups``' rest, as far as it counts with their runs, off
-    the width of the problems' part. If that was told without a variance (Gaffke's bound), it stays.
+    """Returns the factor that takes the ``groups``' rest, which counts with their runs, off the
+    width of the problems' part. If that was told without a variance (Gaffke's bound), it stays.
     """
     variance = variance_of_mean(sets)[0]
     if method == GAFFKE or not variance:
         return 1.0
-    rest = sum(min(_rest(runs).variance, _between(runs).variance) for runs in groups)
+    rest = sum(_rest(runs).variance for runs in groups)
     return sqrt(max(0.0, 1 - rest / variance))
 
 

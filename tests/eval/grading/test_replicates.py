@@ -203,6 +203,28 @@ def test_of_problems_alike_it_is_students_t_over_runs() -> None:
     assert found.p == pytest.approx(stats.ttest_1samp(changes, 0).pvalue, rel=0.01)
 
 
+def test_the_runs_of_either_group_count() -> None:
+    """Runs alike in one group: the interval is Student's over the runs of the other."""
+    random = np.random.default_rng(9)
+    means = np.array([0.42, 0.45, 0.43, 0.49])
+    varied = by_set(means[:, None] + random.normal(0, 1e-6, (4, 50)), [30, 20])
+    alike = by_set(np.full((3, 50), 0.4), [30, 20])
+    bounds = stats.ttest_1samp(means - 0.4, 0).confidence_interval(0.95)
+    forth, back = replicates.difference(alike, varied), replicates.difference(varied, alike)
+    assert (forth.lower, forth.upper) == pytest.approx((bounds.low, bounds.high), abs=1e-5)
+    assert (back.lower, back.upper) == pytest.approx((-bounds.high, -bounds.low), abs=1e-5)
+
+
+def test_runs_that_come_out_alike_by_chance_leave_the_interval_over_problems() -> None:
+    """Two runs that changed as much, on other problems."""
+    one, two = np.zeros(40), np.zeros(40)
+    one[:9], two[9:18] = 1.0, 1.0
+    one[20], two[21] = -1.0, -1.0
+    found = replicates.change(by_set(np.stack([one, two]), [40]))
+    alone = intervals.difference([((one + two) / 2).tolist()])
+    assert found[:3] == pytest.approx(alone[:3]) and found.p == pytest.approx(alone.p, rel=0.01)
+
+
 def test_of_runs_alike_it_is_the_interval_over_problems() -> None:
     values = np.random.default_rng(4).uniform(0, 1, 60)
     runs = by_set(np.array([values] * 3), [20, 40])

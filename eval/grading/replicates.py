@@ -133,11 +133,8 @@ def spread(runs: Runs, level: float = LEVEL) -> Spread:
     total = _variance_of_means(runs)
     explained = rest.variance * len(runs)
     tail = (1 - level) / 2
-    if not explained:
-        ratio, p = total, 0.0 if total else 1.0
-        ends = [total, total]
-    else:
-        ratio = total - explained
+    p, ends = 0.0 if total else 1.0, [total, total]
+    if explained:
         p = float(fdtrc(freedom, rest.freedom, total / explained))
         # The F-quantiles that the observed ratio is set against, for the lower and the upper end.
         ends = [
@@ -146,7 +143,7 @@ def spread(runs: Runs, level: float = LEVEL) -> Spread:
     # Of freedom S^2 / sigma^2, as chi-square.
     scales = [freedom / float(chdtri(freedom, q)) for q in (tail, 1 - tail)]
     low, high = (max(0.0, end) * scale for end, scale in zip(ends, scales, strict=True))
-    return Spread(sqrt(max(0.0, ratio)), sqrt(low), sqrt(high), p)
+    return Spread(sqrt(max(0.0, total - explained)), sqrt(low), sqrt(high), p)
 
 
 def all_pairs(models: Sequence[Runs]) -> AllPairs:

@@ -114,8 +114,6 @@ def of_training(run: Run, code: int, since: int) -> str:
     status = run.attempts[-1].status if run.last_attempt > since else None
     if status is None:
         return kind_of(code)
-    if held(run, since):
-        return "held"
     return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status]
 
 

@@ -74,7 +74,7 @@ def test_a_stop_for_an_alarm_is_held_even_though_it_made_progress(tmp_path: Path
     run = Run(tmp_path)
     outcome = {"status": "stopped", "step": 3, "total": 9}
     write_json(run.new_attempt().outcome, outcome | {"alarm": "ALARM (loss) at step 3: high"})
-    assert (of_training(run, 137, since=0), held(run, 0), held(run, 1)) == ("held", True, False)
+    assert (of_training(run, 137, since=0), held(run, 0), held(run, 1)) == ("stopped", True, False)
     decision = decide(Ended("held", 3), history(Ended("stopped", 1)))
     assert not decision.again and "submit the same command" in decision.reason
     write_json(run.new_attempt().outcome, outcome)

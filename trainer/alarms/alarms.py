@@ -176,7 +176,7 @@ class Alarms:
         counts = Counter(rank for ratios in self.slow for rank in ratios)
         found: list[Found] = []
         for rank in sorted({*counts, *self.lasting}):
-            lasts = counts[rank] >= SLOW * WINDOW and rank in self.slow[-1]
+            lasts = counts[rank] >= SLOW * WINDOW
             if self.lasting.setdefault(rank, Episode(WINDOW)).begins(lasts):
                 times = median(ratios[rank] for ratios in self.slow if rank in ratios)
                 text = (

@@ -24,7 +24,7 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from trainer.batching.packing import Packed, TokenLosses, pack
+from trainer.batching.packing import Packed, by_document, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
 from trainer.engine.stopwatch import Stopwatch
@@ -55,8 +55,12 @@ class Engine(FSDPEngineWithLMHead):
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
         self.stopwatch = Stopwatch()
-        self.token_losses: list[TokenLosses] = []
-        """Of the last step's micro-batches, on the device."""
+        self.row_losses: list[torch.Tensor] = []
+        """Sums and numbers of the rows' losses (``by_document``), which stay on the device, for
+        each micro-batch of the last step.
+        """
+        self.head_tokens = 0
+        """Supervised tokens of the last step on this rank."""
         self.head_seconds = 0.0
         """Time of the last step in the output head, without waiting for other ranks."""
 
@@ -71,15 +75,17 @@ class Engine(FSDPEngineWithLMHead):
         # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
         total = torch.zeros(3, device=get_device_id())
-        self.token_losses.clear()
+        self.row_losses, self.head_tokens = [], 0
         self.optimizer_zero_grad()
         for i, rows in enumerate(micro_batches):
             with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
                 packed = self.pack(rows)
                 loss, by_token, sums = self.forward(packed, scale)
+                self.row_losses.append(by_document(packed, by_token))
+                self.head_tokens += len(by_token)
+                del packed, by_token  # before the peak of memory
                 loss.backward()
             total += sums
-            self.token_losses.append(TokenLosses.of(packed, by_token))
         # One copy, because the host waits for each.
         means = TokenMeans(*(total.cpu().double() / tokens).tolist())
         self.head_seconds = self.stopwatch.take()

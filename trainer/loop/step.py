@@ -110,29 +110,26 @@ class Stepper:
             data_seconds=read - reading,
             seconds=time.monotonic() - begin,
             head_seconds=self.engine.head_seconds,
-            head_tokens=sum(len(part.losses) for part in self.engine.token_losses),
+            head_tokens=self.engine.head_tokens,
         )
 
     def row_losses(self) -> list[RowLoss]:
         """Returns the losses of the last step's rows, before its update, highest first; those that
         are not finite lead. Collective, and waits for the device.
         """
-        mine: dict[int, tuple[float, int]] = {}
+        mine: dict[int, tuple[float, float]] = {}
         micro_batches = self.plan.micro_batches[self.group]
-        for rows, part in zip(micro_batches, self.engine.token_losses, strict=True):
-            # What is left is padding.
-            mine |= {
-                row: (total, count)
-                for row, (total, count) in zip(rows, part.by_document(), strict=False)
-                if count
-            }
+        for rows, found in zip(micro_batches, self.engine.row_losses, strict=True):
+            # What is left of the documents is padding.
+            documents = zip(rows, found.T.tolist(), strict=False)
+            mine |= {row: (total, count) for row, (total, count) in documents if count}
         shares = process_group.everyone((os.uname().nodename, mine))
-        found = []
+        told = []
         for row in {row for _, losses in shares for row in losses}:
             ranks = tuple(rank for rank, (_, losses) in enumerate(shares) if row in losses)
             totals, counts = zip(*(shares[rank][1][row] for rank in ranks), strict=True)
-            found.append(RowLoss(row, sum(totals) / sum(counts), ranks, shares[ranks[0]][0]))
-        return sorted(found, key=lambda r: (math.isfinite(r.loss), -r.loss, r.row))
+            told.append(RowLoss(row, sum(totals) / sum(counts), ranks, shares[ranks[0]][0]))
+        return sorted(told, key=lambda r: (math.isfinite(r.loss), -r.loss, r.row))
 
     def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> TokenMeans | None:
         """Returns the means over the supervised tokens of all held-out rows; the number of ranks

@@ -130,9 +130,9 @@ def recomputed(shape: Shape, setup: Setup) -> float:
 
 def positions(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token of cosines, sines, ids, position ids, supervised positions and
-    labels, and of the losses and positions that two micro-batches before left for alarms.
+    labels.
     """
-    return 2 * setup.compute * shape.head_dim + 4 * 8 + 2 * (FLOAT32 + 8)
+    return 2 * setup.compute * shape.head_dim + 4 * 8
 
 
 def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:

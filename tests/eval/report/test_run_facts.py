@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eval.report import run_facts, training_curves
+from eval.report.html.markdown import html
 from trainer.recipe import load as configs
 
 EPOCH, TOTAL = 300, 600
@@ -109,3 +110,19 @@ def test_the_trained_weights_and_their_share(
     recipe: str, overrides: list[str], share: str | None
 ) -> None:
     assert run_facts.trained_share(configs.load(recipe, overrides)) == share
+
+
+def test_alarms_are_listed_newest_first_and_none_if_there_was_none() -> None:
+    made = steps(30)
+    assert run_facts.alarms(made) == ""
+    for step in made[:25]:
+        step["alarms"] = [{"kind": "loss", "text": f"high {step['step']}"}]
+    head, _, *lines = run_facts.alarms(made).splitlines()
+    assert head == "Alarms in training: 25, of which the newest 20."
+    assert lines[0] == "- ALARM (loss) at step 25: high 25" and len(lines) == 20
+
+
+def test_an_alarm_stays_text_on_the_page() -> None:
+    made = steps(1)
+    made[0]["alarms"] = [{"kind": "loss", "text": "id <script>run()</script>"}]
+    assert "<script" not in html(run_facts.alarms(made))

@@ -70,6 +70,11 @@ def test_one_alarm_an_episode_and_another_after_a_calm() -> None:
     assert kinds(made) == [("loss", 60), ("loss", 90)]
 
 
+def test_the_first_steps_have_too_little_history_to_be_judged() -> None:
+    for at, found in ((19, []), (30, [("loss", 30)])):
+        assert kinds(steps(40, loss=lambda n, at=at: 9.0 if n == at else 1 + 0.001 * n)) == found
+
+
 def test_what_is_not_finite_is_raised_once_and_does_not_enter_the_bands() -> None:
     made = steps(80, loss=lambda n: 1 + 0.001 * (n % 7))
     for n in (30, 31, 60):

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,27 @@ def test_a_name_that_wandb_refuses_is_cleaned(
     run = Run(tmp_path / name)
     train(run, name, 0, 1, 1.0)
     assert losses(*files(run)) == {1: 1.0}
+
+
+def test_alarms_go_to_the_boards_and_the_command_to_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run = Run(tmp_path / "demo")
+    attempt = run.new_attempt()
+    write_json(attempt.provenance, {"first_step": 0})
+    settings = {"loggers": ["wandb", "tensorboard"], "on_alarm": "curl secret"}
+    config = OmegaConf.create({"run": {"name": "demo"}, "train": settings})
+    alarm = {"kind": "loss", "text": "high"}
+    with Tracker(config, run, attempt, 0) as tracker:
+        tracker.log(replace(step(1, 1.0), alarms=[alarm]))
+    wandb.teardown()
+    (file,) = files(run)
+    alerts = [r.alert for r in records(file) if r.WhichOneof("record_type") == "alert"]
+    assert [(a.title, a.text) for a in alerts] == [
+        ("loss at step 1", "ALARM (loss) at step 1: high")
+    ]
+    boards = b"".join(f.read_bytes() for f in run.root.rglob("*tfevents*"))
+    assert b"ALARM (loss) at step 1: high" in boards
+    written = b"".join(f.read_bytes() for f in run.root.rglob("*") if f.is_file())
+    assert b"curl secret" not in written

@@ -142,3 +142,19 @@ def test_rl_has_the_steps_of_its_newest_attempt(tmp_path: Path) -> None:
         attempt.values.write_text(f"trainer: {{total_training_steps: {total}}}\n")
     start.new_attempt()
     assert status(run)["rl"][0]["total"] == 80
+
+
+def test_the_newest_alarms_are_shown_and_why_an_attempt_was_held(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (attempt,) = run.attempts
+    lines = [json.loads(line) for line in attempt.metrics.read_text().splitlines()]
+    for made in lines[:7]:
+        made["alarms"] = [{"kind": "loss", "text": f"high {made['step']}"}]
+    attempt.metrics.write_text("".join(json.dumps(made) + "\n" for made in lines))
+    ended = json.loads(attempt.outcome.read_text())
+    write_json(attempt.outcome, ended | {"status": "stopped", "alarm": "ALARM (loss) x"})
+    values = status(run)
+    assert len(values["alarms"]) == 7 and values["attempts"][-1]["reason"] == "ALARM (loss) x"
+    text = shown(capsys)
+    assert [f"high {n}\n" in text for n in range(1, 8)] == [False] * 2 + [True] * 5

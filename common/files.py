@@ -102,6 +102,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({e})") from e
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file. Raises UserError naming the file when it holds none."""
+    if not isinstance(value := read_json(path), dict):
+        raise UserError(f"{path}: not a JSON object")
+    return value
+
+
 def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
     """Yields the objects of a JSONL file. If it is ``growing``, an incomplete last line is skipped.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import LONE_SURROGATE, Problem
 from common.text import plain_number
@@ -142,8 +142,11 @@ def write_problems(path: Path, problems: list[Problem]) -> None:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Returns the problems that ``write_problems`` wrote."""
-    return [Problem(**values) for values in read_jsonl(path)]
+    """Returns the problems that ``write_problems`` wrote. Raises UserError when a line is none."""
+    try:
+        return [Problem(**values) for values in read_jsonl(path)]
+    except TypeError as e:
+        raise UserError(f"{path} is damaged, a line is no problem: {first_line(e)}") from e
 
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import MANIFEST, read_json, sha256_json
+from common.files import MANIFEST, read_json, read_object, sha256_json
 from common.records import Grade, Key, Problem, Rollout
 from data_prep import rules
 from data_prep.benchmarks import sets
@@ -118,7 +118,7 @@ class Evaluation:
         if not self.is_partial:
             if not (self.folder / METRICS).exists():
                 raise UserError(f"{self.folder} is damaged (no {METRICS}): {self._regrade}")
-            return read_json(self.folder / METRICS)
+            return read_object(self.folder / METRICS)
         budget = self.settings.sampling.max_tokens
         return metrics.summarise(
             self.problems, self.rollouts, self.grades, self.n, budget, partial=True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from common.differences import differences
-from common.files import read_json
+from common.errors import UserError
+from common.files import read_object
 from trainer.recipe import replicates
 from trainer.run import frozen_config, models
 from trainer.run.folder import Run
@@ -13,8 +14,11 @@ from trainer.run.model_label import ModelLabel
 
 
 def seed_of(run: Run) -> int:
-    """Returns the run's training seed. Raises UserError when it has no configuration."""
-    return int(frozen_config.read(run).train.seed)
+    """Returns the run's training seed. Raises UserError when its configuration has none."""
+    seed = frozen_config.read(run).train.seed
+    if not isinstance(seed, int):
+        raise UserError(f"{run.config} is damaged: train.seed is {seed!r}, not an integer")
+    return seed
 
 
 def differing(one: Run, other: Run) -> list[str]:
@@ -40,7 +44,7 @@ def _identity(run: Run) -> dict[str, str]:
     attempts = run.attempts
     if not attempts or not attempts[-1].provenance.exists():
         return {}
-    return read_json(attempts[-1].provenance).get("identity", {})
+    return read_object(attempts[-1].provenance).get("identity", {})
 
 
 def _shares(run: Run, label: ModelLabel) -> Any:

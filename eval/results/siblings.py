@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from common.errors import UserError
 from eval.grading import replicates
 from eval.grading.intervals import LEVEL
@@ -23,19 +20,6 @@ from eval.results.compare_groups import estimated, spread
 from eval.results.evaluation import Evaluation
 from eval.results.group_targets import run_of, runs_of
 from trainer.run.folder import Run, is_complete, parse_evaluation
-
-UNREADABLE = (
-    UserError,
-    OSError,
-    YAMLError,
-    OmegaConfBaseException,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
-"""What files raise that are not a run's, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ def find(run: Run, evaluation: Evaluation | None) -> Seeds | None:
         try:
             if (theirs := _alike(run, other, evaluation)) is not None:
                 found.setdefault(seeds.seed_of(other), theirs)
-        except UNREADABLE:
+        except (UserError, OSError):
             unreadable.append(folder.name)
     if len(found) < 2:
         return None

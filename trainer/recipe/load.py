@@ -15,9 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from common.differences import differences
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import write_text
 from trainer.recipe import protocols, verbatim
 from trainer.recipe.relocate import move_dataset
@@ -128,14 +129,21 @@ def read(path: Path) -> DictConfig:
     """Reads the frozen configuration of a run, also of one that older code started.
 
     A key missing in the file gets base.yaml's default, which is the old behaviour; a key that
-    base.yaml no longer has is left out. Raises UserError when there is no file at ``path``.
+    base.yaml no longer has is left out. Raises UserError when there is no file at ``path``, or when
+    it holds no configuration.
     """
     if not path.exists():
         raise UserError(
             f"{path} does not exist: no run has been started there (warmstart train RECIPE)"
         )
-    filled = _filled(_defaults(), _plain(OmegaConf.load(path), resolve=False))
-    config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise UserError(f"{path} is damaged: it is no mapping")
+        filled = _filled(_defaults(), _plain(loaded, resolve=False))
+        config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException) as e:
+        raise UserError(f"{path} is damaged: {first_line(e)}") from e
     assert isinstance(config, DictConfig)
     OmegaConf.set_readonly(config, True)
     return config

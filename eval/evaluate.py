@@ -27,7 +27,7 @@ from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
-from eval import earlier_lengths, taking_over
+from eval import taking_over
 from eval.evaluation_settings import SETTINGS, EvaluationSettings
 from eval.generation import rollout_files
 from eval.generation.generate import generate
@@ -72,8 +72,8 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
 
     Returns a complete folder at once, and resumes an interrupted evaluation. Takes over the
     rollouts of one that differs in their number alone; the manifest says how many, by the folder
-    that generated them. The lengths of another checkpoint's rollouts decide in which order the
-    rollouts start. Raises UserError as ``plan`` does, and while another process writes the folder.
+    that generated them. Raises UserError as ``plan`` does, and while another process writes the
+    folder.
     """
     planned = plan(config, run, label)
     folder = planned.folder
@@ -88,7 +88,6 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             _freeze(folder, planned.settings)
             benchmarks.write_problems(folder / PROBLEMS, problems)
             taking_over.take_over(folder, planned.settings, problems, run.evaluations)
-            prior = earlier_lengths.expected(folder, planned.settings, problems, run.evaluations)
         engines = EngineSettings.from_config(config)
         generated = generate(
             problems,
@@ -97,7 +96,6 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             planned.settings.prompt,
             planned.settings.sampling,
             engines,
-            prior,
         )
         # These count this call only: a resumed evaluation took longer and has more rollouts, and so
         # has one that took some over.

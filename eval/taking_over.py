@@ -45,8 +45,8 @@ def take_over(
     for other in others:
         try:
             with file_errors(other):
-                if other != folder and is_alike(other, settings):
-                    there = read_rollouts(other).values()
+                if other != folder and _is_alike(other, settings):
+                    there = _rollouts(other).values()
                     usable[other] = [r for r in there if r.key in missing and _is_own(r, settings)]
         except UserError as e:
             print(f"nothing is taken over from {other.name}: {e}", file=sys.stderr, flush=True)
@@ -71,7 +71,7 @@ def taken_over(rollouts: Iterable[Rollout]) -> dict[str, int]:
     return dict(Counter(r.taken_from for r in rollouts if r.taken_from is not None))
 
 
-def is_alike(other: Path, settings: EvaluationSettings) -> bool:
+def _is_alike(other: Path, settings: EvaluationSettings) -> bool:
     """Returns whether an evaluation's settings differ in the number of rollouts alone."""
     path = other / SETTINGS
     found = read_json(path) if path.exists() else None
@@ -79,7 +79,7 @@ def is_alike(other: Path, settings: EvaluationSettings) -> bool:
     return isinstance(found, dict) and found | number == settings.to_json()
 
 
-def read_rollouts(other: Path) -> dict[Key, Rollout]:
+def _rollouts(other: Path) -> dict[Key, Rollout]:
     """Returns an evaluation's rollouts. Raises UserError when they are damaged: a line is not a
     rollout, or a complete evaluation's file has another hash than its manifest.
     """

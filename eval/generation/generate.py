@@ -24,7 +24,6 @@ from data_prep.tokenizer.prompt import Prompt
 from eval.generation import rollout_files, vllm_actor
 from eval.generation.driver import Driver
 from eval.generation.engines import Fleet, creator, placement
-from eval.generation.expected_lengths import ProblemKey
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
@@ -47,11 +46,9 @@ def generate(
     prompt: Prompt,
     sampling: SamplingSettings,
     engines: EngineSettings,
-    prior: Mapping[ProblemKey, float] | None = None,
 ) -> Generated:
     """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has
-    ``sampling.rollouts`` of every problem, asked as ``prompt`` says. ``prior`` has
-    expected tokens of some problems' rollouts, which decide in which order these start.
+    ``sampling.rollouts`` of every problem, asked as ``prompt`` says.
 
     Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one on this machine, on
     loopback only.
@@ -93,7 +90,6 @@ def generate(
         lengths,
         sampling.max_tokens,
         engines.concurrency,
-        prior,
     )
     seeds = {key: rollout_seed(sampling.seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)

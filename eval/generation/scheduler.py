@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from common.records import Key
-from eval.generation.expected_lengths import ExpectedLengths, ProblemKey
 
 OVERCOMMIT = 3
 """Expected final tokens in flight per token of KV cache. Running rollouts hold fewer tokens than at
@@ -32,6 +31,17 @@ SUSPECTS = 8
 """Most suspects (rollouts that were on an engine that died) that run together on one engine."""
 UNHEARD = 1024
 """Most tokens that a rollout may have generated since its last count."""
+
+ProblemKey = tuple[str, str]
+"""(set, problem id)"""
+
+
+@dataclass
+class _Lengths:
+    """Rollouts of one problem, or of all problems: how many ended, and the tokens of all so far."""
+
+    ended: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -62,12 +72,10 @@ class Scheduler:
         finished: Iterable[tuple[Key, int]],
         budget: int,
         concurrency: int,
-        prior: Mapping[ProblemKey, float] | None = None,
     ) -> None:
         """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier
         rollouts with their tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the
-        most rollouts per engine at a time, ``prior`` the mean tokens of another checkpoint's
-        rollouts, for problems that have any.
+        most rollouts per engine at a time.
         """
         self.set_aside: list[Key] = []
         self.awaited = 0
@@ -78,15 +86,15 @@ class Scheduler:
         self._fresh: dict[ProblemKey, deque[Key]] = {}
         for key in prompts:
             self._fresh.setdefault(key[:2], deque()).append(key)
-        self._lengths = ExpectedLengths(self._fresh, budget, prior or {})
+        self._all, self._of = _Lengths(), {problem: _Lengths() for problem in self._fresh}
         self._begun: Counter[ProblemKey] = Counter()
         self._lost: list[Key] = []
         self._deaths: Counter[Key] = Counter()
         self._reached: dict[Key, int] = {}
         for key, tokens in finished:
-            if key[:2] in self._fresh:
+            if key[:2] in self._of:
                 self._begun[key[:2]] += 1
-                self._lengths.count(key[:2], tokens, ended=True)
+                self._count(key, tokens, ended=True)
 
     @property
     def done(self) -> bool:
@@ -112,7 +120,7 @@ class Scheduler:
         del self._engines[engine]
         for key in lost:
             tokens = self._running.pop(key).tokens
-            self._lengths.count(key[:2], -tokens)
+            self._count(key, -tokens)
             self._deaths[key] = self._deaths[key] + 1 if key in suspects else 1
             self._reached[key] = tokens
         self._lost += [key for key in lost if key not in guilty]
@@ -122,13 +130,13 @@ class Scheduler:
     def progress(self, key: Key, tokens: int) -> None:
         """Records that a running rollout has ``tokens`` tokens so far."""
         running = self._running[key]
-        self._lengths.count(key[:2], tokens - running.tokens)
+        self._count(key, tokens - running.tokens)
         running.tokens = tokens
 
     def finish(self, key: Key, tokens: int) -> None:
         """Records that a running rollout ended with ``tokens`` tokens."""
         self.progress(key, tokens)
-        self._lengths.count(key[:2], 0, ended=True)
+        self._count(key, 0, ended=True)
         self._engines[self._running.pop(key).engine].running.remove(key)
 
     def assign(self) -> Iterator[tuple[str, Key, bool]]:
@@ -165,7 +173,7 @@ class Scheduler:
         if now.waves <= 1:
             return max(self._fresh, key=now.expected.__getitem__)
         for problem in self._fresh:
-            if not (self._begun[problem] or self._lengths.is_known(problem)):
+            if not self._begun[problem]:
                 return problem
         return min(self._fresh, key=lambda p: (-now.expected[p], self._begun[p]))
 
@@ -174,8 +182,9 @@ class Scheduler:
         return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
 
     def _outlook(self) -> _Outlook:
+        expected = {problem: self._expected(problem) for problem in self._of}
         waves = self._left() / (self._concurrency * (len(self._engines) + self.awaited))
-        now = _Outlook(self._lengths.by_problem, {name: _Load() for name in self._engines}, waves)
+        now = _Outlook(expected, {name: _Load() for name in self._engines}, waves)
         for key, running in self._running.items():
             now.loads[running.engine].add(
                 key, self._prompts[key], running.tokens, self._final(key, now)
@@ -222,11 +231,26 @@ class Scheduler:
     def _is_suspect(self, key: Key) -> bool:
         return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
 
+    def _expected(self, problem: ProblemKey) -> float:
+        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of
+        ended rollouts, the maximum-likelihood mean of exponential lengths of which some are
+        censored (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The
+        mean of all problems counts as one more ended rollout.
+        """
+        mean = min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
+        of = self._of[problem]
+        return min(self._budget, (mean + of.tokens) / (1 + of.ended))
+
     def _final(self, key: Key, now: _Outlook) -> float:
         """Returns the expected final tokens: those so far plus a new rollout's, since lengths are
         exponential.
         """
         return min(self._budget, self._running[key].tokens + now.expected[key[:2]])
+
+    def _count(self, key: Key, tokens: int, ended: bool = False) -> None:
+        for lengths in (self._all, self._of[key[:2]]):
+            lengths.tokens += tokens
+            lengths.ended += ended
 
 
 @dataclass

@@ -8,20 +8,14 @@ length.
 log-lengths of two rollouts of a problem correlate by 0.75 (an assumption: most of the spread is the
 problem's). Figures are means over traces. `limit` is the clairvoyant longest-first schedule; beside
 it is one that knows no more than each problem's mean length, and the bound that no schedule can
-beat. From four engines on, the scheduler also has a prior: each problem's mean length from another
-checkpoint, whose problems' expected log-lengths correlate with this one's by 0.65 (between the tiny
-recipe's two checkpoints it is 0.60, of means over 16 rollouts); and priors that mislead: lengths of
-other problems, five times the lengths, or those of every second problem alone. Policies are
-developed on traces 1,000 and up; those of this table begin at 0. The fake engines are described in
-decode.py. On two real vLLM engines on this machine a trace scaled down is replayed in both ways:
-each rollout is made to end at its length.
+beat. The fake engines are described in decode.py. On two real vLLM engines on this machine a trace
+scaled down is replayed in both ways: each rollout is made to end at its length.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import subprocess
 import sys
 import time
@@ -51,7 +45,6 @@ from tests.bench.decode import (
     by_sample,
     longest_first,
     lower_bound,
-    other_checkpoint,
     replay,
     static,
     told_means,
@@ -61,12 +54,8 @@ from tests.bench.table import Result, publish
 from tests.conftest import environment
 
 ENGINES, CORRELATION = (1, 2, 4, 8, 16, 32, 64), 0.75
-ALIKE = 0.65
-"""Correlation of a problem's expected log-lengths under two checkpoints."""
 MOST = 1.10
 """Limit of our time, as a multiple of the clairvoyant schedule's."""
-FEWEST_WITH_PRIOR = 4
-"""Fewest engines that a prior is tried on."""
 REAL = {"problems": 24, "n": 8, "budget": 384, "concurrency": 16}
 PREPARE = """
 from trainer.recipe import load as configs
@@ -82,30 +71,11 @@ STATIC = {"static by problem": by_problem, "static by sample": by_sample}
 PEERS = STATIC | {"told each problem's mean": told_means}
 
 
-Prior = dict[tuple[str, str], float]
-
-
-def priors(seed: int) -> dict[str, Prior]:
-    """Problems' mean lengths by another checkpoint than a trace's, and what misleads."""
-    lengths = other_checkpoint(100, 16, CORRELATION, seed, ALIKE)
-    others = list(lengths.values())
-    random.Random(seed).shuffle(others)
-    return {
-        "another checkpoint's lengths": lengths,
-        "lengths of other problems": dict(zip(lengths, others, strict=True)),
-        "lengths times 5": {problem: 5 * mean for problem, mean in lengths.items()},
-        "lengths of half the problems": dict(list(lengths.items())[::2]),
-    }
-
-
 def makespans(gpu: Gpu, count: int, seed: int) -> dict[str, float]:
     """Seconds that every schedule of one trace takes on ``count`` engines."""
     lengths = trace(100, 16, CORRELATION, seed)
     splits = PEERS | {"clairvoyant": longest_first}
     seconds = {name: static(split(lengths, count), lengths, gpu) for name, split in splits.items()}
-    if count >= FEWEST_WITH_PRIOR:
-        for name, prior in priors(seed).items():
-            seconds[name] = replay(lengths, count, gpu, prior)
     return seconds | {
         "ours": replay(lengths, count, gpu),
         "lower bound": lower_bound(lengths, count, gpu),
@@ -124,18 +94,6 @@ def simulated(
         for name in (*PEERS, "lower bound"):
             results.append(
                 Result(case, "makespan", "s", mean["ours"], mean[name], name, mean["clairvoyant"])
-            )
-        for name in (name for name in priors(0) if name in mean):
-            results.append(
-                Result(
-                    f"{case}, {name}",
-                    "makespan",
-                    "s",
-                    mean[name],
-                    mean["ours"],
-                    "without",
-                    mean["clairvoyant"],
-                )
             )
         for name, most in (("clairvoyant", MOST), *((name, 1.0) for name in STATIC)):
             ratio = mean["ours"] / mean[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
@@ -62,34 +62,14 @@ def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
     """Lognormal lengths with the median and the share at the budget that are given above;
     ``correlation`` is that of log-lengths of two rollouts of one problem.
     """
+    sigma = math.log(BUDGET / MEDIAN) / NormalDist().inv_cdf(1 - AT_BUDGET)
     random = np.random.default_rng(seed)
     common, own = random.standard_normal((problems, 1)), random.standard_normal((problems, n))
-    lengths = np.minimum(_uncut(common, own, correlation).round(), BUDGET).astype(int)
+    logs = math.log(MEDIAN) + sigma * (
+        math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own
+    )
+    lengths = np.minimum(np.exp(logs).round(), BUDGET).astype(int)
     return {("s", str(p), k): int(lengths[p, k]) for p in range(problems) for k in range(n)}
-
-
-def _uncut(common: np.ndarray, own: np.ndarray, correlation: float) -> np.ndarray:
-    """Lengths without a budget, from standard normal deviates of problems and of rollouts."""
-    sigma = math.log(BUDGET / MEDIAN) / NormalDist().inv_cdf(1 - AT_BUDGET)
-    logs = math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own
-    return np.exp(math.log(MEDIAN) + sigma * logs)
-
-
-def other_checkpoint(
-    problems: int, n: int, correlation: float, seed: int, alike: float
-) -> dict[tuple[str, str], float]:
-    """Each problem's mean length from another checkpoint than the one of ``trace``'s, which draws
-    the same problems from the same seed. Its rollouts are others, all longer or shorter by a
-    factor with a standard deviation of a quarter; ``alike`` is the correlation of a problem's
-    expected log-lengths.
-    """
-    problem = np.random.default_rng(seed).standard_normal((problems, 1))
-    random = np.random.default_rng([seed, 1])
-    factor = math.exp(random.normal(0, 0.25))
-    drift, own = random.standard_normal((problems, 1)), random.standard_normal((problems, n))
-    common = alike * problem + math.sqrt(1 - alike**2) * drift
-    lengths = np.minimum(factor * _uncut(common, own, correlation), BUDGET)
-    return {("s", str(p)): float(lengths[p].mean()) for p in range(problems)}
 
 
 class FakeEngine:
@@ -207,16 +187,14 @@ def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
     return last
 
 
-def replay(
-    lengths: Lengths, engines: int, gpu: Gpu, prior: Mapping[tuple[str, str], float] | None = None
-) -> float:
+def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
     """Seconds until the scheduler has had all rollouts made by fake engines, none of which seems to
     hang.
     """
     budget = max(lengths.values())
     pulse = Pulse(budget)
     fakes = {f"engine-{i}": FakeEngine(gpu) for i in range(engines)}
-    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], budget, CONCURRENCY, prior)
+    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], budget, CONCURRENCY)
     for name in fakes:
         scheduler.join(name, gpu.cache)
         pulse.begin(name, -LOADING)

@@ -31,7 +31,7 @@ class Generator:
         self.most = 1_000
         """Rollouts per call before it fails."""
 
-    def __call__(self, problems, folder, model, prompt, sampling, engines, prior) -> Generated:
+    def __call__(self, problems, folder, model, prompt, sampling, engines) -> Generated:
         path = folder / rollout_files.ROLLOUTS
         done = rollout_files.read(path)
         keys = {

@@ -19,7 +19,7 @@ CORE = [
     "pebble>=5.1",
     "psutil>=6",
     "matplotlib>=3.9",
-    "tqdm>=4.66",
+    "rich>=14",
     "filelock>=3.30",
     "rapidfuzz>=3.14",
     "datasketch>=2",
@@ -66,7 +66,6 @@ DEV = [
     "mypy>=1.14",
     "types-PyYAML",
     "types-psutil",
-    "types-tqdm",
     "setuptools>=77.0.3",
     "uv>=0.9",
     # It has no wheel for other machines.
@@ -86,7 +85,13 @@ setup(
     package_data={
         "recipes": ["*.yaml", "**/*.yaml"],
         "data_prep": ["*.jinja", "**/*.jinja"],
-        "eval": ["rl/*.yaml", "report/html/*.html", "report/html/*.css", "report/html/*.js"],
+        "eval": [
+            "rl/*.yaml",
+            "overview/*.html",
+            "report/html/*.html",
+            "report/html/*.css",
+            "report/html/*.js",
+        ],
         "slurm": ["*.sh", "*.env", "*.def", "**/*.sh", "**/*.env", "**/*.def"],
     },
     install_requires=CORE,

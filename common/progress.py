@@ -1,49 +1,177 @@
-"""Progress of a long task: a bar on a terminal, a line per tenth in a log, both with rate and time
-left.
+"""Progress on stderr: lines that move on a terminal, a plain line every so many seconds in a log.
+
+Rates count from the first finished item, so that start-up does not slow them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from tqdm import tqdm
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
-LOG_SECONDS = 5
-"""Least seconds between two log lines; a shorter task logs nothing."""
+from common.text import duration
+
+LOG_SECONDS, LONG_LOG_SECONDS = 15.0, 60.0
+"""Seconds between two lines in a log, at first and in a task of more than some minutes; a shorter
+task logs nothing.
+"""
+QUICK = 3.0
+"""A bar that took fewer seconds leaves nothing behind."""
+BAR = 24
+"""Most columns of a bar; other text comes first on a narrow terminal."""
+
+_shown: list[Line] = []
+_live: Live | None = None
+
+
+class Line:
+    """One task's line: a count of a known total, or, with ``total`` None, what is waited for."""
+
+    def __init__(self, what: str, total: int | None = None, initial: int = 0, scale: int = 1):
+        """Counts are shown divided by ``scale``: bytes with ``scale`` 10^6 as MB."""
+        self.what, self.total, self.count, self.scale = what, total, initial, scale
+        self.initial, self.begin, self.note = initial, time.monotonic(), ""
+        self.first: tuple[float, int] | None = None
+        self.end: float | None = None
+        self._spinner = Spinner("line")
+
+    def __call__(self, by: int = 1) -> None:
+        """Counts ``by`` more items."""
+        self.count += by
+        if self.first is None and by:
+            self.first = time.monotonic(), self.count
+
+    def say(self, note: str, left: float | None = None) -> None:
+        """Sets the text beside the count; ``left`` is the seconds left where the task knows
+        better than its rate.
+        """
+        self.note = note
+        self.end = None if left is None else time.monotonic() + left
+
+    @property
+    def rate(self) -> float | None:
+        """Items per second since the first one finished; None before the second."""
+        if self.first is None or self.count == self.first[1]:
+            return None
+        return (self.count - self.first[1]) / max(time.monotonic() - self.first[0], 1e-9)
+
+    @property
+    def pause(self) -> float:
+        """Seconds to the next line in a log."""
+        return min(max(LOG_SECONDS, (time.monotonic() - self.begin) / 10), LONG_LOG_SECONDS)
+
+    def facts(self) -> list[str]:
+        """Returns the texts beside the name, without the bar."""
+        now = time.monotonic()
+        since = duration(now - self.begin)
+        if self.total is None:
+            return [self.note, since] if self.note else [since]
+        facts = [f"{self.count // self.scale:,}/{self.total // self.scale:,}"]
+        rate = self.rate
+        if self.count >= self.total:
+            return [*facts, since]
+        if rate:
+            facts.append(_per(rate / self.scale))
+        facts += [self.note] if self.note else []
+        if self.end is not None:
+            return [*facts, f"{duration(self.end - now)} left"]
+        left = f"{duration((self.total - self.count) / rate)} left" if rate else since
+        return [*facts, left]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        facts, name = "  ".join(self.facts()), Text(self.what, no_wrap=True, overflow="ellipsis")
+        row = Table.grid(padding=(0, 2, 0, 0))
+        room = options.max_width - len(facts) - len(self.what) - 4
+        if self.total is None:
+            row.add_row(self._spinner, name, Text(facts, style="dim", no_wrap=True))
+        elif room < 4:
+            row.add_row(name, Text(facts, no_wrap=True, overflow="ellipsis"))
+        else:
+            bar = ProgressBar(total=max(self.total, 1), completed=self.count, width=min(BAR, room))
+            row.add_row(name, bar, Text(facts, no_wrap=True))
+        yield row
 
 
 @contextlib.contextmanager
-def progress(unit: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that advances the count of ``unit``, from ``initial`` to ``total``, by its
-    argument.
+def progress(unit: str, total: int, initial: int = 0, scale: int = 1) -> Iterator[Line]:
+    """Yields the line of a count of ``unit`` from ``initial`` to ``total``; call it with the number
+    of items that have finished. A line that took some seconds stays on the terminal.
     """
-    total = max(total, 1)
-    terminal, begin, count = sys.stderr.isatty(), time.monotonic(), initial
-    said, shown = begin, initial
-    with tqdm(
-        total=total, initial=initial, unit=f" {unit}", unit_scale=True, disable=not terminal
-    ) as bar:
+    with _showing(Line(unit, total, initial, scale), stays=total > 0) as line:
+        yield line
 
-        def advance(by: int) -> None:
-            nonlocal count, said, shown
-            count += by
-            bar.update(by)
-            now = time.monotonic()
-            if (
-                not terminal
-                and now - said >= LOG_SECONDS
-                and count * 10 // total > shown * 10 // total
-            ):
-                rate = (count - initial) / (now - begin)
-                left = max(0, total - count) / rate
-                print(
-                    f"{count:,} of {total:,} {unit}, {rate:,.1f}/s, {left:,.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                said, shown = now, count
 
-        yield advance
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[Line]:
+    """Shows what is waited for, and how long already, while the context is open: "starting Ray"."""
+    with _showing(Line(what), stays=False) as line:
+        yield line
+
+
+@contextlib.contextmanager
+def _showing(line: Line, stays: bool) -> Iterator[Line]:
+    how = _moving(line, stays) if sys.stderr.isatty() else _logged(line)
+    _shown.append(line)
+    try:
+        with how:
+            yield line
+    finally:
+        _shown.remove(line)
+
+
+@contextlib.contextmanager
+def _moving(line: Line, stays: bool) -> Iterator[None]:
+    """Shows a line below those that are shown already, all in one display."""
+    global _live
+    outermost = _live is None
+    if _live is None:
+        _live = Live(
+            get_renderable=lambda: Group(*_shown),
+            console=Console(stderr=True, highlight=False),
+            refresh_per_second=5,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        _live.start()
+    try:
+        yield
+    finally:
+        if stays and time.monotonic() - line.begin > QUICK:
+            _live.console.print(line)
+        if outermost:
+            _live.stop()
+            _live = None
+
+
+@contextlib.contextmanager
+def _logged(line: Line) -> Iterator[None]:
+    """Lets the line speak in the log while it is the innermost one."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(line.pause):
+            if line is _shown[-1]:
+                print(f"{line.what}: {', '.join(line.facts())}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _per(rate: float) -> str:
+    if rate >= 10:
+        return f"{rate:,.0f}/s"
+    return f"{rate:.1f}/s" if rate >= 0.5 else f"{rate * 60:.1f}/min"

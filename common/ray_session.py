@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.progress import waiting
 
 OBJECT_STORE_BYTES = 100 << 20
 """Size of Ray's object store where only small objects pass through it; Ray's default is a third of
@@ -63,26 +64,28 @@ def ray_session(
             f"RAY_ADDRESS={cluster}: no Ray answers there: unset RAY_ADDRESS to start one on this "
             "machine"
         )
-    import ray
+    with waiting("connecting to Ray" if cluster else "starting Ray"):
+        import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if cluster:
-        ray.init(cluster, **quiet)
-    else:
-        _start(
-            ray,
-            num_cpus=max(len(os.sched_getaffinity(0)), cpus),
-            num_gpus=gpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=object_store,
-            _system_config={"worker_niceness": 0},  # Ray's default is 15
-            **quiet,
-        )
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if cluster:
+            ray.init(cluster, **quiet)
+        else:
+            _start(
+                ray,
+                num_cpus=max(len(os.sched_getaffinity(0)), cpus),
+                num_gpus=gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                object_store_memory=object_store,
+                _system_config={"worker_niceness": 0},  # Ray's default is 15
+                **quiet,
+            )
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with waiting("leaving Ray" if cluster else "stopping Ray"):
+            ray.shutdown()
 
 
 def folder_of_sockets() -> str:

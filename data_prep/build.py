@@ -164,9 +164,7 @@ def _tokenizer(settings: Settings, units: list[Unit]) -> Any:
 
 
 def _texts(units: list[Unit], settings: RowSettings) -> Iterator[str]:
-    with progress(
-        "source rows read for the tokenizer", sum(unit.rows for unit in units)
-    ) as advance:
+    with progress("rows read for the tokenizer", sum(unit.rows for unit in units)) as advance:
         for unit in units:
             for row in map_shard.text_rows(unit, settings, Mapped()):
                 yield row.problem

@@ -23,6 +23,7 @@ from common.files import (
     write_json,
     write_lock,
 )
+from common.progress import waiting
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
@@ -75,7 +76,8 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     that generated them. Raises UserError as ``plan`` does, and while another process writes the
     folder.
     """
-    planned = plan(config, run, label)
+    with waiting("reading the model and the benchmarks"):
+        planned = plan(config, run, label)
     folder = planned.folder
     if is_complete(folder):
         return folder
@@ -104,7 +106,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             "devices": generated.engines * engines.tensor_parallel,
             "timed_rollouts": generated.made,
         }
-        with file_errors(folder):
+        with file_errors(folder), waiting("grading"):
             _judge(folder, problems, planned.settings)
             rollouts = rollout_files.read(folder / rollout_files.ROLLOUTS).values()
             _complete(
@@ -129,7 +131,7 @@ def regrade(folder: Path) -> Path:
             raise UserError(
                 f"{folder} is not an evaluation (it has no {name}): warmstart eval RUN makes one"
             )
-    with write_lock(lock_of(folder)), file_errors(folder):
+    with write_lock(lock_of(folder)), file_errors(folder), waiting("grading"):
         problems = benchmarks.read_problems(folder / PROBLEMS)
         settings = EvaluationSettings.read(folder / SETTINGS)
         _judge(folder, problems, settings)

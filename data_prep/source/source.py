@@ -65,7 +65,7 @@ class Source:
         else:
             paths = _matches(self.name)
         units, hashes = [], []
-        with progress("source bytes hashed", sum(p.stat().st_size for p in paths)) as advance:
+        with progress("MB hashed", sum(p.stat().st_size for p in paths), scale=10**6) as advance:
             for path in paths:
                 with file_errors(path):
                     units += cut(path)

@@ -38,13 +38,17 @@ class Driver:
         prompts: Mapping[Key, list[int]],
         seeds: Mapping[Key, int],
         log: Callable[[str], Path],
+        say: Callable[[str], None],
     ) -> None:
-        """``log`` returns the path of an engine's output, by name."""
+        """``log`` returns the path of an engine's output, by name; ``say`` shows what the engines
+        do.
+        """
         self.fleet, self.scheduler, self.pulse = fleet, scheduler, pulse
-        self.prompts, self.seeds, self.log = prompts, seeds, log
+        self.prompts, self.seeds, self.log, self.say = prompts, seeds, log, say
         self.alive: dict[str, bool] = {}  # engine -> whether it has loaded
         self.awaited: set[str] = set()  # engines that have never been up
         self.deaths: Counter[str] = Counter()
+        self.heard: tuple[float, int] | None = None  # when tokens were last counted, and how many
 
     def run(self, names: Sequence[str]) -> Iterator[Rollout]:
         """Starts engines of these names and yields each rollout as it finishes.
@@ -54,6 +58,7 @@ class Driver:
         self.awaited = set(names)
         for name in names:
             self._start(name)
+        self._tell()
         beat = time.monotonic()
         while not self.scheduler.done:
             self.scheduler.awaited = len(self.awaited)
@@ -68,6 +73,7 @@ class Driver:
                     self.scheduler.join(name, answer)
                     self.alive[name] = True
                     self.awaited.discard(name)
+                    self._tell()
                 elif what == BEAT:
                     self._hear(name, answer)
                 else:
@@ -76,12 +82,26 @@ class Driver:
             if time.monotonic() - beat >= BEAT_SECONDS:
                 beat = time.monotonic()
                 self._check(beat)
+                self._tell()
         if aside := self.scheduler.set_aside:
             raise StageFailed(
                 f"rollouts are missing ({len(aside)}), each was on two engines that died: "
                 f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
                 f"{self.log('engine-*')}. All others are kept; the same command tries these again"
             )
+
+    def _tell(self) -> None:
+        up, begun = sum(self.alive.values()), len(self.alive)
+        if not up:
+            self.say(f"starting {_engines(begun)}")
+            return
+        text = _engines(up) if up == begun else f"{up} of {_engines(begun)}"
+        now, tokens = time.monotonic(), self.scheduler.tokens
+        if self.heard is not None and tokens > self.heard[1]:
+            before, counted = self.heard
+            text += f", {(tokens - counted) / max(now - before, 1):,.0f} tokens/s"
+        self.heard = now, tokens
+        self.say(text)
 
     def _start(self, name: str) -> None:
         self.alive[name] = False
@@ -131,3 +151,7 @@ class Driver:
                 f"{name}, the last engine, died ({why}): see {self.log(name)}. "
                 "Finished rollouts are kept; the same command resumes from them"
             )
+
+
+def _engines(count: int) -> str:
+    return f"{count} engine{'' if count == 1 else 's'}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.errors import UserError, first_line
 from common.files import file_errors
-from common.progress import progress
+from common.progress import progress, waiting
 from common.ray_session import ray_session
 from common.records import END_OF_TEXT, END_OF_TURN, THINK_CLOSE, THINK_OPEN, Key, Problem
 from data_prep.tokenizer import chat
@@ -65,15 +65,16 @@ def generate(
     if not missing:
         return Generated(engines=0, made=0)
 
-    from transformers import AutoConfig, AutoTokenizer
+    with waiting("loading the tokenizer"):
+        from transformers import AutoConfig, AutoTokenizer
 
-    encoder = AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=False)
-    try:
-        config = AutoConfig.from_pretrained(
-            model.path, revision=model.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
-        raise UserError(f"no model at {model.path}: {first_line(e)}") from e
+        encoder = AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(
+                model.path, revision=model.revision, trust_remote_code=False
+            )
+        except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
+            raise UserError(f"no model at {model.path}: {first_line(e)}") from e
     config.max_position_embeddings = model.context or config.max_position_embeddings
     prompts = {(p.set, p.id): chat.encode_prompt(encoder, p, prompt) for p in problems}
     context = context_length(
@@ -103,16 +104,16 @@ def generate(
     with (
         ray_session(cpus=engines.count or 1) as ray,
         path.open("a", encoding="utf-8") as file,
-        progress("rollouts", len(done) + len(missing), initial=len(done)) as advance,
+        progress("rollouts", len(done) + len(missing), initial=len(done)) as line,
     ):
         nodes = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
         count, share = placement(nodes, engines)
         fleet = Fleet(ray, creator(ray, engines, share, log, arguments, params))
-        driver = Driver(fleet, scheduler, Pulse(sampling.max_tokens), tasks, seeds, log)
+        driver = Driver(fleet, scheduler, Pulse(sampling.max_tokens), tasks, seeds, log, line.say)
         for rollout in driver.run([f"engine-{i}" for i in range(count)]):
             with file_errors(folder):
                 rollout_files.append(file, rollout)
-            advance(1)
+            line(1)
     return Generated(count, len(missing))
 
 

@@ -101,6 +101,11 @@ class Scheduler:
         """Whether nothing is left to hand out or to wait for."""
         return not self._fresh and not self._lost and not self._running
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rollouts, finished and running, as far as they were counted."""
+        return self._all.tokens
+
     def running(self, engine: str) -> set[Key]:
         """Returns the rollouts in flight on an engine that is up."""
         return self._engines[engine].running

@@ -22,6 +22,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_jsonl, write_text
 from common.processes import limit_memory
+from common.progress import progress
 from common.records import UNJUDGED, Grade, Key, Problem, Rollout, graders_differ
 from data_prep import rules
 from data_prep.answers import gsm8k_synth
@@ -201,8 +202,10 @@ def verify(pairs: Iterable[Pair]) -> dict[Pair, bool | str]:
     pool = ProcessPool(max_workers=workers, initializer=_limit, context=context)
     try:
         futures = {pair: pool.schedule(_judge, args=pair, timeout=WALL_SECONDS) for pair in asked}
-        for pair, future in futures.items():
-            opinions[pair] = UNJUDGED if future.exception() else future.result()
+        with progress("answers checked by math-verify", len(futures)) as advance:
+            for pair, future in futures.items():
+                opinions[pair] = UNJUDGED if future.exception() else future.result()
+                advance(1)
     finally:  # after an interrupt, the remaining judgements are dropped
         pool.stop()
         pool.join()

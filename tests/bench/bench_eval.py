@@ -214,6 +214,7 @@ def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
             prompts,
             seeds,
             lambda name: folder / f"{name}.log",
+            print,
         )
         made = {rollout.key: rollout.tokens for rollout in driver.run(["engine-0", "engine-1"])}
         assert made == lengths

@@ -20,19 +20,20 @@ from typing import IO
 
 import psutil
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from common import provenance
 from common.errors import UserError
 from common.exit_codes import FAILED, STOPPED, USAGE
 from common.files import file_errors, write_json, write_lock, write_text
 from common.processes import die_with_parent
+from common.progress import waiting
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
 from trainer.batching import sampler
 from trainer.checkpoint import resume
 from trainer.checkpoint.retention import Retention, prune
 from trainer.loop import loop
+from trainer.loop.display import Display
 from trainer.process import process_group
 from trainer.process.stop_signal import SIGNALS, StopRequest
 from trainer.recipe import load as configs
@@ -79,11 +80,12 @@ def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
     _check_fits(config)
     with write_lock(run.lock):
         frozen_config.start(config)
-        base_model.materialise(config)
-        model = model_identity(config.model.path, config.model.revision)
-        trained_from = {"dataset": dataset, **model}
-        made = {"git": provenance.git_commit(), "versions": provenance.versions()}
-        start = resume.choose(run, trained_from)
+        with waiting("checking the base model and the checkpoints"):
+            base_model.materialise(config)
+            model = model_identity(config.model.path, config.model.revision)
+            trained_from = {"dataset": dataset, **model}
+            made = {"git": provenance.git_commit(), "versions": provenance.versions()}
+            start = resume.choose(run, trained_from)
         with file_errors(run.root):
             resume.prepare(run, start)
             prune(run, Retention.of(config.train))
@@ -228,11 +230,11 @@ def _wait(
     """
     crashed: float | None = None
     stuck: dict[int, str] = {}
-    with tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
+    with Display(len(processes)) as display:
         steps = follow(attempt.metrics)
         while any(process.poll() is None for process in processes):
             time.sleep(POLL_SECONDS)
-            _show(steps, bar)
+            _show(steps, display)
             if crashed is None and any(process.poll() for process in processes):
                 crashed = time.monotonic()
             if crashed is not None and time.monotonic() > crashed + CRASH_GRACE_SECONDS:
@@ -242,19 +244,10 @@ def _wait(
                             rank, f"did not exit by itself ({psutil.Process(process.pid).status()})"
                         )
                         process.kill()
-        _show(steps, bar)
+        _show(steps, display)
     return [process.wait() for process in processes], stuck
 
 
-def _show(steps: Iterator[StepMetrics | None], bar: tqdm) -> None:
+def _show(steps: Iterator[StepMetrics | None], display: Display) -> None:
     while (step := next(steps)) is not None:
-        if bar.disable:
-            print(step.line(), *step.alarm_lines(), sep="\n", flush=True)
-            continue
-        if bar.total is None:
-            bar.initial = bar.n = step.step - 1
-            bar.total = step.total
-        bar.set_postfix_str(step.line().partition("  ")[2], refresh=False)
-        bar.update(step.step - bar.n)
-        for line in step.alarm_lines():
-            bar.write(line)
+        display.show(step)

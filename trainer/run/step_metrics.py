@@ -110,6 +110,10 @@ class StepMetrics:
         ]
         return "  ".join(parts)
 
+    def short(self) -> str:
+        """Returns what fits beside a bar: loss and speed."""
+        return f"loss {_shown(self.loss, '.4f')}  {self.tokens_per_s:,.0f} tokens/s"
+
     def alarm_lines(self) -> list[str]:
         """Returns the alarms that the step raised, a line of a log each."""
         return alarm_lines(asdict(self))

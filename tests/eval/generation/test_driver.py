@@ -70,7 +70,7 @@ def work(ray: Any, folder: Path, harm: dict[Key, str], finished: Counter[Key]) -
     scheduler = Scheduler(dict.fromkeys(KEYS, 1), [], budget=10, concurrency=4)
     prompts, seeds = {key: [1] for key in KEYS}, {key: i for i, key in enumerate(KEYS)}
     at_work = Driver(
-        fleet, scheduler, Pulse(10), prompts, seeds, lambda name: folder / f"{name}.log"
+        fleet, scheduler, Pulse(10), prompts, seeds, lambda name: folder / f"{name}.log", print
     )
     for rollout in at_work.run(["a", "b"]):
         assert rollout.seed == seeds[rollout.key]

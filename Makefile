@@ -20,6 +20,7 @@ env-archive: ## one file of .venv-gpu (or VENV=DIR), which nodes copy where slur
 
 quickstart: setup ## the whole pipeline on a tiny model
 	.venv/bin/warmstart run tiny
+	@echo "For the warmstart command in this shell: source .venv/bin/activate"
 
 SEED ?= 0
 rl-quickstart: setup ## after the quickstart: GRPO from its checkpoint, and what it brought (twenty minutes; SEED=N)

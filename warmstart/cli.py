@@ -10,10 +10,11 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 from common.exit_codes import reported
-from warmstart import commands
+from warmstart import commands, views
 
 _KEY = re.compile(r"[+~]*[A-Za-z_][\w.@]*=")
 """Beginning of a word that is key=value."""
@@ -41,9 +42,18 @@ PUSH = _argument(
 JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
+    "recipes": (views.recipes, ()),
+    "runs": (
+        views.runs,
+        (
+            _argument("roots", nargs="*", default=[], metavar="ROOT"),
+            _argument("--page", metavar="FILE", help="also write the table as a page of HTML"),
+            JSON,
+        ),
+    ),
     "data": (commands.data, (*RECIPE, PUSH)),
     "inspect": (
-        commands.inspect,
+        views.inspect,
         (
             *RECIPE,
             _argument("--row", type=int, default=0, help="index of the row (default 0)"),
@@ -129,7 +139,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
     ),
     "report": (commands.report, (RUN, PARTIAL)),
     "compare": (
-        commands.compare,
+        views.compare,
         (
             _argument(
                 "targets",
@@ -146,7 +156,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             ),
         ),
     ),
-    "choose": (commands.choose, (_argument("run", metavar="RUN[,RUN...]"),)),
+    "choose": (views.choose, (_argument("run", metavar="RUN[,RUN...]"),)),
     "rl": (
         commands.rl,
         (
@@ -167,7 +177,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument("--problems", metavar="N", type=int, help="number of problems in the pool"),
         ),
     ),
-    "status": (commands.status, (RUN, JSON)),
+    "status": (views.status, (RUN, JSON)),
     "watch": (
         commands.watch,
         (
@@ -216,6 +226,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
             "overrides a value of the recipe."
         ),
     )
+    version = f"%(prog)s {metadata.version('warmstart')}"
+    parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (function, arguments) in VERBS.items():
         sub = subparsers.add_parser(name, help=function.__doc__, description=function.__doc__)

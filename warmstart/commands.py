@@ -6,28 +6,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from common import terminal
 from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
 from common.files import file_errors
 from warmstart import stages
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from trainer.run.folder import Run
+from warmstart.chosen import config_of, run_of
 
 
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
     from common.hub_upload import check
 
-    config = _load(recipe, overrides)
+    config = config_of(recipe, overrides)
     if repo is not None:
         check(repo)
     stages.build(config)
@@ -38,22 +32,12 @@ def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     return DONE
 
 
-def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
-    """show a row's tokens and loss mask"""
-    from data_prep.output.folder import dataset_folder
-    from data_prep.output.show_row import show
-
-    config = _load(recipe, overrides)
-    print(show(dataset_folder(config), row, split, colour=sys.stdout.isatty()))
-    return DONE
-
-
 def train(recipe: str, overrides: list[str]) -> int:
     """start or resume training"""
     from trainer.run import frozen_config
     from trainer.run.trained_from import dataset_identity
 
-    config = _load(recipe, overrides)
+    config = config_of(recipe, overrides)
     dataset = dataset_identity(config)
     return stages.train(frozen_config.check(config), config, dataset)
 
@@ -63,7 +47,7 @@ def plan(recipe: str, overrides: list[str], rl: bool) -> int:
     from trainer.run.folder import Run
 
     known = Run.find(recipe) if rl else None
-    run, config = _run(recipe, overrides) if known else (None, _load(recipe, overrides))
+    run, config = run_of(recipe, overrides) if known else (None, config_of(recipe, overrides))
     text, fits = stages.forecast(config, run, rl)
     print(text)
     return DONE if fits else FAILED
@@ -92,7 +76,7 @@ def prefetch(recipe: str, overrides: list[str]) -> int:
     """download what the recipe needs from the hub, for nodes without internet"""
     from trainer.run.prefetch import prefetch as stage
 
-    config = _load(recipe, overrides)
+    config = config_of(recipe, overrides)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
     pinned = f", and pin the versions with {pins}" if pins else ""
     stages.say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")
@@ -109,7 +93,7 @@ def export(
     from trainer.run.model_label import ModelLabel
     from trainer.run.models import resolve
 
-    found, config = _run(run, overrides)
+    found, config = run_of(run, overrides)
     if repo is not None:
         check(repo)
     if any(value is not None for value in average.values()):
@@ -135,7 +119,7 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     from trainer.run.models import resolve
 
     if Run.find(target):
-        run, config = _run(target, overrides)
+        run, config = run_of(target, overrides)
         newest = ModelLabel(run.exports[-1]) if run.exports else BASE
         model = resolve(run, ModelLabel.parse(label)) if label else newest
         if model.rl is not None and not is_complete(run.export(model)):
@@ -149,8 +133,9 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         tokenizer = Path(config.verl.model.tokenizer_path)
         tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
         run = frozen_config.start(config)
-    print(stage(config, run, model))
+    folder = stage(config, run, model)
     card.refresh(run)
+    stages.show_evaluation(run, folder)
     return DONE
 
 
@@ -181,49 +166,7 @@ def grade(target: str, style: str | None) -> int:
 
 def report(run: str, partial: bool) -> int:
     """write the run's report and its exports' model cards"""
-    from eval.card import card
-    from eval.report.html.write import write as write_page
-    from eval.report.report import write
-
-    found, config = _run(run)
-    with file_errors(found.root):
-        print(write(found, config, partial))
-        print(write_page(found, config, partial))
-        card.refresh(found)
-    return DONE
-
-
-def compare(targets: list[str], partial: bool, across_prompts: bool) -> int:
-    """compare evaluations: tables, paired significance tests, published figures"""
-    from eval.results.compare import compare as stage
-
-    print(stage(targets, partial, across_prompts))
-    return DONE
-
-
-def choose(run: str) -> int:
-    """set evaluated checkpoints and averages side by side, and recommend one to start RL from; of
-    several runs that differ in train.seed alone, over runs and problems
-    """
-    from eval.choice import page, replicated_page
-    from eval.results import group_targets
-
-    names = group_targets.parts(run)
-    if len(names) > 1:
-        print(replicated_page.text([_run(name)[0] for name in names]))
-    else:
-        print(page.text(*_run(run)))
-    return DONE
-
-
-def status(run: str, as_json: bool) -> int:
-    """show the progress of a run"""
-    import json
-
-    from trainer.run import status as stage
-
-    values = stage.status(_run(run)[0])
-    print(json.dumps(values) if as_json else stage.table(values))
+    print(*stages.report(*run_of(run), partial), sep="\n")
     return DONE
 
 
@@ -237,7 +180,7 @@ def rl(
     from trainer.recipe.relocate import of_dataset
     from trainer.run.model_label import ModelLabel
 
-    found, config = _run(run, of_dataset(overrides))
+    found, config = run_of(run, of_dataset(overrides))
     step = ModelLabel.parse(label).step if label else stages.rl_step(found, config)
     if step is None:
         raise UserError(f"RL starts from a step of SFT: give the number of an export, not {label}")
@@ -254,17 +197,16 @@ def watch(run: str, overrides: list[str], once: bool) -> int:
     """
     from slurm.queue.submit_evaluations import watch as stage
 
-    return DONE if stage(_run(run)[0], overrides, once) else FAILED
+    return DONE if stage(run_of(run)[0], overrides, once) else FAILED
 
 
 def line(recipe: str, overrides: list[str]) -> int:
     """run every stage on this machine: data, base evaluation, training, export, evaluation,
     report
     """
-    from eval.card import card
     from eval.evaluate import evaluate as stage
-    from eval.report.html.write import write as write_page
-    from eval.report.report import headline, write
+    from eval.report.report import headline
+    from eval.results.scores import brackets
     from trainer.process.process_group import under_slurm
     from trainer.run import frozen_config
     from trainer.run.base_model import materialise
@@ -273,13 +215,13 @@ def line(recipe: str, overrides: list[str]) -> int:
 
     if under_slurm(os.environ):
         raise UserError("run is for one task, and this step has several: sbatch slurm/sft_4b.sh")
-    config = _load(recipe, overrides)
+    config = config_of(recipe, overrides)
     frozen_config.check(config)
     stages.build(config)
     run = frozen_config.start(config)
     materialise(config)
     stages.say("evaluating the base model")
-    stage(config, run, BASE)
+    stages.say(stages.score(stage(config, run, BASE)))
     stages.say("training")
     code = stages.train(run, config, dataset_identity(config))
     if code != DONE:
@@ -288,31 +230,8 @@ def line(recipe: str, overrides: list[str]) -> int:
     stages.export(run, config, ModelLabel(step))
     stages.say(f"evaluating step {step}")
     stage(config, run, ModelLabel(step))
-    with file_errors(run.root):
-        path, page = write(run, config), write_page(run, config)
-        card.refresh(run)
-    print(headline(run, config))
-    print(f"\nreport: {path}, for a browser: {page}")
+    path, page = stages.report(run, config)
+    shown = headline(run, config)
+    terminal.show(f"{shown}\n\n{brackets(shown)}.")
+    print(f"\nreport: {path}\nfor a browser: {page}")
     return DONE
-
-
-def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
-    """Returns the recipe's configuration with the site's choices and the overrides."""
-    from trainer.recipe import load as configs
-    from trainer.run import frozen_config
-
-    return frozen_config.choose(partial(configs.load, recipe), overrides)[1]
-
-
-def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
-    from trainer.recipe import load as configs
-    from trainer.recipe import site
-    from trainer.run import frozen_config
-    from trainer.run.folder import Run
-
-    run = Run.find(name)
-    if run is None:
-        place = site.runs() / name
-        raise UserError(f"no run at {name} or {place}: warmstart train RECIPE starts one")
-    config = frozen_config.read(run)
-    return run, configs.amend(config, overrides) if overrides else config

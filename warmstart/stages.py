@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common import terminal
 from common.errors import UserError
 from common.exit_codes import DONE, STOPPED
+from common.files import file_errors
+from common.progress import waiting
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,10 +21,11 @@ if TYPE_CHECKING:
 
 def build(config: DictConfig) -> None:
     """Builds the recipe's dataset, unless it is there."""
-    from data_prep.settings import other_rules
-    from warmstart import dataset
+    with waiting("building the dataset"):
+        from data_prep.settings import other_rules
+        from warmstart import dataset
 
-    folder, rows, built = dataset.build(config)
+        folder, rows, built = dataset.build(config)
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
     say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
     if told := other_rules(folder):
@@ -70,15 +74,16 @@ def export(
     if label is None and not run.checkpoints:
         raise UserError(f"{run.root} has no complete checkpoint yet: warmstart train {config.name}")
     step = run.checkpoints[-1] if label is None else label.step
-    if label is not None and label.rl is not None:
-        folder = rl_export.export(run, config, label)
-    elif label is not None and label.average is not None:
-        folder = average_export.existing(run, config, label)
-    elif step is None:
-        raise UserError("the base model is no checkpoint of the run: give the number of a step")
-    else:
-        folder = stage(run, config, step)
-    card.write(run, folder, overrides=overrides)
+    with waiting("exporting"):
+        if label is not None and label.rl is not None:
+            folder = rl_export.export(run, config, label)
+        elif label is not None and label.average is not None:
+            folder = average_export.existing(run, config, label)
+        elif step is None:
+            raise UserError("the base model is no checkpoint of the run: give the number of a step")
+        else:
+            folder = stage(run, config, step)
+        card.write(run, folder, overrides=overrides)
     say(f"exported {folder}")
     return folder
 
@@ -114,10 +119,47 @@ def average(
     if moved.step is None:
         raise UserError(f"--toward {toward}: only a step of SFT can be moved, not {moved.word}")
     recipe = AverageRecipe.parse(members or moved.word, toward, there)
-    folder = average_export.export(run, config, recipe, label_of(recipe, name))
-    card.write(run, folder, overrides=overrides)
+    with waiting("averaging"):
+        folder = average_export.export(run, config, recipe, label_of(recipe, name))
+        card.write(run, folder, overrides=overrides)
     say(f"exported {folder}")
     return folder
+
+
+def report(run: Run, config: DictConfig, partial: bool = False) -> tuple[Path, Path]:
+    """Writes report and page, and the exports' cards anew; returns (report, page). Raises
+    UserError as they do.
+    """
+    from eval.card import card
+    from eval.report.html.write import write as write_page
+    from eval.report.report import write
+
+    with waiting("writing the report"), file_errors(run.root):
+        written = write(run, config, partial), write_page(run, config, partial)
+        card.refresh(run)
+    return written
+
+
+def score(evaluation: Path) -> str:
+    """Returns the accuracy of the evaluation in a folder, in one line."""
+    from eval.results import evaluation as evaluations
+    from eval.results import scores
+
+    return scores.score(evaluations.read(evaluation))
+
+
+def show_evaluation(run: Run, folder: Path) -> None:
+    """Prints an evaluation's accuracies, its folder, and the commands to run next."""
+    from eval.results import evaluation as evaluations
+    from eval.results import next_commands, scores
+
+    evaluation = evaluations.read(folder)
+    terminal.show(scores.table(evaluation))
+    print(f"\n{folder}\n\nNext:")
+    commands = next_commands.after(run, evaluation.label)
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        print(f"  {command:<{width}}  # {what}")
 
 
 def rl_step(run: Run, config: DictConfig) -> int:

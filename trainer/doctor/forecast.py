@@ -14,6 +14,7 @@ from common.files import MANIFEST, read_json
 from trainer.batching.flops import Shape
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
 from trainer.doctor.size import planning
+from trainer.planning.cost import cost
 from trainer.planning.layouts import degrees
 from trainer.planning.memory import GIB
 from trainer.planning.planner import Forecast, Planner
@@ -102,3 +103,7 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         return
     hours = f"{planner.total_steps:,} steps in {planner.hours(own.step.total):,.1f} h"
     yield Finding(OK, "plan", f"forecast {needs}; {hours}")
+    try:
+        yield Finding(OK, "cost", cost(planner, own).line())
+    except UserError as e:
+        yield Finding(NOT_HERE, "cost", str(e))

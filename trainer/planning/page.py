@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from common.errors import UserError
+from trainer.planning.cost import cost
 from trainer.planning.layouts import BALANCED
 from trainer.planning.memory import GIB
 from trainer.planning.planner import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
@@ -38,7 +39,16 @@ def page(planner: Planner) -> tuple[str, bool]:
     parts.append(
         _refusal(planner, layouts) if best is None else _advice(own, best, planner.shape.parameters)
     )
+    if own is not None and own.fits:
+        parts.append(_cost(planner, own))
     return "\n\n".join(parts), best is not None
+
+
+def _cost(planner: Planner, own: Forecast) -> str:
+    try:
+        return cost(planner, own).page()
+    except UserError as e:
+        return f"cost of evaluations: {e}"
 
 
 def _setting(planner: Planner) -> str:
@@ -51,7 +61,7 @@ def _setting(planner: Planner) -> str:
         f"node\nrows: {len(rows):,}, mean {rows.mean():,.0f}, median {median:,.0f}, p99 "
         f"{p99:,.0f}, longest {rows.max():,} tokens\n      ({planner.lengths.source})\nrun: "
         f"{planner.total_steps:,} steps of {config.train.batch_size} rows, {planner.tokens:,.0f} "
-        "tokens per step; saves and evaluations are not counted"
+        "tokens per step"
     )
 
 

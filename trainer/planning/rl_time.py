@@ -80,8 +80,11 @@ def in_flight(shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad) -> f
     return rl_memory.cache_tokens(shape, setup, cluster.gpu.memory) / load.mean
 
 
-def rollout_seconds(shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad) -> float:
-    """Returns the seconds in which one engine generates its share of the rollouts.
+def rollout_seconds(
+    shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad, most: int = MOST_ROLLOUTS
+) -> float:
+    """Returns the seconds in which one engine generates its share of the rollouts, at most ``most``
+    at once.
 
     Rollouts start in a fixed random order as others end, as many at once as the cache holds;
     between two ends the batch is constant. Prefill is not counted: it is one forward over short
@@ -90,7 +93,7 @@ def rollout_seconds(shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad
     engines = cluster.ranks // setup.tensor_parallel
     order = np.random.default_rng(0).permutation(np.sort(load.responses)[::-1][::engines])
     waiting = [max(1, int(length)) for length in order]
-    slots = int(min(MOST_ROLLOUTS, max(1.0, in_flight(shape, setup, cluster, load))))
+    slots = int(min(most, max(1.0, in_flight(shape, setup, cluster, load))))
     ends: list[tuple[int, int]] = []
     step, started, seconds = 0, 0, 0.0
     while waiting or ends:

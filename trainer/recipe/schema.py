@@ -193,6 +193,7 @@ class Cluster(Section):
     nodes: PositiveInt
     gpus_per_node: PositiveInt
     network_gbits: PositiveInt
+    usd_per_gpu_hour: NonNegativeFloat | None
 
 
 class Eval(Section):

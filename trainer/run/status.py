@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,10 @@ def is_trained(run: Run) -> bool:
     return read_json(run.attempts[-1].outcome)["total"] in run.checkpoints
 
 
-def table(values: dict[str, Any]) -> str:
-    """Returns the values of ``status`` as a table for a terminal."""
+def fields(values: dict[str, Any], scores: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Returns the values of ``status`` as names and texts; ``scores`` has the accuracy of
+    evaluations, by their folder's name.
+    """
     step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
     progress = f"step {step:,}" + (
         f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else ""
@@ -84,7 +87,8 @@ def table(values: dict[str, Any]) -> str:
         saved += f" (the newest is {duration(values['checkpoint_age_s'])} old)"
     log = values["log"]
     exports = [*values["exports"], *values["averages"], *values["rl_exports"]]
-    rows = [
+    used = [Cost(**cost) for cost in values["device_hours"]]
+    return [
         ("run", f"{values['run']}, {'running' if values['running'] else 'not running'}"),
         ("training", progress),
         *(("alarm", line) for line in values["alarms"][-ALARMS:]),
@@ -92,15 +96,25 @@ def table(values: dict[str, Any]) -> str:
         ("checkpoints", saved),
         ("exports", ", ".join(map(str, exports)) or "none"),
         *(("RL", _told_rl(start)) for start in values["rl"]),
-        *(("evaluation", f"{name}: {state}") for name, state in values["evaluations"].items()),
         *(
-            (cost.stage, f"{shown(cost)}; {cost.note}")
-            for cost in (Cost(**c) for c in values["device_hours"])
+            ("evaluation", f"{name}: {scores.get(name, state)}")
+            for name, state in values["evaluations"].items()
         ),
+        *((f"cost of {stage}", text) for stage, text in _cost(used)),
         ("log", f"tail -f {log}" if values["running"] else log or "none yet"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _cost(used: Sequence[Cost]) -> Iterator[tuple[str, str]]:
+    """Yields stage and device-hours: of training, and of all evaluations together."""
+    for cost in used:
+        if cost.stage == "training":
+            yield cost.stage, f"{shown(cost)}; {cost.note}"
+    evaluations = [cost for cost in used if cost.stage.startswith("evaluation")]
+    for unit in dict.fromkeys(cost.unit for cost in evaluations):
+        alike = [cost for cost in evaluations if cost.unit == unit]
+        total = Cost("", sum(cost.hours for cost in alike), unit, "")
+        yield "evaluations", f"{shown(total)} in {len(alike)}; the report has each"
 
 
 def _attempt(run: Run, attempt: Attempt) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.trainer.conftest import STEPS
 from tests.trainer.run.rl_runs import begun, line
 from trainer.run.folder import Attempt, Run, lock_of
 from trainer.run.model_label import BASE, ModelLabel
-from trainer.run.status import is_trained, status, table
+from trainer.run.status import fields, is_trained, status
 from warmstart.cli import main
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_has_only_begun(run: Run, capsys: pytest.CaptureFixture[str])
 
 def test_rl_is_shown(tmp_path: Path) -> None:
     run = empty_run(tmp_path / "mine")
-    assert status(run)["rl"] == [] and "RL" not in table(status(run))
+    assert status(run)["rl"] == [] and "RL" not in dict(fields(status(run), {}))
     start = begun(run, STEPS, "0a0a0a0a", checkpoints=(1, 2), lines=[line(1, 0.25), line(2, 0.5)])
     with start.metrics.open("a") as f:
         f.write('{"step": 3, "da')
@@ -116,7 +116,7 @@ def test_rl_is_shown(tmp_path: Path) -> None:
     write_json(run.export(ModelLabel(rl=2, start="0a0a0a0a")) / MANIFEST, {"step": STEPS})
     with write_lock(lock_of(start.root)):
         values = status(run)
-    text = table(values)
+    text = "\n".join(text for _, text in fields(values, {}))
     assert json.loads(json.dumps(values)) == values
     started, waiting = values["rl"]
     assert started == {

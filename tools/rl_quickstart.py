@@ -4,8 +4,8 @@
     python tools/rl_quickstart.py --picture FILE   the curves of all seeds so far
 
 From the quickstart's last checkpoint, which is right in about a third of its rollouts: GRPO by verl
-on sums that SFT trained on, then start and end are compared on the sums that no row has. Rerun it
-to go on.
+on the sums that the dataset left over, then start and end are compared on sums that neither SFT nor
+RL has seen. Rerun it to go on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.files import write_jsonl
+from common.files import read_jsonl, write_jsonl
 from common.plots import COLOURS, panels
 from data_prep.output.folder import dataset_folder
-from data_prep.output.write import ROWS
+from data_prep.output.write import ROWS, SPARE
 from eval import evaluate
 from eval.rl.prepare import prepare
 from trainer.recipe import load as configs
@@ -29,9 +29,9 @@ from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
 from trainer.run.rl_start import RlStart
 
-RUN, PROBLEMS, STEPS = "tiny", 256, 24
+RUN, STEPS = "tiny", 24
 UNSEEN = "unseen"
-"""Name of the benchmark: the sums of two numbers of two digits that the dataset does not have."""
+"""Name of the benchmark: the sums of two numbers of two digits that are not in the dataset."""
 TWO_RANKS = ("cluster.nodes=1", "cluster.gpus_per_node=2")
 GRPO = (
     "data.train_batch_size=64",
@@ -72,12 +72,12 @@ def reinforce(run: Run, seed: int) -> None:
     """Trains, evaluates start and end, and prints their comparison."""
     config, step = configs.read(run.config), run.exports[-1]
     benchmarks = Path(config.data.dir) / UNSEEN
-    write_jsonl(benchmarks / f"{UNSEEN}.jsonl", unseen(dataset_folder(config) / ROWS))
+    write_jsonl(benchmarks / f"{UNSEEN}.jsonl", unseen(dataset_folder(config)))
     words = [*TWO_RANKS, f"eval.seed={seed}"]
-    prepared = prepare(run, config, step, words, count=PROBLEMS)
+    prepared = prepare(run, config, step, words)
     if prepared.folder is None:
         call(sys.executable, "-m", *shlex.split(prepared.command))
-        prepared = prepare(run, config, step, words, count=PROBLEMS)
+        prepared = prepare(run, config, step, words)
     assert prepared.folder is not None
     call(*shlex.split(prepared.command), *GRPO)
     asked = [f"eval.benchmarks={benchmarks}", f"eval.sets=[{UNSEEN}]", "eval.rollouts=8"]
@@ -90,11 +90,14 @@ def reinforce(run: Run, seed: int) -> None:
     call(sys.executable, "-m", "warmstart", "compare", *(str(plan.folder) for plan in plans))
 
 
-def unseen(rows: Path) -> list[dict[str, str]]:
-    """Returns the problems that are in no row, in either order of their numbers."""
+def unseen(dataset: Path) -> list[dict[str, str]]:
+    """Returns the problems that are in no row and not left over for RL, in either order of their
+    numbers.
+    """
     import pyarrow.parquet as pq
 
-    texts = pq.read_table(rows, columns=["problem"]).column("problem").to_pylist()
+    texts = pq.read_table(dataset / ROWS, columns=["problem"]).column("problem").to_pylist()
+    texts += [line["problem"] for line in read_jsonl(dataset / SPARE)]
     seen = {tuple(sorted(map(int, re.findall(r"\d+", text)))) for text in texts}
     pairs = [(a, b) for a in range(10, 100) for b in range(a, 100) if (a, b) not in seen]
     return [

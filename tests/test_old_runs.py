@@ -38,6 +38,7 @@ WORDS = [
     "run.name=old",
     "data.name=old",
     "data.arithmetic.problems=150",
+    "data.train_rows=null",
     "data.test_rows=8",
     "train.batch_size=16",
     "train.save_every=4",

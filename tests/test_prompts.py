@@ -33,6 +33,7 @@ WORDS = [
     f"data.prompt={INSTRUCTION}",
     f"data.system={SYSTEM}",
     "data.arithmetic.problems=600",
+    "data.train_rows=null",
     "train.max_steps=2",
     "eval.rollouts=2",
     "eval.max_tokens=16",

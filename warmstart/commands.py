@@ -188,6 +188,7 @@ def rl(
     stages.say(made.counts)
     again = " (on Slurm: sbatch slurm/eval.sh with the same arguments), then this command again"
     stages.say(f"next: {made.command}{'' if made.folder else again}")
+    stages.say(f"cost: {made.cost}")
     return DONE if made.folder else STOPPED
 
 

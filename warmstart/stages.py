@@ -156,7 +156,7 @@ def show_evaluation(run: Run, folder: Path) -> None:
     evaluation = evaluations.read(folder)
     terminal.show(scores.table(evaluation))
     print(f"\n{folder}\n\nNext:")
-    commands = next_commands.after(run, evaluation.label)
+    commands = next_commands.after(run, evaluation)
     width = max(len(command) for command, _ in commands)
     for command, what in commands:
         print(f"  {command:<{width}}  # {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from pathlib import Path
 
 from common.errors import UserError
 from common.text import markdown_table
@@ -36,7 +37,8 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     evaluation's folder; or a group of replicates, several of these with commas between them, of
     which :mod:`eval.results.compare_groups` writes. Accuracies are over the problems that all
     evaluations share, lengths over all rollouts.
-    Raises UserError when there are fewer than two targets and no group, when a target is none of
+    Raises UserError when there are fewer than two targets and no group, when two are the same
+    evaluation, when a target is none of
     these or has no complete evaluation (``partial`` accepts an incomplete one, which each line then
     states), and when the evaluations differ in their sampling settings, in their prompts (unless
     ``across_prompts``) or in the grader's version, or share no problem.
@@ -50,6 +52,7 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
             "compare RUN OTHER; one alone can be a group of seeds: RUN,RUN,RUN"
         )
     subjects = [find(target, partial) for target in targets]
+    _check_distinct(targets, subjects)
     if len({s.name for s in subjects}) < len(subjects):
         subjects = [Subject(str(s.evaluation.folder), s.evaluation, s.reference) for s in subjects]
     check_graders(s.evaluation for s in subjects)
@@ -81,6 +84,18 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
         )
         parts.append("\n".join(f"- {text}" for text in (*sources, PUBLISHED)))
     return "\n\n".join(parts)
+
+
+def _check_distinct(targets: Sequence[str], subjects: Sequence[Subject]) -> None:
+    named: dict[Path, str] = {}
+    for target, subject in zip(targets, subjects, strict=True):
+        folder = subject.evaluation.folder
+        if other := named.get(folder.resolve()):
+            raise UserError(
+                f"{other} and {target} are the same evaluation ({folder}): compare it with another "
+                "one, for example RUN@base, RUN@STEP or another run"
+            )
+        named[folder.resolve()] = target
 
 
 def _models(subjects: Sequence[Subject], keys: set[tuple[str, str]]) -> Iterator[list[str]]:

@@ -41,7 +41,7 @@ from eval.grading.metrics import tallies
 from eval.report.rl_readiness import GROUP
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import RL_POOL
-from eval.rl import forecast, grpo, pool, prompts
+from eval.rl import cost, forecast, grpo, pool, prompts
 from trainer.batching.flops import Shape
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete, lock_of
@@ -65,6 +65,8 @@ class Prepared:
     """The command to run next: the script, or the evaluation of the pool."""
     counts: str
     """Numbers of problems, as text."""
+    cost: str
+    """What the command will cost, as far as it is known."""
 
 
 def prepare(
@@ -134,8 +136,12 @@ def prepare(
         f"{made['funnel']['kept']:,} problems in {folder}, {made['in_sft']:,} of them also SFT rows"
     )
     if not is_complete(planned.folder):
+        rollouts = made["funnel"]["kept"] * probe.eval.rollouts
         return Prepared(
-            None, shlex.join(["warmstart", "eval", str(run.root), str(step), *words]), known
+            None,
+            shlex.join(["warmstart", "eval", str(run.root), str(step), *words]),
+            known,
+            cost.of_evaluation(run, step, rollouts),
         )
     origin = _origin(run, step, probe, planned)
     target = run.rl_start(step, sha256_json(origin))
@@ -150,7 +156,9 @@ def prepare(
         f"are also SFT rows); {counts['never']:,} are left out because they were never solved, "
         f"{counts['always']:,} because they always were"
     )
-    return Prepared(target, shlex.join(["bash", str(RlStart(target).script)]), f"{known}\n{text}")
+    start = RlStart(target)
+    spent = cost.of_training(run, step, start, counts)
+    return Prepared(target, shlex.join(["bash", str(start.script)]), f"{known}\n{text}", spent)
 
 
 def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
@@ -248,6 +256,7 @@ def _fill(
         "mixed": len(mixed),
         "always": sum(tally.right == tally.total for tally in counts.values()),
         "in_sft": sum(in_sft[p.id] for p in mixed),
+        "step_seconds": None if gpu is None else gpu.chosen.time.total,
         "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir())},
         "versions": provenance.versions(),
         "git": provenance.git_commit(),

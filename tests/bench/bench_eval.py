@@ -61,7 +61,7 @@ PREPARE = """
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
 from trainer.run.base_model import materialise
-config = configs.load("tiny", ["data.arithmetic.problems=400"])
+config = configs.load("tiny", ["data.arithmetic.problems=400", "data.train_rows=null"])
 frozen_config.start(config)
 materialise(config)
 """
@@ -166,7 +166,14 @@ def real() -> Result:
     with TemporaryDirectory() as name:
         folder = Path(name)
         for command in (
-            ["-m", "warmstart", "data", "tiny", "data.arithmetic.problems=400"],
+            [
+                "-m",
+                "warmstart",
+                "data",
+                "tiny",
+                "data.arithmetic.problems=400",
+                "data.train_rows=null",
+            ],
             ["-c", PREPARE],
         ):
             subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True)

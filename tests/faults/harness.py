@@ -25,6 +25,7 @@ EPOCH, SAVE_EVERY, VALIDATE_EVERY = 12, 4, 6
 TOTAL = 2 * EPOCH
 RECIPE = [
     "data.arithmetic.problems=126",
+    "data.train_rows=null",
     "data.test_rows=24",
     "train.batch_size=8",
     "train.max_tokens_per_gpu=256",

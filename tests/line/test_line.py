@@ -184,7 +184,12 @@ def heed_interrupts() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ctrl_c_at_any_stage_and_the_same_command_finishes(tmp_path: Path) -> None:
-    small = ["train.epochs=1", "eval.rollouts=8", "data.arithmetic.problems=2000"]
+    small = [
+        "train.epochs=1",
+        "eval.rollouts=8",
+        "data.arithmetic.problems=2000",
+        "data.train_rows=null",
+    ]
     run = tmp_path / "runs" / "tiny"
 
     def grown(pattern: str) -> Callable[[], bool]:

@@ -19,10 +19,10 @@ from tests.conftest import ROOT, warmstart
 from tests.slurm.cluster import Cluster, Unavailable, running
 from trainer.run.folder import Run
 
-DATA = "data.arithmetic.problems=400"
+DATA = ("data.arithmetic.problems=400", "data.train_rows=null")
 """Dataset of every job: 11 steps per epoch."""
 NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1", "--time=20")
-TINY = ("recipe=tiny", DATA)
+TINY = ("recipe=tiny", *DATA)
 
 SITE = """
 VENV={venv}
@@ -102,7 +102,7 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
     for name in ("common", "data_prep", "trainer", "eval", "recipes", "slurm", "warmstart"):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     (folder / "slurm" / "site.env").write_text(SITE.format(venv=sys.prefix))
-    warmstart("data", "tiny", DATA, folder=folder)
+    warmstart("data", "tiny", *DATA, folder=folder)
     return Site(cluster, folder)
 
 

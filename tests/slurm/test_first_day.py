@@ -54,7 +54,7 @@ def fill_in(checkout: Path, far: Path, name: str) -> None:
     text = f'module() {{ echo module "$@"; }}\n{text}'
     text += f"""
 unset SBATCH_ACCOUNT SBATCH_QOS
-OVERRIDES=(run.root={far}/runs data.dir={far}/data {DATA})
+OVERRIDES=(run.root={far}/runs data.dir={far}/data {" ".join(DATA)})
 EVAL_OPTIONS=(--nodes=2 --gpus-per-node=2 --cpus-per-task=1)
 VENV={sys.prefix}
 """

@@ -58,7 +58,7 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
     assert "tiny no longer needs the hub" in site.cluster.call(
         *site.command("prefetch", "tiny"), cwd=site.folder
     )
-    found = site.cluster.call(*site.command("doctor", "tiny", DATA), cwd=site.folder)
+    found = site.cluster.call(*site.command("doctor", "tiny", *DATA), cwd=site.folder)
     assert "fatal" not in found and "sbatch would accept sft_4b.sh" in found
     assert "MASTER_PORT=" in site.cluster.call(
         "slurm/sft_4b.sh", "--dry-run", *TINY, cwd=site.folder
@@ -66,7 +66,7 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
 
 
 def test_a_dataset_is_built_by_a_job_without_gpus(site: Site) -> None:
-    words = ("data.name=by-a-job", "data.arithmetic.problems=100")
+    words = ("data.name=by-a-job", "data.arithmetic.problems=100", "data.train_rows=null")
     script = ("slurm/data.sh", "tiny", "--parsable", "--partition=gpu", "--cpus-per-task=2", *words)
     job = site.cluster.call(*script, cwd=site.folder).split()[-1]
     ended = site.cluster.wait(job)

@@ -29,7 +29,7 @@ ASKED = (
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> RlStart:
     """A start of the run ``rl`` in the folder, from a model that nobody trained."""
     monkeypatch.chdir(folder)
-    words = [DATA, "run.name=rl", "eval.max_tokens=32", "eval.rollouts=2"]
+    words = [*DATA, "run.name=rl", "eval.max_tokens=32", "eval.rollouts=2"]
     words += ["cluster.nodes=1", "cluster.gpus_per_node=1"]
     config = configs.load("tiny", words)
     run = Run(Path("runs/rl"))

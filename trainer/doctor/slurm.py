@@ -145,6 +145,9 @@ def _submission(script: Path, options: Sequence[str], in_job: bool, config: Dict
         return Finding(
             WARNING, "submission", f"{text}; evaluations cannot be submitted from here", fix
         )
+    if config.device == "cpu":
+        fix = f"warmstart run {config.name} needs no job; for one, choose a recipe for GPUs"
+        return Finding(WARNING, "submission", text, fix)
     fix = (
         "set SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_QOS in slurm/site.env "
         "(cp slurm/site.example.env slurm/site.env)"

@@ -44,7 +44,13 @@ SMALL = [
     "train.batch_size=16",
     "train.ranks=1",
 ]
-FULL = [*SMALL, "data.arithmetic.problems=300", "eval.rollouts=4", "data.license=cc-by-4.0"]
+FULL = [
+    *SMALL,
+    "data.arithmetic.problems=300",
+    "data.train_rows=null",
+    "eval.rollouts=4",
+    "data.license=cc-by-4.0",
+]
 FULL += ["run.authors=[Ada Lovelace,Emmy Noether]"]
 SYNTHETIC = [
     "data.source=synthetic",

@@ -14,12 +14,13 @@ from data_prep.benchmarks import sets
 from data_prep.output.folder import dataset_folder
 from eval import evaluate
 from eval.grading.metrics import METRICS
-from eval.rl import pool
+from eval.rl import cost, pool
 from eval.rl.prepare import prepare
 from tests.conftest import lines
 from tests.eval.rl.samples import STEP, sample
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
+from trainer.run.rl_start import RlStart
 
 POOL = 30
 
@@ -102,10 +103,23 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
     config = configs.read(run.config)
     first = prepare(run, config, STEP, count=POOL)
     assert first.folder is None and "30 problems" in first.counts
+    assert first.cost == "240 rollouts"  # 30 x GROUP; no evaluation was timed
     assert prepare(run, config, STEP).command == first.command
     sample(run, first.command, lambda i: i % 9)
     second = prepare(run, config, STEP)
     assert second.folder is not None and second.command == f"bash {second.folder}/run_grpo.sh"
+    assert second.cost == "100 steps of 22 x 8 rollouts on 2 ranks"
+    (planned,) = run.evaluations
+    timed = {"device": "cpu", "devices": 2, "wall_seconds": 120, "timed_rollouts": 240}
+    write_json(planned / MANIFEST, read_json(planned / MANIFEST) | timed)
+    # 17,600 rollouts of a second each.
+    assert prepare(run, config, STEP).cost == (
+        f"{second.cost}, about 4.89 CPU process-hours at the pace of {planned.name} for the "
+        "rollouts alone"
+    )
+    start = RlStart(second.folder)
+    forecast = cost.of_training(run, STEP, start, {"step_seconds": 36.0})
+    assert forecast == f"{second.cost}, 2 GPU-hours in the forecast"
     rows = pq.read_table(second.folder / "train.parquet").to_pylist()
     problems = lines(run.rl / "pool" / "rl_pool.jsonl")
     mixed = [(p, i % 9) for i, p in enumerate(problems) if i % 9 not in (0, 8)]
@@ -123,7 +137,8 @@ def test_only_problems_with_right_and_wrong_rollouts_teach(run: Run) -> None:
     held_out = lines(dataset_folder(config) / "heldout.jsonl")
     assert [row["prompt"][0]["content"] for row in validation] == [p["problem"] for p in held_out]
     before = sha256_file(second.folder / MANIFEST)
-    assert prepare(run, config, STEP) == second and sha256_file(second.folder / MANIFEST) == before
+    assert prepare(run, config, STEP).folder == second.folder
+    assert sha256_file(second.folder / MANIFEST) == before
     # A group of another size wants rollouts of its own.
     assert "eval.rollouts=4" in prepare(run, config, STEP, ["eval.rollouts=4"]).command
 

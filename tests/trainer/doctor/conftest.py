@@ -11,7 +11,7 @@ import pytest
 
 from warmstart.cli import main
 
-SMALL = ["data.arithmetic.problems=100"]
+SMALL = ["data.arithmetic.problems=100", "data.train_rows=null"]
 Look = Callable[..., dict[str, dict[str, Any]]]
 
 

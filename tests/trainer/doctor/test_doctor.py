@@ -240,12 +240,14 @@ def test_who_may_not_submit_learns_it_on_the_login_node(look: Look, folder: Path
         "sbatch",
         "echo 'sbatch: error: Invalid account or account/partition combination' >&2; exit 1",
     )
-    finding = look("tiny", *SMALL)["submission"]
+    finding = look("gpu_smoke", *SMALL)["submission"]
     assert (
         finding["level"] == "fatal"
         and "Invalid account" in finding["cause"]
         and "SBATCH_ACCOUNT" in finding["fix"]
     )
+    finding = look("tiny", *SMALL)["submission"]  # which needs no job
+    assert finding["level"] == "warning" and "warmstart run tiny" in finding["fix"]
 
 
 def test_a_signal_that_comes_later_than_a_save_needs(
@@ -278,5 +280,5 @@ def test_the_table_says_what_mends_what(folder: Path, capsys: pytest.CaptureFixt
     assert main(["doctor", "tiny", *SMALL, "data.name=other"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split(maxsplit=2)[:2] == ["fatal", "dataset"]
-    assert lines[1].strip() == f"-> warmstart data tiny {SMALL[0]} data.name=other"
+    assert lines[1].strip() == f"-> warmstart data tiny {' '.join(SMALL)} data.name=other"
     assert lines[-1].startswith("1 fatal, ")

@@ -14,9 +14,8 @@ from common.text import markdown_table
 from trainer.batching.flops import Shape
 from trainer.planning.cluster import LINK_SHARE, MEMORY_SHARE
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import BALANCED, TOLERANCE
 from trainer.planning.memory import CONTEXT, FLOAT32, FRAGMENTATION, GIB
-from trainer.planning.planner import NEARLY, Forecast, Planner, recommend
+from trainer.planning.planner import BALANCED, NEARLY, TOLERANCE, Forecast, Planner, recommend
 from trainer.planning.workload import (
     CHARACTERS_A_TOKEN,
     MEDIAN_CHARACTERS,

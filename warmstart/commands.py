@@ -19,7 +19,7 @@ from warmstart.chosen import config_of, run_of
 
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
-    from common.hub_upload import check
+    from trainer.export.hub_upload import check
 
     config = config_of(recipe, overrides)
     if repo is not None:
@@ -87,8 +87,8 @@ def export(
     run: str, step: str | None, overrides: list[str], repo: str | None, **average: str | None
 ) -> int:
     """export a checkpoint, or an average of several, as a Hugging Face model with a model card"""
-    from common.hub_upload import check
     from eval.card import card
+    from trainer.export.hub_upload import check
     from trainer.export.push import push
     from trainer.run.model_label import ModelLabel
     from trainer.run.models import resolve

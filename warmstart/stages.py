@@ -150,8 +150,9 @@ def score(evaluation: Path) -> str:
 
 def show_evaluation(run: Run, folder: Path) -> None:
     """Prints an evaluation's accuracies, its folder, and the commands to run next."""
+    from eval.overview import next_commands
     from eval.results import evaluation as evaluations
-    from eval.results import next_commands, scores
+    from eval.results import scores
 
     evaluation = evaluations.read(folder)
     terminal.show(scores.table(evaluation))

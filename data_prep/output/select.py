@@ -10,12 +10,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.records import Problem
+from common.seeded_order import seeded_key
 from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.output import stratify
 from data_prep.output.clashes import SEVERAL_ANSWERS, told_apart, without_disputed
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
-from data_prep.seeded_order import seeded_key
 from data_prep.synth.prompts import SEEDS
 
 Nearest = Callable[[Sequence[Entry]], list[int]]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
-from data_prep.seeded_order import seeded_key
+from common.seeded_order import seeded_key
 
 LENGTH_EDGES = (1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000)
 """Upper edges of the length bins, in tokens (inclusive)."""

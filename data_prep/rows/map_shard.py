@@ -17,6 +17,7 @@ from typing import Any
 
 from common.files import sha256_json
 from common.records import ROW, Row, Tokens
+from common.seeded_order import seeded_key
 from data_prep.duplicates import minhash
 from data_prep.duplicates.benchmark_index import Candidate, Index
 from data_prep.rows import filters, label_audit
@@ -30,7 +31,6 @@ from data_prep.rows.parse import (
     generated,
     question_type_allowed,
 )
-from data_prep.seeded_order import seeded_key
 from data_prep.source.shards import BadRecord, Unit
 from data_prep.synth import check_arithmetic, check_problem
 from data_prep.tokenizer import chat, token_files, tokenizers

@@ -11,13 +11,13 @@ from collections.abc import Collection
 from types import NoneType
 
 from common.records import LONE_SURROGATE, THINK_CLOSE, THINK_OPEN, Row, row_id
+from common.seeded_order import seeded_key
 from data_prep.answers.answer_is import NEWLINES, state, stated
 from data_prep.answers.boxed import grade_state, is_exact
 from data_prep.rows.columns import aligned, answer_of, text_of, value_of
 from data_prep.rows.conversation import CONVERSATION_DROPS, conversation
 from data_prep.rows.dropped import Dropped, head, tail
 from data_prep.rows.own_answer import contradicts
-from data_prep.seeded_order import seeded_key
 from data_prep.source.shards import BadRecord, Record
 
 OTHER_ANSWER = "solution that ends with another answer"

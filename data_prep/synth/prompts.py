@@ -9,8 +9,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.records import Problem
+from common.seeded_order import seeded_key
 from data_prep.benchmarks.sets import text_fields
-from data_prep.seeded_order import seeded_key
 from data_prep.synth import check_problem
 
 SEEDS = "seeds"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json, write_text
-from common.hub_upload import CARD
 from eval.card.average_card import AverageCard
 from eval.card.rl_card import RlCard
 from eval.card.sft_card import SftCard
 from eval.report import rl_training, training_curves
+from trainer.export.hub_upload import CARD
 from trainer.run import models, rl_metrics, rl_models, step_metrics
 from trainer.run.folder import LOSS_PICTURE, Run
 from trainer.run.model_label import ModelLabel

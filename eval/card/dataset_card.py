@@ -13,7 +13,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
-from common.hub_upload import CARD
 from common.records import ROW, row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep import rules
@@ -22,6 +21,7 @@ from data_prep.tokenizer.prompt import BARE
 from eval.card import citation
 from eval.card.training_data import TrainingData
 from eval.report import run_facts
+from trainer.export.hub_upload import CARD
 
 TEXT = 1_500
 """Most characters of the example row's solution."""

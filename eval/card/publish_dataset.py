@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, file_errors, read_json, verify, write_json
-from common.hub_upload import DATASET, check, upload
 from data_prep.output.folder import PUBLISHED, dataset_folder
 from eval.card.dataset_card import stage
 from eval.card.training_data import TrainingData
+from trainer.export.hub_upload import DATASET, check, upload
 
 
 def publish(config: DictConfig, repo: str) -> str:
@@ -19,7 +19,7 @@ def publish(config: DictConfig, repo: str) -> str:
     repository's URL. The dataset's folder records the name, for the cards of the models that are
     trained on it.
 
-    Raises as ``common.hub_upload.upload`` does, and UserError when a file of the dataset is
+    Raises as ``trainer.export.hub_upload.upload`` does, and UserError when a file of the dataset is
     damaged.
     """
     check(repo)

@@ -25,12 +25,12 @@ from common.files import (
     write_lock,
 )
 from common.records import Problem
+from common.seeded_order import seeded_key
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.duplicates import decontaminate, minhash
 from data_prep.duplicates.benchmark_index import Index
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, ROWS, SPARE
-from data_prep.seeded_order import seeded_key
 from data_prep.tokenizer.prompt import all_turns
 from eval.evaluate import PROBLEMS as PROBLEM_FILE
 from eval.results.evaluation import RL_POOL

@@ -28,10 +28,10 @@ from common.errors import UserError
 from tests.bench.table import Result, publish
 from trainer.batching.balance import MicroBatches, StepPlan, plan_step, row_flops
 from trainer.batching.flops import Shape, training_flops
-from trainer.planning.cluster import Cluster
+from trainer.planning.cluster import Cluster, degrees
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import degrees, eligible
 from trainer.planning.memory import Setup
+from trainer.planning.planner import eligible
 from trainer.planning.step_time import timing
 from trainer.planning.workload import KNOWN
 

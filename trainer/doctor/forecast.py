@@ -14,8 +14,8 @@ from common.files import MANIFEST, read_json
 from trainer.batching.flops import Shape
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
 from trainer.doctor.size import planning
+from trainer.planning.cluster import degrees
 from trainer.planning.cost import cost
-from trainer.planning.layouts import degrees
 from trainer.planning.memory import GIB
 from trainer.planning.planner import Forecast, Planner
 from trainer.planning.workload import Lengths, lengths_of, shape_of, total_steps

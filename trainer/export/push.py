@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.files import MANIFEST, read_json, verify
-from common.hub_upload import CARD, MODEL, check, upload
+from trainer.export.hub_upload import CARD, MODEL, check, upload
 from trainer.run.folder import LOSS_PICTURE
 from trainer.run.rl_start import REWARD_PICTURE
 
@@ -14,7 +14,7 @@ def push(folder: Path, repo: str) -> str:
     """Uploads an export with its model card, and no other file that lies in its folder; returns the
     repository's URL.
 
-    Raises as ``common.hub_upload.upload`` does, and UserError when a file of the export is damaged.
+    Raises as ``hub_upload.upload`` does, and UserError when a file of the export is damaged.
     """
     check(repo)
     verify(folder)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.batching.flops import Shape
 from trainer.planning.hardware import Gpu
 
 LINK_SHARE = 0.8
@@ -55,3 +56,16 @@ class Cluster:
         within = size * (inside - 1) / ranks / self.gpu.nvlink
         outside = size * (ranks - inside) / ranks * inside / self.network
         return max(within, outside) / LINK_SHARE + (ranks - 1) * RING_HOP_SECONDS
+
+
+def degrees(shape: Shape, cluster: Cluster) -> list[int]:
+    """Returns the degrees of sequence parallelism: the powers of two that divide ranks and query
+    heads, and divide or are a multiple of the KV heads.
+    """
+    powers = [2**i for i in range(cluster.ranks.bit_length())]
+    kv = shape.kv_heads
+    return [
+        d
+        for d in powers
+        if cluster.ranks % d == shape.heads % d == 0 and not max(d, kv) % min(d, kv)
+    ]

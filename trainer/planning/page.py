@@ -10,9 +10,8 @@ import numpy as np
 
 from common.errors import UserError
 from trainer.planning.cost import cost
-from trainer.planning.layouts import BALANCED
 from trainer.planning.memory import GIB
-from trainer.planning.planner import CHECKPOINTING, NEARLY, Forecast, Planner, recommend
+from trainer.planning.planner import BALANCED, CHECKPOINTING, NEARLY, Forecast, Planner, recommend
 
 
 def page(planner: Planner) -> tuple[str, bool]:

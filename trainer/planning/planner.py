@@ -6,9 +6,10 @@ Everything is calculated: ``memory`` counts bytes, ``step_time`` seconds; ``hard
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from omegaconf import DictConfig
@@ -18,8 +19,7 @@ from trainer.batching import sampler
 from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.flops import Shape, training_flops
 from trainer.planning import memory, qlora_memory
-from trainer.planning.cluster import Cluster
-from trainer.planning.layouts import degrees, eligible
+from trainer.planning.cluster import Cluster, degrees
 from trainer.planning.memory import Lines, Setup
 from trainer.planning.step_time import Timing, timing
 from trainer.planning.workload import Lengths, cluster_of, lengths_of, shape_of, total_steps
@@ -33,10 +33,20 @@ STEPS = 12
 CHECKPOINTING = ("none", "selective", "full")
 GRAIN = 512
 """Token budgets are multiples of this."""
+TOLERANCE = 1.1
+"""Forecast step times within this factor of each other count as equal, because bandwidths and
+kernel speeds are assumed; a layout's balance is computed from the rows themselves.
+"""
+BALANCED = 0.97
+"""Balance (see ``StepPlan.efficiency``) above which waiting is no reason to choose another layout.
+"""
 NEARLY = 1.02
 """Among eligible layouts within this factor of the fastest, the one that needs the least memory is
 recommended.
 """
+
+
+T = TypeVar("T", bound=Timing)
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,18 @@ class Planner:
             sdpa,
             fused=train.fused_optimizer,
         )
+
+
+def eligible(layouts: Sequence[T]) -> list[T]:
+    """Returns the layouts among which the step time decides.
+
+    Among the layouts within the tolerance of the shortest step, these are the balanced ones or, if
+    there are none, the best balanced one.
+    """
+    shortest = min(layout.step.total for layout in layouts)
+    near = [layout for layout in layouts if layout.step.total <= TOLERANCE * shortest]
+    enough = min(BALANCED, max(layout.balance for layout in near))
+    return [layout for layout in near if layout.balance >= enough]
 
 
 def recommend(layouts: list[Forecast]) -> Forecast | None:

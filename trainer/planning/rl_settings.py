@@ -1,7 +1,7 @@
 """Chooses verl's GRPO settings for a model, a cluster and the lengths of its rollouts: of those
 that fit, the simplest of the fastest in the forecast.
 
-Forecasts that are close do not count as different (``layouts.TOLERANCE``): then less offload and
+Forecasts that are close do not count as different (``planner.TOLERANCE``): then less offload and
 fewer GPUs per engine win, because each needs something else of the machine.
 """
 
@@ -14,10 +14,9 @@ from itertools import product
 from common.errors import UserError
 from trainer.batching.flops import Shape
 from trainer.planning import rl_memory, rl_time
-from trainer.planning.cluster import Cluster
-from trainer.planning.layouts import TOLERANCE, degrees
+from trainer.planning.cluster import Cluster, degrees
 from trainer.planning.memory import GIB, Lines, Setup
-from trainer.planning.planner import GRAIN, NEARLY
+from trainer.planning.planner import GRAIN, NEARLY, TOLERANCE
 from trainer.planning.rl_memory import RESERVE, RlSetup
 from trainer.planning.rl_time import RlLoad, RlTime
 

@@ -8,8 +8,9 @@ import pytest
 from common.errors import UserError
 from eval.grading.intervals import interval
 from eval.grading.metrics import METRICS
+from eval.overview import next_commands
 from eval.results import evaluation as evaluations
-from eval.results import next_commands, scores
+from eval.results import scores
 from eval.results.compare import compare
 from tests.eval.runs import SETS, empty_run, evaluation, first
 from trainer.run.folder import Run

@@ -22,9 +22,8 @@ from tools import limits_page
 from trainer.planning import memory
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
-from trainer.planning.layouts import eligible
 from trainer.planning.memory import Setup
-from trainer.planning.planner import Planner, recommend
+from trainer.planning.planner import Planner, eligible, recommend
 from trainer.planning.step_time import StepTime, Timing, step_time
 from trainer.planning.workload import KNOWN, assumed_lengths
 from trainer.recipe import load as configs

@@ -13,6 +13,7 @@ from common import terminal
 from common.errors import UserError
 from common.exit_codes import DONE, FAILED, PREFLIGHT, STOPPED
 from common.files import file_errors
+from common.progress import waiting
 from warmstart import stages
 from warmstart.chosen import config_of, run_of
 
@@ -48,7 +49,8 @@ def plan(recipe: str, overrides: list[str], rl: bool) -> int:
 
     known = Run.find(recipe) if rl else None
     run, config = run_of(recipe, overrides) if known else (None, config_of(recipe, overrides))
-    text, fits = stages.forecast(config, run, rl)
+    with waiting("planning"):
+        text, fits = stages.forecast(config, run, rl)
     print(text)
     return DONE if fits else FAILED
 
@@ -66,7 +68,8 @@ def doctor(recipe: str, overrides: list[str], as_json: bool, **asked: str | None
     options = {name.replace("_", "-"): value for name, value in asked.items() if value is not None}
     size = size_of(recipe, options) if options else None
     usual = size_of(recipe, {}) if shutil.which("sbatch") else None
-    found = examine(recipe, overrides, size, usual)
+    with waiting("checking"):
+        found = examine(recipe, overrides, size, usual)
     if found:
         print(json.dumps([f.json() for f in found], indent=1) if as_json else table(found))
     return PREFLIGHT if is_fatal(found) else DONE

@@ -27,7 +27,7 @@ def recipes() -> int:
 def runs(roots: list[str], page: str | None, as_json: bool) -> int:
     """list all runs of some folders, by default the site's: owner, state, accuracy, device-hours"""
     from eval.overview import overview
-    from eval.overview.page import write
+    from eval.overview.runs_page import write
 
     with waiting("reading the runs"):
         found = overview.find([Path(root) for root in roots])

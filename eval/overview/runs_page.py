@@ -30,7 +30,7 @@ def write(path: Path, found: Sequence[Known]) -> Path:
         for known, (name, *cells) in zip(found, lines, strict=True)
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("runs.html").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         policy=policy(style),
         style=Markup(style),

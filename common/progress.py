@@ -10,15 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from common.text import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
 
 LOG_SECONDS, LONG_LOG_SECONDS = 15.0, 60.0
 """Seconds between two lines in a log, at first and in a task of more than some minutes; a shorter
@@ -42,7 +41,6 @@ class Line:
         self.initial, self.begin, self.note = initial, time.monotonic(), ""
         self.first: tuple[float, int] | None = None
         self.end: float | None = None
-        self._spinner = Spinner("line")
 
     def __call__(self, by: int = 1) -> None:
         """Counts ``by`` more items."""
@@ -87,7 +85,17 @@ class Line:
         left = f"{duration((self.total - self.count) / rate)} left" if rate else since
         return [*facts, left]
 
+    @cached_property
+    def _spinner(self) -> Any:
+        from rich.spinner import Spinner
+
+        return Spinner("line")
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
         facts, name = "  ".join(self.facts()), Text(self.what, no_wrap=True, overflow="ellipsis")
         row = Table.grid(padding=(0, 2, 0, 0))
         room = options.max_width - len(facts) - len(self.what) - 4
@@ -132,6 +140,9 @@ def _showing(line: Line, stays: bool) -> Iterator[Line]:
 def _moving(line: Line, stays: bool) -> Iterator[None]:
     """Shows a line below those that are shown already, all in one display."""
     global _live
+    from rich.console import Console, Group
+    from rich.live import Live
+
     outermost = _live is None
     if _live is None:
         _live = Live(

@@ -105,4 +105,4 @@ def test_clean_runs_raise_no_alarm(tmp_path: Path) -> None:
         check=True,
     )
     for seed in seeds:
-        assert f"seed {seed}: exit [0], 220 steps, 0 alarms" in done.stdout
+        assert f"seed {seed}: exit [0], 236 steps, 0 alarms" in done.stdout

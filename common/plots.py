@@ -67,16 +67,14 @@ class Histogram:
 
 def panels(path: Path, drawn: Sequence[Panel]) -> None:
     """Plots the panels, at most three side by side."""
-    across = min(len(drawn), 3)
-    figure, axes = _figure(-(-len(drawn) // across), across, 3.2)
-    for axis in axes[len(drawn) :]:
-        axis.set_visible(False)
-    for axis, panel in zip(axes, drawn, strict=False):
+    figure, axes = _figure(len(drawn), 3.2)
+    for axis, panel in zip(axes, drawn, strict=True):
         for line in panel.lines:
             _draw(axis, line, 100 if panel.share else 1)
         if len(panel.lines) > 1:
             axis.legend(frameon=False)
         axis.set(xlabel="step", title=f"{panel.title}, %" if panel.share else panel.title)
+        axis.xaxis.set_major_formatter("{x:,.10g}")
         if panel.log:
             axis.set_yscale("log")
         elif panel.lines:
@@ -85,12 +83,13 @@ def panels(path: Path, drawn: Sequence[Panel]) -> None:
 
 
 def histogram(path: Path, drawn: Mapping[str, Histogram], unit: str) -> None:
-    """Plots histograms of lengths in ``unit``, by title."""
-    figure, axes = _figure(1, len(drawn), 4.5)
+    """Plots histograms of lengths in ``unit``, by title, at most three side by side."""
+    figure, axes = _figure(len(drawn), 4.5)
     for axis, (title, of) in zip(axes, drawn.items(), strict=True):
         axis.hist(of.lengths, bins=min(50, of.end), range=(0, of.end), color=COLOURS[of.kind])
         axis.set(xlabel=unit, ylabel="count", title=f"{title} ({len(of.lengths):,})")
         axis.set_xlim(0, of.end)
+        axis.set_xticks([of.end * i // 4 for i in range(5)])
         for side in (axis.xaxis, axis.yaxis):
             side.set_major_formatter("{x:,.0f}")
     _save(figure, path)
@@ -118,14 +117,18 @@ def _end_at_ticks(axis: Any, panel: Panel) -> None:
     axis.yaxis.set_major_formatter("{x:,.10g}")
 
 
-def _figure(rows: int, columns: int, width: float) -> tuple[Any, list[Any]]:
+def _figure(panels: int, width: float) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(width * max(columns, 1.6), 3.4 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    for axis in axes[panels:]:
+        axis.set_visible(False)
+    return figure, axes[:panels]
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -14,15 +15,18 @@ _RANGE = re.compile(r"\[[-+0-9.]+, [-+0-9.]+\]†?")
 
 def html(text: str, label: str = "Table") -> Markup:
     """Returns HTML for paragraphs, lists, tables, emphasis and code; HTML in ``text`` is escaped.
-    Aligned cells get the class ``end`` (right) or ``start`` instead of a style, and intervals,
-    which stay on one line, are spans of the class ``range``.
+    Aligned cells get the class ``end`` (right) or ``start`` instead of a style; their
+    intervals, which stay on one line, are spans of the class ``range``.
 
     Tables are in a box that scrolls; ``label`` is its name for screen readers.
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("text", _text)
     tokens = markdown.parse(text)
-    for token in tokens:
+    for before, token in pairwise([None, *tokens]):
+        if before is not None and before.type == "td_open":
+            for child in token.children:
+                child.meta["cell"] = True
         if style := token.attrs.pop("style", None):
             token.attrs["class"] = "end" if style == "text-align:right" else "start"
     box = Markup('<div class="scroll" tabindex="0" role="region" aria-label="{}"><table>').format(
@@ -34,4 +38,6 @@ def html(text: str, label: str = "Table") -> Markup:
 
 def _text(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
     text = str(escape(tokens[at].content))
+    if "cell" not in tokens[at].meta:
+        return text
     return _RANGE.sub(lambda found: f'<span class="range">{found[0]}</span>', text)

@@ -150,10 +150,8 @@ class Contents:
         yield _tabled("rerun-error", "Averages and rerun error", _AVERAGES, averages)
         yield _tabled("outcomes", "Outcomes", _OUTCOMES, tables.outcomes(compared))
         yield _tabled("signal", "Signal for RL", _SIGNAL, tables.signal(compared))
-        own = lengths.table(compared.named)
-        yield Section(
-            "lengths", "Lengths", [lengths.TEXT, own, Picture("tokens", run.lengths_picture)]
-        )
+        own = [lengths.text(compared.named), lengths.table(compared.named)]
+        yield Section("lengths", "Lengths", [*own, Picture("tokens", run.lengths_picture)])
         counts = "\n".join(f"- {line}" for line in tables.disagreement_counts(compared))
         listed = tables.disagreements(compared)
         yield Section("graders", "Grader disagreements", [counts], listed)
@@ -171,9 +169,7 @@ class Contents:
             suite = ", ".join(other.known.settings.benchmarks)
             parts = self._also(other)
             yield Section(f"also-{number}", f"Also evaluated: {suite}", parts)
-        dataset = sha256_file(self._manifest) if self._manifest.exists() else "no dataset"
-        facts = run_facts.provenance_table(run, dataset, self._evaluations())
-        yield Section("provenance", "Provenance", [facts])
+        yield Section("provenance", "Provenance", [self._provenance()])
 
     @property
     def _manifest(self) -> Path:
@@ -209,6 +205,14 @@ class Contents:
     def _cost(self) -> str:
         folders = [e.folder for e in self._evaluations() if is_complete(e.folder)]
         return device_hours.table(device_hours.costs(self.run, folders))
+
+    def _provenance(self) -> str:
+        dataset = sha256_file(self._manifest) if self._manifest.exists() else "no dataset"
+        if self.compared.bare:
+            facts = {"model": self.config.model.path, "revision": self.config.model.revision}
+        else:
+            facts = {"dataset manifest": dataset, "attempts": len(self.run.attempts)}
+        return run_facts.provenance_table(self.run, facts, self._evaluations())
 
     def _also(self, other: Comparison) -> list[str]:
         table = base_vs_sft.headline(other, self.config.reference)

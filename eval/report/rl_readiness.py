@@ -44,7 +44,8 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
     - ``answered``: share with an answer among the rollouts that were not truncated before one, null
       if all were; ``stopped``: share of rollouts that the budget did not end;
     - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``:
-      :func:`enough`.
+      :func:`enough`;
+    - ``bare``: whether its run trains no model.
 
     For a partial evaluation, only existing rollouts count.
     """
@@ -69,6 +70,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
         "tokens": figures["tokens"],
         "budget": evaluation.settings.sampling.max_tokens,
         "enough": enough(figures),
+        "bare": evaluation.bare is not None,
     }
 
 
@@ -114,14 +116,14 @@ def section(compared: Comparison) -> str:
 
 
 def _titles(r: dict[str, Any]) -> list[str]:
-    n = r["n"]
+    n, most = r["n"], len(r["pass@k"])
     return [
         f"problems never solved (0/{n})",
         "problems solved sometimes",
         f"problems always solved ({n}/{n})",
         f"groups of {r['group']} with right and wrong rollouts",
-        f"pass@1 → pass@{len(r['pass@k'])}",
-        "points of pass@k gained when k, the rollouts per problem, doubles (mean)",
+        f"pass@1 → pass@{most}",
+        f"gain in pass@k per doubling of k, the rollouts per problem (mean, 1 to {most})",
         "rollouts within the budget that state an answer",
         "rollouts that stop by themselves",
         "tokens: median, 99 %, budget",
@@ -187,22 +189,26 @@ def _faults(r: dict[str, Any]) -> Iterator[str]:
             rate = f"only {percent(r['answered'])} of the rollouts within the budget"
         yield (
             f"{rate} stated an answer in the required form. Without one there is no reward, "
-            "however good the reasoning. Train longer."
+            f"however good the reasoning: {_longer(r)}."
         )
     if r["stopped"] < STOPPED:
         yield (
             f"{percent(1 - r['stopped'])} of the rollouts hit the budget of {r['budget']:,} "
             "tokens. They cost RL the most and mostly get no reward. Raise the budget if accuracy "
-            "still grows with it; otherwise train longer."
+            f"still grows with it; otherwise {_longer(r)}."
         )
     if r["informative"] is not None and r["informative"] < SCARCE:
         if r["all_wrong"] >= r["all_right"]:
             yield (
                 "problems like these are too hard: most groups would be all wrong. Take easier "
-                "ones, or train longer."
+                f"ones, or {_longer(r)}."
             )
         else:
             yield (
                 "problems like these are too easy: most groups would be all right. Take harder "
                 "ones."
             )
+
+
+def _longer(r: dict[str, Any]) -> str:
+    return "train it first" if r["bare"] else "train longer"

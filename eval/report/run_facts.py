@@ -190,9 +190,11 @@ def origin(run: Run) -> dict[str, Any]:
     return {"git": provenance.git_commit(), "versions": provenance.versions()}
 
 
-def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:
-    """Returns a table of commit, hashes and versions; ``dataset`` is the hash of the dataset's
-    manifest.
+def provenance_table(
+    run: Run, origins: Mapping[str, Any], evaluations: Sequence[Evaluation]
+) -> str:
+    """Returns a table of commit, hashes and versions, with ``origins`` by their names, of which
+    those that are None are left out.
     """
     made = origin(run)
     folders: dict[str, list[str]] = {}
@@ -201,8 +203,7 @@ def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) 
     facts = {
         "git commit": made["git"],
         "config": sha256_json(configs.own_values(configs.read(run.config), run.config)),
-        "dataset manifest": dataset,
-        "attempts": str(len(run.attempts)),
+        **{name: value for name, value in origins.items() if value is not None},
         **{name: ", ".join(of) for name, of in folders.items()},
         "grader's version": ", ".join(dict.fromkeys(str(e.grader) for e in evaluations)),
         **{

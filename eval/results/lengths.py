@@ -9,10 +9,14 @@ from eval.grading.metrics import PERCENTILES, TOTAL
 from eval.results.base_vs_sft import missing
 from eval.results.evaluation import Evaluation
 
-TEXT = (
-    "Tokens of a rollout: mean, percentiles and the longest; how many the budget ended; device "
-    "time. (1.50 x) is a multiple of the first line's."
-)
+
+def text(named: Mapping[str, Evaluation]) -> str:
+    """Returns what the table shows."""
+    several = " (1.50 x) is a multiple of the first line's." if len(named) > 1 else ""
+    return (
+        "Tokens of a rollout: mean, percentiles and the longest; how many the budget ended; device "
+        f"time.{several}"
+    )
 
 
 def table(named: Mapping[str, Evaluation]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -23,9 +22,9 @@ def html(text: str, label: str = "Table") -> Markup:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("text", _text)
     tokens = markdown.parse(text)
-    for before, token in pairwise([None, *tokens]):
-        if before is not None and before.type == "td_open":
-            for child in token.children:
+    for i, token in enumerate(tokens):
+        if i and tokens[i - 1].type == "td_open":
+            for child in token.children or []:
                 child.meta["cell"] = True
         if style := token.attrs.pop("style", None):
             token.attrs["class"] = "end" if style == "text-align:right" else "start"

@@ -141,7 +141,7 @@ def test_the_figures_are_there(page: Opened) -> None:
     view = page.page
     rows = view.locator(".headline tr").all_inner_texts()
     assert rows[3].startswith("all (12 problems)") and "20.00 %" in rows[3]
-    titles = view.locator("figcaption").all_inner_texts()
+    titles = view.locator("#charts figcaption").all_inner_texts()
     assert [t.split("\n")[0] for t in titles] == [
         "pass@k, all problems",
         "Accuracy against the budget",

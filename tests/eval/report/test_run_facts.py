@@ -49,6 +49,12 @@ def test_without_published_losses_they_are_at_round_steps_and_the_ends_of_epochs
     assert all(len(rest) == 2 for rest in found.values())
 
 
+def test_of_many_epochs_at_most_ten_ends_are_listed() -> None:
+    made = [s | {"epoch": -(-s["step"] // 2)} for s in steps(46)]
+    ends = [cells[0] for cells in table(run_facts.milestones(made, None)).values() if cells[0]]
+    assert ends == [f"end of epoch {n}" for n in range(3, 24, 3)] + ["mean over the run"]
+
+
 def test_a_loss_that_is_not_finite_is_left_out_of_the_means() -> None:
     made = steps(100)
     made[99]["loss"] = None

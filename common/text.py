@@ -18,6 +18,19 @@ def plain_number(value: int | float) -> str:
     return str(int(value)) if value == int(value) else f"{Decimal(repr(value)):f}"
 
 
+def percent(share: float, digits: int = 2) -> str:
+    """Returns a share, in 0..1, in percent: a measured one has two decimals, a chosen one, such as
+    the level of an interval, none.
+    """
+    return f"{in_percent(share, digits)} %"
+
+
+def in_percent(share: float, digits: int = 2) -> str:
+    """Returns ``percent`` without its sign."""
+    # A mean on the edge, such as 0.31125, is rounded alike in whatever order it was summed up.
+    return f"{round(share * 100, 9) + 1e-9:.{digits}f}"
+
+
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:
     """Returns a Markdown table; the first line holds the titles.
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from common.files import read_jsonl, write_jsonl
-from common.plots import COLOURS, panels
+from common.plots import Line, Panel, panels
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import ROWS, SPARE
 from eval import evaluate
@@ -108,17 +108,15 @@ def unseen(dataset: Path) -> list[dict[str, str]]:
 def draw(run: Run, path: Path) -> None:
     """Draws training reward and held-out accuracy by step, a line per start that is done."""
     done = [start for start in RlStart.find(run.rl) if start.latest == STEPS]
-    lines: dict[str, list[tuple[str, dict[int, float], str, bool]]] = {
-        "Training reward": [],
-        "Held-out accuracy": [],
-    }
-    for start, colour in zip(done, COLOURS, strict=False):
+    rewards, accuracies = [], []
+    for start, kind in zip(done, ("rl", "sft", "held-out", "base"), strict=False):
         name, steps = f"seed {start.used.data.seed}", rl_metrics.read(start)
         reward = {s.step: s.reward for s in steps if s.reward is not None}
         held_out = {s.step: s.held_out for s in steps if s.held_out is not None}
-        lines["Training reward"].append((name, reward, colour, False))
-        lines["Held-out accuracy"].append((name, held_out, colour, True))
-    panels(path, lines)
+        rewards.append(Line(name, reward, kind))
+        accuracies.append(Line(name, held_out, kind, dots=True))
+    validated = Panel("Held-out accuracy", accuracies, share=True)
+    panels(path, [Panel("Training reward", rewards), validated])
 
 
 def call(*words: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_text
-from common.plots import histogram
+from common.plots import Histogram, histogram
 from common.records import row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep.output import number_facts
@@ -36,8 +36,11 @@ def write(
     all part files, ``numbers`` the facts of ``number_facts``.
     """
     entries = [e for rows in chosen.splits.values() for e in rows]
-    histogram(target / "chars.png", {"solutions": [e.chars for e in entries]}, "characters")
-    histogram(target / "tokens.png", {"rows": [e.length for e in entries]}, "tokens")
+    chars, tokens = [e.chars for e in entries], [e.length for e in entries]
+    solutions = Histogram(chars, "training", max(chars))
+    rows = Histogram(tokens, "training", max(tokens))
+    histogram(target / "chars.png", {"solutions": solutions}, "characters")
+    histogram(target / "tokens.png", {"rows": rows}, "tokens")
     sections = [f"# Dataset {name}", "## Funnel", _table(("step", "rows"), chosen.funnel.items())]
     sections += ["## Sources", _sources(total.entries, entries)]
     sections += [

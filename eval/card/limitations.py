@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from common.text import percent
 from data_prep.rows.filters import FOREIGN_LETTERS
 from eval.card.training_data import TrainingData
 from eval.grading.metrics import TOTAL, answered
@@ -58,8 +59,8 @@ def _format(compared: Comparison) -> Iterator[str]:
         before, after = _unanswered(compared.base), _unanswered(compared.sft)
         if before > after:
             yield (
-                f"Part of the improvement is format: {before:.1%} of the base model's rollouts "
-                f"gave no answer, but only {after:.1%} of this model's."
+                f"Part of the improvement is format: {percent(before)} of the base model's "
+                f"rollouts gave no answer, but only {percent(after)} of this model's."
             )
 
 
@@ -68,15 +69,15 @@ def _of(sft: Evaluation) -> Iterator[str]:
     if hits := total["hit_budget"]:
         cut = total["states"].get("truncated", 0) / total["rollouts"]
         yield (
-            f"{hits:.1%} of its rollouts hit the budget of {sft.settings.sampling.max_tokens:,} "
-            f"tokens (the median rollout has {total['tokens']['p50']:,}); {cut:.1%} had no answer "
-            "by then and count as wrong."
+            f"{percent(hits)} of its rollouts hit the budget of "
+            f"{sft.settings.sampling.max_tokens:,} tokens (the median rollout has "
+            f"{total['tokens']['p50']:,}); {percent(cut)} had no answer by then and count as wrong."
         )
     for name, figures in sft.figures.items():
         if name == TOTAL:
             continue
         if figures["pass@1"] <= NEAR_ZERO:
-            yield f"It solves almost nothing of {name}: pass@1 is {figures['pass@1']:.2%}."
+            yield f"It solves almost nothing of {name}: pass@1 is {percent(figures['pass@1'])}."
         if figures["problems"] < FEW_PROBLEMS:
             count = figures["problems"]
             yield f"{name} has only {count} problems: read its figures with their intervals."

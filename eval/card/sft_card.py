@@ -103,7 +103,8 @@ class SftCard:
         return limitations.text(self.compared, self.data, self.config, other_seeds=seeds)
 
     def _provenance(self) -> str:
-        return run_facts.provenance_table(self.run, self.export["dataset"], self.evaluations)
+        origins = {"dataset manifest": self.export["dataset"], "attempts": len(self.run.attempts)}
+        return run_facts.provenance_table(self.run, origins, self.evaluations)
 
     @property
     def _suffix(self) -> str:

@@ -51,6 +51,13 @@ class Candidate:
         """The loss on the held-out rows after its step; None if it was not measured then."""
         return self.trained.get("val_loss")
 
+    @property
+    def held_out_entropy(self) -> float | None:
+        """The entropy on the held-out rows after its step, in nats per token; None if it was not
+        measured then.
+        """
+        return self.trained.get("val_entropy")
+
     @cached_property
     def criterion(self) -> Sets:
         """pass@n of each problem, by set, with n the rollouts per problem."""
@@ -106,9 +113,14 @@ def find(run: Run, config: DictConfig) -> Field:
         else:
             why = "has an unfinished evaluation" if label in begun else "is not evaluated"
         left.append(_left_out(run, label, why, words))
-    steps = {line["step"]: line for line in step_metrics.read(run)}
-    found = [Candidate(chosen[label], steps.get(label.step, {})) for label in sorted(chosen)]
+    found = of(step_metrics.read(run), [chosen[label] for label in sorted(chosen)])
     return Field(found, left)
+
+
+def of(steps: Sequence[Mapping[str, Any]], evaluated: Sequence[Evaluation]) -> list[Candidate]:
+    """Returns evaluations with the metrics of their steps, from those of all steps of training."""
+    by_number = {line["step"]: line for line in steps}
+    return [Candidate(e, by_number.get(e.label.step, {})) for e in evaluated]
 
 
 def _different(one: Evaluation, others: Sequence[Evaluation]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from common.records import ANSWERED
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.choice.candidates import Candidate
 from eval.grading import replicates
 from eval.grading.intervals import variance_of_mean
@@ -106,7 +106,7 @@ def trained(members: Sequence[Candidate], metric: str) -> str:
         known = [value for value in values if value is not None]
         if len(known) == len(values):
             mean = sum(known) / len(known)
-            shown = f"{mean * 100:.2f} %" if metric == "token_accuracy" else f"{mean:.4f}"
+            shown = percent(mean) if metric == "token_accuracy" else f"{mean:.4f}"
             return f"{shown}{note}"
     return "–"
 

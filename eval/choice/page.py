@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from common.errors import UserError
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.choice import candidates, columns, power
 from eval.choice.candidates import Candidate, Field
 from eval.choice.rule import EARLIEST, HELD_OUT, C, Choice, choose
@@ -29,7 +29,7 @@ TESTS = (
     "Each candidate minus the best, paired by problem. Intervals and p hold for all pairs at once, "
     "which corrects for choosing the best of several (the largest |t| of all pairs under sign "
     "flips; Romano and Wolf, 2005). The last columns say how many problems like these would tell a "
-    "candidate from the best with {power:.0%} power if the observed difference is the true one, "
+    "candidate from the best with {power} power if the observed difference is the true one, "
     "and what evaluating both on the additional ones costs."
 )
 PUBLISHED = (
@@ -138,7 +138,7 @@ def _told(run: Run, field: Field) -> str:
         columns.table(field.candidates),
         f"{columns.LEGEND} Protocol: {base_vs_sft.protocol(first.evaluation)}.",
         markdown_table(_tests(choice)),
-        TESTS.format(power=power.POWER),
+        TESTS.format(power=percent(power.POWER, 0)),
         "\n".join(f"- {line}" for line in _reasons(run, choice)),
     ]
     return "\n\n".join([*parts, f"Left out:\n\n{left}"] if left else parts)

@@ -13,7 +13,7 @@ from math import log2
 from statistics import fmean
 from typing import Any
 
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.grading.metrics import TOTAL, answered, pass_at_k, tallies
 from eval.results.base_vs_sft import Comparison, missing
 from eval.results.evaluation import Evaluation
@@ -44,7 +44,8 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
     - ``answered``: share with an answer among the rollouts that were not truncated before one, null
       if all were; ``stopped``: share of rollouts that the budget did not end;
     - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``:
-      :func:`enough`.
+      :func:`enough`;
+    - ``bare``: whether its run trains no model.
 
     For a partial evaluation, only existing rollouts count.
     """
@@ -69,6 +70,7 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
         "tokens": figures["tokens"],
         "budget": evaluation.settings.sampling.max_tokens,
         "enough": enough(figures),
+        "bare": evaluation.bare is not None,
     }
 
 
@@ -106,38 +108,38 @@ def section(compared: Comparison) -> str:
         f"These are benchmark problems at temperature {temperature}; `warmstart rl` measures the "
         "problems that RL would train on, sampled as RL samples."
     )
-    titles = ["", *(f"{e.label}{missing(TOTAL, e)}" for e in compared.both)]
+    titles = ["", *(f"{e.name}{missing(TOTAL, e)}" for e in compared.both)]
     reading = "\n".join(
         f"- {line}{missing(TOTAL, known)}" for line in (*_reading(columns[-1]), caution)
     )
-    return f"{markdown_table([titles, *rows])}\n\nStarting RL from {known.label}:\n\n{reading}"
+    return f"{markdown_table([titles, *rows])}\n\nStarting RL from {known.name}:\n\n{reading}"
 
 
 def _titles(r: dict[str, Any]) -> list[str]:
-    n = r["n"]
+    n, most = r["n"], len(r["pass@k"])
     return [
         f"problems never solved (0/{n})",
         "problems solved sometimes",
         f"problems always solved ({n}/{n})",
         f"groups of {r['group']} with right and wrong rollouts",
-        f"pass@1 → pass@{len(r['pass@k'])}",
-        "gain from twice the rollouts",
+        f"pass@1 → pass@{most}",
+        f"gain in pass@k per doubling of k, the rollouts per problem (mean, 1 to {most})",
         "rollouts within the budget that state an answer",
         "rollouts that stop by themselves",
         "tokens: median, 99 %, budget",
-        f"budget that keeps {KEPT:.0%} of the accuracy",
+        f"budget that keeps {percent(KEPT, 0)} of pass@1, tokens",
     ]
 
 
 def _cells(r: dict[str, Any]) -> list[str]:
     tokens, curve = r["tokens"], r["pass@k"]
     return [
-        *(f"{r[key]:.1%}" for key in ("all_wrong", "mixed", "all_right")),
-        "unknown" if r["informative"] is None else f"{r['informative']:.1%}",
-        f"{curve[0]:.1%} → {curve[-1]:.1%}",
-        "unknown" if r["doubling"] is None else f"{r['doubling'] * 100:+.1f} points",
-        "none ended" if r["answered"] is None else f"{r['answered']:.1%}",
-        f"{r['stopped']:.1%}",
+        *(percent(r[key]) for key in ("all_wrong", "mixed", "all_right")),
+        "unknown" if r["informative"] is None else percent(r["informative"]),
+        f"{percent(curve[0])} → {percent(curve[-1])}",
+        "unknown" if r["doubling"] is None else f"{r['doubling'] * 100:+.2f} points",
+        "none ended" if r["answered"] is None else percent(r["answered"]),
+        percent(r["stopped"]),
         f"{tokens['p50']:,}, {tokens['p99']:,}, {r['budget']:,}",
         f"{r['enough']:,}",
     ]
@@ -156,13 +158,13 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield (
-            f"{r['informative']:.0%} of groups of {r['group']} rollouts would have both right and "
-            "wrong ones. GRPO learns only from these, so choose problems that the model solves "
+            f"{percent(r['informative'])} of groups of {r['group']} rollouts would have both right "
+            "and wrong ones. GRPO learns only from these, so choose problems that the model solves "
             "sometimes."
         )
         gain = r["pass@k"][-1] - r["pass@k"][0]
         found = (
-            f"Sampling {len(r['pass@k'])} times instead of once solves {gain * 100:.0f} points "
+            f"Sampling {len(r['pass@k'])} times instead of once solves {gain * 100:.2f} points "
             "more of the problems"
         )
         # Yue et al., Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs,
@@ -175,8 +177,8 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
         else:
             yield f"{found}: there is little for RL to sharpen here."
     yield (
-        f"Give RL {r['enough']:,} tokens per rollout: that keeps {KEPT:.0%} of the accuracy at "
-        f"{r['budget']:,}. The median rollout has {r['tokens']['p50']:,}."
+        f"Give RL {r['enough']:,} tokens per rollout: that keeps {percent(KEPT, 0)} of the "
+        f"accuracy at {r['budget']:,}. The median rollout has {r['tokens']['p50']:,}."
     )
 
 
@@ -184,25 +186,29 @@ def _faults(r: dict[str, Any]) -> Iterator[str]:
     if r["answered"] is None or r["answered"] < ANSWER_RATE:
         rate = "no rollout"
         if r["answered"] is not None:
-            rate = f"only {r['answered']:.0%} of the rollouts within the budget"
+            rate = f"only {percent(r['answered'])} of the rollouts within the budget"
         yield (
             f"{rate} stated an answer in the required form. Without one there is no reward, "
-            "however good the reasoning. Train longer."
+            f"however good the reasoning: {_longer(r)}."
         )
     if r["stopped"] < STOPPED:
         yield (
-            f"{1 - r['stopped']:.0%} of the rollouts hit the budget of {r['budget']:,} tokens. "
-            "They cost RL the most and mostly get no reward. Raise the budget if accuracy still "
-            "grows with it; otherwise train longer."
+            f"{percent(1 - r['stopped'])} of the rollouts hit the budget of {r['budget']:,} "
+            "tokens. They cost RL the most and mostly get no reward. Raise the budget if accuracy "
+            f"still grows with it; otherwise {_longer(r)}."
         )
     if r["informative"] is not None and r["informative"] < SCARCE:
         if r["all_wrong"] >= r["all_right"]:
             yield (
                 "problems like these are too hard: most groups would be all wrong. Take easier "
-                "ones, or train longer."
+                f"ones, or {_longer(r)}."
             )
         else:
             yield (
                 "problems like these are too easy: most groups would be all right. Take harder "
                 "ones."
             )
+
+
+def _longer(r: dict[str, Any]) -> str:
+    return "train it first" if r["bare"] else "train longer"

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common.plots import COLOURS, Line, panels
-from common.text import markdown_table
+from common.plots import Line, Panel, panels
+from common.text import markdown_table, percent
 from trainer.run import rl_metrics, rl_models
 from trainer.run.device_hours import CPU, CUDA, Cost
 from trainer.run.folder import Run
@@ -26,14 +26,15 @@ REGRESSION = (
 Value = Callable[[RlStep], float | None]
 FIGURES: tuple[tuple[str, Value, str], ...] = (
     ("training reward", lambda s: s.reward, ".3f"),
-    ("entropy (nats per token)", lambda s: s.entropy, ".3f"),
+    ("entropy (nats per token)", lambda s: s.entropy, ".4f"),
     ("tokens per rollout", lambda s: s.tokens, ",.0f"),
     ("longest rollout, tokens", lambda s: s.longest, ",.0f"),
 )
-VALIDATED: tuple[tuple[str, Value, str], ...] = (
-    ("held-out accuracy", lambda s: s.held_out, ".1%"),
-    ("held-out rollouts that the budget ended", lambda s: s.truncated, ".1%"),
+VALIDATED: tuple[tuple[str, Value], ...] = (
+    ("held-out accuracy", lambda s: s.held_out),
+    ("held-out rollouts that the budget ended", lambda s: s.truncated),
 )
+"""Shares, in 0..1."""
 
 
 def trained(run: Run) -> list[RlStart]:
@@ -56,13 +57,14 @@ def table(steps: Sequence[RlStep]) -> str:
         found = list(_values(steps, value).values())
         if found:
             ends = fmean(found[:AVERAGED]), fmean(found[-AVERAGED:])
-            lines.append(
-                [f"{title}, mean of {min(AVERAGED, len(found))} steps", *_ends(ends, form)]
-            )
-    for title, value, form in VALIDATED:
+            cells = [*(format(end, form) for end in ends), format(ends[1] - ends[0], f"+z{form}")]
+            lines.append([f"{title}, mean of {min(AVERAGED, len(found))} steps", *cells])
+    for title, value in VALIDATED:
         found = list(_values(steps, value).values())
         if found:
-            lines.append([title, *_ends((found[0], found[-1]), form)])
+            change = (found[-1] - found[0]) * 100
+            shares = [percent(found[0]), percent(found[-1])]
+            lines.append([title, *shares, f"{change:+z.2f} points"])
     return markdown_table(lines)
 
 
@@ -83,25 +85,26 @@ def budget(facts: dict[str, Any], steps: Sequence[RlStep]) -> Iterator[str]:
 
 def picture(path: Path, steps: Sequence[RlStep]) -> None:
     """Draws reward and held-out accuracy, entropy, and length of the rollouts by step."""
-    panels(path, {title: lines for title, lines in curves(steps).items() if lines})
+    panels(path, curves(steps))
 
 
-def curves(steps: Sequence[RlStep]) -> dict[str, list[Line]]:
-    """Returns the lines of the picture's panels that have values, by the panel's title."""
-    drawn = {
-        "Reward": [
-            ("training reward", _values(steps, lambda s: s.reward), COLOURS[0], False),
-            ("held-out accuracy", _values(steps, lambda s: s.held_out), COLOURS[2], True),
+def curves(steps: Sequence[RlStep]) -> list[Panel]:
+    """Returns the picture's panels that have values."""
+    drawn: dict[tuple[str, int], list[Line]] = {
+        ("Reward", 3): [
+            Line("training reward", _values(steps, lambda s: s.reward), "training"),
+            Line("held-out accuracy", _values(steps, lambda s: s.held_out), "held-out", dots=True),
         ],
-        "Entropy (nats per token)": [
-            ("entropy", _values(steps, lambda s: s.entropy), COLOURS[0], False)
+        ("Entropy (nats per token)", 4): [
+            Line("entropy", _values(steps, lambda s: s.entropy), "training")
         ],
-        "Tokens per rollout": [
-            ("mean", _values(steps, lambda s: s.tokens), COLOURS[0], False),
-            ("longest", _values(steps, lambda s: s.longest), COLOURS[1], False),
+        ("Tokens per rollout", 0): [
+            Line("mean", _values(steps, lambda s: s.tokens), "training"),
+            Line("longest", _values(steps, lambda s: s.longest), "rl"),
         ],
     }
-    return {title: [line for line in lines if line[1]] for title, lines in drawn.items()}
+    there = {key: [line for line in lines if line.values] for key, lines in drawn.items()}
+    return [Panel(title, lines, digits) for (title, digits), lines in there.items() if lines]
 
 
 def cost(start: RlStart, steps: Sequence[RlStep], on_cpu: bool) -> Cost:
@@ -125,10 +128,3 @@ def _summary(facts: dict[str, Any], steps: Sequence[RlStep]) -> str:
 def _values(steps: Sequence[RlStep], value: Value) -> dict[int, float]:
     found = {step.step: value(step) for step in steps}
     return {number: figure for number, figure in found.items() if figure is not None}
-
-
-def _ends(ends: tuple[float, float], form: str) -> list[str]:
-    first, last = ends
-    change = last - first
-    told = f"{change * 100:+z.1f} points" if form.endswith("%") else format(change, f"+z{form}")
-    return [format(first, form), format(last, form), told]

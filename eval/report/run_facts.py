@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, pairwise
 from typing import Any
 
@@ -11,14 +11,14 @@ from omegaconf import DictConfig
 from common import provenance
 from common.errors import UserError
 from common.files import read_json, sha256_json
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from data_prep.output import number_facts
 from eval.results.base_vs_sft import Evaluation
 from trainer.planning.workload import shape_of
 from trainer.recipe import load as configs
 from trainer.run.device_hours import ranks_of
 from trainer.run.folder import Run
-from trainer.run.step_metrics import alarm_lines
+from trainer.run.step_metrics import alarm_lines, mean_rate, rate_line
 
 AVERAGED = 50
 """Steps that the loss of a milestone averages, as transformers' Trainer does between two log lines
@@ -34,7 +34,12 @@ MILESTONES = (
 )
 ALARMS = 20
 """Alarms that the report lists."""
-SIGNALS = {"entropy": ("entropy", ".4f"), "token_accuracy": ("token accuracy", ".1%")}
+EPOCHS = 10
+"""Most ends of epochs among the milestones; of more, every second, third or so is listed."""
+SIGNALS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "entropy": ("entropy", "{:.4f}".format),
+    "token_accuracy": ("token accuracy", percent),
+}
 """Metric -> its name and format."""
 
 
@@ -44,14 +49,14 @@ def training(steps: Sequence[dict[str, Any]]) -> str:
     """
     last, tokens = steps[-1], sum(s["tokens"] for s in steps)
     seconds = sum(s["seconds"] for s in steps)
-    rate = f"{tokens / seconds:,.0f} tokens/s"
+    rate = rate_line(mean_rate(steps))
     # Older runs did not record the rows of a step.
     if all(s.get("rows") for s in steps):
         rate += f", {sum(s['rows'] for s in steps) / seconds:.2f} rows/s"
     balance = sum(s["balance"] for s in steps) / len(steps)
     text = (
         f"{last['step']:,} of {last['total']:,} steps, {tokens:,} tokens, {rate}, "
-        f"balance {balance:.1%}; loss {_loss(steps[0]['loss'])} at the first step, "
+        f"balance {percent(balance)}; loss {_loss(steps[0]['loss'])} at the first step, "
         f"{_loss(last['loss'])} at the last"
     )
     if held_out := [s for s in steps if s["val_loss"] is not None]:
@@ -84,7 +89,7 @@ def _signals(
         entropy, accuracy = (step.get(f"{rows}{metric}") for metric in SIGNALS)
         if entropy is not None and accuracy is not None:
             names = (", ", "") if text else ("; entropy ", "token accuracy ")
-            text += f"{names[0]}{entropy:.4f} and {names[1]}{accuracy:.1%} {place}"
+            text += f"{names[0]}{entropy:.4f} and {names[1]}{percent(accuracy)} {place}"
     return text
 
 
@@ -97,7 +102,12 @@ def milestones(steps: Sequence[dict[str, Any]], reference: Mapping[str, Any] | N
     """
     published = (reference or {}).get("loss") or {}
     ours = {s["step"]: s for s in steps}
-    ends = {a["step"]: a["epoch"] for a, b in pairwise(steps) if a["epoch"] != b["epoch"]}
+    every = -(-steps[-1]["epoch"] // EPOCHS)
+    ends = {
+        a["step"]: a["epoch"]
+        for a, b in pairwise(steps)
+        if a["epoch"] != b["epoch"] and a["epoch"] % every == 0
+    }
     if steps[-1]["step"] == steps[-1]["total"]:
         ends[steps[-1]["step"]] = steps[-1]["epoch"]
     chosen = {*(published or _round_steps(steps[-1]["step"])), *ends, steps[-1]["step"]}
@@ -123,9 +133,9 @@ def _means(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     was not recorded "".
     """
     shown = [_loss(_mean([s["loss"] for s in steps]))]
-    for metric, (_, form) in SIGNALS.items():
+    for metric, (_, write) in SIGNALS.items():
         mean = _mean([s.get(metric) for s in steps])
-        shown.append("" if mean is None else format(mean, form))
+        shown.append("" if mean is None else write(mean))
     return shown
 
 
@@ -157,7 +167,7 @@ def trained_share(config: DictConfig) -> str | None:
     trained = shape.adapter_parameters
     total = shape.parameters + trained
     return (
-        f"{parameter_count(trained)} of {parameter_count(total)} ({trained / total:.2%}), "
+        f"{parameter_count(trained)} of {parameter_count(total)} ({percent(trained / total)}), "
         "the base included"
     )
 
@@ -180,17 +190,21 @@ def origin(run: Run) -> dict[str, Any]:
     return {"git": provenance.git_commit(), "versions": provenance.versions()}
 
 
-def provenance_table(run: Run, dataset: str, evaluations: Sequence[Evaluation]) -> str:
-    """Returns a table of commit, hashes and versions; ``dataset`` is the hash of the dataset's
-    manifest.
+def provenance_table(
+    run: Run, origins: Mapping[str, Any], evaluations: Sequence[Evaluation]
+) -> str:
+    """Returns a table of commit, hashes and versions, with ``origins`` by their names, of which
+    those that are None are left out.
     """
     made = origin(run)
+    folders: dict[str, list[str]] = {}
+    for e in evaluations:
+        folders.setdefault(f"evaluation of {e.name}", []).append(e.folder.name)
     facts = {
         "git commit": made["git"],
         "config": sha256_json(configs.own_values(configs.read(run.config), run.config)),
-        "dataset manifest": dataset,
-        "attempts": str(len(run.attempts)),
-        **{f"evaluation of {e.label}": e.folder.name for e in evaluations},
+        **{name: value for name, value in origins.items() if value is not None},
+        **{name: ", ".join(of) for name, of in folders.items()},
         "grader's version": ", ".join(dict.fromkeys(str(e.grader) for e in evaluations)),
         **{
             f"{name}.jsonl": value
@@ -224,7 +238,11 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
     epochs = f"{train.epochs}"
     if train.max_steps:
         epochs += f", ended at step {train.max_steps:,}"
-    warmup = f"{train.warmup_steps} steps of" if train.warmup_steps else f"{train.warmup_ratio:.0%}"
+    warmup = (
+        f"{train.warmup_steps} steps of"
+        if train.warmup_steps
+        else f"{percent(train.warmup_ratio, 0)}"
+    )
     return fields(
         {
             "method": f"{method}; loss on every token of the answer, its end of turn included",
@@ -236,7 +254,7 @@ def recipe(config: DictConfig, base: str, last: dict[str, Any]) -> str:
             "optimizer": f"{optimizer}, betas {train.betas[0]} and {train.betas[1]}, weight decay "
             f"{train.weight_decay}, gradient norm at most {train.clip_grad}",
             "learning rate": f"{train.lr:g}; {warmup} warmup, "
-            f"cosine to {train.min_lr_ratio:.0%} of it",
+            f"cosine to {percent(train.min_lr_ratio, 0)} of it",
             "precision": precision,
             "ranks": f"{ranks_of(last)} ({config.device}), "
             f"sequence parallel {train.sequence_parallel}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.records import Grade, Rollout, graders_differ
-from common.text import markdown_table
+from common.text import in_percent, markdown_table
 from eval.grading import rl_signal
 from eval.grading.metrics import PUBLISHED_CAP, TOTAL, accuracies, answered
 from eval.results import published
@@ -76,7 +76,7 @@ def averages(compared: Comparison) -> str:
         )
         if name == TOTAL and len(figures_of_sets(e)) > 1:
             macro = [_percent(figures["macro"][metric]) for metric in names]
-            lines.append([f"{e.label}, mean of sets{missing(name, e)}", *macro, ""])
+            lines.append([f"{e.name}, mean of sets{missing(name, e)}", *macro, ""])
     return markdown_table(lines)
 
 
@@ -147,36 +147,40 @@ def alarms(compared: Comparison) -> list[str]:
         are_long = figures["tokens"]["p50"] >= LONG
         if figures["identical"] and are_long and e.settings.sampling.temperature > 0:
             found.append(
-                f"**{figures['identical']:,} rollouts of {e.label} are identical to another one of "
+                f"**{figures['identical']:,} rollouts of {e.name} are identical to another one of "
                 "their problem, although they are long and sampled: their seeds are not "
                 f"independent.**{missing(TOTAL, e)}"
             )
     return found
 
 
-def disagreements(compared: Comparison) -> str:
-    """Returns how often math-verify reached the opposite of exact match, with the first such
-    rollouts by key.
+def disagreement_counts(compared: Comparison) -> Iterator[str]:
+    """Yields a sentence per evaluation: how often math-verify reached the opposite of exact match,
+    and how often it reached nothing.
     """
-    parts = []
     for e in compared.all:
-        golds = {(p.set, p.id): p.answer for p in e.problems}
-        found = [g for g in e.grades.values() if graders_differ(g.exact, g.verified)]
-        lost = e.figures[TOTAL]["verified_timeouts"]
-        parts.append(
-            f"{e.label}: the graders disagree on {len(found):,} of {len(e.grades):,} rollouts; "
+        found, lost = _disagreeing(e), e.figures[TOTAL]["verified_timeouts"]
+        yield (
+            f"{e.name}: the graders disagree on {len(found):,} of {len(e.grades):,} rollouts; "
             f"{sum(not g.exact for g in found):,} of these are right by math-verify only. It gave "
             f"no verdict on {lost:,} rollouts.{missing(TOTAL, e)}"
         )
-        if found:
-            lines = [
-                ["rollout (set, problem, k)", "exact match", "math-verify", "extracted", "gold"]
-            ]
-            lines += [_disagreement(g, golds[g.key[:2]]) for g in found[:LISTED]]
-            if len(found) > LISTED:
-                lines.append([f"and {len(found) - LISTED:,} more", "", "", "", ""])
-            parts.append(markdown_table(lines))
-    return "\n\n".join(parts)
+
+
+def disagreements(compared: Comparison) -> list[str]:
+    """Returns a table per evaluation of the first rollouts on which the graders disagree."""
+    drawn = []
+    for e in compared.all:
+        golds, found = {(p.set, p.id): p.answer for p in e.problems}, _disagreeing(e)
+        if not found:
+            continue
+        first = f"{e.name}: rollout (set, problem, k){missing(TOTAL, e)}"
+        lines = [[first, "exact match", "math-verify", "extracted", "gold"]]
+        lines += [_disagreement(g, golds[g.key[:2]]) for g in found[:LISTED]]
+        if len(found) > LISTED:
+            lines.append([f"and {len(found) - LISTED:,} more", "", "", "", ""])
+        drawn.append(markdown_table(lines))
+    return drawn
 
 
 def figures_of_sets(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
@@ -196,7 +200,7 @@ def _lines(compared: Comparison) -> Iterator[tuple[Evaluation, str, dict[str, An
 
 
 def _name(evaluation: Evaluation, name: str) -> str:
-    return f"{evaluation.label}, {shown(name)}{missing(name, evaluation)}"
+    return f"{evaluation.name}, {shown(name)}{missing(name, evaluation)}"
 
 
 def _surprisal(rollouts: Sequence[Rollout]) -> str:
@@ -208,8 +212,13 @@ def _surprisal(rollouts: Sequence[Rollout]) -> str:
     return f"{mean:.3f}{part}"
 
 
+def _disagreeing(evaluation: Evaluation) -> list[Grade]:
+    grades = evaluation.grades.values()
+    return [g for g in grades if graders_differ(g.exact, g.verified)]
+
+
 def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share * 100:.2f}"
+    return "none" if share is None else in_percent(share)
 
 
 def _disagreement(grade: Grade, gold: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.plots import COLOURS, Line, panels
+from common.plots import Line, Panel, panels
 
 SHARE = "token accuracy"
 FIGURES = {
@@ -32,14 +32,17 @@ class Curve:
     held_out: Mapping[int, float]
 
     @property
-    def values(self) -> list[float]:
-        """Both lines' values."""
-        return [*self.training.values(), *self.held_out.values()]
-
-    @property
-    def log(self) -> bool:
-        """Whether the axis is logarithmic: for nats that span more than a factor of ten."""
-        return self.axis != SHARE and 0 < 10 * min(self.values) < max(self.values)
+    def panel(self) -> Panel:
+        """The curve as drawn. The axis is logarithmic for nats that span more than a factor of
+        ten.
+        """
+        lines = [Line("training", self.training, "training")]
+        if self.held_out:
+            lines.append(Line("held out", self.held_out, "held-out", dots=True))
+        values = [*self.training.values(), *self.held_out.values()]
+        share = self.axis == SHARE
+        log = not share and 0 < 10 * min(values) < max(values)
+        return Panel(self.axis.capitalize(), lines, 4, log, share, zero=False)
 
 
 def curves(steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -57,13 +60,5 @@ def curves(steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 def picture(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
     """Draws the curves as a PNG file, a panel each; an empty one if no loss was finite."""
-    lines: dict[str, list[Line]] = {}
-    log = []
-    for curve in curves(steps):
-        title = curve.axis.capitalize()
-        lines[title] = [("training", curve.training, COLOURS[0], False)]
-        if curve.held_out:
-            lines[title].append(("held out", curve.held_out, COLOURS[2], True))
-        if curve.log:
-            log.append(title)
-    panels(path, lines or {FIGURES["loss"][1].capitalize(): []}, log)
+    drawn = [curve.panel for curve in curves(steps)]
+    panels(path, drawn or [Panel(FIGURES["loss"][1].capitalize(), [])])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from common.text import percent
 from data_prep.tokenizer.prompt import Prompt
 from eval.generation.vllm_actor import NF4
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, WILSON, difference, interval
@@ -34,14 +35,19 @@ EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 OTHERWISE = "‡"
 """Marks published figures that were taken in another way than the evaluation."""
+MARKED = (
+    f"{EXACT} {GAFFKE}, used when too few problems are right, wrong or changed to estimate a "
+    "variance."
+)
 LEGEND = (
     "pass@1 is the share of right rollouts, averaged over problems. any, perfect and maj are the "
     "shares of problems with at least one right rollout, with only right ones, and whose most "
-    f"frequent answer is right. Brackets hold {LEVEL:.0%} intervals over problems like these: "
-    f"{WILSON} with the variance between problems; {STUDENT} for an improvement, paired by "
-    f"problem; {EXACT} {GAFFKE}, used when too few problems are right, wrong or changed to "
-    "estimate a variance."
+    f"frequent answer is right. Brackets hold {percent(LEVEL, 0)} intervals over problems like "
+    f"these: {WILSON} with the variance between problems; {STUDENT} for an improvement, paired by "
+    f"problem; {MARKED}"
 )
+LEGEND_OF_ONE = LEGEND.replace(f"; {STUDENT} for an improvement, paired by problem", "")
+"""The same for a model that is compared with no other."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ class Comparison:
     sft: Evaluation | None
     rl: Sequence[Evaluation] = ()
     averages: Sequence[Evaluation] = ()
+    steps: Sequence[Evaluation] = ()
+    """All evaluated steps of SFT, ``sft`` among them, in order; empty if they were not looked for.
+    """
 
     @property
     def known(self) -> Evaluation:
@@ -61,6 +70,16 @@ class Comparison:
         average or of RL's last model.
         """
         return self.sft or self.base or [*self.averages, *self.rl][-1]
+
+    @property
+    def bare(self) -> str | None:
+        """The model's name if the run evaluates it without training one, else None."""
+        return self.known.bare
+
+    @property
+    def legend(self) -> str:
+        """What the headline's figures and brackets are."""
+        return LEGEND_OF_ONE if self.bare else LEGEND
 
     @property
     def both(self) -> list[Evaluation]:
@@ -74,8 +93,8 @@ class Comparison:
 
     @property
     def named(self) -> dict[str, Evaluation]:
-        """The evaluations that exist, by label."""
-        return {str(e.label): e for e in self.all}
+        """The evaluations that exist, by name."""
+        return {e.name: e for e in self.all}
 
 
 def newest(run: Run, partial: bool = False) -> Comparison:
@@ -102,7 +121,8 @@ def newest(run: Run, partial: bool = False) -> Comparison:
     group = max(groups, key=_rank)
     latest = _latest(group)
     sft = group[latest] if latest.kind == "sft" else None
-    return Comparison(group.get(BASE), sft, _of_kind(group, "rl"), _of_kind(group, "average"))
+    rl, averages, steps = (_of_kind(group, kind) for kind in ("rl", "average", "sft"))
+    return Comparison(group.get(BASE), sft, rl, averages, steps)
 
 
 def _of_kind(group: Mapping[ModelLabel, Evaluation], kind: str) -> list[Evaluation]:
@@ -147,7 +167,7 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     the other accuracies over all problems.
 
     Adds columns for published figures of the same problems, and for our pass@1 at their budget if
-    ours is larger.
+    ours is larger. A bare model has one column, with its name.
     """
     known = comparison.known
     rows = [(name, "pass@1") for name in known.figures if name != TOTAL or len(known.figures) > 2]
@@ -161,22 +181,26 @@ def headline(comparison: Comparison, reference: Mapping[str, Any] | None) -> lis
     if trained := comparison.sft:
         sft = f"{KINDS[trained.label.kind]} ({trained.label})"
     titles = ["pass@1", "base", sft, "improvement"]
+    kinds = ["base", "sft"]
+    if comparison.bare:
+        titles, kinds = ["pass@1", comparison.bare], ["base"]
     beside = any(given) and cap < known.settings.sampling.max_tokens and any(at_cap)
     if beside:
         titles.append(f"at {cap:,} tokens")
     if any(given):
         differs = reference is not None and any(published.differences(reference, known.settings))
         mark = OTHERWISE if differs else ""
-        titles += [f"published base{mark}", f"published SFT{mark}"]
+        titles += [f"published base{mark}", f"published SFT{mark}"][: len(kinds)]
     lines = [titles]
     for (name, metric), figures, capped in zip(rows, given, at_cap, strict=True):
         title = f"{shown(name)} ({known.figures[name]['problems']} problems)"
         title = title if metric == "pass@1" else f"{metric}, all"
-        line = [title + missing(name, *comparison.both), *cells(comparison, name, metric)]
+        own = cells(comparison, name, metric)
+        line = [title + missing(name, *comparison.both), *(own[:1] if comparison.bare else own)]
         if beside:
             line.append(capped)
         if any(given):
-            line += [f"{figures[k]:.2f} %" if k in figures else "" for k in ("base", "sft")]
+            line += [f"{figures[k]:.2f} %" if k in figures else "" for k in kinds]
         lines.append(line)
     return lines
 
@@ -194,6 +218,11 @@ def missing(name: str, *these: Evaluation) -> str:
     wanted = sum(e.n for e in partial for p in e.problems if name in (TOTAL, p.set))
     there = sum(name in (TOTAL, key[0]) for e in partial for key in e.grades)
     return f" (partial: {wanted - there:,} rollouts missing)" if partial else ""
+
+
+def marked(text: str) -> list[str]:
+    """Returns what the mark of an interval means, if the text has one."""
+    return [MARKED] if EXACT in text else []
 
 
 def protocol(evaluation: Evaluation) -> str:
@@ -223,7 +252,7 @@ def asked(prompt: Prompt) -> str:
 def estimate(sets: Sequence[Sequence[float]]) -> str:
     """Returns the mean over the problems of all sets, in percent, with its interval."""
     mean, lower, upper, mark = bounded(sets)
-    return f"{mean * 100:.2f} % [{lower * 100:.1f}, {upper * 100:.1f}]{mark}"
+    return f"{percent(mean)} [{lower * 100:.1f}, {upper * 100:.1f}]{mark}"
 
 
 def bounded(sets: Sequence[Sequence[float]]) -> tuple[float, float, float, str]:
@@ -288,4 +317,4 @@ def gain(pairs: Sequence[Sequence[float]]) -> str:
 def _at_budget(comparison: Comparison, name: str, budget: int) -> str:
     """Returns pass@1 of base and SFT if rollouts longer than ``budget`` tokens counted as wrong."""
     curves = [dict(e.figures[name]["by_budget"]) for e in comparison.both if name in e.figures]
-    return " → ".join(f"{curve[budget] * 100:.2f} %" for curve in curves if budget in curve)
+    return " → ".join(percent(curve[budget]) for curve in curves if budget in curve)

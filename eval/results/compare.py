@@ -7,7 +7,7 @@ from math import sqrt
 from pathlib import Path
 
 from common.errors import UserError
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.grading.intervals import GAFFKE, LEVEL, STUDENT, Difference, difference, interval
 from eval.grading.metrics import TOTAL, accuracies, rerun_error, tallies
 from eval.results import base_vs_sft, compare_groups, group_targets, lengths, published
@@ -17,10 +17,11 @@ from eval.results.compare_targets import Subject, check, find
 from eval.results.evaluation import Evaluation, check_graders
 
 LEGEND = (
-    f"Brackets hold {LEVEL:.0%} intervals over problems like these. A difference is the mean over "
-    f"problems of B minus A ({STUDENT}; {EXACT} {GAFFKE}, used when too few problems changed). It "
-    "is called noise if its interval holds 0; for two equal models this is wrong in one of twenty "
-    "lines. The rerun error is the standard error over rollouts with the problems fixed."
+    f"Brackets hold {percent(LEVEL, 0)} intervals over problems like these. A difference is the "
+    f"mean over problems of B minus A ({STUDENT}; {EXACT} {GAFFKE}, used when too few problems "
+    "changed). It is called noise if its interval holds 0; for two equal models this is wrong in "
+    "one of twenty lines. The rerun error is the standard error over rollouts with the problems "
+    "fixed."
 )
 PUBLISHED = (
     "Published figures have sampling error too. If their number of rollouts is known, an upper "

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from common.errors import UserError
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.grading import replicates
 from eval.grading.intervals import GAFFKE, LEVEL, Difference
 from eval.grading.metrics import TOTAL
@@ -21,10 +21,10 @@ from eval.results.group_targets import Group, independent, resolve, run_of, runs
 from trainer.run.model_label import BASE
 
 LEGEND = (
-    f"Brackets of a group hold {LEVEL:.0%} intervals over training seeds and problems like these: "
-    f"{replicates.BANERJEE} on the variance between runs and that between problems, with run "
-    "effects taken to be normal. Two seeds give wide ones. Those of a single run are over problems "
-    f"alone ({EXACT} {GAFFKE}, used when too few problems are right, wrong or changed)."
+    f"Brackets of a group hold {percent(LEVEL, 0)} intervals over training seeds and problems "
+    f"like these: {replicates.BANERJEE} on the variance between runs and that between problems, "
+    "with run effects taken to be normal. Two seeds give wide ones. Those of a single run are over "
+    f"problems alone ({EXACT} {GAFFKE}, used when too few problems are right, wrong or changed)."
 )
 SPREAD = (
     "The spread between runs is the standard deviation of pass@1 over training seeds, in points, "

@@ -19,8 +19,9 @@ from eval.generation import rollout_files
 from eval.grading import grade as grading
 from eval.grading import metrics, rl_signal
 from eval.grading.metrics import METRICS, TOTAL
+from trainer.run import models
 from trainer.run.folder import Run, is_complete, parse_evaluation
-from trainer.run.model_label import ModelLabel
+from trainer.run.model_label import BASE, ModelLabel
 
 RL_POOL = "rl_pool"
 """Name of the set with a run's problems for RL (:mod:`eval.rl.pool`), which is not a benchmark."""
@@ -37,6 +38,16 @@ class Evaluation:
     folder: Path
     label: ModelLabel
     settings: EvaluationSettings
+
+    @cached_property
+    def bare(self) -> str | None:
+        """The model's name if its run evaluates it without training one, else None."""
+        return models.bare(Run(self.folder.parents[1])) if self.label == BASE else None
+
+    @property
+    def name(self) -> str:
+        """The model's name in tables: its label, or a bare model's own."""
+        return self.bare or str(self.label)
 
     @property
     def n(self) -> int:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.grading.metrics import PERCENTILES, TOTAL
 from eval.results.base_vs_sft import missing
 from eval.results.evaluation import Evaluation
+
+
+def text(named: Mapping[str, Evaluation]) -> str:
+    """Returns what the table shows."""
+    several = " (1.50 x) is a multiple of the first line's." if len(named) > 1 else ""
+    return (
+        "Tokens of a rollout: mean, percentiles and the longest; how many the budget ended; device "
+        f"time.{several}"
+    )
 
 
 def table(named: Mapping[str, Evaluation]) -> str:
@@ -22,7 +31,7 @@ def table(named: Mapping[str, Evaluation]) -> str:
     for name, e in named.items():
         figures, length = e.figures[TOTAL], e.figures[TOTAL]["tokens"]
         hits = round(figures["hit_budget"] * figures["rollouts"])
-        share = f"{hits:,} of {figures['rollouts']:,} ({figures['hit_budget']:.1%})"
+        share = f"{hits:,} of {figures['rollouts']:,} ({percent(figures['hit_budget'])})"
         cut = f"{share} at {e.settings.sampling.max_tokens:,}"
         mean, *cells = (f"{round(length[key]):,}" for key in ("mean", *percents, "max"))
         mean += _times(length["mean"], first.figures[TOTAL]["tokens"]["mean"], e is first)

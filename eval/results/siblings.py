@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.text import percent
 from eval.grading import replicates
 from eval.grading.intervals import LEVEL
 from eval.grading.metrics import TOTAL
@@ -37,14 +38,14 @@ class Seeds:
         values = [e.values["pass@1"] for e in self.evaluations]
         runs = runs_of(values, values[0].keys(), TOTAL)
         each = ", ".join(
-            f"{run_of(e).name} (seed {seed}) {replicates.middle([of]) * 100:.2f} %"
+            f"{run_of(e).name} (seed {seed}) {percent(replicates.middle([of]))}"
             for e, seed, of in zip(self.evaluations, self.train_seeds, runs, strict=True)
         )
         told = (
             f"Over {len(runs)} training seeds, pass@1 of {self.evaluations[0].label} on all "
-            f"{len(values[0]):,} problems is {estimated(runs)}, a {LEVEL:.0%} interval over seeds "
-            f"and problems. Spread between runs (standard deviation, in points): {spread(runs)}. "
-            f"The runs: {each}."
+            f"{len(values[0]):,} problems is {estimated(runs)}, a {percent(LEVEL, 0)} interval "
+            "over seeds and problems. Spread between runs (standard deviation, in points): "
+            f"{spread(runs)}. The runs: {each}."
         )
         if self.unreadable:
             told += f" Not counted, as they could not be read: {', '.join(self.unreadable)}."

@@ -25,6 +25,8 @@ from trainer.recipe.relocate import move_dataset
 from trainer.recipe.validate import check_values
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+NO_SOURCE = "none"
+"""``data.source`` of a run that only evaluates a bare model."""
 
 # Mappings whose keys the user chooses.
 FREE_FORM = (
@@ -71,7 +73,7 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
     after the model.
     """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
-    data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
+    data = [f"data.source={NO_SOURCE}", "data.dir=${run.root}", "data.name=${run.name}"]
     return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from common.files import MANIFEST, read_json
 from common.text import markdown_table
 from trainer.recipe import load as configs
-from trainer.run import step_metrics
+from trainer.run import models, step_metrics
 from trainer.run.folder import Run, parse_evaluation
 
 CUDA, CPU = "GPU-hours", "CPU process-hours"
@@ -33,7 +33,8 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
     A step costs its slowest rank's time x ranks; an evaluation costs the wall time of the call that
     finished it x its engines' devices.
     """
-    found = [Cost("data", 0, CUDA, "CPU work, not timed")]
+    bare = models.bare(run)
+    found = [] if bare else [Cost("data", 0, CUDA, "CPU work, not timed")]
     hours: dict[str, float] = {}
     ranks: set[int] = set()
     count = 0
@@ -54,7 +55,7 @@ def costs(run: Run, evaluations: Iterable[Path], until: int | None = None) -> li
             f"{count:,} optimizer steps on {many} {noun}; without start-up, validation and saving"
         )
         found.append(Cost("training", used, unit, note))
-    return found + [cost for folder in evaluations for cost in _evaluation(folder)]
+    return found + [cost for folder in evaluations for cost in _evaluation(folder, bare)]
 
 
 def ranks_of(step: dict[str, Any]) -> int:
@@ -73,8 +74,10 @@ def shown(cost: Cost) -> str:
     return f"{cost.hours:,.1f} {cost.unit}" if cost.hours >= 10 else f"{cost.hours:.3g} {cost.unit}"
 
 
-def _evaluation(folder: Path) -> list[Cost]:
-    """Returns the cost of a complete evaluation; empty if it was not timed."""
+def _evaluation(folder: Path, bare: str | None) -> list[Cost]:
+    """Returns the cost of a complete evaluation, of the model ``bare`` if the run trains none;
+    empty if it was not timed.
+    """
     made = read_json(folder / MANIFEST)
     if "wall_seconds" not in made:
         return []
@@ -85,7 +88,7 @@ def _evaluation(folder: Path) -> list[Cost]:
     unit = CUDA if made["device"] == "cuda" else CPU
     return [
         Cost(
-            f"evaluation of {label} ({suite})",
+            f"evaluation of {bare or label} ({suite})",
             made["wall_seconds"] * made["devices"] / 3600,
             unit,
             note,

@@ -100,9 +100,7 @@ class Run:
 
     @staticmethod
     def find(name: str) -> Run | None:
-        """Returns the run in the folder ``name``, of that name among the site's runs or in
-        ``runs``; None if there is none.
-        """
+        """Returns the run in folder ``name``, or of that name in the site's runs or ``runs``."""
         for root in (Path(name), site.runs() / name, Path("runs") / name):
             # A folder named by "." or ".." has a name of its own.
             run = Run(root if root.name.strip(".") else root.resolve())
@@ -280,6 +278,11 @@ class Run:
         return self.root / "tokens.png"
 
     @property
+    def checkpoints_picture(self) -> Path:
+        """The report's picture of the evaluated checkpoints."""
+        return self.root / "checkpoints.png"
+
+    @property
     def report_lock(self) -> Path:
         """Lock of the evaluation job that writes the report."""
         return self.root / "report.lock"
@@ -295,8 +298,8 @@ class Run:
         return self.root / "tensorboard"
 
     def exit_code(self, job: str) -> Path:
-        """Returns the file in which the first task of a Slurm job writes its exit code. srun's own
-        is the largest of all tasks, also of those that it killed after the first failure.
+        """Returns the file for the exit code of a Slurm job's first task: srun's own is the largest
+        of all tasks, killed ones included.
         """
         return self.root / f".exit-{job}"
 

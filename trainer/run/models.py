@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.files import MANIFEST, read_json
+from trainer.recipe import load as configs
 from trainer.run import rl_models
 from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import BASE, IN_FOLDERS, ModelLabel
@@ -29,6 +31,18 @@ def average_of(run: Run, label: ModelLabel) -> dict[str, Any] | None:
     """
     path = run.export(label) / MANIFEST
     return read_json(path)["average"] if path.exists() else None
+
+
+def bare(run: Run) -> str | None:
+    """Returns the name of the model that a run evaluates without training one, as ``warmstart eval
+    MODEL`` does; None for other runs.
+    """
+    if not run.config.exists():
+        return None
+    config = configs.read(run.config)
+    if str(config.data.source) != configs.NO_SOURCE:
+        return None
+    return Path(config.model.path).name or run.name
 
 
 def resolve(run: Run, label: ModelLabel) -> ModelLabel:

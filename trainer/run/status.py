@@ -23,7 +23,7 @@ from trainer.run.folder import (
 from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.rl_start import RlStart
 
-LAST = ("total", "loss", "entropy", "token_accuracy", "tokens_per_s", "eta_s")
+LAST = ("total", "loss", "entropy", "token_accuracy", "eta_s")
 """Metrics of the last step that ``status`` returns; older runs lack some."""
 ALARMS = 5
 """The newest alarms, which the table shows."""
@@ -47,6 +47,8 @@ def status(run: Run) -> dict[str, Any]:
         "attempts": [_attempt(run, attempt) for attempt in run.attempts],
         "step": last.get("step", 0),
         **{key: last.get(key) for key in LAST},
+        "mean_tokens_per_s": step_metrics.mean_rate(steps) if steps else None,
+        "last_tokens_per_s": last.get("tokens_per_s"),
         "alarms": [line for step in steps for line in step_metrics.alarm_lines(step)],
         "checkpoints": run.checkpoints,
         "checkpoint_age_s": None if newest is None else age(newest),
@@ -72,12 +74,14 @@ def fields(values: dict[str, Any], scores: Mapping[str, str]) -> list[tuple[str,
     """Returns the values of ``status`` as names and texts; ``scores`` has the accuracy of
     evaluations, by their folder's name.
     """
-    step, total, rate, eta = (values[key] for key in ("step", "total", "tokens_per_s", "eta_s"))
+    step, total, eta = (values[key] for key in ("step", "total", "eta_s"))
     progress = f"step {step:,}" + (
         f" of {total:,}, loss {values['loss'] or float('nan'):.4f}" if total else ""
     )
-    if rate:
-        progress += f", {rate:,.0f} tokens/s"
+    if values["mean_tokens_per_s"] is not None:
+        progress += f", {step_metrics.rate_line(values['mean_tokens_per_s'])}"
+        if values["running"]:
+            progress += f" ({values['last_tokens_per_s']:,.0f} in the last step)"
     if eta is not None and step != total:
         progress += (
             f", ETA {duration(eta)}" if values["running"] else f", {duration(eta)} left to train"

@@ -151,6 +151,18 @@ def _signals(rows: str, entropy: float | None, accuracy: float | None) -> list[s
     return parts + ([] if accuracy is None else [f"{rows}accuracy {accuracy:.1%}"])
 
 
+def mean_rate(steps: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the tokens per second of one or more steps: all their tokens over all their time,
+    without validation, saving and restarts.
+    """
+    return float(sum(s["tokens"] for s in steps) / sum(s["seconds"] for s in steps))
+
+
+def rate_line(mean: float) -> str:
+    """Returns ``mean_rate`` as text, the same in ``status``, report and card."""
+    return f"mean {mean:,.0f} tokens/s"
+
+
 def follow(path: Path) -> Iterator[StepMetrics | None]:
     """Yields the steps of a growing metrics file as they are written, and None whenever there is no
     new one.

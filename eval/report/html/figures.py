@@ -1,33 +1,32 @@
-"""Draws the page's charts from the figures, the rollouts' lengths and the training steps."""
+"""Draws the page's charts from the figures, the rollouts' lengths and the steps of training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
+from common.plots import Panel
+from common.text import percent
 from eval.grading.metrics import TOTAL
-from eval.report import rl_training, training_curves
-from eval.report.html.charts import Axis, Line, chart, number, percent, thousands
-from eval.report.training_curves import Curve
+from eval.report import checkpoints, rl_training, training_curves
+from eval.report.checkpoints import Checkpoints
+from eval.report.contents import Contents
+from eval.report.html.charts import Axis, Line, chart, count, number, share
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import Evaluation
 from trainer.run import rl_metrics
 from trainer.run.rl_start import RlStart
 
 BINS = 40
-"""Bins of the histogram of rollout lengths."""
-
-RL_KINDS = {
-    "training reward": "training",
-    "held-out accuracy": "held-out",
-    "entropy": "training",
-    "mean": "training",
-    "longest": "rl",
-}
-"""Name of a line of RL's training -> its kind."""
+"""Most bins of a histogram of lengths."""
+MARGIN = 0.05
+"""Share of the values' range that is free at either end of an axis that does not begin at 0."""
+GAP = 0.1
+"""Least distance of two ticks, as a share of the axis of steps."""
 
 
 @dataclass(frozen=True)
@@ -39,78 +38,122 @@ class Figure:
     svg: Markup
 
 
-def figures(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """Returns the page's charts; ``steps`` are the metrics of the training steps, and may be
-    empty.
-    """
-    drawn = [_budget(compared), _histogram(compared)]
-    if compared.known.n > 1:
-        drawn.insert(0, _pass_at_k(compared))
-    return [*drawn, *map(_training, training_curves.curves(steps))]
+def figures(found: Contents) -> list[Figure]:
+    """Returns the charts of rollouts, training and RL."""
+    compared = found.compared
+    drawn = [_pass_at_k(compared)] if compared.known.n > 1 else []
+    drawn += [_budget(compared), _lengths(compared)]
+    if answers := found.answers:
+        budget = _budget_of(compared)
+        line = _binned("training answers", "training", answers, max(budget, *answers))
+        drawn.append(_histogram("Length of the training answers", "rows", [line]))
+    drawn += [_of_panel(c.title, c.axis, c.panel) for c in training_curves.curves(found.steps)]
+    return [*drawn, *(figure for start in found.starts for figure in _rl(start))]
 
 
-def rl_figures(start: RlStart) -> list[Figure]:
-    """Returns the charts of one start's training."""
-    drawn = []
-    for title, curves in rl_training.curves(rl_metrics.read(start)).items():
-        lines = [
-            Line(name, RL_KINDS[name], list(values.items()), dots=dots)
-            for name, values, _, dots in curves
-        ]
-        if lines:
-            points = [point for line in lines for point in line.points]
-            steps, top = [x for x, _ in points], max(y for _, y in points)
-            y = Axis(title.lower(), 0, top * 1.1 or 0.1, number)
-            x = Axis("step", min(steps), max(steps), number)
-            drawn.append(_figure(f"{title}, {start.root.name}", x, y, lines))
-    return drawn
+def of_checkpoints(found: Checkpoints) -> list[Figure]:
+    """Returns the charts over the evaluated checkpoints."""
+    return [_of_panel(p.title, p.title.lower(), p) for p in checkpoints.panels(found)]
+
+
+def _rl(start: RlStart) -> list[Figure]:
+    return [
+        _of_panel(f"{panel.title}, {start.root.name}", panel.title.lower(), panel)
+        for panel in rl_training.curves(rl_metrics.read(start))
+    ]
+
+
+def _of_panel(title: str, axis: str, panel: Panel) -> Figure:
+    """Returns the page's chart of a report's panel; ``axis`` is the title of its y axis."""
+    lines = [
+        Line(of.name, of.kind, list(of.values.items()), of.dots, list(of.intervals.values()))
+        for of in panel.lines
+    ]
+    values = [y for line in lines for _, y in line.points]
+    values += [end for line in lines for interval in line.intervals for end in interval]
+    steps = [x for line in lines for x, _ in line.points]
+    low, high = min(values), max(values)
+    if panel.zero and not panel.log:
+        low = min(low, 0)
+    elif not panel.log:
+        margin = (high - low or 1) * MARGIN
+        low, high = max(low - margin, 0), high + margin
+    if panel.share:
+        y = _shares(axis, high, low)
+    else:
+        write: Callable[[float], str] = f"{{:,.{panel.digits}f}}".format
+        y = Axis(axis, low, high, number, write, panel.log).ending_at_ticks()
+    x = Axis("step", min(steps), max(steps), number, count, marks=_marks(sorted({*steps})))
+    return _figure(title, x, y, lines)
+
+
+def _marks(steps: Sequence[float]) -> Sequence[float]:
+    """Returns the steps themselves as ticks if they are as far apart as labels need, else none."""
+    room = GAP * (steps[-1] - steps[0])
+    return steps if all(b - a >= room for a, b in pairwise(steps)) else ()
 
 
 def _pass_at_k(compared: Comparison) -> Figure:
-    lines = []
+    names, lines = _names(compared), []
     for e in compared.all:
         curve = enumerate(e.figures[TOTAL]["pass@k"], start=1)
         # A partial view may have no problem with k rollouts.
-        lines.append(
-            Line(*_names(e), [(k, share) for k, share in curve if share is not None], dots=True)
-        )
+        points = [(k, value) for k, value in curve if value is not None]
+        lines.append(Line(*names[e.folder], points, dots=True))
     n = compared.known.n
     powers = [2**i for i in range(n.bit_length())]
-    x = Axis("k (rollouts)", 1, n, number, log=True, marks=powers)
-    return _figure("pass@k, all problems", x, _shares("solved", lines), lines)
+    x = Axis("k (rollouts)", 1, n, number, count, log=True, marks=powers)
+    return _figure("pass@k, all problems", x, _shares("solved", _highest(lines)), lines)
 
 
 def _budget(compared: Comparison) -> Figure:
-    lines = [Line(*_names(e), e.figures[TOTAL]["by_budget"], dots=True) for e in compared.all]
-    x = Axis("budget (tokens)", 0, max(line.points[-1][0] for line in lines), thousands)
-    return _figure("Accuracy against the budget", x, _shares("pass@1", lines), lines)
+    names = _names(compared)
+    lines = [Line(*names[e.folder], e.figures[TOTAL]["by_budget"], dots=True) for e in compared.all]
+    x = _tokens("budget (tokens)", _budget_of(compared))
+    return _figure("Accuracy against the budget", x, _shares("pass@1", _highest(lines)), lines)
 
 
-def _histogram(compared: Comparison) -> Figure:
-    width = -(-max(r.tokens for e in compared.all for r in e.rollouts.values()) // BINS) or 1
-    lines = []
-    for e in compared.all:
-        counts = [0] * BINS
-        for rollout in e.rollouts.values():
-            counts[max(rollout.tokens - 1, 0) // width] += 1
-        points = [(i * width, count) for i, count in enumerate(counts)]
-        lines.append(Line(*_names(e), [*points, (BINS * width, 0)], steps=True))
-    top = max(y for line in lines for _, y in line.points)
-    x = Axis("tokens", 0, BINS * width, thousands)
-    return _figure("Length of the rollouts", x, Axis("rollouts", 0, top * 1.05, number), lines)
+def _lengths(compared: Comparison) -> Figure:
+    names, budget = _names(compared), _budget_of(compared)
+    lines = [
+        _binned(*names[e.folder], [r.tokens for r in e.rollouts.values()], budget)
+        for e in compared.all
+    ]
+    return _histogram("Length of the rollouts", "rollouts", lines)
 
 
-def _training(curve: Curve) -> Figure:
-    lines = [Line("training", "training", list(curve.training.items()))]
-    if curve.held_out:
-        lines.append(Line("held out", "held-out", list(curve.held_out.items()), dots=True))
-    low, high = min(curve.values), max(curve.values)
-    margin = 0.0 if curve.log else (high - low or 1) * 0.05
-    y = Axis(curve.axis, low - margin, high + margin, number, curve.log)
-    if curve.axis == training_curves.SHARE:
-        y = Axis(curve.axis, max(y.low, 0.0), min(y.high, 1.0), percent)
-    x = Axis("step", min(curve.training), max(curve.training), number)
-    return _figure(curve.title, x, y, lines)
+def _binned(name: str, kind: str, lengths: Sequence[int], end: int) -> Line:
+    """Returns how many lengths are in each of at most ``BINS`` equal bins of 1 to ``end`` tokens;
+    the last bin may be narrower.
+    """
+    width = -(-end // BINS)
+    counts = Counter(max(length - 1, 0) // width for length in lengths)
+    points = [(i * width, counts[i]) for i in range(-(-end // width))]
+    return Line(name, kind, [*points, (end, 0)], steps=True)
+
+
+def _histogram(title: str, of: str, lines: list[Line]) -> Figure:
+    x = _tokens("tokens", int(lines[0].points[-1][0]))
+    y = Axis(of, 0, _highest(lines), number, count).ending_at_ticks()
+    return _figure(title, x, y, lines)
+
+
+def _budget_of(compared: Comparison) -> int:
+    return compared.known.settings.sampling.max_tokens
+
+
+def _tokens(title: str, end: int) -> Axis:
+    """Returns an axis of tokens that ends at ``end``, with ticks at its quarters."""
+    return Axis(title, 0, end, count, count, marks=[end * i // 4 for i in range(5)])
+
+
+def _shares(title: str, high: float, low: float = 0.0) -> Axis:
+    """Returns an axis of shares, which ends at a round value of at most 100 %."""
+    return Axis(title, low, min(high, 1.0) or 0.1, share, percent).ending_at_ticks()
+
+
+def _highest(lines: Sequence[Line]) -> float:
+    return max(y for line in lines for _, y in line.points)
 
 
 def _figure(title: str, x: Axis, y: Axis, lines: list[Line]) -> Figure:
@@ -119,11 +162,15 @@ def _figure(title: str, x: Axis, y: Axis, lines: list[Line]) -> Figure:
     return Figure(title, keys, chart(f"{title}: {y.title} by {x.title} of {names}", x, y, lines))
 
 
-def _shares(title: str, lines: Sequence[Line]) -> Axis:
-    top = max(y for line in lines for _, y in line.points)
-    return Axis(title, 0, min(1.0, top * 1.1) or 0.1, percent)
-
-
-def _names(evaluation: Evaluation) -> tuple[str, str]:
-    """Returns the name and kind of an evaluation's line."""
-    return f"{evaluation.label}{missing(TOTAL, evaluation)}", evaluation.label.kind
+def _names(compared: Comparison) -> Mapping[Any, tuple[str, str]]:
+    """Returns the name and kind of each evaluation's line; several of one kind have shades of its
+    colour.
+    """
+    seen: Counter[str] = Counter()
+    names = {}
+    for e in compared.all:
+        kind = e.label.kind
+        shade = f" shade-{seen[kind]}" if seen[kind] else ""
+        names[e.folder] = f"{e.name}{missing(TOTAL, e)}", f"{kind}{shade}"
+        seen[kind] += 1
+    return names

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib import resources
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +19,28 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from omegaconf import DictConfig
 
-from common.files import MANIFEST, sha256_file, write_text
+from common.files import write_text
 from common.records import ANSWERED, Grade, graders_differ
-from data_prep.output.folder import dataset_folder
-from eval.choice import page as choice_page
+from common.text import percent
 from eval.grading.metrics import TOTAL
-from eval.report import rl_readiness, rl_training, run_facts, tables
-from eval.report.html.figures import figures, rl_figures
+from eval.report import contents, tables
+from eval.report.html import style
+from eval.report.html.figures import figures, of_checkpoints
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
-from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft, siblings
-from eval.results.average_vs_members import AverageComparison
+from eval.results import base_vs_sft
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import Evaluation, check_graders
-from eval.results.rl_vs_sft import RlComparison
-from trainer.run import step_metrics as training
+from eval.results.evaluation import Evaluation
 from trainer.run.folder import Run
-from trainer.run.rl_start import RlStart
 
 LISTED = 200
 """Most grader disagreements that are listed per evaluation."""
 SHORT = 120
 """Most characters of an answer in that list."""
-SECTIONS = {
-    "accuracy": "Accuracy",
-    "charts": "Charts",
-    "rollouts": "Rollouts",
-    "graders": "Grader disagreements",
-    "readiness": "RL readiness",
-    "choice": "Which checkpoint",
-    "rl": "RL",
-    "tables": "Tables",
-    "provenance": "Provenance",
-}
+TABLES = ("pass-at-k", "budget", "rerun-error", "outcomes", "signal", "lengths")
+"""The report's sections that the page has in one, as its tables."""
+PLACED = ("checkpoints", "graders", "provenance")
+"""The report's sections that have a place of their own in the template."""
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
@@ -64,49 +52,32 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     under different versions of the rules, and when a complete one lacks its metrics or some of its
     rollouts or grades.
     """
-    compared = base_vs_sft.newest(run, partial)
-    reinforced = rl_vs_sft.of_run(run, partial)
-    averaged = average_vs_members.of_run(run, partial)
-    steps = training.read(run)
-    tabled: list[Comparison | AverageComparison | RlComparison] = [compared]
-    check_graders(e for c in [*tabled, *averaged, *reinforced] for e in c.all)
-    starts = rl_training.trained(run)
-    choice = choice_page.section(run, config)
-    absent = {id for id, there in (("choice", choice), ("rl", starts)) if not there}
+    found = contents.read(run, config, partial)
+    compared = found.compared
+    sections = [(s.id, s.title, html(s.text, s.title)) for s in found.sections()]
+    texts = {id: text for id, _, text in sections}
+    tabled = [section for section in sections if section[0] in TABLES]
+    below = [section for section in sections if section[0] not in (*TABLES, *PLACED)]
     evaluations = [_sheets(e) for e in compared.all]
     packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
-    manifest = dataset_folder(config) / MANIFEST
-    dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
-    notes = [
-        base_vs_sft.LEGEND,
-        *([published.note(config.reference, compared.known)] if config.reference else []),
-    ]
-    if found := siblings.find(run, compared.sft):
-        notes.insert(0, found.sentence())
-    style, script = _source("page.css"), _source("page.js")
+    css, script = style.sheet(), _source("page.js")
     shown = [_shown(run, e, sheets) for e, sheets in zip(compared.all, evaluations, strict=True)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(_source("template.html")).render(
         name=run.name,
         lead=html(base_vs_sft.protocol(compared.known)),
-        policy=_policy(style, script),
-        style=Markup(style),
+        policy=_policy(css, script),
+        style=Markup(css),
         script=Markup(script),
-        sections=[(id, title) for id, title in SECTIONS.items() if id not in absent],
         alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
         tiles=_tiles(compared),
-        headlines=_headlines(compared, averaged, reinforced, config),
-        notes=html("\n".join(f"- {note}" for note in notes)),
-        figures=[
-            *figures(compared, steps),
-            *(figure for start in starts for figure in rl_figures(start)),
-        ],
-        raised=html(run_facts.alarms(steps)),
-        choice=html(choice, "Which checkpoint") if choice else "",
-        rl=[html(text, "RL") for text in _rl(starts)],
-        tables=[html(text, name) for name, text in _tables(compared, config)],
-        readiness=html(rl_readiness.section(compared), "RL readiness"),
-        provenance=html(run_facts.provenance_table(run, dataset, compared.all), "Provenance"),
+        headlines=[_split(table) for table in found.headlines],
+        notes=html("\n".join(f"- {line}" for line in found.reading)),
+        figures=figures(found),
+        over_steps=of_checkpoints(found.checkpoints) if found.checkpoints else [],
+        texts=texts,
+        below=below,
+        tables=tabled,
         data=_json({"evaluations": shown}),
         sheets=[
             (f"sheet-{i}-{p}", Markup(next(packed)))
@@ -140,7 +111,7 @@ def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, A
         if pair and graders_differ(pair[1].exact, pair[1].verified)
     ]
     return {
-        "label": f"{evaluation.label}{missing(TOTAL, evaluation)}",
+        "label": f"{evaluation.name}{missing(TOTAL, evaluation)}",
         "folder": str(evaluation.folder.relative_to(run.root)),
         "n": evaluation.n,
         "problems": [
@@ -181,7 +152,7 @@ def _short(answer: str | None) -> str | None:
 
 def _partial(compared: Comparison) -> list[str]:
     return [
-        f"The evaluation of {e.label} is not finished{missing(TOTAL, e)}."
+        f"The evaluation of {e.name} is not finished{missing(TOTAL, e)}."
         for e in compared.all
         if e.is_partial
     ]
@@ -201,49 +172,13 @@ def _tiles(compared: Comparison) -> list[dict[str, str]]:
             "aside": before,
         }
 
-    several = [tile(f"any@{n}, all problems", lambda f: f"{f[f'any@{n}']:.1%}")] if n > 1 else []
+    several = [tile(f"any@{n}, all problems", lambda f: percent(f[f"any@{n}"]))] if n > 1 else []
     return [
-        tile("pass@1, all problems", lambda f: f"{f['pass@1']:.1%}"),
+        tile("pass@1, all problems", lambda f: percent(f["pass@1"])),
         *several,
-        tile("hit the budget", lambda f: f"{f['hit_budget']:.1%}"),
+        tile("hit the budget", lambda f: percent(f["hit_budget"])),
         tile("median rollout", lambda f: f"{f['tokens']['p50']:,} tokens"),
     ]
-
-
-def _tables(compared: Comparison, config: DictConfig) -> list[tuple[str, str]]:
-    """Returns (name, Markdown) of the tables; pass@k, if n > 1, and the budget's have the values of
-    charts.
-    """
-    several = [("pass@k", tables.pass_at_k(compared))] if compared.known.n > 1 else []
-    return [
-        *several,
-        ("Accuracy against the budget", tables.by_budget(compared, config.reference)),
-        ("Lengths", lengths.table(compared.named)),
-        ("Outcomes", tables.outcomes(compared)),
-        ("Averages", tables.averages(compared)),
-        ("Signal for RL", tables.signal(compared)),
-    ]
-
-
-def _rl(starts: Sequence[RlStart]) -> list[str]:
-    return [*map(rl_training.section, starts), rl_training.REGRESSION] if starts else []
-
-
-def _headlines(
-    compared: Comparison,
-    averaged: Sequence[AverageComparison],
-    reinforced: Sequence[RlComparison],
-    config: DictConfig,
-) -> list[list[list[Any]]]:
-    """Returns the lines of the headline's tables: of SFT, of averages and of RL's models, a table
-    for each settings.
-    """
-    tables = [base_vs_sft.headline(compared, config.reference)]
-    for _, alike in groupby(averaged, lambda c: c.protocol):
-        tables.append(average_vs_members.headline(list(alike)))
-    for _, same in groupby(reinforced, lambda c: c.protocol):
-        tables.append(rl_vs_sft.headline(list(same)))
-    return [_split(table) for table in tables]
 
 
 def _split(table: Sequence[Sequence[str]]) -> list[list[Any]]:

@@ -74,15 +74,15 @@ VOLATILE = (
     (r"(@(?:base|step_[0-9]+)-)[0-9a-f]+", r"\1HASH"),
     (r"year = \{[0-9]{4}\}", "year = {YEAR}"),
     (
-        r"[0-9,]+ tokens/s, [0-9.,]+ rows/s, balance [0-9.]+%",
+        r"[0-9,]+ tokens/s, [0-9.,]+ rows/s, balance [0-9.]+ %",
         "RATE tokens/s, RATE rows/s, balance SHARE",
     ),
     (
         r"(?m)^(\| (?:[0-9,]+|all) \| [^|]*\| )[0-9]+\.[0-9]{4} \| [0-9]+\.[0-9]{4} "
-        r"\| [0-9.]+% \|$",
+        r"\| [0-9.]+ % \|$",
         r"\1LOSS | ENTROPY | SHARE |",
     ),
-    (r"[0-9]+\.[0-9]{4} and (token accuracy )?[0-9.]+%", r"ENTROPY and \1SHARE"),
+    (r"[0-9]+\.[0-9]{4} and (token accuracy )?[0-9.]+ %", r"ENTROPY and \1SHARE"),
     (r"(loss |, |; )[0-9]+\.[0-9]{4}(?= at| on)", r"\1LOSS"),
     (r"(?m)^(\| [^|]+ \| )[0-9.e-]+( (?:GPU|CPU process)-hours \|)", r"\1HOURS\2"),
     (r"(?m)^\| [a-z0-9-]+ \| `[0-9]+(?:\.[0-9a-z]+)+(?:\+[a-z0-9.]+)?` \|\n", ""),

@@ -60,7 +60,7 @@ def test_a_card_has_the_reports_table_and_the_hub_reads_its_metadata(run: Run) -
         "| training | 4 GPU-hours | 2 optimizer steps on 2 ranks",
         "| evaluation of base (aime2025+amc2023) |",
         "aime2024 0, math500 2",
-        "25.0% of its rollouts hit the budget of 32,768 tokens",
+        "25.00 % of its rollouts hit the budget of 32,768 tokens",
         "aime2025 has only 30 problems",
         "| git commit | `c0ffee` |",
         'messages = [{"role": "user", "content": "What is \\\\sqrt{4}?"}]',

@@ -69,7 +69,7 @@ def test_with_replicates_card_report_and_page_have_the_groups_figure(run: Run) -
     assert ONE not in said
     sentence = (
         f"Over 3 training seeds, pass@1 of step_2 on all 70 problems is 58.33 % "
-        f"[{found.lower * 100:.1f}, {found.upper * 100:.1f}], a 95% interval over seeds and "
+        f"[{found.lower * 100:.1f}, {found.upper * 100:.1f}], a 95 % interval over seeds and "
         f"problems. Spread between runs (standard deviation, in points): "
         f"{spread.deviation * 100:.2f} ["
     )

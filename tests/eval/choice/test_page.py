@@ -110,5 +110,5 @@ def test_report_and_page_have_the_section(run: Run, evaluated: Evaluate) -> None
     part = report.write(run, config).read_text().split("## Which checkpoint\n\n")[1]
     assert part.startswith(told(run))
     page = write_page(run, config).read_text()
-    assert '<a href="#choice">Which checkpoint</a>' in page
+    assert '<a href="#candidates">Which checkpoint</a>' in page
     assert "These cannot be told apart in pass@4: step_10, step_20." in page

@@ -141,7 +141,7 @@ def test_the_figures_are_there(page: Opened) -> None:
     view = page.page
     rows = view.locator(".headline tr").all_inner_texts()
     assert rows[3].startswith("all (12 problems)") and "20.00 %" in rows[3]
-    titles = view.locator("figcaption").all_inner_texts()
+    titles = view.locator("#charts figcaption").all_inner_texts()
     assert [t.split("\n")[0] for t in titles] == [
         "pass@k, all problems",
         "Accuracy against the budget",
@@ -151,9 +151,9 @@ def test_the_figures_are_there(page: Opened) -> None:
         "Token accuracy",
     ]
     hints = view.locator("svg title").all_text_contents()
-    assert "step_2, k (rollouts) 5: 100 %" in hints and "base, k (rollouts) 5: 0 %" in hints
-    assert "step_2, budget (tokens) 32.768K: 20 %" in hints
-    assert "held out, step 40: 0.5" in hints and "training, step 40: 80 %" in hints
+    assert "step_2, k (rollouts) 5: 100.00 %" in hints and "base, k (rollouts) 5: 0.00 %" in hints
+    assert "step_2, budget (tokens) 32,768: 20.00 %" in hints
+    assert "held out, step 40: 0.5000" in hints and "training, step 40: 80.00 %" in hints
     text = view.inner_text("main")
     for expected in ("c0ffee", "RL readiness", "Published figures"):
         assert expected in text
@@ -211,7 +211,7 @@ def test_a_partial_view_may_lack_points_of_pass_at_k(
         assert missing in seen.page.inner_text(".warning")
         hints = seen.page.locator("figure >> nth=0 >> title").all_text_contents()
         assert hints == [
-            f"step_7 ({missing}), k (rollouts) {k}: 50 %" for k in range(1, rollouts + 1)
+            f"step_7 ({missing}), k (rollouts) {k}: 50.00 %" for k in range(1, rollouts + 1)
         ]
         assert "none" in seen.page.inner_text("#tables")
         assert seen.complaints == []

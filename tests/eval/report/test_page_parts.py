@@ -9,7 +9,7 @@ import pytest
 
 from common.records import Grade, Problem, Rollout
 from eval.report.html import maths, texts
-from eval.report.html.charts import Axis, number
+from eval.report.html.charts import Axis, count, number
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
 from tests.data_prep.openr1 import thought
@@ -127,7 +127,7 @@ def test_markdown_becomes_tables_without_styles_or_foreign_html() -> None:
 
 def test_ticks_are_round() -> None:
     def ticks(low: float, high: float, log: bool = False) -> list[float]:
-        return pytest.approx(Axis("", low, high, number, log).ticks())
+        return pytest.approx(Axis("", low, high, number, count, log).ticks())
 
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(0, 32768) == [0, 10000, 20000, 30000]

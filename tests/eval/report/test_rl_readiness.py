@@ -130,11 +130,11 @@ ADVICE = {
     "nothing": (["rrwwrwrw", "rwwwwwww", "rrrrrrrw"], "Nothing has to be fixed first"),
     "format": (
         ["rrwbbwrw", "rwwwbwww"],
-        "only 81% of the rollouts within the budget stated an answer in the required form",
+        "only 81.25 % of the rollouts within the budget stated an answer in the required form",
     ),
     "ending": (
         ["rrwtttrw", "rwwwwwww"],
-        "Fix first: 19% of the rollouts hit the budget of 64 tokens",
+        "Fix first: 18.75 % of the rollouts hit the budget of 64 tokens",
     ),
     "hard": (["w" * 8] * 9 + ["rwwwwwww"], "too hard: most groups would be all wrong"),
     "easy": (["r" * 8] * 9 + ["rwwwwwww"], "too easy: most groups would be all right"),
@@ -157,8 +157,8 @@ def test_base_stands_beside_the_step_and_the_advice_is_on_the_step(tmp_path: Pat
     table, heading, reading = section(Comparison(base, sft)).split("\n\n")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert lines[0] == ["", "base", "step_9"]
-    assert ["problems never solved (0/4)", "100.0%", "0.0%"] in lines
-    assert ["pass@1 → pass@4", "0.0% → 0.0%", "75.0% → 100.0%"] in lines
+    assert ["problems never solved (0/4)", "100.00 %", "0.00 %"] in lines
+    assert ["pass@1 → pass@4", "0.00 % → 0.00 %", "75.00 % → 100.00 %"] in lines
     assert {len(line) for line in lines} == {3}
     assert heading == "Starting RL from step_9:" and "Nothing has to be fixed" in reading
     assert "Fix first" in section(Comparison(base, None))

@@ -28,8 +28,8 @@ def test_the_table_averages_the_ends(tmp_path: Path) -> None:
     text = rl_training.table(steps)
     assert "| training reward, mean of 5 steps | 0.150 | 0.500 | +0.350 |" in text
     assert "| tokens per rollout, mean of 5 steps | 103 | 110 | +7 |" in text
-    assert "| held-out accuracy | 50.0% | 75.0% | +25.0 points |" in text
-    assert "| held-out rollouts that the budget ended | 12.5% | 0.0% | -12.5 points |" in text
+    assert "| held-out accuracy | 50.00 % | 75.00 % | +25.00 points |" in text
+    assert "| held-out rollouts that the budget ended | 12.50 % | 0.00 % | -12.50 points |" in text
     short = rl_training.table(steps[:3])
     assert "| training reward, mean of 2 steps | 0.075 | 0.075 | +0.000 |" in short
 
@@ -52,7 +52,8 @@ def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
         each["data"]["actor/entropy"] = None
     start = begun(Run(tmp_path), 7, HASH, lines=lines)
     assert "entropy" not in rl_training.section(start)
-    assert rl_training.curves(rl_metrics.read(start))["Entropy (nats per token)"] == []
+    drawn = rl_training.curves(rl_metrics.read(start))
+    assert [panel.title for panel in drawn] == ["Reward", "Tokens per rollout"]
     rl_training.picture(start.picture, rl_metrics.read(start))
     assert start.picture.read_bytes().startswith(b"\x89PNG")
 
@@ -83,7 +84,7 @@ def test_the_page_has_rl(tmp_path: Path) -> None:
     page = write(run, configs.read(run.config)).read_text()
     assert '<section id="rl"' in page and '<a href="#rl">RL</a>' in page
     assert f"rl_12-{HASH} from step_7, a (4 problems)" in page and "+25.00" in page
-    assert f"Reward, step_7-{HASH}" in page and "held-out accuracy, step 12: 0.75" in page
+    assert f"Reward, step_7-{HASH}" in page and "held-out accuracy, step 12: 0.750" in page
     assert f'<span class="key rl">rl_12-{HASH}</span>' in page
     assert f'"label":"rl_12-{HASH}"' in page and "regression to the mean" in page
     assert page.count('<table class="headline">') == 2

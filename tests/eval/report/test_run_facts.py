@@ -49,6 +49,12 @@ def test_without_published_losses_they_are_at_round_steps_and_the_ends_of_epochs
     assert all(len(rest) == 2 for rest in found.values())
 
 
+def test_of_many_epochs_at_most_ten_ends_are_listed() -> None:
+    made = [s | {"epoch": -(-s["step"] // 2)} for s in steps(46)]
+    ends = [cells[0] for cells in table(run_facts.milestones(made, None)).values() if cells[0]]
+    assert ends == [f"end of epoch {n}" for n in range(3, 24, 3)] + ["mean over the run"]
+
+
 def test_a_loss_that_is_not_finite_is_left_out_of_the_means() -> None:
     made = steps(100)
     made[99]["loss"] = None
@@ -68,11 +74,14 @@ def test_entropy_and_accuracy_stand_beside_the_loss_where_they_were_recorded() -
         "| step |  | loss | published | entropy | token accuracy |"
     )
     found = table(run_facts.milestones(made, reference))
-    assert found["100"][1:] == ["924.5000", "", "7.5000", "37.8%"]
-    ended = "entropy 5.5000 and token accuracy 0.4% at the first step, 0.2500 and 81.0% on the held"
+    assert found["100"][1:] == ["924.5000", "", "7.5000", "37.75 %"]
+    ended = (
+        "entropy 5.5000 and token accuracy 0.40 % at the first step, 0.2500 and 81.00 % on the held"
+    )
     assert ended in run_facts.training(made)
     assert run_facts.training(made[:99]).endswith(
-        "at the first step, 9.9000 and 49.5% at the last, 0.2500 and 81.0% on the held-out rows."
+        "at the first step, 9.9000 and 49.50 % at the last, 0.2500 and 81.00 % on the held-out "
+        "rows."
     )
     assert "entropy" not in run_facts.training(steps()) + run_facts.milestones(steps(), reference)
 
@@ -83,7 +92,8 @@ def test_the_picture_has_a_panel_for_each_recorded_metric(tmp_path: Path) -> Non
     assert [c.title for c in training_curves.curves(old)] == ["Training loss"]
     loss, entropy, accuracy = training_curves.curves(new)
     assert (entropy.held_out, accuracy.held_out) == ({10: 0.4}, {10: 0.8})
-    assert loss.log and not entropy.log and not accuracy.log
+    assert [c.panel.log for c in (loss, entropy, accuracy)] == [True, False, False]
+    assert [c.panel.share for c in (loss, entropy, accuracy)] == [False, False, True]
     sizes = []
     for made in (old, new):
         training_curves.picture(tmp_path / "loss.png", made)
@@ -92,7 +102,7 @@ def test_the_picture_has_a_panel_for_each_recorded_metric(tmp_path: Path) -> Non
 
 
 def test_rows_per_second_are_printed_where_every_step_recorded_them() -> None:
-    assert "500 tokens/s, 8.00 rows/s, balance" in run_facts.training(steps())
+    assert "mean 500 tokens/s, 8.00 rows/s, balance" in run_facts.training(steps())
     old = steps()
     del old[0]["rows"]
     assert "500 tokens/s, balance" in run_facts.training(old)
@@ -101,7 +111,7 @@ def test_rows_per_second_are_printed_where_every_step_recorded_them() -> None:
 @pytest.mark.parametrize(
     ("recipe", "overrides", "share"),
     [
-        ("qlora_gsm8k_4b", [], "66.1M of 4.09B (1.62%), the base included"),
+        ("qlora_gsm8k_4b", [], "66.1M of 4.09B (1.62 %), the base included"),
         ("sft_4b", [], "all 4.02B"),
         ("sft_4b", ["model.path=someone/unknown"], None),
     ],

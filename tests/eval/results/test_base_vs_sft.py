@@ -79,9 +79,8 @@ def test_every_section_has_the_figures_of_its_evaluations(run: Run) -> None:
     rollout_files.write_grades(
         folder / rollout_files.GRADES, (grades | {hostile.key: hostile}).values()
     )
-    (line,) = [
-        x for x in tables.disagreements(base_vs_sft.newest(run)).splitlines() if "amc2023/0" in x
-    ]
+    (table,) = tables.disagreements(base_vs_sft.newest(run))
+    (line,) = [x for x in table.splitlines() if "amc2023/0" in x]
     assert (
         line.startswith("| `amc2023/amc2023/0/0` | wrong | right | `a \\| b 'c' <img src=x> 9")
         and len(line) < 150

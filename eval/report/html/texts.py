@@ -102,8 +102,8 @@ def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
 
 
 def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
-    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas``, or
-    cuts.
+    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas`` and
+    their ``sources``, which are searched, or cuts.
     """
     used: dict[Formula, int] = {}
 
@@ -118,7 +118,11 @@ def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
                 encoded.append(maths.source(piece))
         return encoded
 
-    content = _content(sheet, limit, encode) | {"formulas": [trees[f] for f in used]}
+    content = _content(sheet, limit, encode)
+    content |= {
+        "formulas": [trees[f] for f in used],
+        "sources": [maths.source(f) for f in used],
+    }
     return base64.b64encode(
         zlib.compress(json.dumps(content, separators=(",", ":")).encode())
     ).decode()

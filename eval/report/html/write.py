@@ -21,27 +21,35 @@ from markupsafe import Markup
 from omegaconf import DictConfig
 
 from common.files import MANIFEST, sha256_file, write_text
-from common.records import ANSWERED, Grade, graders_differ
 from data_prep.output.folder import dataset_folder
 from eval.choice import page as choice_page
 from eval.grading.metrics import TOTAL
 from eval.report import rl_readiness, rl_training, run_facts, tables
+from eval.report.html import rollouts
 from eval.report.html.figures import figures, rl_figures
 from eval.report.html.markdown import html
-from eval.report.html.texts import Sheet, pack
 from eval.results import average_vs_members, base_vs_sft, lengths, published, rl_vs_sft, siblings
 from eval.results.average_vs_members import AverageComparison
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import Evaluation, check_graders
+from eval.results.evaluation import check_graders
 from eval.results.rl_vs_sft import RlComparison
 from trainer.run import step_metrics as training
 from trainer.run.folder import Run
 from trainer.run.rl_start import RlStart
 
-LISTED = 200
-"""Most grader disagreements that are listed per evaluation."""
-SHORT = 120
-"""Most characters of an answer in that list."""
+STYLES = ("page.css", "rollouts.css")
+SCRIPTS = (
+    "dom.js",
+    "texts.js",
+    "filters.js",
+    "search.js",
+    "grid.js",
+    "graders.js",
+    "toolbar.js",
+    "panel.js",
+    "link.js",
+)
+"""Parts of the page's one script, in order: the last one starts it."""
 SECTIONS = {
     "accuracy": "Accuracy",
     "charts": "Charts",
@@ -73,8 +81,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     starts = rl_training.trained(run)
     choice = choice_page.section(run, config)
     absent = {id for id, there in (("choice", choice), ("rl", starts)) if not there}
-    evaluations = [_sheets(e) for e in compared.all]
-    packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
+    sheets = [rollouts.sheets(e) for e in compared.all]
     manifest = dataset_folder(config) / MANIFEST
     dataset = sha256_file(manifest) if manifest.exists() else "no dataset"
     notes = [
@@ -83,8 +90,7 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     ]
     if found := siblings.find(run, compared.sft):
         notes.insert(0, found.sentence())
-    style, script = _source("page.css"), _source("page.js")
-    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.all, evaluations, strict=True)]
+    style, script = _joined(STYLES), _joined(SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(_source("template.html")).render(
         name=run.name,
@@ -107,76 +113,11 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         tables=[html(text, name) for name, text in _tables(compared, config)],
         readiness=html(rl_readiness.section(compared), "RL readiness"),
         provenance=html(run_facts.provenance_table(run, dataset, compared.all), "Provenance"),
-        data=_json({"evaluations": shown}),
-        sheets=[
-            (f"sheet-{i}-{p}", Markup(next(packed)))
-            for i, sheets in enumerate(evaluations)
-            for p in range(len(sheets))
-        ],
+        data=_json(rollouts.data(run, compared.all, sheets)),
+        sheets=rollouts.packed(sheets),
     )
     write_text(run.page, page)
     return run.page
-
-
-def _sheets(evaluation: Evaluation) -> list[Sheet]:
-    rollouts, grades = evaluation.rollouts, evaluation.grades
-    sheets = []
-    for problem in evaluation.problems:
-        keys = [(problem.set, problem.id, k) for k in range(evaluation.n)]
-        pairs = [
-            (rollouts[key], grades[key]) if key in rollouts and key in grades else None
-            for key in keys
-        ]
-        sheets.append(Sheet(problem, pairs))
-    return sheets
-
-
-def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, Any]:
-    """Returns the data that the page's script shows before a rollout is opened."""
-    disagreeing = [
-        (p, k, pair[1])
-        for p, sheet in enumerate(sheets)
-        for k, pair in enumerate(sheet.rollouts)
-        if pair and graders_differ(pair[1].exact, pair[1].verified)
-    ]
-    return {
-        "label": f"{evaluation.label}{missing(TOTAL, evaluation)}",
-        "folder": str(evaluation.folder.relative_to(run.root)),
-        "n": evaluation.n,
-        "problems": [
-            {
-                "id": sheet.problem.id,
-                "set": sheet.problem.set,
-                "states": "".join(_state(pair[1]) if pair else "m" for pair in sheet.rollouts),
-                "tokens": [pair and pair[0].tokens for pair in sheet.rollouts],
-            }
-            for sheet in sheets
-        ],
-        "unjudged": evaluation.figures[TOTAL]["verified_timeouts"],
-        "disagreeing": len(disagreeing),
-        "disagreements": [
-            (
-                p,
-                k,
-                _short(sheets[p].problem.answer),
-                _short(grade.extracted),
-                grade.exact,
-                grade.verified,
-            )
-            for p, k, grade in disagreeing[:LISTED]
-        ],
-    }
-
-
-def _state(grade: Grade) -> str:
-    """Returns right, wrong, truncated or no answer as the letter that the page's script reads."""
-    if grade.state in ANSWERED:
-        return "r" if grade.exact else "w"
-    return "t" if grade.state == "truncated" else "n"
-
-
-def _short(answer: str | None) -> str | None:
-    return answer if answer is None or len(answer) <= SHORT else f"{answer[:SHORT]}…"
 
 
 def _partial(compared: Comparison) -> list[str]:
@@ -268,6 +209,10 @@ def _policy(style: str, script: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "\n".join(map(_source, names))
 
 
 def _source(name: str) -> str:

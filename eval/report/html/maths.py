@@ -119,7 +119,7 @@ def split(text: str) -> Iterator[str | Formula]:
     prices stay text.
     """
     for piece in _delimited(text):
-        if isinstance(piece, str):
+        if isinstance(piece, str) and r"\boxed" in piece:
             yield from _boxes(piece)
         else:
             yield piece

@@ -161,7 +161,7 @@ function showBar({ p, k, beside }, before) {
   );
   byId("pair").hidden = data.evaluations.length === 1;
   byId("pair").disabled = before === null;
-  byId("pair").textContent = `Beside ${data.evaluations[REFERENCE].label}`;
+  byId("pair").textContent = `Compare with ${data.evaluations[REFERENCE].label}`;
   byId("pair").setAttribute("aria-pressed", beside !== null);
   byId("panel").classList.toggle("paired", beside !== null);
   byId("copied").hidden = true;

@@ -8,17 +8,27 @@ const read = new Map();
 // Folded texts of the evaluation that was searched last; a second search reads nothing.
 let searchable = { evaluation: null, problems: [] };
 
-async function inflated(evaluation, problem) {
-  const text = byId(`sheet-${evaluation}-${problem}`).textContent;
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+async function inflated(base64) {
+  const characters = atob(base64);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
   return new Response(
     new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")),
   ).json();
 }
 
+// A problem's texts, and its formulas' MathML, as eval/report/html/texts.py packed them.
+function packed(evaluation, problem) {
+  return byId(`sheet-${evaluation}-${problem}`).textContent.split(".");
+}
+
 async function sheet(evaluation, problem) {
   const key = `${evaluation} ${problem}`;
-  const found = read.get(key) ?? (await inflated(evaluation, problem));
+  let found = read.get(key);
+  if (!found) {
+    const [texts, formulas] = await Promise.all(packed(evaluation, problem).map(inflated));
+    found = { ...texts, formulas };
+  }
   read.delete(key);
   read.set(key, found);
   if (read.size > KEPT) read.delete(read.keys().next().value);
@@ -26,7 +36,7 @@ async function sheet(evaluation, problem) {
 }
 
 async function foldedTexts(evaluation, p) {
-  const { problem, gold, rollouts, sources } = await inflated(evaluation, p);
+  const { problem, gold, rollouts, sources } = await inflated(packed(evaluation, p)[0]);
   const { id } = data.evaluations[evaluation].problems[p];
   const joined = (...texts) => folded(texts.join(GAP));
   return {
@@ -49,16 +59,16 @@ async function search(evaluation, query, progress, isStale) {
   let begun = performance.now();
   for (let p = 0; p < problems.length; p++) {
     texts[p] ??= await foldedTexts(evaluation, p);
-    if (texts[p].problem.includes(query)) found.problems.add(p);
-    texts[p].rollouts.forEach((text, k) => {
-      if (text.includes(query)) found.rollouts[p].add(k);
-    });
     if (performance.now() - begun > SLICE) {
-      progress((p + 1) / problems.length);
+      if (!isStale()) progress((p + 1) / problems.length);
       await new Promise((resume) => setTimeout(resume));
       begun = performance.now();
     }
     if (isStale()) return null;
+    if (texts[p].problem.includes(query)) found.problems.add(p);
+    texts[p].rollouts.forEach((text, k) => {
+      if (text.includes(query)) found.rollouts[p].add(k);
+    });
   }
   return found;
 }

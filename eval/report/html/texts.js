@@ -9,7 +9,7 @@ const GAP = "\0";
 function folded(text) {
   const lower = text.toLowerCase();
   const same = lower.length === text.length ? lower : text.replace(/./gsu, lowerOfSameLength);
-  return same.replace(/\s/g, " ");
+  return same.replace(/[^\S ]/g, " ");
 }
 
 function lowerOfSameLength(character) {

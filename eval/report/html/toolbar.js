@@ -12,7 +12,7 @@ function choose(evaluation) {
   return find(byId("search").value);
 }
 
-const counted = (name, n) => [name, make("span", { class: "n" }, n)];
+const counted = (name, n) => [name, make("span", { class: "number" }, n)];
 
 function chip(pressed, change, attributes, ...content) {
   const node = button({ class: "chip", "aria-pressed": pressed, ...attributes }, ...content);

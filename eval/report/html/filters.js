@@ -55,7 +55,7 @@ function passes(p, k) {
 }
 
 const ORDERS = {
-  set: ["order of the set", null],
+  set: ["as in the set", null],
   wrong: ["wrong first", (p) => right(shownEvaluation().problems[p].states).share ?? 2],
   lost: ["lost most first", (p) => gain(p) ?? 2],
   gained: ["gained most first", (p) => -(gain(p) ?? -2)],

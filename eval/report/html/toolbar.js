@@ -83,12 +83,14 @@ async function find(text) {
   const query = folded(text).trim();
   view.query = query;
   const show = (share) => {
-    byId("count").textContent = `searching, ${Math.floor(100 * share)} % read`;
+    byId("count").textContent = "searching";
+    byId("progress").textContent = `${Math.floor(100 * share)} % read`;
   };
   const found = query
     ? await search(view.evaluation, query, show, () => mine !== searches)
     : null;
   if (mine !== searches) return;
+  byId("progress").textContent = "";
   view.found = found;
   showGrid();
 }

@@ -270,6 +270,10 @@ def test_sixteen_hundred_long_rollouts_fit(browser: Browser, tmp_path: Path) -> 
         assert '["long", "p57", 9]' in view.inner_text(
             "dl"
         ) and "rollouts.jsonl" in view.inner_text(".whole")
+        view.keyboard.press("Escape")
+        view.wait_for_function("location.hash === ''")
+        view.fill("#search", "\\boxed{9}")
+        view.wait_for_selector("#count:text-is('100 of 1,600 rollouts, 100 of 100 problems')")
         assert seen.complaints == []
 
 

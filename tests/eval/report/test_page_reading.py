@@ -364,3 +364,25 @@ def test_thinking_stays_within_the_page_where_storage_is_refused(page: Opened) -
     view.keyboard.press("ArrowRight")
     title(view, "rollout 1")
     assert view.is_visible("details .text")
+
+
+def test_single_rollouts_are_packed_until_few_are_left(browser: Browser, tmp_path: Path) -> None:
+    def of_one(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
+        return f"\\boxed{{{problem.answer if int(problem.answer) % 20 else 'x'}}}", 9, "stop"
+
+    problems = [Problem(f"p{i}", f"What is {i}?", str(i), "one") for i in range(70)]
+    with opened(browser, made(tmp_path, {"one": problems}, 1, of_one)) as seen:
+        view = seen.page
+        heads = view.locator("#grid th")
+        assert heads.all_inner_texts() == [
+            "1 to 16",
+            "17 to 32",
+            "33 to 48",
+            "49 to 64",
+            "65 to 70",
+        ]
+        label = view.locator("#grid button >> nth=17").get_attribute("aria-label")
+        assert label == "What is 17?, rollout 0: right, 9 tokens"
+        view.click("#legend button:has-text('wrong')")
+        assert heads.all_inner_texts() == [f"What is {i}?" for i in (0, 20, 40, 60)]
+        assert seen.complaints == []

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from common.files import file_errors, write_text
 from eval.overview import overview
 from eval.overview.overview import Known
-from eval.report.html.one_file import policy, source
+from eval.report.html.one_file import policy
+from eval.report.html.style import sheet
 from eval.results import scores
 
 
@@ -23,7 +24,7 @@ def write(path: Path, found: Sequence[Known]) -> Path:
     """Writes the page and returns its path; it makes no network request and has no script. Links
     are relative to its folder. Raises UserError when it cannot be written.
     """
-    style = source("page.css")
+    style = sheet()
     titles, *lines = overview.lines(found)
     runs = [
         {"name": name, "cells": cells, "link": _link(path, known)}

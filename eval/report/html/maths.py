@@ -19,7 +19,9 @@ from xml.etree import ElementTree
 from common.processes import limit_memory
 
 Formula = tuple[str, str]
-"""(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula."""
+"""(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula, and of
+a box outside of delimiters.
+"""
 Tree = list["str | dict[str, str] | Tree"]
 """A MathML element: its name, its attributes if it has any, then its text or its children."""
 
@@ -46,6 +48,8 @@ DEPTH = 60
 
 # An escaped character (so that \$ is no delimiter), or dollars.
 _TOKEN = re.compile(r"\\[\s\S]|\$\$?")
+# A box's beginning, an escaped character, or a brace.
+_BRACE = re.compile(r"\\boxed\s*\{|\\[\s\S]|[{}]")
 _CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 
 # The converter emits these entities, which XML does not define.
@@ -108,12 +112,20 @@ _MACROS = {"mbox": r"\text{#1}", "dotsm": r"\cdots", "dotsb": r"\cdots"}
 
 
 def split(text: str) -> Iterator[str | Formula]:
-    """Yields the text's plain parts and its formulas (in ``$``, ``$$``, ``\\(``, ``\\[``), in order
-    and in linear time.
+    """Yields the text's plain parts and its formulas (in ``$``, ``$$``, ``\\(``, ``\\[``, or a bare
+    ``\\boxed{...}``), in order and in linear time.
 
     A single dollar must touch the formula it opens or closes, and may not close one before a digit:
     prices stay text.
     """
+    for piece in _delimited(text):
+        if isinstance(piece, str) and r"\boxed" in piece:
+            yield from _boxes(piece)
+        else:
+            yield piece
+
+
+def _delimited(text: str) -> Iterator[str | Formula]:
     done, opened = 0, None
     for token in _TOKEN.finditer(text):
         mark = token[0]
@@ -128,6 +140,31 @@ def split(text: str) -> Iterator[str | Formula]:
                 opened = token if mark in _CLOSING else None
         elif mark in _CLOSING and (not opened or opened[0][0] == "$" or mark[0] == "\\"):
             opened = token
+    if done < len(text):
+        yield text[done:]
+
+
+def _boxes(text: str) -> Iterator[str | Formula]:
+    """Yields a plain text's outermost balanced boxes that have content, and what is around them."""
+    opened: list[re.Match[str]] = []
+    found: list[tuple[int, int]] = []
+    for token in _BRACE.finditer(text):
+        if token[0][-1] == "{" and token[0] != r"\{":
+            opened.append(token)
+        elif token[0] == "}" and opened:
+            first = opened.pop()
+            start, end = first.start(), token.end()
+            content = text[first.end() : min(token.start(), first.end() + LONGEST)]
+            if first[0] != "{" and content.strip() and _is_formula("", text[start:end], ""):
+                while found and found[-1][0] > start:
+                    found.pop()
+                found.append((start, end))
+    done = 0
+    for start, end in found:
+        if start > done:
+            yield text[done:start]
+        yield text[start:end], ""
+        done = end
     if done < len(text):
         yield text[done:]
 

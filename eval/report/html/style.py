@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 
 from common.plots import COLOURS, COLOURS_ON_DARK
+from eval.report.html.one_file import source
 
 
 def sheet() -> str:
@@ -18,14 +18,10 @@ def sheet() -> str:
         "var(--into, transparent)); }\n"
         for kind in COLOURS
     )
-    files = "".join(_source(name) for name in ("page.css", "print.css"))
+    files = "".join(source(name) for name in ("page.css", "rollouts.css", "print.css"))
     return _variables(COLOURS) + dark + inks + files
 
 
 def _variables(colours: Mapping[str, str]) -> str:
     values = " ".join(f"--{kind}: {colour};" for kind, colour in colours.items())
     return f":root {{ {values} }}\n"
-
-
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """Prepares the rollouts' texts for the page: cuts them to fit, converts formulas, and packs them
 per problem.
 
-A packed problem is the base64 of deflated JSON, which the page inflates when a reader opens one of
-its rollouts.
+A packed problem is two pieces of deflated JSON in base64, with a full stop between them: its texts,
+which the page inflates to search them or to show a rollout, and its formulas' MathML.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _formulas(sheet: Sheet, limit: int) -> list[Formula]:
 
 
 def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
-    """Returns the packed sheet. Its pieces are texts, indices into the sheet's ``formulas``, or
-    cuts.
+    """Returns the packed sheet. Its pieces are texts, cuts, or indices of formulas: into
+    ``sources``, which is searched, and into the list of MathML.
     """
     used: dict[Formula, int] = {}
 
@@ -118,9 +118,13 @@ def _pack(sheet: Sheet, limit: int, trees: dict[Formula, Any]) -> str:
                 encoded.append(maths.source(piece))
         return encoded
 
-    content = _content(sheet, limit, encode) | {"formulas": [trees[f] for f in used]}
+    content = _content(sheet, limit, encode) | {"sources": [maths.source(f) for f in used]}
+    return f"{_deflated(content)}.{_deflated([trees[f] for f in used])}"
+
+
+def _deflated(value: Any) -> str:
     return base64.b64encode(
-        zlib.compress(json.dumps(content, separators=(",", ":")).encode())
+        zlib.compress(json.dumps(value, separators=(",", ":")).encode())
     ).decode()
 
 

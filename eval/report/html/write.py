@@ -7,11 +7,8 @@ string as HTML, and that script adds only text nodes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +17,29 @@ from markupsafe import Markup
 from omegaconf import DictConfig
 
 from common.files import write_text
-from common.records import ANSWERED, Grade, graders_differ
 from common.text import percent
 from eval.grading.metrics import TOTAL
 from eval.report import contents, tables
-from eval.report.html import style
+from eval.report.html import rollouts, style
 from eval.report.html.figures import figures, of_checkpoints
 from eval.report.html.markdown import html
-from eval.report.html.texts import Sheet, pack
+from eval.report.html.one_file import policy, source
 from eval.results import base_vs_sft
 from eval.results.base_vs_sft import Comparison, missing
-from eval.results.evaluation import Evaluation
 from trainer.run.folder import Run
 
-LISTED = 200
-"""Most grader disagreements that are listed per evaluation."""
-SHORT = 120
-"""Most characters of an answer in that list."""
+SCRIPTS = (
+    "dom.js",
+    "texts.js",
+    "filters.js",
+    "search.js",
+    "grid.js",
+    "graders.js",
+    "toolbar.js",
+    "panel.js",
+    "link.js",
+)
+"""Parts of the page's one script, in order: the last one starts it."""
 TABLES = ("pass-at-k", "budget", "rerun-error", "outcomes", "signal", "lengths")
 """The report's sections that the page has in one, as its tables."""
 PLACED = ("checkpoints", "graders", "provenance")
@@ -58,15 +61,13 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
     texts = {id: text for id, _, text in sections}
     tabled = [section for section in sections if section[0] in TABLES]
     below = [section for section in sections if section[0] not in (*TABLES, *PLACED)]
-    evaluations = [_sheets(e) for e in compared.all]
-    packed = iter(pack([sheet for sheets in evaluations for sheet in sheets]))
-    css, script = style.sheet(), _source("page.js")
-    shown = [_shown(run, e, sheets) for e, sheets in zip(compared.all, evaluations, strict=True)]
+    sheets = [rollouts.sheets(e) for e in compared.all]
+    css, script = style.sheet(), "\n".join(map(source, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.from_string(_source("template.html")).render(
+    page = environment.from_string(source("template.html")).render(
         name=run.name,
         lead=html(base_vs_sft.protocol(compared.known)),
-        policy=_policy(css, script),
+        policy=policy(css, script),
         style=Markup(css),
         script=Markup(script),
         alarms=[html(alarm) for alarm in [*tables.alarms(compared), *_partial(compared)]],
@@ -78,76 +79,11 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
         texts=texts,
         below=below,
         tables=tabled,
-        data=_json({"evaluations": shown}),
-        sheets=[
-            (f"sheet-{i}-{p}", Markup(next(packed)))
-            for i, sheets in enumerate(evaluations)
-            for p in range(len(sheets))
-        ],
+        data=_json(rollouts.data(run, compared.all, sheets)),
+        sheets=rollouts.packed(sheets),
     )
     write_text(run.page, page)
     return run.page
-
-
-def _sheets(evaluation: Evaluation) -> list[Sheet]:
-    rollouts, grades = evaluation.rollouts, evaluation.grades
-    sheets = []
-    for problem in evaluation.problems:
-        keys = [(problem.set, problem.id, k) for k in range(evaluation.n)]
-        pairs = [
-            (rollouts[key], grades[key]) if key in rollouts and key in grades else None
-            for key in keys
-        ]
-        sheets.append(Sheet(problem, pairs))
-    return sheets
-
-
-def _shown(run: Run, evaluation: Evaluation, sheets: list[Sheet]) -> dict[str, Any]:
-    """Returns the data that the page's script shows before a rollout is opened."""
-    disagreeing = [
-        (p, k, pair[1])
-        for p, sheet in enumerate(sheets)
-        for k, pair in enumerate(sheet.rollouts)
-        if pair and graders_differ(pair[1].exact, pair[1].verified)
-    ]
-    return {
-        "label": f"{evaluation.name}{missing(TOTAL, evaluation)}",
-        "folder": str(evaluation.folder.relative_to(run.root)),
-        "n": evaluation.n,
-        "problems": [
-            {
-                "id": sheet.problem.id,
-                "set": sheet.problem.set,
-                "states": "".join(_state(pair[1]) if pair else "m" for pair in sheet.rollouts),
-                "tokens": [pair and pair[0].tokens for pair in sheet.rollouts],
-            }
-            for sheet in sheets
-        ],
-        "unjudged": evaluation.figures[TOTAL]["verified_timeouts"],
-        "disagreeing": len(disagreeing),
-        "disagreements": [
-            (
-                p,
-                k,
-                _short(sheets[p].problem.answer),
-                _short(grade.extracted),
-                grade.exact,
-                grade.verified,
-            )
-            for p, k, grade in disagreeing[:LISTED]
-        ],
-    }
-
-
-def _state(grade: Grade) -> str:
-    """Returns right, wrong, truncated or no answer as the letter that the page's script reads."""
-    if grade.state in ANSWERED:
-        return "r" if grade.exact else "w"
-    return "t" if grade.state == "truncated" else "n"
-
-
-def _short(answer: str | None) -> str | None:
-    return answer if answer is None or len(answer) <= SHORT else f"{answer[:SHORT]}…"
 
 
 def _partial(compared: Comparison) -> list[str]:
@@ -192,21 +128,6 @@ def _split(table: Sequence[Sequence[str]]) -> list[list[Any]]:
             row.append((figure, bracket + rest))
         rows.append(row)
     return rows
-
-
-def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri "
-        "'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _json(value: Any) -> Markup:

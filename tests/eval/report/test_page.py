@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from common.records import Problem
 from eval.generation import rollout_files
@@ -28,6 +28,9 @@ CONTRASTS = (
     "nav a",
     "figcaption .key",
     "#tables td",
+    ".chip .number",
+    ".share",
+    "#count",
     *(f"button.{state}" for state in "rwtn"),
 )
 
@@ -41,7 +44,13 @@ def page(browser: Browser, plain: Path) -> Iterator[Opened]:
 
 
 def cell(name: str) -> str:
-    return f'#grid button[aria-label^="{name}:"]'
+    return f'#grid button[title^="{name}:"]'
+
+
+def outcomes(view: Page) -> list[str]:
+    return view.locator("#legend li:has(.sample)").evaluate_all(
+        "all => all.map(n => n.textContent)"
+    )
 
 
 def test_a_click_opens_the_rollout_with_its_maths(page: Opened) -> None:
@@ -49,12 +58,7 @@ def test_a_click_opens_the_rollout_with_its_maths(page: Opened) -> None:
     assert view.locator("#grid table").count() == 2 and view.locator("#grid button").count() == 60
     signs = [view.locator(cell(f"a-3, rollout {k}")).inner_text() for k in range(5)]
     assert signs == ["✓", "✗", "T", "–", "✗"]
-    assert view.locator("#legend li").all_inner_texts() == [
-        "✓right 12",
-        "✗wrong 24",
-        "Ttruncated 12",
-        "–no box 12",
-    ]
+    assert outcomes(view) == ["✓right 12", "✗wrong 24", "Ttruncated 12", "–no box 12"]
     view.click(cell("a-3, rollout 0"))
     view.wait_for_selector("#panel[open]")
     shown = view.locator("#panel").inner_text()
@@ -85,12 +89,11 @@ def test_the_keyboard_does_what_the_mouse_does(page: Opened) -> None:
     view = page.page
 
     def focused() -> str:
-        label = view.evaluate(
-            "document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"
-        )
-        return label.split(":")[0]
+        return view.evaluate("document.activeElement.title || document.activeElement.id").split(
+            ":"
+        )[0]
 
-    view.focus("#choice input:checked")
+    view.focus("#legend li:last-child button")
     view.keyboard.press("Tab")
     assert focused() == "a-0, rollout 0"
     for key in (
@@ -126,14 +129,9 @@ def test_base_and_step_can_be_chosen_and_disagreements_open(page: Opened) -> Non
     view.wait_for_selector("#panel[open]")
     assert "a-0, rollout 4" in view.inner_text("#panel-title")
     view.click("#close")
-    view.focus("#choice input:checked")
+    view.focus("#evaluation input:checked")
     view.keyboard.press("ArrowLeft")
-    assert view.locator("#legend li").all_inner_texts() == [
-        "✓right 0",
-        "✗wrong 60",
-        "Ttruncated 0",
-        "–no box 0",
-    ]
+    assert outcomes(view) == ["✓right 0", "✗wrong 60", "Ttruncated 0", "–no box 0"]
     assert "agree" in view.inner_text("#disagreements")
 
 
@@ -184,7 +182,7 @@ def test_what_is_missing_is_said_and_not_counted(
         assert "step_2 is not finished (partial: 20 rollouts" in seen.page.inner_text(".warning")
         assert (
             "b 6 problems, 20.0 % right, 20 missing"
-            in seen.page.locator("#grid caption").all_inner_texts()
+            in seen.page.locator("#grid h3").all_inner_texts()
         )
         assert seen.page.inner_text(cell("b-2, rollout 0")) == "?"
         seen.page.click(cell("b-2, rollout 0"), force=True)
@@ -233,7 +231,7 @@ def test_closing_leads_back_to_where_it_was_opened(browser: Browser, tmp_path: P
             view.keyboard.press("Escape")
             view.wait_for_selector("#panel:not([open])", state="attached")
             focused = view.evaluate(
-                "document.activeElement.ariaLabel ?? document.activeElement.innerText"
+                "document.activeElement.title || document.activeElement.innerText"
             )
             assert focused.startswith("a-2, rollout 0: right" if moved else "a-1, rollout 4")
             assert view.evaluate("!!document.activeElement.closest('#disagreements')") != moved
@@ -272,6 +270,10 @@ def test_sixteen_hundred_long_rollouts_fit(browser: Browser, tmp_path: Path) -> 
         assert '["long", "p57", 9]' in view.inner_text(
             "dl"
         ) and "rollouts.jsonl" in view.inner_text(".whole")
+        view.keyboard.press("Escape")
+        view.wait_for_function("location.hash === ''")
+        view.fill("#search", "\\boxed{9}")
+        view.wait_for_selector("#count:text-is('100 of 1,600 rollouts, 100 of 100 problems')")
         assert seen.complaints == []
 
 

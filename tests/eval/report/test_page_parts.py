@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import time
 import zlib
 
 import pytest
@@ -12,6 +13,7 @@ from eval.report.html import maths, texts
 from eval.report.html.charts import Axis, count, number
 from eval.report.html.markdown import html
 from eval.report.html.texts import Sheet, pack
+from eval.report.html.words import words
 from tests.data_prep.openr1 import thought
 
 
@@ -48,6 +50,49 @@ def test_formulas_are_found_and_prices_are_not() -> None:
         assert (
             "".join(p if isinstance(p, str) else maths.source(p) for p in maths.split(text)) == text
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (r"It is \boxed{83}.", ["It is ", (r"\boxed{83}", ""), "."]),
+        (
+            r"\boxed {\frac{1}{2}}x\boxed{2}",
+            [(r"\boxed {\frac{1}{2}}", ""), "x", (r"\boxed{2}", "")],
+        ),
+        (r"\boxed{\boxed{1} 2} {", [(r"\boxed{\boxed{1} 2}", ""), " {"]),
+        (r"} {\boxed{1 and \boxed{2}", [r"} {\boxed{1 and ", (r"\boxed{2}", "")]),
+        (r"$\boxed{1}$ \boxed{\}}", [(r"\boxed{1}", "$"), " ", (r"\boxed{\}}", "")]),
+        (r"within \boxed{}. \boxed{ } \boxed 5", [r"within \boxed{}. \boxed{ } \boxed 5"]),
+        ("\\boxed{1\n\n2} \\\\boxed{3}", ["\\boxed{1\n\n2} \\\\boxed{3}"]),
+    ],
+)
+def test_a_bare_box_is_a_formula(text: str, pieces: list[texts.Piece]) -> None:
+    assert list(maths.split(text)) == pieces
+
+
+def test_boxes_that_never_close_or_nest_deep_take_linear_time() -> None:
+    for text in (r"\boxed{" * 40_000, r"\boxed{1" * 20_000 + "}" * 20_000, r"\boxed{1}" * 20_000):
+        begun = time.process_time()
+        pieces = list(maths.split(text))
+        assert time.process_time() - begun < 2
+        assert "".join(p if isinstance(p, str) else maths.source(p) for p in pieces) == text
+
+
+@pytest.mark.parametrize(
+    ("problem", "label"),
+    [
+        ("Find $x$ if\n\n  $x^{10} \\le \\frac{\\sqrt{2}+1}{x_1}$.", "Find x if x¹⁰ ≤ (√2+1)/x₁."),
+        (r"In $\triangle ABC$, \(\angle B = 60^\circ\).", "In △ ABC, ∠ B = 60°."),
+        (r"It costs \$5, $\text{so }\{a\}$ \[\mathbb{R}\]", "It costs $5, so {a} R"),
+        ("word " * 60, "word " * 26 + "word…"),
+        ("x" * 999, "x" * 139 + "…"),
+        (r"\frac{ $ ^ { \unknown", "frac ^ unknown"),
+        (" \n", ""),
+    ],
+)
+def test_a_row_is_named_by_the_problems_words(problem: str, label: str) -> None:
+    assert words(problem) == label
 
 
 def test_a_formula_that_kills_the_converter_leaves_the_others() -> None:
@@ -106,9 +151,12 @@ def test_a_formula_that_is_not_converted_keeps_its_dollars() -> None:
     rollout = Rollout(("s", "p", 0), 0, f"<think>\n</think>{text}", 9, "stop", "e", 1.0)
     grade = Grade(rollout.key, "boxed", r"\nonsense^2", False, False)
     (packed,) = pack([Sheet(Problem("p", text, "1", "s"), [(rollout, grade)])])
-    sheet = json.loads(zlib.decompress(base64.b64decode(packed)))
+    sheet, formulas = (json.loads(zlib.decompress(base64.b64decode(p))) for p in packed.split("."))
     assert sheet["problem"] == [r"$\nonsense{1}$", " and ", 0, r", ", r"\(\nonsense\)"]
     assert sheet["rollouts"][0]["extracted"] == [r"\nonsense^2"]
+    assert sheet["sources"] == ["$x^2$"] and formulas == [
+        ["math", ["msup", ["mi", "x"], ["mn", "2"]]]
+    ]
 
 
 def test_markdown_becomes_tables_without_styles_or_foreign_html() -> None:

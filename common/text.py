@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -16,6 +17,15 @@ def duration(seconds: float) -> str:
 def plain_number(value: int | float) -> str:
     """Returns a finite number without an exponent; a whole one without decimals: 108.0 is "108"."""
     return str(int(value)) if value == int(value) else f"{Decimal(repr(value)):f}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns ``; did you mean NAME?`` for the known name that is most like ``word``, whatever its
+    case; an empty text if none is.
+    """
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:

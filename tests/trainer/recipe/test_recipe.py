@@ -76,7 +76,7 @@ def test_the_authors_recipe_has_their_launchers_values_on_the_rows_of_ours() -> 
         (["cluster.gpu=h1000"], ["cluster.gpu must be one of a100-40, a100-80,"]),
         (
             ["train.lr=-1", "eval.sets=t0"],
-            ["train.lr must be positive, not -1; eval.sets must be a list, not 't0'"],
+            ["train.lr must be positive, not -1\n  eval.sets must be a list, not 't0'"],
         ),
         (["train.epochs=0"], ["train.epochs must be positive"]),
         (["train.ranks=1.5"], ["train.ranks must be an integer"]),

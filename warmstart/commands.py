@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
     from common.hub_upload import check
+    from trainer.preflight import checks
 
     config = _load(recipe, overrides)
     if repo is not None:
         check(repo)
+    checks.before_data(config)
     stages.build(config)
     if repo is not None:
         from eval.card.publish_dataset import publish
@@ -50,21 +52,27 @@ def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
 
 def train(recipe: str, overrides: list[str]) -> int:
     """start or resume training"""
+    from trainer.preflight import checks
+    from trainer.recipe.typed_words import called
     from trainer.run import frozen_config
     from trainer.run.trained_from import dataset_identity
 
     config = _load(recipe, overrides)
-    dataset = dataset_identity(config)
+    with called(recipe, overrides, config.name):
+        checks.before_training(config)
+        dataset = dataset_identity(config)
     return stages.train(frozen_config.check(config), config, dataset)
 
 
 def plan(recipe: str, overrides: list[str], rl: bool) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    from trainer.recipe.typed_words import called
     from trainer.run.folder import Run
 
     known = Run.find(recipe) if rl else None
     run, config = _run(recipe, overrides) if known else (None, _load(recipe, overrides))
-    text, fits = stages.forecast(config, run, rl)
+    with called(recipe, overrides, config.name):
+        text, fits = stages.forecast(config, run, rl)
     print(text)
     return DONE if fits else FAILED
 
@@ -125,14 +133,12 @@ def export(
 
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """evaluate a run's checkpoint, its base model, or any model: rollouts, grades, metrics"""
-    from data_prep.tokenizer import tokenizers
     from eval.card import card
     from eval.evaluate import evaluate as stage
-    from trainer.recipe import load as configs
-    from trainer.run import frozen_config
     from trainer.run.folder import Run, is_complete
     from trainer.run.model_label import BASE, ModelLabel
     from trainer.run.models import resolve
+    from warmstart import bare_model
 
     if Run.find(target):
         run, config = _run(target, overrides)
@@ -141,14 +147,8 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         if model.rl is not None and not is_complete(run.export(model)):
             stages.export(run, config, model)
     else:
-        load = partial(configs.for_model, target)
-        _, config = frozen_config.choose(load, overrides, without="data.")
         model = BASE
-        if label not in (None, "base"):
-            raise UserError(f"{target} is a model, not a run: it has only base, not {label}")
-        tokenizer = Path(config.verl.model.tokenizer_path)
-        tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
-        run = frozen_config.start(config)
+        run, config = bare_model.start(target, label, overrides)
     print(stage(config, run, model))
     card.refresh(run)
     return DONE
@@ -265,7 +265,9 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.evaluate import evaluate as stage
     from eval.report.html.write import write as write_page
     from eval.report.report import headline, write
+    from trainer.preflight import checks
     from trainer.process.process_group import under_slurm
+    from trainer.recipe.typed_words import called
     from trainer.run import frozen_config
     from trainer.run.base_model import materialise
     from trainer.run.model_label import BASE, ModelLabel
@@ -274,7 +276,8 @@ def line(recipe: str, overrides: list[str]) -> int:
     if under_slurm(os.environ):
         raise UserError("run is for one task, and this step has several: sbatch slurm/sft_4b.sh")
     config = _load(recipe, overrides)
-    frozen_config.check(config)
+    with called(recipe, overrides, config.name):
+        checks.before_line(config)
     stages.build(config)
     run = frozen_config.start(config)
     materialise(config)
@@ -305,14 +308,10 @@ def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _run(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
+    from trainer.preflight import find_run
     from trainer.recipe import load as configs
-    from trainer.recipe import site
     from trainer.run import frozen_config
-    from trainer.run.folder import Run
 
-    run = Run.find(name)
-    if run is None:
-        place = site.runs() / name
-        raise UserError(f"no run at {name} or {place}: warmstart train RECIPE starts one")
+    run = find_run.find(name)
     config = frozen_config.read(run)
     return run, configs.amend(config, overrides) if overrides else config

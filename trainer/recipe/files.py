@@ -33,12 +33,15 @@ def find(recipe: str) -> Path:
     path = Path(recipe)
     if is_path(recipe) and path.is_file():
         return path
-    missing = f"{recipe} is a folder" if path.is_dir() else f"{recipe} does not exist"
-    what = missing if is_path(recipe) else f"no recipe {recipe!r}"
-    near = nearest(path.stem if is_path(recipe) else recipe, recipes())
+    if is_path(recipe):
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(
+            f"{recipe} {fault}: give the path of a recipe's file, or a name in recipes/"
+            f"{nearest(path.stem, recipes())}"
+        )
     raise UserError(
-        f"{what}: recipes/ has {', '.join(recipes())}; a file of your own is given by its path, "
-        f"DIR/NAME.yaml{near}"
+        f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}; a file of your own is given by "
+        f"its path, DIR/NAME.yaml{nearest(recipe, recipes())}"
     )
 
 

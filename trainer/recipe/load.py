@@ -45,10 +45,12 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
     """Returns the configuration to evaluate a bare model: base.yaml's evaluation in a run named
     after the model.
     """
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
+    word = path if path.strip("./") else str(Path(path).resolve())
+    slug = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", word).strip("-.")[-200:].lstrip("-.")
+    quoted = path.replace("'", "\\'")
     data = ["data.source=none", "data.dir=${run.root}", "data.name=${run.name}"]
     return _load(
-        RECIPES / f"{BASE}.yaml", [f"name={slug}", f"model.path='{path}'", *data, *overrides]
+        RECIPES / f"{BASE}.yaml", [f"name={slug}", f"model.path='{quoted}'", *data, *overrides]
     )
 
 

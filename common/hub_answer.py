@@ -47,8 +47,8 @@ def check(name: str, revision: str | None, kind: str) -> None:
         raise UserError(" is no name on the hub: write OWNER/NAME") from e
     except GatedRepoError as e:
         raise UserError(
-            " is shown by the hub only to those who accepted its terms: accept them on its page, and "
-            "set HF_TOKEN"
+            " is shown by the hub only to those who accepted its terms: accept them on its page, "
+            "and set HF_TOKEN"
         ) from e
     except RepositoryNotFoundError as e:
         raise UserError(
@@ -65,8 +65,8 @@ def check(name: str, revision: str | None, kind: str) -> None:
             else f"cannot be reached ({first_line(e)})"
         )
         raise UserError(
-            f"{at} is not on this machine, and the hub ({constants.ENDPOINT}) {said}: try again, or "
-            f" {_fetch(name, kind)} on a machine with internet"
+            f"{at} is not on this machine, and the hub ({constants.ENDPOINT}) {said}: try again, "
+            f"or {_fetch(name, kind)} on a machine with internet"
         ) from e
 
 

@@ -81,7 +81,7 @@ def check(config: DictConfig, problems: Sequence[Problem]) -> None:
     elif config.eval.max_tokens >= limit:
         raise UserError(
             f"eval.max_tokens={config.eval.max_tokens} and a prompt do not fit the model, whose "
-            f"context is {limit} tokens: set eval.max_tokens to less, or model.context to more"
+            f"context is {limit} tokens: set eval.max_tokens to less"
         )
 
 

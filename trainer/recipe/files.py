@@ -40,8 +40,8 @@ def find(recipe: str) -> Path:
             f"{nearest(path.stem, recipes())}"
         )
     raise UserError(
-        f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}; a file of your own is given by "
-        f"its path, DIR/NAME.yaml{nearest(recipe, recipes())}"
+        f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}; a file of your own is given "
+        f"by its path, DIR/NAME.yaml{nearest(recipe, recipes())}"
     )
 
 
@@ -79,8 +79,7 @@ def read(path: Path) -> DictConfig:
         raise UserError(f"{shown(path)} is empty: {BUILT_ON}")
     if isinstance(found, ListConfig):
         raise UserError(f"{shown(path)} holds a list, and a recipe is a mapping: write key: value")
-    if not isinstance(found, DictConfig):
-        raise UserError(f"{shown(path)} is no mapping: write key: value")
+    assert isinstance(found, DictConfig)
     return found
 
 

@@ -32,7 +32,8 @@ class Mistakes(UserError):
     """Several mistakes that are told together."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n  ".join([f"{len(faults)} things have to be fixed:", *faults]))
+        lines = [f"{len(faults)} things have to be fixed:", *faults]
+        super().__init__("\n".join(lines).replace("\n", "\n  "))
         self.faults = list(faults)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message, or the name of its type if the message is
@@ -24,3 +26,31 @@ class UserError(Exception):
     Shown without a traceback, with exit code 2. Every other exception is a bug and keeps its
     traceback.
     """
+
+
+class Mistakes(UserError):
+    """Several mistakes that are told together."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        lines = [f"{len(faults)} things have to be fixed:", *faults]
+        super().__init__("\n".join(lines).replace("\n", "\n  "))
+        self.faults = list(faults)
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raises a UserError that lists all faults, one per line; does nothing if there is none."""
+    if len(faults) > 1:
+        raise Mistakes(faults)
+    if faults:
+        raise UserError(faults[0])
+
+
+def faults_of(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """Runs every check; returns the messages of those that raise a UserError, each once."""
+    faults: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as e:
+            faults += e.faults if isinstance(e, Mistakes) else [str(e)]
+    return list(dict.fromkeys(faults))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -29,6 +30,15 @@ def in_percent(share: float, digits: int = 2) -> str:
     """Returns ``percent`` without its sign."""
     # A mean on the edge, such as 0.31125, is rounded alike in whatever order it was summed up.
     return f"{round(share * 100, 9) + 1e-9:.{digits}f}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns ``; did you mean NAME?`` for the known name that is most like ``word``, whatever its
+    case; an empty text if none is.
+    """
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:

@@ -27,13 +27,12 @@ from common.progress import waiting
 from common.records import Problem
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
-from data_prep.tokenizer.prompt import Prompt
 from eval import taking_over
 from eval.evaluation_settings import SETTINGS, EvaluationSettings
-from eval.generation import rollout_files
-from eval.generation.generate import generate
+from eval.generation import generate, rollout_files
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
+from trainer.preflight.context import prompt_of
 from trainer.run import models
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import BASE, ModelLabel
@@ -84,19 +83,24 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     problems = benchmarks.load(
         Path(config.eval.benchmarks), list(config.eval.sets), config.eval.limit
     )
+    settings = planned.settings
+    # Otherwise there may be nothing to generate.
+    if not folder.exists() and not taking_over.usable(settings, run.evaluations):
+        asked = (settings.prompt, settings.sampling.max_tokens, config.device)
+        generate.check(problems, planned.model, *asked)
     with write_lock(lock_of(folder)):
         begin = time.monotonic()
         with file_errors(folder):
-            _freeze(folder, planned.settings)
+            _freeze(folder, settings)
             benchmarks.write_problems(folder / PROBLEMS, problems)
-            taking_over.take_over(folder, planned.settings, problems, run.evaluations)
+            taking_over.take_over(folder, settings, problems, run.evaluations)
         engines = EngineSettings.from_config(config)
-        generated = generate(
+        generated = generate.generate(
             problems,
             folder,
             planned.model,
-            planned.settings.prompt,
-            planned.settings.sampling,
+            settings.prompt,
+            settings.sampling,
             engines,
         )
         # These count this call only: a resumed evaluation took longer and has more rollouts, and so
@@ -107,7 +111,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             "timed_rollouts": generated.made,
         }
         with file_errors(folder), waiting("grading"):
-            _judge(folder, problems, planned.settings)
+            _judge(folder, problems, settings)
             rollouts = rollout_files.read(folder / rollout_files.ROLLOUTS).values()
             _complete(
                 folder,
@@ -171,18 +175,6 @@ def sampling(config: DictConfig) -> SamplingSettings:
     return SamplingSettings(rollouts, temperature, values.top_p, values.max_tokens, values.seed)
 
 
-def prompt(config: DictConfig) -> Prompt:
-    """Returns how the recipe's evaluation asks a problem: as training did, unless ``eval`` says
-    otherwise.
-    """
-    data, values = config.data, config.eval
-    return Prompt(
-        data.prompt if values.prompt is None else values.prompt,
-        data.system if values.system is None else values.system,
-        values.prefill,
-    )
-
-
 def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | None]:
     """Returns the model's folder or hub name, and its revision on the hub (None for a folder)."""
     if label == BASE:
@@ -190,11 +182,14 @@ def _model(config: DictConfig, run: Run, label: ModelLabel) -> tuple[str, str | 
         return path, None if Path(path).exists() else config.model.revision
     export = run.export(label)
     if not is_complete(export):
-        there = ", ".join(map(str, models.exported(run))) or "none"
+        there = ", ".join(found.word for found in models.exported(run)) or "none"
+        saved = ", ".join(map(str, run.checkpoints)) or "none"
         what = label.word if label.average is None else "--average STEP,STEP"
+        if label.step is not None and label.step not in run.checkpoints:
+            what = "STEP"
         raise UserError(
-            f"{run.root} has no export of {label} (there: {there}): warmstart export {run.root} "
-            f"{what}"
+            f"{run.root} has no export of {label} (exports: {there}; checkpoints: {saved}): "
+            f"warmstart export {run.root} {what}"
         )
     return str(export), None
 
@@ -208,7 +203,7 @@ def _settings(config: DictConfig, label: ModelLabel, model: Model) -> Evaluation
         tokenizer=sha256_file(model.tokenizer / "tokenizer.json"),
         limit=config.eval.limit,
         answer_style=config.eval.extractor or config.data.answer_style,
-        prompt=prompt(config),
+        prompt=prompt_of(config),
         sampling=sampling(config),
         dtype=model.dtype,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,29 +42,38 @@ def take_over(
     }
     if not missing:
         return
-    usable: dict[Path, list[Rollout]] = {}
+    found: dict[Path, list[Rollout]] = {}
     for other in others:
         try:
             with file_errors(other):
                 if other != folder and _is_alike(other, settings):
                     there = _rollouts(other).values()
-                    usable[other] = [r for r in there if r.key in missing and _is_own(r, settings)]
+                    found[other] = [r for r in there if r.key in missing and _is_own(r, settings)]
         except UserError as e:
             print(f"nothing is taken over from {other.name}: {e}", file=sys.stderr, flush=True)
-    source = max(usable, key=lambda other: len(usable[other]), default=None)
-    if source is None or not usable[source]:
+    source = max(found, key=lambda other: len(found[other]), default=None)
+    if source is None or not found[source]:
         return
     with path.open("a", encoding="utf-8") as file:
-        for rollout in usable[source]:
+        for rollout in found[source]:
             rollout_files.append(
                 file, replace(rollout, taken_from=rollout.taken_from or source.name)
             )
     print(
-        f"{folder.name}: {len(usable[source]):,} rollouts are taken over from {source.name}, "
-        f"{len(missing) - len(usable[source]):,} are to be generated",
+        f"{folder.name}: {len(found[source]):,} rollouts are taken over from {source.name}, "
+        f"{len(missing) - len(found[source]):,} are to be generated",
         file=sys.stderr,
         flush=True,
     )
+
+
+def usable(settings: EvaluationSettings, others: Iterable[Path]) -> bool:
+    """Returns whether rollouts could be taken over from one of the evaluations ``others``."""
+    for other in others:
+        with suppress(UserError):  # a damaged one, which ``take_over`` names
+            if _is_alike(other, settings):
+                return True
+    return False
 
 
 def taken_over(rollouts: Iterable[Rollout]) -> dict[str, int]:

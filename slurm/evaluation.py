@@ -19,8 +19,8 @@ from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.requeue import conclude, forget
 from slurm.ray_step import RayStep
+from trainer.preflight import find_run
 from trainer.recipe import load as configs
-from trainer.recipe import site
 from trainer.recipe.relocate import of_dataset
 from trainer.run import frozen_config, models
 from trainer.run.folder import Run
@@ -59,7 +59,7 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
         print(command_lines.submission_line(job), *steps, sep="\n")
         return DONE
     if run is None:
-        raise UserError(f"no run at {name} or {site.runs() / name}")
+        run = find_run.find(name)
     if job.submission:
         command_lines.submit(job)
     forget(run)

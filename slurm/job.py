@@ -35,7 +35,7 @@ USAGE_TEXT = """usage: {script} [--dry-run] [OPTION ...] {words}
 OPTION is one of sbatch's, in any form and at any place: --nodes=2, --nodes 2, -N2, -t 12:00:00.
 --dry-run submits nothing: it prints what would run and what is wrong with it."""
 WORDS = {
-    "train": "[recipe=NAME] [key=value ...]",
+    "train": "[recipe=NAME|PATH] [key=value ...]",
     "eval": "RUN base|STEP|avg-NAME|rl-N [key=value ...]",
     "rl": "RUN [STEP] [key=value ...]",
     "data": "RECIPE [key=value ...]",

@@ -17,7 +17,7 @@ from slurm.nodes.child_process import Stoppable
 from slurm.nodes.ray_node import RL
 from slurm.queue.requeue import conclude, forget
 from slurm.ray_step import RayStep
-from trainer.recipe import site
+from trainer.preflight import find_run
 from trainer.run import frozen_config
 from trainer.run.folder import Run
 from trainer.run.model_label import ModelLabel
@@ -34,9 +34,7 @@ def reinforce(job: command_lines.Job, words: Sequence[str]) -> int:
     if not words:
         raise UserError("usage: slurm/rl.sh [OPTION ...] RUN [STEP] [key=value ...]")
     name, *rest = words
-    run = Run.find(name)
-    if run is None:
-        raise UserError(f"no run at {name} or {site.runs() / name}")
+    run = find_run.find(name)
     step, overrides = (None, rest) if not rest or "=" in rest[0] else (rest[0], rest[1:])
     start, config = _start(run, step), frozen_config.read(run)
     own = start.values([])

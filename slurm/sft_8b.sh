@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train, with as many requeues as needed; the second line checks first, with --dry-run it only
 # shows what would run:
-#     sbatch slurm/sft_8b.sh [recipe=NAME] [key=value ...]
-#     slurm/sft_8b.sh [--dry-run] [--nodes=N] [recipe=NAME] [key=value ...]
+#     sbatch slurm/sft_8b.sh [recipe=NAME|PATH] [key=value ...]
+#     slurm/sft_8b.sh [--dry-run] [--nodes=N] [recipe=NAME|PATH] [key=value ...]
 #SBATCH --job-name=sft_8b
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=4

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 
 from common.errors import UserError
@@ -26,6 +27,7 @@ from trainer.doctor.size import sized
 from trainer.process.network import addresses, free_port, hostnames
 from trainer.process.process_group import NODE_NAMES
 from trainer.recipe import load as configs
+from trainer.recipe.files import is_path
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
 
@@ -41,7 +43,8 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     recipe, overrides = _parts(words, job.index)
     overrides, config = choose(partial(configs.load, recipe), overrides)
     run = check(config)
-    stack = Stack.of(job, config)
+    own = [Path(recipe).parent] if is_path(recipe) else []
+    stack = Stack.of(job, config, *own)
     srun, python = stack.srun, stack.python
     # A job script runs on the job's first node, which has rank 0.
     meeting = {"MASTER_ADDR": _meeting_place(job), "MASTER_PORT": str(free_port())}
@@ -96,8 +99,8 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
 
 
 def _parts(words: Sequence[str], index: str) -> tuple[str, list[str]]:
-    """Returns the recipe, which a word ``recipe=NAME`` replaces, and the overrides for the job of
-    the array that has ``index``.
+    """Returns the recipe, which a word ``recipe=NAME`` or ``recipe=PATH`` replaces, and the
+    overrides for the job of the array that has ``index``.
     """
     recipe, *rest = words
     names = [word for word in rest if word.startswith(RECIPE)]

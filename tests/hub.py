@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = path if path.startswith(("models/", "datasets/")) else f"models/{path}"
         repository = "/".join(path.split("/")[:3])
         if repository not in self.server.repositories:
-            return self._answer({"error": "no such repository"}, 404)
+            return self._send(b"", {"X-Error-Code": "RepoNotFound"}, 404)
         files = self.server.repositories[repository]
         action, _, rest = path.removeprefix(repository).strip("/").partition("/")
         name = rest.partition("/")[2]

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
-
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -24,16 +22,12 @@ def config_of(recipe: str, overrides: Sequence[str]) -> DictConfig:
 
 def run_of(name: str, overrides: Sequence[str] = ()) -> tuple[Run, DictConfig]:
     """Returns a run and its frozen configuration, with overrides of its mutable keys. Raises
-    UserError when there is no such run.
+    UserError when there is no such run, naming the nearest.
     """
+    from trainer.preflight import find_run
     from trainer.recipe import load as configs
-    from trainer.recipe import site
     from trainer.run import frozen_config
-    from trainer.run.folder import Run
 
-    run = Run.find(name)
-    if run is None:
-        place = site.runs() / name
-        raise UserError(f"no run at {name} or {place}: warmstart train RECIPE starts one")
+    run = find_run.find(name)
     config = frozen_config.read(run)
     return run, configs.amend(config, overrides) if overrides else config

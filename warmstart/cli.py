@@ -6,7 +6,6 @@ warmstart train sft_4b train.lr=2e-5    one stage, with an override
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from common.exit_codes import reported
 from warmstart import commands, views
+from warmstart.usage import Parser, check_options, check_verb
 
 _KEY = re.compile(r"[+~]*[A-Za-z_][\w.@]*=")
 """Beginning of a word that is key=value."""
@@ -194,17 +194,18 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
 
 def _parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     """Returns the verb's function and its arguments. Options, key=value and the rest may come in
-    any order.
+    any order. Raises UserError for what the command does not know.
     """
     parser, verbs = _parsers()
     if not words or words[0] not in verbs:
+        check_verb(words, list(verbs), parser.options)
         parser.parse_args(words)
-        parser.error(f"give a verb: {', '.join(verbs)}")
-    sub, (function, arguments) = verbs[words[0]], VERBS[words[0]]
+    verb, sub, (function, arguments) = words[0], verbs[words[0]], VERBS[words[0]]
     words, keyed = words[1:], []
+    options = [(names, how) for names, how in arguments if names[0].startswith("-")]
+    valued = {name for names, how in options for name in names if "action" not in how}
+    check_options(verb, words, [name for names, _ in options for name in names], valued)
     if OVERRIDES in arguments:
-        options = [(names, how) for names, how in arguments if names[0].startswith("-")]
-        valued = {name for names, how in options for name in names if "action" not in how}
         pairs = list(zip(["", *words], words, strict=False))
         keyed = [word for before, word in pairs if _KEY.match(word) and before not in valued]
         words = [word for before, word in pairs if not _KEY.match(word) or before in valued]
@@ -214,16 +215,16 @@ def _parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     return function, parsed
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
     """Returns the command's parser and those of its verbs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="warmstart",
         description=(
             "Turns a base model into a reasoning warm-start for RL: data, SFT, evaluation, report."
         ),
         epilog=(
-            "RECIPE is a name in recipes/. RUN is a folder or a name under runs/. key=value "
-            "overrides a value of the recipe."
+            "RECIPE is a name in recipes/ or the path of a YAML file. RUN is a folder or a name "
+            "under runs/. key=value overrides a value of the recipe."
         ),
     )
     version = f"%(prog)s {metadata.version('warmstart')}"
@@ -240,5 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 done, 1 failed, 2 usage or configuration, 3 preflight, 75 stopped on
     purpose.
     """
-    function, options = _parse(sys.argv[1:] if arguments is None else list(arguments))
-    return reported(lambda: function(**options))
+
+    def work() -> int:
+        function, options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+        return function(**options)
+
+    return reported(work)

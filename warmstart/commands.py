@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 
 from common import terminal
@@ -21,10 +20,12 @@ from warmstart.chosen import config_of, run_of
 def data(recipe: str, overrides: list[str], repo: str | None) -> int:
     """build the dataset"""
     from trainer.export.hub_upload import check
+    from trainer.preflight import checks
 
     config = config_of(recipe, overrides)
     if repo is not None:
         check(repo)
+    checks.before_data(config)
     stages.build(config)
     if repo is not None:
         from eval.card.publish_dataset import publish
@@ -35,21 +36,26 @@ def data(recipe: str, overrides: list[str], repo: str | None) -> int:
 
 def train(recipe: str, overrides: list[str]) -> int:
     """start or resume training"""
+    from trainer.preflight import checks
+    from trainer.recipe.typed_words import called
     from trainer.run import frozen_config
     from trainer.run.trained_from import dataset_identity
 
     config = config_of(recipe, overrides)
-    dataset = dataset_identity(config)
+    with called(recipe, overrides, config.name), waiting("checking what training needs"):
+        checks.before_training(config)
+        dataset = dataset_identity(config)
     return stages.train(frozen_config.check(config), config, dataset)
 
 
 def plan(recipe: str, overrides: list[str], rl: bool) -> int:
     """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    from trainer.recipe.typed_words import called
     from trainer.run.folder import Run
 
     known = Run.find(recipe) if rl else None
     run, config = run_of(recipe, overrides) if known else (None, config_of(recipe, overrides))
-    with waiting("planning"):
+    with called(recipe, overrides, config.name), waiting("planning"):
         text, fits = stages.forecast(config, run, rl)
     print(text)
     return DONE if fits else FAILED
@@ -112,14 +118,12 @@ def export(
 
 def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
     """evaluate a run's checkpoint, its base model, or any model: rollouts, grades, metrics"""
-    from data_prep.tokenizer import tokenizers
     from eval.card import card
     from eval.evaluate import evaluate as stage
-    from trainer.recipe import load as configs
-    from trainer.run import frozen_config
     from trainer.run.folder import Run, is_complete
     from trainer.run.model_label import BASE, ModelLabel
     from trainer.run.models import resolve
+    from warmstart import bare_model
 
     if Run.find(target):
         run, config = run_of(target, overrides)
@@ -128,14 +132,8 @@ def evaluate(target: str, label: str | None, overrides: list[str]) -> int:
         if model.rl is not None and not is_complete(run.export(model)):
             stages.export(run, config, model)
     else:
-        load = partial(configs.for_model, target)
-        _, config = frozen_config.choose(load, overrides, without="data.")
         model = BASE
-        if label not in (None, "base"):
-            raise UserError(f"{target} is a model, not a run: it has only base, not {label}")
-        tokenizer = Path(config.verl.model.tokenizer_path)
-        tokenizers.save_from_model(config.model.path, config.model.revision, tokenizer)
-        run = frozen_config.start(config)
+        run, config = bare_model.start(target, label, overrides)
     folder = stage(config, run, model)
     card.refresh(run)
     stages.show_evaluation(run, folder)
@@ -211,7 +209,9 @@ def line(recipe: str, overrides: list[str]) -> int:
     from eval.evaluate import evaluate as stage
     from eval.report.report import headline
     from eval.results.scores import brackets
+    from trainer.preflight import checks
     from trainer.process.process_group import under_slurm
+    from trainer.recipe.typed_words import called
     from trainer.run import frozen_config
     from trainer.run.base_model import materialise
     from trainer.run.model_label import BASE, ModelLabel
@@ -220,7 +220,8 @@ def line(recipe: str, overrides: list[str]) -> int:
     if under_slurm(os.environ):
         raise UserError("run is for one task, and this step has several: sbatch slurm/sft_4b.sh")
     config = config_of(recipe, overrides)
-    frozen_config.check(config)
+    with called(recipe, overrides, config.name), waiting("checking what the stages need"):
+        checks.before_line(config)
     stages.build(config)
     run = frozen_config.start(config)
     materialise(config)

@@ -16,7 +16,7 @@ from typing import Any
 from common.errors import UserError, first_line
 from common.files import read_jsonl, sha256_file, write_jsonl
 from common.records import LONE_SURROGATE, Problem
-from common.text import plain_number
+from common.text import nearest, plain_number
 from data_prep.answers.normalise import normalise
 from data_prep.benchmarks.known import ANYTHING, BENCHMARKS
 
@@ -225,12 +225,14 @@ def _file(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not a folder: set eval.benchmarks=DIR to the folder with {name}.jsonl"
+            + (", or download it (warmstart prefetch RECIPE)" if name in BENCHMARKS else "")
         )
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "no .jsonl file"
+        there = sorted(p.stem for p in folder.glob("*.jsonl"))
+        near = "" if name in BENCHMARKS else nearest(name, [*there, *BENCHMARKS, *SUITES])
         raise UserError(
-            f"{path} does not exist ({folder} has {there}): choose one of these with "
-            "eval.sets=[..], or another folder with eval.benchmarks=DIR"
-            + (", or download it (warmstart prefetch RECIPE)" if name in BENCHMARKS else "")
+            f"{path} does not exist ({folder} has {', '.join(there) or 'no .jsonl file'}): choose "
+            "one of these with eval.sets=[..], or another folder with eval.benchmarks=DIR"
+            + (", or download it (warmstart prefetch RECIPE)" if name in BENCHMARKS else near)
         )
     return path

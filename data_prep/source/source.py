@@ -16,6 +16,8 @@ from data_prep.source.shards import Unit, cut
 from data_prep.synth.generation import Backend, Generation
 
 SUFFIXES = (".parquet", ".jsonl")
+GENERATED = ("arithmetic", "synthetic")
+"""Sources that are no files."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Source:
 
             paths, hub["revision"] = download(self.name, self.hub_config, self.split, self.revision)
         else:
-            paths = _matches(self.name)
+            paths = matches(self.name)
         units, hashes = [], []
         with progress("MB hashed", sum(p.stat().st_size for p in paths), scale=10**6) as advance:
             for path in paths:
@@ -89,7 +91,7 @@ class Source:
         """Whether ``name`` is a hub dataset: neither a generator nor a local file or glob."""
         path = Path(self.name)
         local = (
-            self.name in ("arithmetic", "synthetic")
+            self.name in GENERATED
             or glob.has_magic(self.name)
             or path.suffix in SUFFIXES
             or path.exists()
@@ -97,7 +99,10 @@ class Source:
         return not local
 
 
-def _matches(pattern: str) -> list[Path]:
+def matches(pattern: str) -> list[Path]:
+    """Returns the files of a glob, sorted. Raises UserError when there is none, or one of another
+    kind.
+    """
     paths = sorted(Path(p).absolute() for p in glob.glob(pattern, recursive=True))
     if not paths:
         raise UserError(f"data.source={pattern} matches no file")

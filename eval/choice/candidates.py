@@ -20,6 +20,7 @@ from eval.grading.intervals import Sets
 from eval.results import evaluation as evaluations
 from eval.results.base_vs_sft import by_set
 from eval.results.evaluation import Evaluation, Values
+from trainer.preflight.context import prompt_of
 from trainer.run import models, step_metrics
 from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
@@ -152,7 +153,7 @@ def _benchmarks(evaluation: Evaluation, config: DictConfig) -> list[str]:
 def overrides(settings: EvaluationSettings, config: DictConfig) -> list[str]:
     """Returns the overrides with which the run's recipe evaluates as ``settings`` did."""
     sampling, prompt, values = settings.sampling, settings.prompt, config.eval
-    own, asked = evaluate.sampling(config), evaluate.prompt(config)
+    own, asked = evaluate.sampling(config), prompt_of(config)
     pairs = {
         "sets": (list(settings.benchmarks), benchmarks.expand(list(values.sets))),
         "limit": (settings.limit, values.limit),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, first_line
+from common.errors import UserError, faults_of, first_line, refuse
 from common.files import file_errors
 from common.progress import progress, waiting
 from common.ray_session import ray_session
@@ -27,6 +28,8 @@ from eval.generation.engines import Fleet, creator, placement
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
+from trainer.preflight import gpu
+from trainer.preflight.context import length
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ def generate(
     Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one on this machine, on
     loopback only.
 
-    Raises UserError when there is no such model, the context does not fit it, or the engines do not
-    fit Ray's nodes; StageFailed when no engine is left, or naming the rollouts that were on two
-    engines that died. Finished rollouts are kept.
+    Raises UserError as ``check`` does, and when the engines do not fit Ray's nodes; StageFailed
+    when no engine is left, or naming the rollouts that were on two engines that died. Finished
+    rollouts are kept.
     """
     path = folder / rollout_files.ROLLOUTS
     done = rollout_files.read(path)
@@ -65,23 +68,8 @@ def generate(
     if not missing:
         return Generated(engines=0, made=0)
 
-    with waiting("loading the tokenizer"):
-        from transformers import AutoConfig, AutoTokenizer
-
-        encoder = AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=False)
-        try:
-            config = AutoConfig.from_pretrained(
-                model.path, revision=model.revision, trust_remote_code=False
-            )
-        except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
-            raise UserError(f"no model at {model.path}: {first_line(e)}") from e
-    config.max_position_embeddings = model.context or config.max_position_embeddings
-    prompts = {(p.set, p.id): chat.encode_prompt(encoder, p, prompt) for p in problems}
-    context = context_length(
-        {key: len(ids) for key, ids in prompts.items()},
-        sampling.max_tokens,
-        config.max_position_embeddings,
-    )
+    gpu.check_engines(engines.device)
+    encoder, config, prompts, context = _inputs(problems, model, prompt, sampling.max_tokens)
     arguments = vllm_actor.arguments(config, model, engines, context)
     params = _sampling_params(encoder, model, sampling)
     tasks = {(p.set, p.id, k): prompts[p.set, p.id] for p, k in missing}
@@ -125,22 +113,36 @@ def rollout_seed(seed: int, key: Key) -> int:
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
-def context_length(prompts: Mapping[tuple[str, str], int], max_tokens: int, limit: int) -> int:
-    """Returns the context, in tokens, that the longest prompt and the budget need.
-
-    ``prompts`` is (set, id) -> tokens; ``limit`` is the model's max_position_embeddings. Raises
-    UserError when they do not fit: prompts are never truncated.
+def check(
+    problems: Sequence[Problem], model: Model, prompt: Prompt, max_tokens: int, device: str
+) -> None:
+    """Raises UserError when this machine has no such device, there is no such model or tokenizer,
+    or the longest prompt and the budget do not fit the model's context. Starts nothing.
     """
-    (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
-    if longest + max_tokens > limit:
-        room = limit - longest
-        fix = f"set eval.max_tokens={room} or less" if room > 0 else "leave that problem out"
-        raise UserError(
-            f"the longest prompt ({name} {problem}, {longest} tokens) and "
-            f"eval.max_tokens={max_tokens} need a context of {longest + max_tokens} tokens, but "
-            f"the model has {limit}: {fix}"
-        )
-    return longest + max_tokens
+    inputs = partial(_inputs, problems, model, prompt, max_tokens)
+    refuse(faults_of([partial(gpu.check_engines, device), inputs]))
+
+
+def _inputs(
+    problems: Sequence[Problem], model: Model, prompt: Prompt, max_tokens: int
+) -> tuple[Any, Any, dict[tuple[str, str], list[int]], int]:
+    """Returns the tokenizer, the model's configuration, the token ids of each prompt by (set, id),
+    and the context that the longest one needs. Raises UserError as ``check`` does.
+    """
+    with waiting("reading the model and the prompts"):
+        from transformers import AutoConfig, AutoTokenizer
+
+        encoder = AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(
+                model.path, revision=model.revision, trust_remote_code=False
+            )
+        except (OSError, ValueError) as e:  # ValueError: a config.json of no known architecture
+            raise UserError(f"no model at {model.path}: {first_line(e)}") from e
+    config.max_position_embeddings = model.context or config.max_position_embeddings
+    prompts = {(p.set, p.id): chat.encode_prompt(encoder, p, prompt) for p in problems}
+    sizes = {key: len(ids) for key, ids in prompts.items()}
+    return encoder, config, prompts, length(sizes, max_tokens, config.max_position_embeddings)
 
 
 def _sampling_params(encoder: Any, model: Model, sampling: SamplingSettings) -> dict[str, Any]:

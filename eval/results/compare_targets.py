@@ -15,9 +15,10 @@ from eval.evaluation_settings import SETTINGS
 from eval.results import base_vs_sft
 from eval.results import evaluation as evaluations
 from eval.results.evaluation import Evaluation
+from trainer.preflight import find_run
 from trainer.recipe import load as configs
 from trainer.run import models
-from trainer.run.folder import Run, is_complete
+from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
 
 OWN = ("tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
@@ -64,7 +65,7 @@ def find(target: str, partial: bool) -> Subject:
         if run_or_none is None:
             raise UserError(
                 f"{target} is neither a run, RUN@base, RUN@STEP, RUN@avg-NAME, RUN@rl-N nor an "
-                "evaluation's folder"
+                f"evaluation's folder{find_run.near(name or target)}"
             )
         run, found = run_or_none, _evaluation(run_or_none, label, partial)
     reference = configs.read(run.config).get("reference") if run.config.exists() else None
@@ -88,9 +89,11 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
     evaluated = [c.known for c in base_vs_sft.of_model(run, wanted, partial)]
     found = [evaluation for evaluation in evaluated if evaluation.label == wanted]
     if not found:
+        known = {parse_evaluation(f)[1] for f in run.evaluations if is_complete(f)}
+        there = ", ".join(label.word for label in sorted(known)) or "none"
         raise UserError(
-            f"{run.root} has no complete evaluation of {label}: warmstart eval {run.root} "
-            f"{wanted.word}"
+            f"{run.root} has no complete evaluation of {label} (there: {there}): warmstart eval "
+            f"{run.root} {wanted.word}"
         )
     return found[0]
 

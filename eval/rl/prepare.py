@@ -43,6 +43,7 @@ from eval.results import evaluation as evaluations
 from eval.results.evaluation import RL_POOL
 from eval.rl import cost, forecast, grpo, pool, prompts
 from trainer.batching.flops import Shape
+from trainer.preflight.context import prompt_of
 from trainer.recipe import load as configs
 from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.model_label import ModelLabel
@@ -120,7 +121,7 @@ def prepare(
             f"eval.extractor={probe.eval.extractor}, but the reward for RL reads boxed answers: "
             "leave it out"
         )
-    if config.data.system and not evaluate.prompt(probe).system:
+    if config.data.system and not prompt_of(probe).system:
         raise UserError(
             "the exported chat template adds the system turn of training (data.system) to every "
             "prompt of RL: leave out eval.system"

@@ -7,7 +7,6 @@ of each node checks its node; rank 0 also checks what the job shares, and is the
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from functools import partial
 from omegaconf import DictConfig
 
 from common import provenance
-from common.errors import UserError
+from common.errors import Mistakes, UserError
 from trainer.doctor import binding, devices, disk, health, incidents, inputs, nodes, slurm
 from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
 from trainer.doctor.forecast import look
@@ -24,6 +23,7 @@ from trainer.doctor.size import Size, sized
 from trainer.doctor.size import check as check_size
 from trainer.process import process_group
 from trainer.recipe import load as configs
+from trainer.recipe.typed_words import with_words
 from trainer.run import frozen_config
 from trainer.run.folder import Run
 
@@ -50,7 +50,8 @@ def examine(
     except UserError as e:
         if not leads_node:
             return []
-        return merge({_host(): [Finding(FATAL, "recipe", str(e), fix)]})
+        told = e.faults if isinstance(e, Mistakes) else [str(e)]
+        return merge({_host(): [Finding(FATAL, "recipe", fault, fix) for fault in told]})
     again = shlex.join([recipe, *words])
     if asked is None and "SLURM_JOB_ID" in os.environ:
         # A shell or a notebook in an allocation trains as one machine does.
@@ -73,10 +74,7 @@ def _carrying(found: Located, name: str, again: str) -> Located:
     in the commands that it names.
     """
     finding = found.finding
-    bare = re.compile(rf"(?<=warmstart )(\w+) {re.escape(name)}(?![\w=./-])")
-    cause, fix = (
-        bare.sub(lambda match: f"{match[1]} {again}", text) for text in (finding.cause, finding.fix)
-    )
+    cause, fix = (with_words(text, name, again) for text in (finding.cause, finding.fix))
     return replace(found, finding=replace(finding, cause=cause, fix=fix))
 
 

@@ -79,13 +79,14 @@ def _attempt(run: Run, config: DictConfig, dataset: str) -> Iterator[Attempt]:
     """
     _check_fits(config)
     with write_lock(run.lock):
-        frozen_config.start(config)
         with waiting("checking the base model and the checkpoints"):
             base_model.materialise(config)
             model = model_identity(config.model.path, config.model.revision)
             trained_from = {"dataset": dataset, **model}
             made = {"git": provenance.git_commit(), "versions": provenance.versions()}
             start = resume.choose(run, trained_from)
+        # From here on it is a run: what can be wrong with it has been told.
+        frozen_config.start(config)
         with file_errors(run.root):
             resume.prepare(run, start)
             prune(run, Retention.of(config.train))

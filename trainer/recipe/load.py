@@ -5,85 +5,63 @@ The only module that imports Hydra. All other modules read the frozen, fully res
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from common.differences import differences
-from common.errors import UserError, first_line
+from common.errors import UserError, faults_of, first_line, refuse
 from common.files import write_text
-from trainer.recipe import protocols, verbatim
+from trainer.recipe import files, protocols, verbatim
+from trainer.recipe.files import BASE, RECIPES
+from trainer.recipe.files import recipes as recipes
+from trainer.recipe.keys import FREE_FORM, Keys, is_free, leaves, mirrors
 from trainer.recipe.relocate import move_dataset
 from trainer.recipe.validate import check_values
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+OWN_FILE = "a file of the user"
+"""Name by which Hydra knows a recipe that is not in recipes/."""
 NO_SOURCE = "none"
 """``data.source`` of a run that only evaluates a bare model."""
 
-# Mappings whose keys the user chooses.
-FREE_FORM = (
-    "model.init",
-    "data.columns",
-    "reference",
-    "verl.model.override_config",
-    "verl.optim.override_optimizer_config",
-)
-
-# Keys of verl's that users may set; the others follow from our keys, belong to verl's loop, or
-# would break this engine.
-OPEN = (
-    "verl.engine.offload_policy",
-    "verl.engine.reshard_after_forward",
-    "verl.engine.use_no_sync_for_gradient_accumulation",
-    "verl.optim.",
-    "verl.model.override_config",
-)
-
-
-def recipes() -> list[str]:
-    """Returns the names of the recipes that can be run."""
-    return sorted(p.stem for p in RECIPES.glob("*.yaml") if p.stem != "base")
-
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Composes ``recipes/<recipe>.yaml`` over base.yaml and verl's configuration.
+    """Composes a recipe, a name in recipes/ or the path of a file, over base.yaml and verl's
+    configuration. A file without ``name`` has its own file name.
 
     Overrides are Hydra's ``key=value``. Returns a read-only, fully resolved configuration. Raises
-    UserError for an unknown recipe or key (naming the nearest one), and for a missing or wrong
-    value.
+    UserError for an unknown recipe, parent or key (naming the nearest one), for a file that is no
+    YAML, and for missing or wrong values.
     """
-    if recipe not in recipes():
-        raise UserError(
-            f"no recipe {recipe!r}: recipes/ has "
-            f"{', '.join(recipes())}{_nearest(recipe, recipes())}"
-        )
-    return _load(recipe, overrides)
+    return _load(files.find(recipe), overrides)
 
 
 def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
     """Returns the configuration to evaluate a bare model: base.yaml's evaluation in a run named
     after the model.
     """
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
+    word = path if path.strip("./") else str(Path(path).resolve())
+    slug = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", word).strip("-.")[-200:].lstrip("-.")
+    quoted = path.replace("'", "\\'")
     data = [f"data.source={NO_SOURCE}", "data.dir=${run.root}", "data.name=${run.name}"]
-    return _load("base", [f"name={slug}", f"model.path='{path}'", *data, *overrides])
+    return _load(
+        RECIPES / f"{BASE}.yaml", [f"name={slug}", f"model.path='{quoted}'", *data, *overrides]
+    )
 
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Returns a frozen configuration with overrides of its mutable keys; a new place of the dataset
     counts for all paths in it. Raises UserError for any other key.
     """
-    known = dict(_leaves(config))
-    for override in overrides:
-        _check_override(override, config, known)
+    keys = Keys(config)
+    refuse([fault for word in overrides if (fault := keys.override_fault(word))])
     texts, overrides = verbatim.split(overrides)
     values = OmegaConf.from_dotlist(overrides)
     data = OmegaConf.merge(config, values).data
@@ -100,29 +78,30 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return changed
 
 
-def _load(recipe: str, overrides: Sequence[str]) -> DictConfig:
-    base = _compose("base", [])
-    known = dict(_leaves(base))
-    for name in _lineage(recipe):
-        _check_keys(OmegaConf.load(RECIPES / f"{name}.yaml"), base, known, f"recipes/{name}.yaml")
-    for override in overrides:
-        _check_override(override, base, known)
-    texts, overrides = verbatim.split(overrides)
+def _load(path: Path, overrides: Sequence[str]) -> DictConfig:
+    keys = Keys(_compose(BASE, []))
+    lineage = [] if path.stem == BASE else list(files.lineage(path))
+    faults = [fault for file, own in lineage for fault in keys.faults(own, files.shown(file))]
+    wrong = {word: fault for word in overrides if (fault := _override_fault(word, keys))}
+    faults += wrong.values()
+    # What else is wrong is told together with these.
+    texts, overrides = verbatim.split([word for word in overrides if word not in wrong])
+    config = _compose(
+        path.stem if path.parent == RECIPES else _stored(path, lineage[-1][1]),
+        [f"++{o}" if is_free(o.partition("=")[0]) else o for o in overrides],
+        files.shown(path),
+    )
+    if missing := [f"{key} is not set: add {key}=VALUE" for key in keys.missing(config)]:
+        refuse([*faults, *missing])
     try:
-        config = _compose(
-            recipe, [f"++{o}" if _is_free(o.partition("=")[0]) else o for o in overrides]
-        )
-        resolved = OmegaConf.create(
-            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        )
-    except OmegaConfBaseException as e:
-        raise UserError(
-            f"recipe {recipe}: {e.full_key or 'a key'} is not set: add {e.full_key}=VALUE"
-        ) from e
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    except InterpolationResolutionError as e:
+        key = " and ".join(mirrors().get(str(e.full_key), [str(e.full_key)]))
+        refuse([*faults, f"{files.shown(path)}: {key}: {first_line(e)}"])
     assert isinstance(resolved, DictConfig)
-    protocols.follow(resolved, [*texts, *overrides])
+    faults += faults_of([partial(protocols.follow, resolved, [*texts, *overrides])])
     verbatim.put(resolved, texts)
-    check_values(resolved)
+    refuse([*faults, *faults_of([partial(check_values, resolved)])])
     OmegaConf.set_readonly(resolved, True)
     return resolved
 
@@ -170,8 +149,8 @@ def own_values(config: DictConfig, path: Path) -> dict[str, Any]:
     """
     own = OmegaConf.load(path)
     assert isinstance(own, DictConfig)
-    before = dict(_leaves(read(path)))
-    for key, value in _leaves(config):
+    before = dict(leaves(read(path)))
+    for key, value in leaves(config):
         if key not in before or value != before[key]:
             OmegaConf.update(own, key, value, merge=False, force_add=True)
     return plain(own)
@@ -183,15 +162,23 @@ def immutable_changes(old: DictConfig, new: DictConfig) -> list[str]:
     """
     from trainer.recipe import schema  # pydantic is slow to import
 
-    may_change = {key for key, mutable in schema.recipe_keys() if mutable} | _mirrors().keys()
+    may_change = {key for key, mutable in schema.recipe_keys() if mutable} | mirrors().keys()
     return [
         line
-        for key, line in differences(dict(_leaves(old)), dict(_leaves(new))).items()
+        for key, line in differences(dict(leaves(old)), dict(leaves(new))).items()
         if not any(key == name or key.startswith(f"{name}.") for name in may_change)
     ]
 
 
-def _compose(name: str, overrides: list[str]) -> DictConfig:
+def _stored(path: Path, content: DictConfig) -> str:
+    """Gives Hydra the content of a recipe file that is not in recipes/; returns its name there."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(OWN_FILE, OmegaConf.merge({"name": path.stem}, content))
+    return OWN_FILE
+
+
+def _compose(name: str, overrides: list[str], shown: str = "") -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
@@ -204,7 +191,30 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
                 name, overrides=[f"hydra.searchpath=[file://{verl_configs}]", *overrides]
             )
     except HydraException as e:
-        raise UserError(f"recipe {name}: {e}") from e
+        raise UserError(f"{shown}: {first_line(e)}") from e
+
+
+def _override_fault(override: str, keys: Keys) -> str | None:
+    """Returns what is wrong with a ``key=value`` word, but for the value's type and range; None if
+    nothing is.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if fault := keys.override_fault(override):
+        return fault
+    key = override.partition("=")[0]
+    if key in verbatim.TEXTS:
+        return None
+    try:
+        if not OverridesParser.create().parse_override(override).is_sweep_override():
+            return None
+    except HydraException:
+        pass
+    return (
+        f"{override!r} cannot be read as a value: write a text as \"{key}='TEXT'\" (with both "
+        f'kinds of quotes), and a list as "{key}=[A,B]"'
+    )
 
 
 def _plain(config: Any, resolve: bool) -> dict[str, Any]:
@@ -216,7 +226,7 @@ def _plain(config: Any, resolve: bool) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Returns base.yaml's values merged over verl's, not resolved."""
-    return _plain(_compose("base", []), resolve=False)
+    return _plain(_compose(BASE, []), resolve=False)
 
 
 def _filled(
@@ -235,80 +245,3 @@ def _filled(
         else:
             filled[key] = default if isinstance(value, dict) else value
     return filled
-
-
-def _is_free(key: str) -> bool:
-    return key.startswith(tuple(f"{k}." for k in FREE_FORM))
-
-
-def _lineage(recipe: str) -> Iterator[str]:
-    """Yields the recipes that a recipe is built on, without base, and then the recipe."""
-    if recipe == "base":
-        return
-    for parent in OmegaConf.load(RECIPES / f"{recipe}.yaml").defaults:
-        if parent != "_self_":
-            yield from _lineage(parent)
-    yield recipe
-
-
-def _leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, raw value) of every leaf: also lists and free-form mappings; a missing
-    value is None.
-    """
-
-    def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in values.items():
-            path = f"{prefix}{key}"
-            if isinstance(value, dict) and path not in FREE_FORM:
-                yield from walk(value, f"{path}.")
-            else:
-                yield path, None if value == "???" else value
-
-    return walk(OmegaConf.to_container(config, resolve=False), "")
-
-
-def _mirrors() -> dict[str, str]:
-    """Returns {key under ``verl``: our keys that base.yaml sets it from}."""
-    raw = OmegaConf.load(RECIPES / "base.yaml").verl
-    sources = {
-        f"verl.{path}": re.findall(r"\$\{(.+?)\}", str(value)) for path, value in _leaves(raw)
-    }
-    return {key: " and ".join(names) for key, names in sources.items() if names}
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _unknown(key: str, known: dict[str, Any], where: str) -> UserError:
-    return UserError(
-        f"{where}: unknown key {key}{_nearest(key, list(known))} (recipes/base.yaml lists every "
-        "key)"
-    )
-
-
-def _check_keys(config: Any, base: DictConfig, known: dict[str, Any], where: str) -> None:
-    for key, _ in _leaves(config):
-        if key == "defaults" or key in known or _is_free(key):
-            continue
-        if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
-            raise UserError(f"{where}: {key} is a section; set the keys in it")
-        raise _unknown(key, known, where)
-
-
-def _check_override(override: str, base: DictConfig, known: dict[str, Any]) -> None:
-    key, equals, _ = override.partition("=")
-    if not equals:
-        raise UserError(f"{override!r} is not an override: write key=value")
-    if key in known or _is_free(key):
-        if source := _mirrors().get(key):
-            raise UserError(f"{key} is set from {source}: change that instead")
-        if key.startswith("verl.") and not key.startswith(OPEN):
-            raise UserError(
-                f"{key} cannot be set: this trainer reads its settings from data and train"
-            )
-        return
-    if isinstance(OmegaConf.select(base, key, throw_on_missing=False), DictConfig):
-        raise UserError(f"{key} is a section; set the keys in it")
-    raise _unknown(key, known, "command line")

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
+from common.text import nearest
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "protocols"
 
@@ -47,7 +48,10 @@ def names() -> list[str]:
 def read(name: str) -> Protocol:
     """Returns a protocol. Raises UserError when there is none of that name."""
     if name not in names():
-        raise UserError(f"eval.protocol={name}: recipes/protocols/ has {', '.join(names())}")
+        raise UserError(
+            f"eval.protocol={name}: recipes/protocols/ has {', '.join(names())}"
+            f"{nearest(name, names())}"
+        )
     found = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(found, dict)
     sections = (found.get(section) or {} for section in ("stated", "script", "unknown"))

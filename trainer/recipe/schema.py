@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,18 +20,23 @@ from pydantic import (
     ValidationError,
 )
 
-from common.errors import UserError
-from data_prep.tokenizer.prompt import PROBLEM
-from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 from trainer.alarms.alarms import Kind
-from trainer.planning.hardware import GPUS
+from trainer.recipe.keys import mirrors
+from trainer.recipe.values import (
+    Asking,
+    Command,
+    KindOfGpu,
+    Name,
+    Plain,
+    Share,
+    TwoShares,
+    not_finite,
+)
 
 MUTABLE = "mutable"
 T = TypeVar("T")
 Mutable = Annotated[T, MUTABLE]
 """Marks a key, or all keys of a section, that may change between attempts of one run."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 WANTED = {
     "int_type": "an integer",
@@ -46,40 +50,6 @@ WANTED = {
     "value_error": "{error}",
 }
 """pydantic's error type -> what the key must be; for other types pydantic's words are used."""
-
-
-def _kind_of_gpu(name: str) -> str:
-    if name not in GPUS:
-        raise ValueError(f"one of {', '.join(GPUS)}")
-    return name
-
-
-def _two_shares(betas: list[float]) -> list[float]:
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError("two numbers in [0, 1)")
-    return betas
-
-
-def _without_control_tokens(text: str) -> str:
-    if any(token in text for token in CONTROL_TOKENS):
-        raise ValueError("text without control tokens such as <|im_end|>")
-    return _without_interpolation(text)
-
-
-def _without_interpolation(text: str) -> str:
-    if "${" in text:
-        raise ValueError("text without ${, which the configuration would replace")
-    return text
-
-
-def _with_problem(text: str) -> str:
-    if text.count(PROBLEM) != 1:
-        raise ValueError(f"text with {PROBLEM} once")
-    return text
-
-
-Plain = Annotated[str, AfterValidator(_without_control_tokens)]
-Asking = Annotated[Plain, AfterValidator(_with_problem)]
 
 
 class Section(BaseModel):
@@ -119,7 +89,7 @@ class Synth(Section):
 
 class Data(Section):
     # Where the dataset is may change: its manifest says which one it is.
-    name: Mutable[str]
+    name: Mutable[Name]
     dir: Mutable[str]
     source: str
     hub_config: str | None
@@ -158,7 +128,7 @@ class Train(Section):
     min_lr_ratio: Share
     warmup_steps: PositiveInt | None
     weight_decay: NonNegativeFloat
-    betas: Annotated[list[float], AfterValidator(_two_shares)]
+    betas: TwoShares
     clip_grad: PositiveFloat
     lora_rank: PositiveInt | None
     lora_alpha: PositiveInt
@@ -181,13 +151,13 @@ class Train(Section):
     hang_minutes: Mutable[PositiveFloat]
     profile_steps: Mutable[str | None]
     loggers: Mutable[list[Literal["tensorboard", "wandb"]]]
-    on_alarm: Mutable[Annotated[str, AfterValidator(_without_interpolation)] | None]
+    on_alarm: Mutable[Command | None]
     stop_on_alarm: Mutable[bool | list[Kind]]
     ranks: Mutable[PositiveInt]
 
 
 class Cluster(Section):
-    gpu: Annotated[str, AfterValidator(_kind_of_gpu)]
+    gpu: KindOfGpu
     gpu_memory_gib: PositiveFloat | None
     gpu_peak_tflops: PositiveFloat | None
     nodes: PositiveInt
@@ -221,7 +191,7 @@ class Export(Section):
 
 
 class Run(Section):
-    name: str
+    name: Name
     root: str
     authors: Mutable[list[str]]
 
@@ -238,7 +208,7 @@ class Verl(Section):
 
 
 class Recipe(Section):
-    name: str
+    name: Name
     device: Mutable[Literal["cuda", "cpu"]]
     model: Model
     data: Data
@@ -251,18 +221,22 @@ class Recipe(Section):
     verl: Verl
 
 
-def check(values: Any) -> None:
-    """Checks the type and range of every value of a resolved configuration. Raises UserError naming
-    each wrong key, what it must be and what it is.
+def faults(values: Any) -> list[str]:
+    """Checks the type and range of every value of a resolved configuration; returns for each wrong
+    one its key, what it must be and what it is.
     """
+    wrong: dict[str, tuple[str, Any]] = {}
     try:
         Recipe.model_validate(values)
     except ValidationError as e:
-        wrong = (
-            f"{_name(error['loc'])} must be {_wanted(error)}, not {error['input']!r}"
-            for error in e.errors()
-        )
-        raise UserError("; ".join(wrong)) from e
+        wrong = {_name(error["loc"]): (_wanted(error), error["input"]) for error in e.errors()}
+    for key in ("data.name", "run.name"):  # taken from ``name``, unless it is set
+        if key in wrong and wrong[key] == wrong.get("name"):
+            del wrong[key]
+    for place, value in not_finite(values):
+        if (key := _name(place)) not in wrong and key not in mirrors():
+            wrong[key] = "a finite number", value
+    return [f"{key} must be {wanted}, not {value!r}" for key, (wanted, value) in wrong.items()]
 
 
 def recipe_keys(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from common.errors import UserError
+from common.errors import UserError, faults_of, refuse
 
 FULL_ONLY = (
     "train.prefetch",
@@ -23,56 +25,54 @@ COLUMNS = (("problem", "solution", "answer"), ("messages",))
 def check_values(config: DictConfig) -> None:
     """Checks a resolved configuration: each value by itself, then their combinations.
 
-    Raises UserError naming the key, what it must be and what it is.
+    Raises UserError naming each key, what it must be and what it is.
     """
     from trainer.recipe import schema  # pydantic is slow to import
 
-    schema.check(OmegaConf.to_container(config))
+    refuse(schema.faults(OmegaConf.to_container(config)))
+    refuse(list(_faults_together(config)))
+
+
+def _faults_together(config: DictConfig) -> Iterator[str]:
+    train, data = config.train, config.data
     for key in FULL_ONLY:
-        if config.train.lora_rank is not None and OmegaConf.select(config, key):
-            raise UserError(
+        if train.lora_rank is not None and OmegaConf.select(config, key):
+            yield (
                 f"{key}=true is for full-parameter training only: leave it out, or set "
                 "train.lora_rank=null"
             )
-    _check_together(config)
-
-
-def _check_together(config: DictConfig) -> None:
-    train, data = config.train, config.data
     if train.max_tokens_per_gpu * train.sequence_parallel < data.max_length:
-        raise UserError(
+        yield (
             f"train.max_tokens_per_gpu={train.max_tokens_per_gpu} with train.sequence_parallel="
             f"{train.sequence_parallel} cannot hold a row of data.max_length={data.max_length} "
             "tokens: raise one of the first two or lower the last"
         )
     if config.device == "cpu" and (train.attention in ("flash_attn", "varlen") or train.liger):
         key = "train.liger=true" if train.liger else f"train.attention={train.attention}"
-        raise UserError(f"{key} needs a GPU: leave it at its default with device=cpu")
+        yield (f"{key} needs a GPU: leave it at its default with device=cpu")
     if config.device == "cpu" and config.eval.dtype == "nf4":
-        raise UserError(
+        yield (
             "eval.dtype=nf4 needs a GPU: vLLM has no 4-bit kernels for a CPU; leave it at its "
             "default"
         )
     if train.precision == "fp32" and train.attention in ("flash_attn", "varlen"):
-        raise UserError(
+        yield (
             f"train.attention={train.attention} computes only in bf16: set it to auto, or "
             "precision=bf16"
         )
     if train.profile_steps is not None:
-        span(train.profile_steps)
+        yield from faults_of([partial(span, train.profile_steps)])
     if data.columns is not None and not any(set(wanted) <= set(data.columns) for wanted in COLUMNS):
         ways = " or ".join(", ".join(wanted) for wanted in COLUMNS)
-        raise UserError(
-            f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}"
-        )
+        yield (f"data.columns must name {ways}; it names {', '.join(data.columns) or 'nothing'}")
     if data.columns is None and data.answer_style != "boxed":
-        raise UserError(
+        yield (
             "data.answer_style=answer_is needs data.columns: traces of the OpenR1 schema are boxed"
         )
     if data.filters == "synthetic" and not (data.columns and set(COLUMNS[0]) <= set(data.columns)):
-        raise UserError(f"data.filters=synthetic needs data.columns with {', '.join(COLUMNS[0])}")
+        yield (f"data.filters=synthetic needs data.columns with {', '.join(COLUMNS[0])}")
     if data.synth.examples > data.synth.seed_rows:
-        raise UserError(
+        yield (
             f"data.synth.examples={data.synth.examples} seeds in a prompt cannot be more than "
             f"data.synth.seed_rows={data.synth.seed_rows}"
         )

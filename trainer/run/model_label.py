@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from common.errors import UserError
+from common.text import nearest
 
 _SFT = re.compile(r"(?:step_)?([0-9]+)")
 _RL = re.compile(r"rl[-_]([0-9]+)(?:-([0-9a-f]{8}))?")
@@ -50,7 +51,7 @@ class ModelLabel:
             return ModelLabel(average=found[1].replace("_", "-"))
         raise UserError(
             f"{text!r} names no model of a run: give base, the number of a step, avg-NAME for an "
-            "average, or rl-N for step N of RL"
+            f"average, or rl-N for step N of RL{nearest(text, [str(BASE)])}"
         )
 
     @property

@@ -9,8 +9,9 @@ import pytest
 from common.errors import UserError
 from common.records import Problem, Rollout
 from eval.generation import rollout_files, vllm_actor
-from eval.generation.generate import context_length, rollout_seed
+from eval.generation.generate import rollout_seed
 from eval.generation.settings import EngineSettings, Model
+from trainer.preflight.context import length
 
 
 def test_seeds_depend_on_seed_and_key_only() -> None:
@@ -25,13 +26,13 @@ def test_seeds_depend_on_seed_and_key_only() -> None:
 
 def test_context() -> None:
     prompts = {("s", "a"): 10, ("s", "b"): 30}
-    assert context_length(prompts, 70, 100) == 100
+    assert length(prompts, 70, 100) == 100
     with pytest.raises(
         UserError, match=r"s b, 30 tokens.*max_tokens=71.*101.*100: set eval.max_tokens=70 or less"
     ):
-        context_length(prompts, 71, 100)
+        length(prompts, 71, 100)
     with pytest.raises(UserError, match="leave that problem out"):
-        context_length(prompts, 1, 30)
+        length(prompts, 1, 30)
 
 
 def test_environment() -> None:

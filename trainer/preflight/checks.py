@@ -1,0 +1,116 @@
+"""What is told at once, before a command starts anything: all that is wrong, in one message."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from common.errors import UserError, faults_of, refuse
+from common.files import MANIFEST
+from common.records import Problem
+from common.text import nearest
+from data_prep.benchmarks import sets as benchmarks
+from data_prep.output.folder import dataset_folder
+from data_prep.output.write import HELD_OUT, SPARE
+from data_prep.source.source import GENERATED, Source, matches
+from trainer.export.hub_upload import DATASET
+from trainer.preflight import context, gpu, hub_answer, model_source
+from trainer.run import frozen_config
+from trainer.run.trained_from import dataset_identity
+
+
+def before_data(config: DictConfig) -> None:
+    """Raises UserError for all that would stop the build of the recipe's dataset; nothing if it is
+    built.
+    """
+    refuse(faults_of(_of_data(config)))
+
+
+def before_training(config: DictConfig) -> None:
+    """Raises UserError for all that would stop training, or later the evaluation of its model.
+    Under Slurm the first rank tells it.
+    """
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    checks: list[Callable[[], object]] = [
+        partial(frozen_config.check, config),
+        partial(dataset_identity, config),
+        partial(gpu.check, config.device),
+        partial(model_source.check, config),
+    ]
+    # Without its problems an evaluation is not part of this line.
+    problems = [] if faults_of([partial(_problems, config)]) else _problems(config)
+    refuse(faults_of([*checks, partial(context.check, config, problems)]))
+
+
+def before_line(config: DictConfig) -> None:
+    """Raises UserError for all that would stop the data, the training or the evaluations."""
+    found: list[Problem] = []
+    checks: list[Callable[[], object]] = [
+        partial(frozen_config.check, config),
+        partial(gpu.check, config.device),
+        partial(model_source.check, config),
+        *_of_data(config, with_model=False),
+        lambda: found.extend(_problems(config)),
+        lambda: context.check(config, found),
+    ]
+    refuse(faults_of(checks))
+
+
+def _of_data(config: DictConfig, with_model: bool = True) -> Iterator[Callable[[], object]]:
+    if (dataset_folder(config) / MANIFEST).exists():
+        return
+    data = config.data
+    source = Source(data.source, data.hub_config, data.revision, data.split)
+    in_folder = Path(config.model.path).is_dir()
+    if with_model and config.model.tokenizer == "model" and not in_folder:
+        yield partial(model_source.check, config)
+    if source.is_hub:
+        yield partial(_dataset_on_hub, data.source, data.revision)
+    elif data.source not in GENERATED:
+        yield partial(matches, data.source)
+    if data.source == "synthetic" and data.synth.backend == "local":
+        yield partial(gpu.check_engines, config.device)
+        yield partial(model_source.check_path, data.synth.model, None, "data.synth.model=")
+    if data.decontaminate:
+        yield partial(_benchmarks, config, "data.decontaminate", data.decontaminate)
+
+
+def _dataset_on_hub(name: str, revision: str | None) -> None:
+    if re.fullmatch("[0-9a-f]{40}", revision or ""):
+        return  # files of a full commit may have been downloaded before
+    try:
+        hub_answer.check(name, revision, DATASET)
+    except UserError as e:
+        raise UserError(
+            f"data.source={name}{e}; local files are given by a pattern such as "
+            "data.source='DIR/*.jsonl'"
+        ) from e
+
+
+def _problems(config: DictConfig) -> list[Problem]:
+    """Returns the problems of the recipe's evaluation; none where they are the held-out ones of a
+    dataset that is not built yet. Raises UserError when a set is missing.
+    """
+    folder, sets = Path(config.eval.benchmarks), list(config.eval.sets)
+    if folder == dataset_folder(config) and not (folder / MANIFEST).exists():
+        own = [Path(HELD_OUT).stem, Path(SPARE).stem]
+        if wrong := [name for name in sets if name not in own]:
+            raise UserError(
+                f"{folder} will have the sets {' and '.join(own)} when the dataset is built, not "
+                f"{', '.join(wrong)}{nearest(wrong[0], own)}"
+            )
+        return []
+    return benchmarks.load(folder, sets, config.eval.limit)
+
+
+def _benchmarks(config: DictConfig, key: str, sets: Sequence[str]) -> None:
+    try:
+        benchmarks.load(Path(config.eval.benchmarks), list(sets), None)
+    except UserError as e:
+        raise UserError(f"{key}: {e}") from e

@@ -126,6 +126,7 @@ def _build(
         settings.test_rows,
         settings.rows.seed,
         nearest=partial(_nearest, parts) if settings.rows.filters == "synthetic" else None,
+        spare_share=settings.spare_share,
     )
     write.write(target, parts, chosen)
     numbers = None

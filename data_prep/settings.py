@@ -54,6 +54,8 @@ class Settings:
     train_rows: int | None
     test_rows: int
     max_bad_records: int
+    spare_share: float = 0.0
+    """Share of the good rows that are not held out to leave over; counts without ``train_rows``."""
 
 
 def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +78,8 @@ def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
     }
     values["benchmarks"] = benchmarks.hashes(settings.benchmarks, list(settings.decontaminate))
     del values["decontaminate"]
+    if not settings.spare_share:  # as datasets from before it existed
+        del values["spare_share"]
     if settings.tokenizer != "model":
         del values["model"], values["model_revision"]
     # Round trip, so that it compares equal to what is read from a manifest.

@@ -121,7 +121,7 @@ def test_a_dataset_is_built_without_flock(without_flock: Run, tmp_path: Path) ->
         "data",
         "tiny",
         "data.arithmetic.problems=100",
-        "data.train_rows=null",
+        "data.spare_share=0",
     )
     done = without_flock(errno.EOPNOTSUPP, sys.executable, *words)
     assert done.returncode == 0, done.stderr

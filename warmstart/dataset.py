@@ -78,7 +78,7 @@ def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
         model_revision=config.model.revision,
         benchmarks=Path(config.eval.benchmarks),
         decontaminate=tuple(data.decontaminate),
-        **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records")},
+        **{key: data[key] for key in ("train_rows", "test_rows", "max_bad_records", "spare_share")},
     )
     workers = stage.Workers(data.engine, data.processes)
     built = stage.build(folder, settings, workers, _facts(config))

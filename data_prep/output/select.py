@@ -54,8 +54,10 @@ def select(
     test_rows: int,
     seed: int,
     nearest: Nearest | None = None,
+    spare_share: float = 0.0,
 ) -> Chosen:
-    """Chooses the rows; ``reasons`` gives the funnel's order of single-row drops.
+    """Chooses the rows; ``reasons`` gives the funnel's order of single-row drops. Without
+    ``train_rows`` all good rows are chosen but for ``spare_share`` of those that are not held out.
 
     Near-duplicate problems are found by MinHash, or by ``nearest`` among problems of different
     text. Raises UserError showing the funnel when fewer rows are left than requested.
@@ -87,7 +89,8 @@ def select(
     dropped["in a benchmark"] = leaked
     funnel |= {f"dropped: {reason}": len(rows) for reason, rows in dropped.items()}
 
-    count = len(clean) if train_rows is None else train_rows + test_rows
+    left = int(spare_share * max(0, len(clean) - test_rows))
+    count = len(clean) - left if train_rows is None else train_rows + test_rows
     if len(clean) < max(count, test_rows + 1):
         steps = "\n".join(f"  {rows:>9,}  {step}" for step, rows in funnel.items() if rows)
         wanted = test_rows + (train_rows or 1)

@@ -61,7 +61,7 @@ PREPARE = """
 from trainer.recipe import load as configs
 from trainer.run import frozen_config
 from trainer.run.base_model import materialise
-config = configs.load("tiny", ["data.arithmetic.problems=400", "data.train_rows=null"])
+config = configs.load("tiny", ["data.arithmetic.problems=400", "data.spare_share=0"])
 frozen_config.start(config)
 materialise(config)
 """
@@ -172,7 +172,7 @@ def real() -> Result:
                 "data",
                 "tiny",
                 "data.arithmetic.problems=400",
-                "data.train_rows=null",
+                "data.spare_share=0",
             ],
             ["-c", PREPARE],
         ):

@@ -27,7 +27,7 @@ from trainer.run.folder import Run
 PROBLEMS, ROLLOUTS = 40, 16
 RECIPE = [
     "data.arithmetic.problems=400",
-    "data.train_rows=null",
+    "data.spare_share=0",
     "eval.rollouts=16",
     "eval.max_tokens=96",
     "eval.concurrency=16",

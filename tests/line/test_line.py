@@ -188,7 +188,7 @@ def test_ctrl_c_at_any_stage_and_the_same_command_finishes(tmp_path: Path) -> No
         "train.epochs=1",
         "eval.rollouts=8",
         "data.arithmetic.problems=2000",
-        "data.train_rows=null",
+        "data.spare_share=0",
     ]
     run = tmp_path / "runs" / "tiny"
 

@@ -19,7 +19,7 @@ from tests.conftest import ROOT, warmstart
 from tests.slurm.cluster import Cluster, Unavailable, running
 from trainer.run.folder import Run
 
-DATA = ("data.arithmetic.problems=400", "data.train_rows=null", "train.batch_size=32")
+DATA = ("data.arithmetic.problems=400", "data.spare_share=0", "train.batch_size=32")
 """Dataset of every job: 11 steps per epoch."""
 NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1", "--time=20")
 TINY = ("recipe=tiny", *DATA)

@@ -66,7 +66,7 @@ def test_the_login_node_prepares_what_the_job_needs(site: Site) -> None:
 
 
 def test_a_dataset_is_built_by_a_job_without_gpus(site: Site) -> None:
-    words = ("data.name=by-a-job", "data.arithmetic.problems=100", "data.train_rows=null")
+    words = ("data.name=by-a-job", "data.arithmetic.problems=100", "data.spare_share=0")
     script = ("slurm/data.sh", "tiny", "--parsable", "--partition=gpu", "--cpus-per-task=2", *words)
     job = site.cluster.call(*script, cwd=site.folder).split()[-1]
     ended = site.cluster.wait(job)

@@ -9,7 +9,7 @@ from tests.conftest import warmstart
 STEPS = 20
 RECIPE = [
     "data.arithmetic.problems=500",
-    "data.train_rows=null",
+    "data.spare_share=0",
     "train.batch_size=16",
     f"train.max_steps={STEPS}",
     "train.max_tokens_per_gpu=512",

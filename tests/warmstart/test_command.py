@@ -115,7 +115,7 @@ def test_a_run_that_cannot_be_started_there_is_a_users_error() -> None:
 
 
 def test_inspect_shows_where_the_loss_is(tmp_path: Path) -> None:
-    small = ["data.arithmetic.problems=100", "data.train_rows=null"]
+    small = ["data.arithmetic.problems=100", "data.spare_share=0"]
     warmstart("data", "tiny", *small, folder=tmp_path)
     shown = warmstart("inspect", "tiny", *small, "--row", "3", folder=tmp_path).stdout
     prompt, answer = shown.split("--- loss ---\n")

@@ -110,6 +110,7 @@ class Data(Section):
     engine: Mutable[Literal["local", "ray"]]
     processes: Mutable[PositiveInt | None]
     train_rows: PositiveInt | None
+    spare_share: Annotated[NonNegativeFloat, Field(lt=1)]
     test_rows: NonNegativeInt
     seed: NonNegativeInt
     answer_style: Literal["boxed", "answer_is"]

@@ -43,11 +43,11 @@ SMALL = [
     f"train.max_steps={STEPS}",
     "train.batch_size=16",
     "train.ranks=1",
+    "data.spare_share=0",
 ]
 FULL = [
     *SMALL,
     "data.arithmetic.problems=300",
-    "data.train_rows=null",
     "eval.rollouts=4",
     "data.license=cc-by-4.0",
 ]

@@ -53,6 +53,7 @@ def written(folder: Path, answers: list[str]) -> list[str]:
         f"data.dir={folder}/data",
         f"run.root={folder}/runs",
         "data.test_rows=5",
+        "data.spare_share=0",
         "data.processes=1",
     ]
 
@@ -81,7 +82,7 @@ def test_what_is_uploaded_loads_and_is_read_back(tmp_path: Path) -> None:
     pattern = f"data.source={folder}/data/*.parquet"
     for columns in (COLUMNS, "data.columns={messages: messages, answer: answer, uuid: uuid}"):
         again = [f"data.dir={tmp_path}/{columns[14:18]}", f"run.root={tmp_path}/runs", columns]
-        words = [pattern, *again, "data.test_rows=5", "data.processes=1"]
+        words = [pattern, *again, "data.test_rows=5", "data.spare_share=0", "data.processes=1"]
         path, _, _ = dataset.build(configs.load("tiny", words))
         rows = pq.read_table(path / "rows.parquet").to_pylist()
         assert {tuple(row[name] for name in NAMES) for row in rows} == before

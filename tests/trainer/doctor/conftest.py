@@ -11,7 +11,7 @@ import pytest
 
 from warmstart.cli import main
 
-SMALL = ["data.arithmetic.problems=100", "data.train_rows=null"]
+SMALL = ["data.arithmetic.problems=100", "data.spare_share=0"]
 Look = Callable[..., dict[str, dict[str, Any]]]
 
 

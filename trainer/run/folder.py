@@ -100,7 +100,7 @@ class Run:
 
     @staticmethod
     def find(name: str) -> Run | None:
-        """Returns the run in folder ``name``, or so named in the site's runs or ``runs``; or None."""
+        """Returns the run in folder ``name``, so named in the site's runs or ``runs``, or None."""
         for root in (Path(name), site.runs() / name, Path("runs") / name):
             # A folder named by "." or ".." has a name of its own.
             run = Run(root if root.name.strip(".") else root.resolve())

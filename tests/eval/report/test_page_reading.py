@@ -25,12 +25,13 @@ WRONG = "I guess \\boxed{-1}."
 
 
 def answer(label: str, problem: Problem, k: int) -> tuple[str, int, str]:
-    """Base has all of "minus" right, and nothing else. Step 2 has none of "minus" right, half of
-    "plus", all of the others; its rollout 3 of "plus" is cut off, rollout 2 right for math-verify
-    alone.
+    """Base has all of "minus" right, and rollout 0 of "plus". Step 2 has none of "minus" right,
+    half of "plus", all of the others; its rollout 3 of "plus" is cut off, rollout 2 right for
+    math-verify alone.
     """
     if label == "base":
-        answer = problem.answer if problem.id == "minus" else "-1"
+        is_right = problem.id == "minus" or (problem.id == "plus" and k == 0)
+        answer = problem.answer if is_right else "-1"
         return f"The answer is \\boxed{{{answer}}}.", 50, "stop"
     if problem.id == "minus":
         return WRONG, 9, "stop"
@@ -123,7 +124,7 @@ def test_filters_leave_what_they_name(page: Opened) -> None:
         name: view.locator(f"#legend button:has-text('{name}')")
         for name in ("right", "wrong", "truncated", "graders disagree", "changed against base")
     }
-    assert chips["changed against base"].inner_text().endswith("4 problems")
+    assert chips["changed against base"].inner_text().endswith("3 problems")
     assert view.inner_text("#count") == "16 rollouts, 4 problems"
     chips["wrong"].click()
     assert shown(view) == ["plus 2", "minu 0123"]
@@ -138,9 +139,9 @@ def test_filters_leave_what_they_name(page: Opened) -> None:
     assert chips["wrong"].get_attribute("aria-pressed") == "false"
     chips["changed against base"].click()
     chips["right"].click()
-    assert shown(view) == ["a/b  0123", "plus 01", "<img 0123"]
+    assert shown(view) == ["a/b  0123", "<img 0123"]
     view.check("#evaluation input >> nth=0", force=True)
-    assert shown(view) == ["minu 0123"]
+    assert shown(view) == ["plus 0", "minu 0123"]
     assert chips["changed against base"].count() == 0
 
 
@@ -157,7 +158,7 @@ def test_the_order_can_begin_with_the_wrong_ones(page: Opened) -> None:
         "rows => rows.map(r => [r.querySelector('.share'), r.querySelector('.delta')]"
         ".map(n => n.textContent).join(' '))"
     )
-    assert changes == ["4/4 +4", "2/4 +2", "4/4 +4", "0/4 −4"]
+    assert changes == ["4/4 +4", "2/4 +1", "4/4 +4", "0/4 −4"]
 
 
 def test_a_search_finds_problems_answers_and_texts(page: Opened) -> None:
@@ -308,6 +309,7 @@ def test_base_and_step_stand_side_by_side(page: Opened, file: Path) -> None:
     view.click("article >> nth=0 >> .picks button >> nth=3")
     view.wait_for_selector("article[aria-label='base, rollout 3']")
     assert view.evaluate("document.activeElement.ariaLabel") == "rollout 3: right"
+    assert columns() == ["base, rollout 3: 5", "step_2, rollout 1: −1"]
     view.click("article >> nth=1 >> .picks button >> nth=2")
     view.wait_for_selector("article[aria-label='step_2, rollout 2']")
     assert columns() == ["base, rollout 3: 5", "step_2, rollout 2: −1"]

@@ -8,12 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from common import hub_answer
 from common.errors import UserError
 from common.files import read_object
-from common.hub_answer import CONFIG
 from common.hub_upload import MODEL
-from trainer.preflight import find_run
+from trainer.preflight import find_run, hub_answer
+from trainer.preflight.hub_answer import CONFIG
 from trainer.recipe import site
 
 CONTEXT = "max_position_embeddings"

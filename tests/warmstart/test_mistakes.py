@@ -73,6 +73,8 @@ def user(
         ("train tiny train.lr=1,2", "cannot be read as a value"),
         ("train tiny name='x", "cannot be read as a value"),
         ("train tiny data.dir=${no.key}", "data.dir and data.name: Interpolation key 'no.key'"),
+        ("train tiny run.root=", "run.root must be a path (. is this folder), not ''"),
+        ("train tiny data.dir=", "data.dir must be a path (. is this folder), not ''"),
         ("train gsm8k_smoke", "data.source is not set: add data.source=VALUE"),
     ],
 )

@@ -113,7 +113,7 @@ def _dataset_on_hub(name: str, revision: str | None, prefix: str = SOURCE) -> No
         hub_answer.check(name, revision, DATASET)
     except UserError as e:
         local = "" if prefix != SOURCE else LOCAL_FILES
-        raise UserError(f"{prefix}{name}{e}{local}") from e
+        raise UserError(f"{prefix}{name}{e}{local}{nearest(name, GENERATED)}") from e
 
 
 def _problems(config: DictConfig) -> list[Problem]:

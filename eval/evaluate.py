@@ -29,7 +29,9 @@ from data_prep.benchmarks import sets as benchmarks
 from data_prep.tokenizer import chat
 from eval import taking_over
 from eval.evaluation_settings import SETTINGS, EvaluationSettings
-from eval.generation import generate, rollout_files
+from eval.generation import rollout_files
+from eval.generation.generate import check as check_inputs
+from eval.generation.generate import generate
 from eval.generation.settings import EngineSettings, Model, SamplingSettings
 from eval.grading import grade, metrics
 from trainer.preflight.context import prompt_of
@@ -87,7 +89,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
     # Otherwise there may be nothing to generate.
     if not folder.exists() and not taking_over.usable(settings, run.evaluations):
         asked = (settings.prompt, settings.sampling.max_tokens, config.device)
-        generate.check(problems, planned.model, *asked)
+        check_inputs(problems, planned.model, *asked)
     with write_lock(lock_of(folder)):
         begin = time.monotonic()
         with file_errors(folder):
@@ -95,7 +97,7 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
             benchmarks.write_problems(folder / PROBLEMS, problems)
             taking_over.take_over(folder, settings, problems, run.evaluations)
         engines = EngineSettings.from_config(config)
-        generated = generate.generate(
+        generated = generate(
             problems,
             folder,
             planned.model,

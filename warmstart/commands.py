@@ -83,9 +83,11 @@ def doctor(recipe: str, overrides: list[str], as_json: bool, **asked: str | None
 
 def prefetch(recipe: str, overrides: list[str]) -> int:
     """download what the recipe needs from the hub, for nodes without internet"""
+    from trainer.preflight import checks
     from trainer.run.prefetch import prefetch as stage
 
     config = config_of(recipe, overrides)
+    checks.before_prefetch(config)
     pins = " ".join(f"{key}={commit}" for key, commit in stage(config).items())
     pinned = f", and pin the versions with {pins}" if pins else ""
     stages.say(f"{recipe} no longer needs the hub: set HF_HUB_OFFLINE=1{pinned}")

@@ -18,6 +18,7 @@ from common.files import (
     write_json,
     write_jsonl,
 )
+from common.text import nearest
 from data_prep.benchmarks import sets
 from data_prep.benchmarks.known import BENCHMARKS, Benchmark
 
@@ -33,13 +34,7 @@ def fetch(folder: Path, name: str) -> str:
     from httpx import HTTPError
     from huggingface_hub import HfApi
 
-    if name not in BENCHMARKS:
-        known = ", ".join(BENCHMARKS)
-        raise UserError(
-            f"{name} is not a benchmark with a known hub dataset ({known}): put "
-            f"{name}.jsonl into {folder}"
-        )
-    benchmark = BENCHMARKS[name]
+    benchmark = benchmark_of(name, folder)
     before = (
         read_json(folder / MANIFEST)
         if (folder / MANIFEST).exists()
@@ -76,6 +71,18 @@ def fetch(folder: Path, name: str) -> str:
     }
     write_json(folder / MANIFEST, before)
     return commit
+
+
+def benchmark_of(name: str, folder: Path) -> Benchmark:
+    """Returns the benchmark of that name. Raises UserError when the hub's dataset of it is not
+    known.
+    """
+    if name not in BENCHMARKS:
+        raise UserError(
+            f"{name} is not a benchmark with a known hub dataset ({', '.join(BENCHMARKS)}): put "
+            f"{name}.jsonl into {folder}{nearest(name, BENCHMARKS)}"
+        )
+    return BENCHMARKS[name]
 
 
 def _problem(benchmark: Benchmark, number: int, row: dict[str, Any]) -> dict[str, str]:

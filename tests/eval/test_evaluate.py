@@ -119,7 +119,8 @@ def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> 
 
 def test_a_step_is_its_export(config: DictConfig, run: Run) -> None:
     with pytest.raises(
-        UserError, match=r"no export of step_5 \(there: none\): warmstart export .*toy 5"
+        UserError,
+        match=r"no export of step_5 \(exports: none; checkpoints: none\): warmstart export .*toy ",
     ):
         evaluate(config, run, ModelLabel(5))
     run.export(5).mkdir(parents=True)

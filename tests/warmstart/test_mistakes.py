@@ -73,6 +73,8 @@ def user(
         ("train tiny train.lr=1,2", "cannot be read as a value"),
         ("train tiny name='x", "cannot be read as a value"),
         ("train tiny data.dir=${no.key}", "data.dir and data.name: Interpolation key 'no.key'"),
+        ("train tiny run.root=", "run.root must be a path (. is this folder), not ''"),
+        ("train tiny data.dir=", "data.dir must be a path (. is this folder), not ''"),
         ("train gsm8k_smoke", "data.source is not set: add data.source=VALUE"),
     ],
 )
@@ -189,6 +191,11 @@ def test_a_recipe_may_be_a_file_of_ones_own(
     said = user.only("train", "my/slow.yaml", "train.seed=3")
     assert "warmstart data my/slow.yaml train.seed=3 builds it" in said
     assert configs.load(str(configs.RECIPES / "tiny.yaml")).name == "tiny"
+    # Only ours is the base of all.
+    (user.folder / "my" / "base.yaml").write_text("defaults: [tiny, _self_]\n")
+    assert configs.load("my/base.yaml").run.name == "base"
+    ours = str(configs.RECIPES / "base.yaml")
+    assert user.only("plan", ours).startswith(f"{ours} is what all recipes are built on: give")
 
 
 def test_a_nearest_name_is_told_whatever_its_case() -> None:

@@ -275,6 +275,11 @@ def test_a_hub_that_does_not_answer_is_told_within_seconds(built: Path, tmp_path
         done = hub.warm(tmp_path, url, "eval", "someone/base", *OWN)
         seconds = time.monotonic() - begin
         source = hub.warm(tmp_path, url, "data", "tiny", "data.source=someone/rows")
+        begin = time.monotonic()
+        words = ("tiny", "eval.benchmarks=b", "eval.sets=[t0]")
+        fetched = hub.warm(tmp_path, url, "prefetch", *words)
+        assert fetched.returncode == 2 and time.monotonic() - begin < 60
+    assert "benchmark aime2025: math-ai/aime25 is not on this machine, and the" in fetched.stderr
     assert done.returncode == source.returncode == 2
     assert f"someone/base is not on this machine, and the hub ({url}) cannot be" in done.stderr
     assert "data.source=someone/rows is not on this machine, and the hub" in source.stderr

@@ -15,6 +15,8 @@ from common.files import MANIFEST
 from common.records import Problem
 from common.text import nearest
 from data_prep.benchmarks import sets as benchmarks
+from data_prep.benchmarks.download import benchmark_of
+from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
 from data_prep.source.source import GENERATED, Source, matches
@@ -22,6 +24,9 @@ from trainer.export.hub_upload import DATASET
 from trainer.preflight import context, gpu, hub_answer, model_source
 from trainer.run import frozen_config
 from trainer.run.trained_from import dataset_identity
+
+SOURCE = "data.source="
+LOCAL_FILES = "; local files are given by a pattern such as data.source='DIR/*.jsonl'"
 
 
 def before_data(config: DictConfig) -> None:
@@ -62,6 +67,26 @@ def before_line(config: DictConfig) -> None:
     refuse(faults_of(checks))
 
 
+def before_prefetch(config: DictConfig) -> None:
+    """Raises UserError for all that the hub does not have, or when it does not answer."""
+    data = config.data
+    source = Source(data.source, data.hub_config, data.revision, data.split)
+    checks: list[Callable[[], object]] = [partial(model_source.check, config)]
+    if source.is_hub:
+        checks.append(partial(_dataset_on_hub, data.source, data.revision))
+    folder = Path(config.eval.benchmarks)
+    missing = [
+        name
+        for name in benchmarks.expand([*config.eval.sets, *data.decontaminate])
+        if folder != dataset_folder(config) and not (folder / f"{name}.jsonl").exists()
+    ]
+    checks += [partial(benchmark_of, name, folder) for name in missing]
+    if missing and not source.is_hub and not faults_of(checks):
+        name = missing[0]  # whoever has one has all
+        checks.append(partial(_dataset_on_hub, BENCHMARKS[name].hub, None, f"benchmark {name}: "))
+    refuse(faults_of(checks))
+
+
 def _of_data(config: DictConfig, with_model: bool = True) -> Iterator[Callable[[], object]]:
     if (dataset_folder(config) / MANIFEST).exists():
         return
@@ -81,16 +106,14 @@ def _of_data(config: DictConfig, with_model: bool = True) -> Iterator[Callable[[
         yield partial(_benchmarks, config, "data.decontaminate", data.decontaminate)
 
 
-def _dataset_on_hub(name: str, revision: str | None) -> None:
+def _dataset_on_hub(name: str, revision: str | None, prefix: str = SOURCE) -> None:
     if re.fullmatch("[0-9a-f]{40}", revision or ""):
         return  # files of a full commit may have been downloaded before
     try:
         hub_answer.check(name, revision, DATASET)
     except UserError as e:
-        raise UserError(
-            f"data.source={name}{e}; local files are given by a pattern such as "
-            "data.source='DIR/*.jsonl'"
-        ) from e
+        local = "" if prefix != SOURCE else LOCAL_FILES
+        raise UserError(f"{prefix}{name}{e}{local}{nearest(name, GENERATED)}") from e
 
 
 def _problems(config: DictConfig) -> list[Problem]:

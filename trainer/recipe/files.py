@@ -32,9 +32,14 @@ def find(recipe: str) -> Path:
         return RECIPES / f"{recipe}.yaml"
     path = Path(recipe)
     if is_path(recipe) and path.is_file():
-        return path
+        ours = RECIPES / path.name
+        if path.resolve() == ours and path.stem != BASE:
+            return ours
+        if path.resolve() != ours:
+            return path
     if is_path(recipe):
         fault = "is a folder" if path.is_dir() else "does not exist"
+        fault = "is what all recipes are built on" if path.is_file() else fault
         raise UserError(
             f"{recipe} {fault}: give the path of a recipe's file, or a name in recipes/"
             f"{nearest(path.stem, recipes())}"

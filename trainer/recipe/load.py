@@ -80,7 +80,8 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def _load(path: Path, overrides: Sequence[str]) -> DictConfig:
     keys = Keys(_compose(BASE, []))
-    lineage = [] if path.stem == BASE else list(files.lineage(path))
+    bare = path == RECIPES / f"{BASE}.yaml"
+    lineage = [] if bare else list(files.lineage(path))
     faults = [fault for file, own in lineage for fault in keys.faults(own, files.shown(file))]
     wrong = {word: fault for word in overrides if (fault := _override_fault(word, keys))}
     faults += wrong.values()

@@ -25,6 +25,7 @@ from trainer.recipe.keys import mirrors
 from trainer.recipe.values import (
     Asking,
     Command,
+    Folder,
     KindOfGpu,
     Name,
     Plain,
@@ -42,6 +43,7 @@ WANTED = {
     "int_type": "an integer",
     "float_type": "a number",
     "string_type": "text",
+    "string_too_short": "a path (. is this folder)",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping",
@@ -57,7 +59,7 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    path: str
+    path: Folder
     revision: str | None
     license: Mutable[str | None]
     init: dict[str, Any] | None
@@ -90,7 +92,7 @@ class Synth(Section):
 class Data(Section):
     # Where the dataset is may change: its manifest says which one it is.
     name: Mutable[Name]
-    dir: Mutable[str]
+    dir: Mutable[Folder]
     source: str
     hub_config: str | None
     revision: str | None
@@ -193,7 +195,7 @@ class Export(Section):
 
 class Run(Section):
     name: Name
-    root: str
+    root: Folder
     authors: Mutable[list[str]]
 
 

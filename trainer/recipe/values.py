@@ -59,6 +59,7 @@ def _with_problem(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """Of a run or a dataset: a folder's name."""
+Folder = Annotated[str, Field(min_length=1)]
 KindOfGpu = Annotated[str, AfterValidator(_kind_of_gpu)]
 TwoShares = Annotated[list[float], AfterValidator(_two_shares)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -4,6 +4,7 @@ submit.
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -241,6 +242,26 @@ def test_a_dataset_is_built_by_a_job_without_gpus(checkout: Path) -> None:
     done = call(checkout, GPU_SITE + OPTIONS, DATA, "tiny", "-c", "4")
     line = ["--partition=cpu", "--cpus-per-task=32", "--cpus-per-task=4", DATA, "tiny"]
     assert (done.returncode, submitted(checkout)) == (0, line), done.stderr
+
+
+def test_a_recipe_may_be_a_file_of_ones_own(checkout: Path) -> None:
+    (checkout / "my").mkdir(exist_ok=True)
+    (checkout / "my" / "own.yaml").write_text("defaults: [sft_4b, _self_]\ntrain: {seed: 3}\n")
+    words = ("recipe=my/own.yaml", "train.lr=1e-5", "--dry-run")
+    (submit, preflight, start), _ = dry_run(checkout, "", SFT, *words)
+    assert submit.endswith("slurm/sft_4b.sh recipe=my/own.yaml train.lr=1e-5")
+    assert preflight.endswith("runs/own doctor my/own.yaml train.lr=1e-5")
+    assert start.endswith("runs/own train my/own.yaml train.lr=1e-5")
+    (checkout / "tmp").mkdir(exist_ok=True)
+    # The temporary folder is shown too, and with it what lies in it.
+    site = f"export TMPDIR='{checkout}/tmp'\nCONTAINER=(enter --bind={{folder}} image)\n"
+    (checkout.parent / "beside").mkdir(exist_ok=True)
+    shutil.copy(checkout / "my" / "own.yaml", checkout.parent / "beside" / "own.yaml")
+    (_, _, start), _ = dry_run(checkout, site, SFT, "recipe=../beside/own.yaml", "--dry-run")
+    assert f"--bind={checkout.parent / 'beside'}" in shlex.split(start)
+    done = call(checkout, "", SFT, "recipe=my/owm.yaml")
+    assert (done.returncode, submitted(checkout)) == (2, None)
+    assert "my/owm.yaml does not exist: give the path of a recipe's file" in done.stderr
 
 
 def test_help_and_evaluations(checkout: Path) -> None:

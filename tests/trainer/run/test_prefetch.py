@@ -39,6 +39,12 @@ CONFIG = {
     "tie_word_embeddings": True,
 }
 
+THERE = {
+    "models/someone/base": {"config.json": json.dumps(CONFIG).encode()},
+    "datasets/someone/rows": {},
+}
+"""Model and dataset, as far as the hub is asked for them before the downloads."""
+
 
 def parquet(folder: Path) -> bytes:
     pq.write_table(pa.table({"problem": ["1 + 1"], "answer": ["2"]}), folder / "rows.parquet")
@@ -160,14 +166,15 @@ def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
     ("repositories", "words", "message"),
     [
         ({}, ["eval.sets=[homework]"], "homework is not a benchmark with a known hub dataset"),
-        ({}, ["eval.sets=[aime2025]"], "benchmark aime2025 (math-ai/aime25) cannot be read"),
+        ({}, ["eval.sets=[aime2025]"], "model.path=someone/base is no model that the hub has"),
+        ({}, ["eval.sets=[aime2025]"], "is no dataset that the hub has"),
         (
-            {"datasets/math-ai/aime25": {"test.jsonl": problems(29)}},
+            THERE | {"datasets/math-ai/aime25": {"test.jsonl": problems(29)}},
             ["eval.sets=[aime2025]"],
             "29 problems",
         ),
         (
-            {"datasets/math-ai/aime25": {"test.jsonl": problems(30, "q")}},
+            THERE | {"datasets/math-ai/aime25": {"test.jsonl": problems(30, "q")}},
             ["eval.sets=[aime2025]"],
             "no column 'problem'",
         ),
@@ -191,7 +198,10 @@ def test_a_recipe_that_generates_problems_gets_its_seeds(tmp_path: Path) -> None
         json.dumps({"question": f"{i}. {question}", "answer": solution}) + "\n" for i in range(7473)
     )
     repositories = {
-        "models/someone/base": {"model.safetensors": save({"w": np.zeros(4, np.float32)})},
+        "models/someone/base": {
+            "config.json": json.dumps(CONFIG).encode(),
+            "model.safetensors": save({"w": np.zeros(4, np.float32)}),
+        },
         "datasets/openai/gsm8k": gsm8k(
             test=problems(1319, "question", answer="So\n#### 1"), train="".join(rows).encode()
         ),

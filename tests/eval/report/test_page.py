@@ -18,6 +18,7 @@ from tests.browser import Opened, contrast, opened
 from tests.browser import browser as browser
 from tests.data_prep.openr1 import thought
 from tests.eval.report.pages import made, ordinary
+from tests.eval.report.reading import close
 from tests.eval.runs import empty_run, evaluation
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
@@ -270,8 +271,7 @@ def test_sixteen_hundred_long_rollouts_fit(browser: Browser, tmp_path: Path) -> 
         assert '["long", "p57", 9]' in view.inner_text(
             "dl"
         ) and "rollouts.jsonl" in view.inner_text(".whole")
-        view.keyboard.press("Escape")
-        view.wait_for_function("location.hash === ''")
+        close(view)
         view.fill("#search", "\\boxed{9}")
         view.wait_for_selector("#count:text-is('100 of 1,600 rollouts, 100 of 100 problems')")
         assert seen.complaints == []

@@ -42,15 +42,6 @@ PUSH = _argument(
 JSON = _argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
 
 VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
-    "recipes": (views.recipes, ()),
-    "runs": (
-        views.runs,
-        (
-            _argument("roots", nargs="*", default=[], metavar="ROOT"),
-            _argument("--page", metavar="FILE", help="also write the table as a page of HTML"),
-            JSON,
-        ),
-    ),
     "data": (commands.data, (*RECIPE, PUSH)),
     "inspect": (
         views.inspect,
@@ -189,6 +180,15 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         ),
     ),
     "run": (commands.line, RECIPE),
+    "recipes": (views.recipes, ()),
+    "runs": (
+        views.runs,
+        (
+            _argument("roots", nargs="*", default=[], metavar="ROOT"),
+            _argument("--page", metavar="FILE", help="also write the table as a page of HTML"),
+            JSON,
+        ),
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common import progress
 from warmstart.cli import main
 
 LIGHT = ("bash", "nvidia-smi", "git")
@@ -71,6 +72,9 @@ def watch(
 
         return call
 
+    # A slow machine is told what is waited for.
+    monkeypatch.setattr(progress, "LOG_SECONDS", 600.0)
+    monkeypatch.setattr(progress, "LONG_LOG_SECONDS", 600.0)
     monkeypatch.setattr(subprocess.Popen, "__init__", noting("process", subprocess.Popen.__init__))
     monkeypatch.setattr(socket.socket, "connect", noting("connect", socket.socket.connect))
     return user

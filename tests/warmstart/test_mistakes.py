@@ -181,7 +181,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(
     file = user.folder / "my" / "tiny.yaml"  # the same name as its parent's
     file.write_text("defaults: [tiny, _self_]\ntrain: {lr: 1.0e-3}\n")
     config = configs.load("my/tiny.yaml", ["train.seed=3"])
-    assert (config.train.lr, config.train.seed, config.train.batch_size) == (1e-3, 3, 32)
+    assert (config.train.lr, config.train.seed, config.train.batch_size) == (1e-3, 3, 30)
     file.rename(user.folder / "my" / "slow.yaml")
     config = configs.load("my/slow.yaml")
     assert (config.name, config.run.name, config.data.name) == ("slow", "slow", "slow")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.errors import UserError
-from common.text import markdown_table
+from common.text import markdown_table, percent
 from eval.grading.intervals import GAFFKE, LEVEL
 from eval.grading.metrics import TOTAL, accuracies
 from eval.results import evaluation as evaluations
@@ -31,7 +31,7 @@ def table(evaluation: Evaluation) -> str:
                 f"{shown(name)} ({figures['problems']:,} problems)",
                 counted(by_set(evaluation.values["pass@1"], name), evaluation),
                 *(estimate(by_set(evaluation.values[metric], name)) for metric in several),
-                f"{figures['hit_budget']:.1%}",
+                percent(figures["hit_budget"]),
                 f"{figures['tokens']['p50']:,}",
             ]
         )
@@ -69,7 +69,7 @@ def of_run(run: Run) -> dict[str, dict[str, Any]]:
 
 def brackets(shown: str) -> str:
     """Returns what the brackets, and the mark if it is there, mean in what is shown."""
-    text = f"brackets: {LEVEL:.0%} intervals over problems like these"
+    text = f"brackets: {percent(LEVEL, 0)} intervals over problems like these"
     if EXACT in shown:
         text += f"; {EXACT} {GAFFKE}, where too few problems are right or wrong"
     return text

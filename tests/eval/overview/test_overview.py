@@ -49,7 +49,7 @@ def test_each_run_has_owner_state_accuracy_and_cost(
     assert broken.state.startswith("damaged: ") and "config.yaml" in broken.state
     assert main(["runs"]) == 0
     text = capsys.readouterr().out
-    assert "| good | " in text and "notes" not in text and "brackets: 95% intervals" in text
+    assert "| good | " in text and "notes" not in text and "brackets: 95 % intervals" in text
     assert main(["runs", "--json", "runs/good"]) == 0
     assert [known["state"] for known in json.loads(capsys.readouterr().out)] == ["evaluated"]
 

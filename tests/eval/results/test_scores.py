@@ -30,7 +30,7 @@ def test_the_table_has_each_set_and_all(run: Run) -> None:
     assert rows == ["| aime2025 (10 problems)", "| amc2023 (12 problems)", "| all (22 problems)"]
     found = interval([[1.0] * 4 + [0.0] * 6, [1.0] * 4 + [0.0] * 8])
     exact = f"{100 * 8 / 22:.2f} % [{found.lower * 100:.1f}, {found.upper * 100:.1f}]"
-    assert exact in text.splitlines()[4] and "brackets: 95% intervals" in text
+    assert exact in text.splitlines()[4] and "brackets: 95 % intervals" in text
     assert "†" not in text or "† Gaffke" in text
 
 

@@ -3,6 +3,7 @@ the first finished item.
 """
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -30,8 +31,6 @@ with progress("rollouts", 1600) as line:
         line(100)
         time.sleep(0.1)
     print("a line among them", flush=True)
-with progress("quick", 3) as line:
-    line(3)
 """
 
 
@@ -65,13 +64,30 @@ def test_a_terminal_shows_what_starts_and_bars_that_fit(columns: int) -> None:
     assert "a line among them" in plain
     last = [line for line in plain.splitlines() if "1,600/1,600" in line][-1]
     assert last.startswith("rollouts") and last.rstrip().endswith("0:00:04")
-    assert "quick" not in plain.splitlines()[-1]
     assert max(map(len, plain.splitlines())) <= columns
 
 
 def progress_text(text: str) -> str:
     """Without the terminal's control sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+
+
+class Dumb(io.StringIO):
+    """A terminal that cannot move its cursor: only what stays is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_only_a_bar_that_took_long_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for quick, stays in ((60.0, False), (-1.0, True)):
+        monkeypatch.setattr(progress, "QUICK", quick)
+        monkeypatch.setattr(sys, "stderr", Dumb())
+        with progress.waiting("starting"), progress.progress("rows", 3) as line:
+            line(3)
+        assert ("3/3" in sys.stderr.getvalue()) == stays, sys.stderr.getvalue()
+        assert "starting" not in sys.stderr.getvalue()
 
 
 def test_a_log_gets_a_line_from_the_innermost_task_every_so_often(

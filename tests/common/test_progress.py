@@ -83,11 +83,12 @@ def test_only_a_bar_that_took_long_stays(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "dumb")
     for quick, stays in ((60.0, False), (-1.0, True)):
         monkeypatch.setattr(progress, "QUICK", quick)
-        monkeypatch.setattr(sys, "stderr", Dumb())
+        shown = Dumb()
+        monkeypatch.setattr(sys, "stderr", shown)
         with progress.waiting("starting"), progress.progress("rows", 3) as line:
             line(3)
-        assert ("3/3" in sys.stderr.getvalue()) == stays, sys.stderr.getvalue()
-        assert "starting" not in sys.stderr.getvalue()
+        assert ("3/3" in shown.getvalue()) == stays
+        assert "starting" not in shown.getvalue()
 
 
 def test_a_log_gets_a_line_from_the_innermost_task_every_so_often(

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import StageFailed, UserError
 from common.progress import waiting
 
 OBJECT_STORE_BYTES = 100 << 20
@@ -45,7 +45,8 @@ def ray_session(
 
     A local instance offers as many CPUs as this process may use, and at least ``cpus``; ``gpus``
     logical GPUs (None: those it finds); and an object store of so many bytes (None: a share of the
-    memory, by Ray). Raises UserError when nothing answers at RAY_ADDRESS.
+    memory, by Ray). Raises UserError when nothing answers at RAY_ADDRESS, and StageFailed when the
+    machine is too busy for a local instance.
     """
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster == "local":
@@ -125,7 +126,12 @@ def _start(ray: Any, **settings: Any) -> None:
             ray.init("local", **settings)
             return
         except Exception as e:  # Ray has no class for it
-            if SLOW_START not in str(e) or not left:
+            if SLOW_START not in str(e):
                 raise
             # Ray ends the processes of the failed start when this process ends.
             ray.shutdown()
+            if not left:
+                raise StageFailed(
+                    f"Ray did not start within 30 seconds, {STARTS} times in a row: this machine "
+                    "is too busy; run the same command again when it is less so"
+                ) from e

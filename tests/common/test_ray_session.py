@@ -14,8 +14,7 @@ import pytest
 import ray
 from ray._private import node
 
-from common.errors import UserError
-from common.errors import StageFailed
+from common.errors import StageFailed, UserError
 from common.ray_session import SLOW_START, STARTS, ray_session
 from tests.conftest import ROOT
 

@@ -226,7 +226,8 @@ def line(recipe: str, overrides: list[str]) -> int:
         checks.before_line(config)
     stages.build(config)
     run = frozen_config.start(config)
-    materialise(config)
+    with waiting("making the base model"):
+        materialise(config)
     stages.say("evaluating the base model")
     stages.say(stages.score(stage(config, run, BASE)))
     stages.say("training")

@@ -15,7 +15,7 @@ _RULER = re.compile(r":?-+:?")
 
 def show(markdown: str) -> None:
     """Prints Markdown on stdout. A table that is wider than the terminal is turned on its side if
-    that fits.
+    it is narrower so.
     """
     if not sys.stdout.isatty():
         print(markdown, flush=True)
@@ -45,7 +45,7 @@ def show_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 def fitted(markdown: str, width: int) -> str:
     """Returns Markdown whose tables wider than ``width`` columns are turned on their side, if that
-    makes them narrow enough.
+    makes them narrower.
     """
     parts = []
     for is_table, lines in groupby(markdown.split("\n"), lambda line: line.startswith("|")):
@@ -58,7 +58,7 @@ def _turned(lines: Sequence[str], width: int) -> list[str]:
     rows = [[cell.strip() for cell in _CELLS.split(line)[1:-1]] for line in lines]
     rows = [row for row in rows if not all(map(_RULER.fullmatch, row))]
     columns = list(zip(*rows, strict=False))
-    if _wide(rows) <= width or _wide(columns) > width:
+    if _wide(rows) <= max(width, _wide(columns)):
         return list(lines)
     plain = [[cell.replace("\\|", "|") for cell in column] for column in columns]
     return markdown_table(plain, "l" + "r" * (len(rows) - 1)).split("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Collection, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from common.errors import UserError
 from common.text import nearest
@@ -17,8 +17,8 @@ _EXTRA = re.compile(r"unrecognized arguments: (.+)")
 class Parser(argparse.ArgumentParser):
     """A parser that raises a UserError where argparse prints its usage and exits."""
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options, allow_abbrev=False)  # type: ignore[arg-type]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     @property
     def options(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,9 @@ def numbers() -> list[str]:
     return [key for key in keys if not isinstance(_at(config, key), bool)]
 
 
-def _at(config: object, key: str) -> object:
+def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
-        config = config[part]  # type: ignore[index]
+        config = config[part]
     return config
 
 

@@ -104,7 +104,9 @@ def _lineage(path: Path, below: Sequence[Path]) -> Iterator[tuple[Path, DictConf
 def _parents(path: Path, content: DictConfig) -> list[str]:
     if "defaults" not in content:
         raise UserError(f"{shown(path)} has no defaults: {BUILT_ON}")
-    listed = OmegaConf.to_container(content, resolve=False)["defaults"]  # type: ignore[index, call-overload]
+    plain = OmegaConf.to_container(content, resolve=False)
+    assert isinstance(plain, dict)
+    listed = plain["defaults"]
     if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
         raise UserError(f"{shown(path)}: defaults must be a list of recipes: {BUILT_ON}")
     parents = [word for word in listed if word != SELF]

@@ -58,7 +58,7 @@ def _with_problem(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-"""Of a run or a dataset: a folder's name."""
+"""Name of a run or a dataset, which is also its folder's."""
 Folder = Annotated[str, Field(min_length=1)]
 KindOfGpu = Annotated[str, AfterValidator(_kind_of_gpu)]
 TwoShares = Annotated[list[float], AfterValidator(_two_shares)]

@@ -63,18 +63,33 @@ def ray() -> Iterator[Any]:
         yield ray
 
 
-def work(ray: Any, folder: Path, harm: dict[Key, str], finished: Counter[Key]) -> None:
+def work(ray: Any, folder: Path, harm: dict[Key, str], finished: Counter[Key]) -> list[str]:
+    """What the engines were said to do."""
+    said: list[str] = []
     fleet = Fleet(
         ray, lambda name: ray.remote(Victim).options(max_concurrency=100).remote(name, folder, harm)
     )
     scheduler = Scheduler(dict.fromkeys(KEYS, 1), [], budget=10, concurrency=4)
     prompts, seeds = {key: [1] for key in KEYS}, {key: i for i, key in enumerate(KEYS)}
     at_work = Driver(
-        fleet, scheduler, Pulse(10), prompts, seeds, lambda name: folder / f"{name}.log", print
+        fleet,
+        scheduler,
+        Pulse(10),
+        prompts,
+        seeds,
+        lambda name: folder / f"{name}.log",
+        said.append,
     )
     for rollout in at_work.run(["a", "b"]):
         assert rollout.seed == seeds[rollout.key]
         finished[rollout.key] += 1
+    return said
+
+
+def test_engines_are_said_to_start_and_to_run(ray: Any, tmp_path: Path) -> None:
+    said = work(ray, tmp_path, {}, Counter())
+    assert said[0] == "starting 2 engines"
+    assert any(text.startswith(("1 of 2 engines", "2 engines")) for text in said[1:])
 
 
 @pytest.mark.parametrize("harm", ["kill", "raise", "hang"])

@@ -9,7 +9,8 @@ import pytest
 
 from common.files import write_json, write_lock
 from eval.overview.overview import find
-from tests.browser import browser, opened  # noqa: F401
+from tests.browser import Browser, opened
+from tests.browser import browser as browser
 from tests.eval.runs import SETS, empty_run, evaluation, first
 from trainer.run.folder import Run
 from warmstart.cli import main
@@ -79,7 +80,7 @@ def test_the_page_links_to_reports_and_runs_nothing(
     runs: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    browser,  # type: ignore[no-untyped-def] # noqa: F811
+    browser: Browser,
 ) -> None:
     Run(runs / "good").page.write_text("<title>the report</title>")
     page = tmp_path / "all" / "runs.html"

@@ -8,10 +8,13 @@ import pytest
 
 from common.errors import UserError
 from tests.trainer.planning.test_planner import planned
+from trainer.doctor.forecast import look
 from trainer.planning.cost import START_SECONDS, cost
 from trainer.planning.memory import Setup
 from trainer.planning.rl_memory import RlSetup, cache_tokens
 from trainer.planning.rl_time import decode_seconds
+from trainer.recipe import load as configs
+from trainer.run.folder import Run
 from warmstart import cli
 
 T0 = 30 + 30 + 40
@@ -65,6 +68,13 @@ def test_the_price_is_shown_where_it_is_set(capsys: pytest.CaptureFixture[str]) 
     )
     hours, usd = (float(word.replace(",", "")) for word in total.split()[1:3])
     assert usd == pytest.approx(2 * hours, abs=1)
+
+
+def test_doctor_and_dry_run_have_it_in_one_line(tmp_path: Path) -> None:
+    config = configs.load("sft_4b", ["cluster.usd_per_gpu_hour=2"])
+    found = {f.what: f.cause for f in look(config, Run(tmp_path))[1]}
+    assert "GPU-hours, " in found["cost"] and " USD: training " in found["cost"]
+    assert "5 evaluations of 1,600 rollouts" in found["cost"]
 
 
 def test_a_set_of_unknown_size_is_named(tmp_path: Path) -> None:

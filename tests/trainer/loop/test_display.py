@@ -18,8 +18,9 @@ def test_a_log_has_start_up_every_step_and_the_last_save(
     with Display(2) as display:
         time.sleep(0.35)
         started = capsys.readouterr()
-        for step in steps:
-            display.show(step)
+        display.show(steps[0])
+        time.sleep(0.35)
+        display.show(steps[1])
         time.sleep(0.35)
     ended = capsys.readouterr()
     assert started.err.startswith("starting 2 ranks: 0:00:00") and started.out == ""

@@ -16,7 +16,7 @@ import torch
 
 from tests.trainer.engine.ranks import forked
 
-PACKINGS = 20
+PACKINGS = 50
 
 
 def lengths() -> list[list[int]]:

@@ -33,7 +33,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folders = {name: root / name for name in ("eager", "compiled")}
     for name, folder in folders.items():
         wanted = str(name == "compiled").lower()
-        built(folder, f"model.init.num_hidden_layers={LAYERS}", f"train.compile={wanted}")
+        built(
+            folder,
+            f"model.init.num_hidden_layers={LAYERS}",
+            "train.checkpointing=selective",
+            f"train.compile={wanted}",
+        )
     command = [
         sys.executable,
         "-W",

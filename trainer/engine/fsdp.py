@@ -27,6 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from trainer.batching.packing import Packed, by_document, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
+from trainer.engine.compiled import compile_layers
 from trainer.engine.stopwatch import Stopwatch
 from trainer.run.step_metrics import TokenMeans
 
@@ -144,7 +145,7 @@ class Engine(FSDPEngineWithLMHead):
         """Returns the model with our loss, and its layers checkpointed and compiled as the settings
         say.
         """
-        losses.install(module, self.stopwatch)
+        losses.install(module, self.stopwatch, self.compile_layers)
         if self.checkpointing != "none":
             options: dict[str, Any] = {"use_reentrant": False}
             if self.checkpointing == "selective":
@@ -152,8 +153,7 @@ class Engine(FSDPEngineWithLMHead):
                 options["context_fn"] = partial(create_selective_checkpoint_contexts, kept)
             module.gradient_checkpointing_enable(options)
         if self.compile_layers:
-            for layer in module.model.layers:
-                layer.compile(dynamic=True)
+            compile_layers(module, self.checkpointing != "none")
         return module
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:

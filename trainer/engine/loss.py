@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
+from trainer.engine import fused_loss
 from trainer.engine.stopwatch import Stopwatch
 
 CHUNK_BYTES = 2**30
-"""Bytes of float32 logits per chunk."""
+"""Bytes of float32 logits per chunk; in bf16 a copy takes half as much again."""
 
 
 def _chunk(
@@ -35,6 +36,7 @@ def _chunk(
     label: torch.Tensor,
     scale: float,
     needs_gradient: bool,
+    fused: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Returns the losses (n,) in float32; whether the label's logit is the largest (n,); the
     entropies (n,) in float32; and ``scale`` x the losses' gradient by the logits, in the dtype of
@@ -43,10 +45,15 @@ def _chunk(
     With ``needs_gradient`` the entropies are None, without it the gradient is. The float32 logits
     are freed on return: the matrix products of the gradient need the memory.
     """
-    logits = (hidden @ weight.T).float()
+    logits = hidden @ weight.T
+    if fused and needs_gradient:
+        factor = torch.full((), scale, dtype=torch.float32, device=logits.device)
+        largest, total, own = fused_loss.differentiate(logits, label, factor)
+        return *_at_labels(largest, total, own), None, logits
+    logits = logits.float()
     largest, own = logits.amax(-1, keepdim=True), logits.gather(1, label)
     total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    losses, correct = (largest + total.log() - own).squeeze(1), (own >= largest).squeeze(1)
+    losses, correct = _at_labels(largest, total, own)
     if not needs_gradient:
         shares = logits.div_(total)
         return losses, correct, torch.special.entr(shares, out=shares).sum(-1), None
@@ -54,6 +61,27 @@ def _chunk(
     gradient = logits.mul_(scale / total)
     gradient.scatter_add_(1, label, gradient.new_full((1, 1), -scale).expand_as(label))
     return losses, correct, None, gradient.to(weight.dtype)
+
+
+def _at_labels(
+    largest: torch.Tensor, total: torch.Tensor, own: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the losses (n,) and whether the label's logit is the largest (n,)."""
+    return (largest + total.log() - own).squeeze(1), (own >= largest).squeeze(1)
+
+
+def _add_product(
+    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, fused: bool
+) -> None:
+    """Adds ``left @ right`` to ``total``, which is float32; with ``fused`` inside the matmul also
+    where the factors are bf16, on CUDA.
+    """
+    if right.dtype == torch.float32:
+        total.addmm_(left, right)
+    elif fused and right.is_cuda:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right
 
 
 def _sums(
@@ -89,6 +117,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: torch.Tensor,
         scale: float,
         chunk: int,
+        fused: bool,
         needs: Any,
     ) -> Any:
         needs_gradient, needs_weight = any(needs), needs[1]
@@ -99,16 +128,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             losses[part], correct, entropies, gradient = _chunk(
-                hidden[part], weight, labels[part, None], scale, needs_gradient
+                hidden[part], weight, labels[part, None], scale, needs_gradient, fused
             )
             by_hidden = None if grad_hidden is None else grad_hidden[part]
             if gradient is not None and by_hidden is not None:
-                by_hidden.copy_(gradient @ weight)
+                torch.mm(gradient, weight, out=by_hidden)
             if gradient is not None and grad_weight is not None:
-                if weight.dtype == torch.float32:
-                    grad_weight.addmm_(gradient.T, hidden[part])
-                else:
-                    grad_weight += gradient.T @ hidden[part]
+                _add_product(grad_weight, gradient.T, hidden[part], fused)
             del gradient  # frees its memory before the next chunk's logits
             sums += _sums(losses[part], correct, entropies, hidden[part], by_hidden, scale)
         ctx.save_for_backward(
@@ -122,10 +148,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         factor = grad_outputs[0]
         return (
             *(None if g is None else g.mul_(factor.to(g.dtype)) for g in ctx.saved_tensors),
-            None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )
 
 
@@ -135,6 +158,7 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     scale: float = 1.0,
     chunk_bytes: int = CHUNK_BYTES,
+    fused: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns ``scale`` x the sum of the losses; the losses (n,); and the sums (3,) of losses,
     entropies (nats) and correct tokens. All are float32; only the first one has a gradient, and
@@ -143,14 +167,18 @@ def linear_cross_entropy(
     The loss is the cross entropy of ``hidden @ weight.T`` against ``labels``: hidden (n, d) and
     weight (vocabulary, d) have the same floating dtype, labels (n,) are int64. Softmax, scale and
     accumulation are float32; a bf16 scale would bias all gradients. Backward may run only once.
+    ``fused`` takes compiled kernels (``fused_loss``) where there is a gradient.
     """
     chunk = max(1, chunk_bytes // (4 * weight.shape[0]))
     # Inside the autograd function gradients are off, and ctx.needs_input_grad ignores no_grad.
     needs = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
-    return _LinearCrossEntropy.apply(hidden, weight, labels, scale, chunk, needs)
+    if fused and any(needs) and weight.dtype != torch.float32:
+        # Without the float32 logits their memory holds three times as many.
+        chunk *= (4 + weight.itemsize) // weight.itemsize
+    return _LinearCrossEntropy.apply(hidden, weight, labels, scale, chunk, fused, needs)
 
 
-def install(model: torch.nn.Module, stopwatch: Stopwatch) -> None:
+def install(model: torch.nn.Module, stopwatch: Stopwatch, fused: bool) -> None:
     """Makes a causal language model return what ``linear_cross_entropy`` does, for a packed
     micro-batch. ``stopwatch`` times it in training.
 
@@ -164,7 +192,7 @@ def install(model: torch.nn.Module, stopwatch: Stopwatch) -> None:
         if not torch.is_grad_enabled():
             return linear_cross_entropy(hidden, self.weight, labels, scale)
         with stopwatch.lap():
-            return linear_cross_entropy(hidden, self.weight, labels, scale)
+            return linear_cross_entropy(hidden, self.weight, labels, scale, fused=fused)
 
     def forward(
         self: Any,

@@ -1,0 +1,29 @@
+"""Compiles the decoder layers: norms, rotary embedding and SwiGLU become a few kernels each.
+
+torch compiles each part of a layer once for all layers and all lengths. Attention is no part: its
+arguments depend on the documents. Where backward recomputes a layer, the down projection is none
+either: recomputation stops at its input, which is the last tensor that backward needs, and it could
+not stop inside a compiled part.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+
+@torch.compiler.disable
+def _projected(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return linear(x, self.weight, self.bias)
+
+
+def compile_layers(model: torch.nn.Module, recomputed: bool) -> None:
+    """Compiles the layers of a Qwen3 in place; ``recomputed`` if they are checkpointed."""
+    layers: Any = model.model.layers
+    for layer in layers:
+        if recomputed:
+            layer.mlp.down_proj.forward = MethodType(_projected, layer.mlp.down_proj)
+        layer.compile(dynamic=True)

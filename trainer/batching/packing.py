@@ -55,7 +55,8 @@ def pack(
     rows, the result is that document alone.
     """
     lengths = [len(row["input_ids"]) for row in rows]
-    if fill := -sum(lengths) % parts or (0 if rows else parts):
+    # Two tokens a slice, because torch would compile the layers for one alone.
+    if fill := -sum(lengths) % parts or (0 if rows else 2 * parts):
         lengths.append(fill)
     ids = torch.zeros(sum(lengths), dtype=torch.int64)
     follows = torch.zeros(sum(lengths), dtype=torch.bool)

@@ -45,6 +45,10 @@ class Setup:
     """AdamW is one kernel without temporary tensors (train.fused_optimizer)."""
     loss_chunk: int = LOSS_CHUNK
     """Bytes of float32 logits per chunk of the loss."""
+    compiled: bool = False
+    """Layers and loss are compiled (train.compile)."""
+    liger: bool = False
+    """Norms, rotary embedding and SwiGLU are Liger's kernels (train.liger)."""
 
 
 Lines = dict[str, float]
@@ -89,7 +93,9 @@ def on_gpu(lines: Lines) -> Lines:
 
 
 def layer_bytes(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes per token that autograd saves in one decoder layer."""
+    """Returns the bytes per token that autograd saves in one decoder layer; at most these where it
+    is compiled.
+    """
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
     # The normed values are needed for the weight's gradient, which a frozen norm has not.
@@ -149,7 +155,8 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
 
     A chunk's logits are computed in the compute dtype and cast to float32; their gradient is cast
     back. The matrix products of that gradient run after the float32 logits are freed: the largest
-    is a chunk's share of the head's gradient.
+    is a chunk's share of the head's gradient. Compiled, a chunk is as large in bytes, but holds
+    logits in the compute dtype alone, and no product of its own.
     """
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)
@@ -157,6 +164,9 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
     cast = 0 if c == FLOAT32 else logits * c / FLOAT32
     weight_gradient = FLOAT32 * shape.embedding_parameters
     chunk = logits if c == FLOAT32 else cast + max(logits, head)
+    if setup.compiled and c != FLOAT32:
+        most = setup.loss_chunk * (FLOAT32 + c) / FLOAT32
+        chunk = min(most, c * shape.vocabulary * tokens)
     final_norm, hidden = (
         (FLOAT32 + c) * shape.hidden,
         2 * c * shape.hidden,

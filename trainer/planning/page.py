@@ -5,6 +5,7 @@ detail.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def page(planner: Planner) -> tuple[str, bool]:
     parts = [_setting(planner), _table(planner, shown)]
     if own is not None:
         parts.append(_detail("the recipe", own, planner))
+        if not planner.shape.lora_rank:
+            parts.append(_settings(own, planner))
     if best is not None and (own is None or best.setup != own.setup):
         parts.append(_detail("the best", best, planner))
     parts.append(
@@ -134,6 +137,27 @@ def _detail(name: str, f: Forecast, planner: Planner) -> str:
         f"{'Ulysses exchange':<24}{step.exchange:>7.2f}\n  "
         f"{'optimizer':<24}{step.optimizer:>7.2f}\n  {'total':<24}{step.total:>7.2f}"
     )
+
+
+def _settings(own: Forecast, planner: Planner) -> str:
+    """Returns the recipe's step beside those with one setting the other way."""
+    setup = own.setup
+    other = {
+        f"train.compile={_word(not setup.compiled)}": replace(setup, compiled=not setup.compiled),
+        f"train.fused_optimizer={_word(not setup.fused)}": replace(setup, fused=not setup.fused),
+        f"train.liger={_word(not setup.liger)}": replace(setup, liger=not setup.liger),
+    }
+    steps = {"as it is": own.step.total}
+    steps |= {name: planner.forecast(each).step.total for name, each in other.items()}
+    lines = ["the recipe with one setting changed, seconds per step and MFU"]
+    for name, seconds in steps.items():
+        lines.append(f"  {name:<29}{seconds:>7.2f} {_speed(planner, seconds)[2]:>5.0%}")
+    lines.append("  train.prefetch changes nothing as long as the host is ahead of the GPU.")
+    return "\n".join(lines)
+
+
+def _word(on: bool) -> str:
+    return str(on).lower()
 
 
 def _advice(own: Forecast | None, best: Forecast, parameters: int) -> str:

@@ -196,6 +196,8 @@ class Planner:
             self.compute,
             sdpa,
             fused=train.fused_optimizer,
+            compiled=train.compile,
+            liger=train.liger,
         )
 
 

@@ -4,8 +4,8 @@ per micro-step.
 On one GPU kernels run one after another, so matmuls (or reading their weights), attention and
 elementwise traffic add up. FSDP2's gather of the next layer and reduce of the previous one overlap
 with that; Ulysses' exchanges do not. All groups run a micro-step together, so it takes as long as
-its slowest group. Kernel launches and host work are not counted: they matter for micro-batches of a
-few hundred tokens.
+its slowest group. A layer takes at least as long as the host needs to launch its kernels, which
+matters for micro-batches of a few hundred tokens. Other host work is not counted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from trainer.planning.work import Work
 
 HOST_BANDWIDTH = 100e9
 """Memory bandwidth of a node, in bytes/s, for AdamW on its CPUs; its ranks share it."""
+
+
+LAUNCH_SECONDS = 8e-6
+"""Seconds of the host per kernel: Python, autograd and the driver. Assumed."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +158,16 @@ def _counts(
 
 
 def _seconds(setup: Setup, cluster: Cluster, done: Work, reading: float = 0.0) -> np.ndarray:
-    """Returns the seconds of ``done``; its matmuls take at least ``reading``."""
+    """Returns the seconds of ``done``; its matmuls take at least ``reading``, all of it as long as
+    its launches.
+    """
     gpu = cluster.gpu
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     matmul = np.maximum(done.matmul / (peak * gpu.matmul_share), reading)
-    return matmul + done.attention / (peak * gpu.attention_share) + done.traffic / bandwidth
+    attention = done.attention / (peak * gpu.attention_share)
+    return np.maximum(
+        matmul + attention + done.traffic / bandwidth, done.kernels * LAUNCH_SECONDS
+    )
 
 
 def _compute(

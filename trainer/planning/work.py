@@ -1,10 +1,11 @@
 """Work of a micro-step on a GPU: FLOPs of matmuls and attention, memory traffic of all other
-kernels.
+kernels, and how many kernels a layer launches.
 
 Traffic is counted kernel by kernel, each reading its inputs and writing its output once, for
-transformers' eager Qwen3, its autograd graph, ``trainer.engine.loss`` and torch's AdamW. Matmuls
-and attention are compute-bound, so their own traffic is left out. ``tests/cuda`` compares these
-figures with the operators of real steps.
+transformers' Qwen3, its autograd graph, ``trainer.engine.loss`` and torch's AdamW; for layers that
+are eager, compiled (the kernels that Inductor plans), or have Liger's kernels. Matmuls and
+attention are compute-bound, so their own traffic is left out. ``tests/cuda`` compares these figures
+with the operators of real steps and with Inductor's plans; Liger's are from reading its kernels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ COMPUTED_AGAIN = {"none": (0, 0), "selective": (1, 0), "full": (1, 1)}
 """train.checkpointing -> how often backward recomputes (a layer's matmuls and other kernels, its
 attention).
 """
+KERNELS = {"eager": (54, 105), "compiled": (14, 30), "liger": (24, 40)}
+"""Kernels of a layer's (forward, backward): 8 and 15 are matmuls and attention."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Work:
     """FLOPs of attention scores."""
     traffic: np.ndarray
     """Bytes read and written by all other kernels."""
+    kernels: int = 0
+    """Number of kernels; 0 where they are few and large."""
 
 
 def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -> Work:
@@ -43,6 +48,7 @@ def forward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) -
         matmul=2 * (shape.layer_matmul_parameters + _adapter(shape)) * tokens,
         attention=4 * shape.heads * shape.head_dim * pairs,
         traffic=forward_bytes(shape, setup) * tokens + _dequantised(shape, setup),
+        kernels=KERNELS[_how(setup)][0],
     )
 
 
@@ -57,6 +63,7 @@ def backward(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray) 
         matmul=2 * once.matmul - frozen + again.matmul,
         attention=2 * once.attention + again.attention,
         traffic=backward_bytes(shape, setup) * tokens + _dequantised(shape, setup) + again.traffic,
+        kernels=KERNELS[_how(setup)][1] + again.kernels,
     )
 
 
@@ -84,6 +91,7 @@ def recomputed(shape: Shape, setup: Setup, tokens: np.ndarray, pairs: np.ndarray
         matmul=layer * (once.matmul - down * tokens),
         attention=attention * once.attention,
         traffic=layer * (once.traffic - 3 * setup.compute * shape.hidden * tokens),
+        kernels=layer * once.kernels,
     )
 
 
@@ -92,12 +100,15 @@ def loss(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     token supervised.
 
     Per chunk the logits are cast, their maximum found and subtracted, exponentiated, summed, scaled
-    and cast back. The head's gradient is zeroed, summed over chunks in float32 (with fp32 the
-    matmul itself accumulates), and cast.
+    and cast back; compiled, they are read twice and overwritten once. The head's gradient is
+    zeroed, summed over chunks in float32 (compiled or with fp32, the matmul itself accumulates),
+    and cast.
     """
     c, chunks = setup.compute, np.ceil(tokens * FLOAT32 * shape.vocabulary / setup.loss_chunk)
     cast, summed = (0, 0) if c == FLOAT32 else (FLOAT32 + c, 2 * FLOAT32 + c)
     logits = (1 + 2 + 2 + 1 + 2) * FLOAT32 + 2 * cast
+    if setup.compiled:
+        logits, summed = 3 * c, 0
     matrix = 0 if shape.lora_rank else summed * chunks + FLOAT32 + cast
     return Work(
         matmul=(4 if shape.lora_rank else 6) * shape.embedding_parameters * tokens,
@@ -140,13 +151,24 @@ def ends(shape: Shape, setup: Setup, tokens: np.ndarray) -> Work:
     )
 
 
+def _how(setup: Setup) -> str:
+    """Returns how a layer's norms, rotary embedding and SwiGLU are computed: a key of
+    ``KERNELS``.
+    """
+    return "compiled" if setup.compiled else "liger" if setup.liger else "eager"
+
+
 def forward_bytes(shape: Shape, setup: Setup) -> float:
     """Returns the bytes per token of a layer's forward: norms, rotary embedding, SwiGLU, two
     residual sums.
 
     Rotary embedding multiplies by cosines, rotates (negates one half and concatenates), multiplies
-    by sines, and adds. SwiGLU is SiLU and a product.
+    by sines, and adds. SwiGLU is SiLU and a product. Compiled, these are six kernels: a norm, the
+    norm and rotation of queries and of keys, a residual sum with the second norm, SwiGLU, and the
+    other sum.
     """
+    if setup.compiled or setup.liger:
+        return _fused_forward(shape, setup) + _exchanged(shape, setup)
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 1 + 2 + 2 + 3) * c * rotated
     swiglu = (2 + 3) * c * shape.intermediate
@@ -164,8 +186,11 @@ def backward_bytes(shape: Shape, setup: Setup) -> float:
 
     Gradients are summed five times: two at the residuals, two where queries, keys and values meet,
     one where gate and up do. The backward of the rotation fills two halves with zeros and adds
-    them; the gradients are made contiguous for the norms.
+    them; the gradients are made contiguous for the norms. Compiled, a kernel sums the gradients of
+    queries, keys and values at once, and the norms' kernels add the residual's.
     """
+    if setup.compiled or setup.liger:
+        return _fused_backward(shape, setup) + _exchanged(shape, setup)
     c, rotated, normed = setup.compute, _rotated(shape), 2 * shape.hidden + _rotated(shape)
     rotary = (2 + 2 + 1 + 2 * 1.5 + 3 + 3 + 2) * c * rotated
     swiglu = (2 * 3 + 3) * c * shape.intermediate
@@ -176,6 +201,35 @@ def backward_bytes(shape: Shape, setup: Setup) -> float:
         + 5 * 3 * c * shape.hidden
         + _exchanged(shape, setup)
     )
+
+
+def _fused_forward(shape: Shape, setup: Setup) -> float:
+    """Returns ``forward_bytes`` without exchanges, for kernels that keep nothing between two steps
+    of a norm, a rotation or SwiGLU. Norms write their scales in float32.
+    """
+    c, rotated = setup.compute, _rotated(shape)
+    scales = FLOAT32 * (2 + shape.heads + shape.kv_heads)
+    swiglu, angles = 3 * c * shape.intermediate, 2 * 2 * c * shape.head_dim
+    # Liger normalises and rotates in two kernels, and its norms add no residual.
+    hidden, turns = (9, 2) if setup.compiled else (2 * 2 + 2 * 3, 2 + 2)
+    return hidden * c * shape.hidden + turns * c * rotated + angles + swiglu + scales
+
+
+def _fused_backward(shape: Shape, setup: Setup) -> float:
+    """Returns ``backward_bytes`` without exchanges and recomputation, for the kernels of
+    ``_fused_forward``.
+
+    A norm's backward reads gradient and input and writes the input's gradient, a rotation's reads
+    and writes one tensor, SwiGLU's reads three and writes two. Compiled, the second norm adds the
+    residual's gradient; gate's and up's are summed by it where nothing is recomputed, else by a
+    kernel of their own.
+    """
+    c, rotated = setup.compute, _rotated(shape)
+    scales, angles = FLOAT32 * (2 + shape.heads + shape.kv_heads), 2 * 2 * c * shape.head_dim
+    swiglu, values = 5 * c * shape.intermediate, 2 * c * shape.kv_heads * shape.head_dim
+    summed = 15 if setup.checkpointing == "none" else 17
+    hidden = summed if setup.compiled else 2 * 3 + 5 * 3
+    return hidden * c * shape.hidden + 5 * c * rotated + angles + swiglu + values + scales
 
 
 def optimizer_bytes(setup: Setup) -> float:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from tests.trainer.engine.ranks import forked
 
@@ -28,8 +29,8 @@ def lengths() -> list[list[int]]:
 
 
 def measure(number: int, folders: list[Path]) -> None:
-    """Leaves the losses of every token, the gradients, and the number of graphs after each
-    packing.
+    """Leaves the losses of every token, the gradients, the number of graphs after each packing, and
+    that of the last one's matmuls.
     """
     import torch.distributed as dist
     from torch._dynamo.utils import counters
@@ -48,12 +49,15 @@ def measure(number: int, folders: list[Path]) -> None:
         for packing in lengths():
             ids = [torch.randint(0, 250, (n,), generator=generator) for n in packing]
             rows = [{"input_ids": row, "loss_mask": torch.ones_like(row)} for row in ids]
-            loss, of_tokens, _ = engine.forward(engine.pack(rows), 1 / sum(packing))
-            loss.backward()
+            with profile(activities=[ProfilerActivity.CPU]) as profiled:
+                loss, of_tokens, _ = engine.forward(engine.pack(rows), 1 / sum(packing))
+                loss.backward()
             losses.append(of_tokens)
             graphs.append(counters["stats"]["unique_graphs"])
         gradients = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
-    torch.save({"losses": losses, "graphs": graphs, "gradients": gradients}, folder / "result.pt")
+    matmuls = sum(event.name == "aten::mm" for event in profiled.events())
+    found = {"losses": losses, "graphs": graphs, "gradients": gradients, "matmuls": matmuls}
+    torch.save(found, folder / "result.pt")
     dist.destroy_process_group()
 
 

@@ -65,3 +65,8 @@ def test_compiled_losses_and_gradients_are_the_eager_ones(results: dict[str, Any
     for mine, theirs in zip(results["compiled"]["losses"], results["eager"]["losses"], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=LOSS)
     assert difference(results["compiled"]["gradients"], results["eager"]["gradients"]) < GRADIENT
+
+
+def test_the_down_projection_is_not_computed_again(results: dict[str, Any]) -> None:
+    """Nor is any other matmul that eager layers do without."""
+    assert results["compiled"]["matmuls"] == results["eager"]["matmuls"] > 0

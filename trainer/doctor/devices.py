@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -102,6 +105,8 @@ def check(config: DictConfig) -> Iterator[Finding]:
     yield _kind(config, gpus)
     yield _count(config, gpus, in_job)
     yield _software(gpus)
+    if config.train.compile:
+        yield _compiler()
 
 
 def _flash_attn() -> Finding:
@@ -149,6 +154,21 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
             fix += ", or sbatch --gpus-per-node=N"
         return Finding(FATAL, "GPU count", text, fix)
     return Finding(OK, "GPU count", text)
+
+
+def _compiler() -> Finding:
+    """Returns whether Triton, which torch.compile generates code for, can build its launchers."""
+    there = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not there or not shutil.which(there):
+        what = f"CC={there} does not exist" if there else "neither gcc nor clang is there"
+        fix = "load a module that has gcc (slurm/site.env), or train.compile=false"
+        return Finding(FATAL, "compiler", f"train.compile=true needs a C compiler: {what}", fix)
+    if not header.exists():
+        text = f"train.compile=true needs Python's headers: {header} does not exist"
+        fix = "a Python that has them (python3-dev), or train.compile=false"
+        return Finding(FATAL, "compiler", text, fix)
+    return Finding(OK, "compiler", f"{there}, for train.compile=true")
 
 
 def _software(gpus: Gpus) -> Finding:

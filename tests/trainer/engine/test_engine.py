@@ -57,6 +57,11 @@ CASES = {
     ),
     "4ranks-empty": Case(4, FOUR, ("train.checkpointing=selective", "train.prefetch=true")),
     "4ranks-sp4": Case(4, ONE, ("train.sequence_parallel=4", "train.checkpointing=selective")),
+    "2ranks-compiled": Case(
+        2,
+        TWO,
+        ("train.compile=true", "train.fused_optimizer=true", "train.checkpointing=selective"),
+    ),
     "bf16": Case(2, TWO, ("train.precision=bf16",)),
     **{what: Case(2, ONE, ("train.sequence_parallel=2",), what) for what in BROKEN},
     **{what: Case(1, ALL, (), what) for what in MISCOUNTED},

@@ -1,6 +1,8 @@
 """The chunked loss against torch's own on full logits."""
 
 import math
+import os
+import shutil
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from trainer.engine.loss import linear_cross_entropy
 
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 TOKENS, HIDDEN, VOCABULARY = 37, 16, 101
 MEANS = 1e-5
 """Relative tolerance of a sum of losses, entropies or correct tokens in fp32."""
@@ -24,11 +27,16 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, weight, torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
 
 
-@pytest.mark.parametrize("tokens_a_chunk", [1, 5, 37, 1000])
-def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_chunk: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens_a_chunk", "fused"), [(1, False), (5, False), (37, False), (1000, False), (5, True)]
+)
+def test_losses_and_gradients_are_those_of_full_logits(
+    inputs: tuple, tokens_a_chunk: int, fused: bool
+) -> None:
+    _need_compiler(fused)
     hidden, weight, labels = inputs
     total, losses, _ = linear_cross_entropy(
-        hidden, weight, labels, 0.3, 4 * VOCABULARY * tokens_a_chunk
+        hidden, weight, labels, 0.3, 4 * VOCABULARY * tokens_a_chunk, fused
     )
     mine = torch.autograd.grad(total, (hidden, weight))
     plain = cross_entropy(hidden @ weight.T, labels, reduction="none")
@@ -36,6 +44,25 @@ def test_losses_and_gradients_are_those_of_full_logits(inputs: tuple, tokens_a_c
     torch.testing.assert_close(losses, plain.detach(), rtol=1e-6, atol=1e-6)
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def _need_compiler(fused: bool) -> None:
+    if fused and COMPILER is None:
+        pytest.skip("THE COMPILED LOSS IS NOT CHECKED HERE: it needs a C++ compiler, install g++")
+
+
+def test_the_compiled_loss_in_bf16_is_the_eager_one() -> None:
+    """Losses, sums, and gradients, which differ where the sums of different chunks are rounded."""
+    _need_compiler(True)
+    hidden, weight, labels = sharp(4.0, 32, 1000, 300)
+    found = []
+    for fused in (False, True):
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        total, losses, sums = linear_cross_entropy(*leaves, labels, 0.01, 4 * 1000 * 40, fused)
+        found.append((losses, sums, *torch.autograd.grad(total, leaves)))
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert (mine - theirs).float().norm() <= 2.5e-3 * theirs.float().norm()
 
 
 def test_no_tokens_give_a_zero_loss_and_zero_gradients(inputs: tuple) -> None:

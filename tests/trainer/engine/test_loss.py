@@ -52,7 +52,7 @@ def _need_compiler(fused: bool) -> None:
 
 
 def test_the_compiled_loss_in_bf16_is_the_eager_one() -> None:
-    """Losses, sums, and gradients, which differ where the sums of different chunks are rounded."""
+    """Only the weight's gradient differs: its sums over other chunks are rounded to eight bits."""
     _need_compiler(True)
     hidden, weight, labels = sharp(4.0, 32, 1000, 300)
     found = []
@@ -62,7 +62,7 @@ def test_the_compiled_loss_in_bf16_is_the_eager_one() -> None:
         found.append((losses, sums, *torch.autograd.grad(total, leaves)))
     for mine, theirs in zip(*found, strict=True):
         assert mine.dtype == theirs.dtype
-        assert (mine - theirs).float().norm() <= 2.5e-3 * theirs.float().norm()
+        assert (mine - theirs).float().norm() <= 2**-8 * theirs.float().norm()
 
 
 def test_no_tokens_give_a_zero_loss_and_zero_gradients(inputs: tuple) -> None:

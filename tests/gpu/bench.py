@@ -75,6 +75,8 @@ class Bench:
                 f"train.max_steps={self.setting.steps}",
                 "train.ranks=1",
                 "train.sequence_parallel=1",
+                # On a CPU a compiler takes longer than all steps.
+                *([] if self.on_gpu else ["train.compile=false"]),
                 *self.case.overrides,
             ],
         )

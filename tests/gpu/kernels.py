@@ -191,7 +191,7 @@ class Heads:
 
 def loss(bench: Bench) -> None:
     """The chunked loss and its gradients against full float32 logits, and its memory beside
-    theirs.
+    theirs: eager, and on a GPU also compiled.
     """
     from torch.nn.functional import cross_entropy
 
@@ -208,9 +208,9 @@ def loss(bench: Bench) -> None:
     # At least four chunks, the last one smaller.
     chunk = min(CHUNK_BYTES, 4 * s.vocabulary * (tokens // 3 - 1))
 
-    def ours() -> list[torch.Tensor]:
+    def ours(fused: bool) -> list[torch.Tensor]:
         hidden, weight = (x.detach().requires_grad_() for x in (made_hidden, made_weight))
-        total, losses, sums = linear_cross_entropy(hidden, weight, labels, 1 / tokens, chunk)
+        total, losses, sums = linear_cross_entropy(hidden, weight, labels, 1 / tokens, chunk, fused)
         return [losses, *torch.autograd.grad(total, (hidden, weight)), sums[1] / tokens]
 
     def plain(wanted: torch.dtype) -> list[torch.Tensor]:
@@ -220,25 +220,30 @@ def loss(bench: Bench) -> None:
         losses = cross_entropy((hidden @ weight.T).float(), labels, reduction="none")
         return [losses, *torch.autograd.grad(losses.mean(), (hidden, weight))]
 
-    mine, theirs = ours(), plain(torch.float32)
-    entropy = mine.pop()
-    for name, a, b in zip(
-        ("losses", "hidden's gradient", "weight's gradient"), mine, theirs, strict=True
-    ):
-        bench.figure(
-            name, "relative error", error(a, b), limit=FORWARD if name == "losses" else BACKWARD
-        )
-    mean, wanted = mine[0].double().mean(), theirs[0].double().mean()
-    bench.figure("mean loss", "relative error", (mean / wanted - 1).abs().item(), limit=1e-3)
+    theirs = plain(torch.float32)
     shares = (made_hidden.float() @ made_weight.float().T).softmax(-1)
     wanted = torch.special.entr(shares).sum(-1).double().mean()
-    bench.figure("mean entropy", "relative error", (entropy / wanted - 1).abs().item(), limit=2e-2)
-    del mine, theirs, shares
-    seconds, full = timed(bench, ours), timed(bench, partial(plain, kind))
-    peer = "full logits"
-    bench.figure("forward and backward", "ms", 1e3 * seconds, peer=1e3 * full, peer_name=peer)
-    if bench.on_gpu:
-        bench.figure("memory", "GB", taken(ours), peer=taken(partial(plain, kind)), peer_name=peer)
+    del shares
+    for fused in (False, True) if bench.on_gpu else (False,):
+        *mine, entropy = ours(fused)
+        prefix = "compiled " if fused else ""
+        for name, a, b in zip(
+            ("losses", "hidden's gradient", "weight's gradient"), mine, theirs, strict=True
+        ):
+            limit = FORWARD if name == "losses" else BACKWARD
+            bench.figure(prefix + name, "relative error", error(a, b), limit=limit)
+        means = mine[0].double().mean() / theirs[0].double().mean(), entropy / wanted
+        for name, ratio, limit in zip(("loss", "entropy"), means, (1e-3, 2e-2), strict=True):
+            off = (ratio - 1).abs().item()
+            bench.figure(f"{prefix}mean {name}", "relative error", off, limit=limit)
+        del mine
+        seconds, full = timed(bench, partial(ours, fused)), timed(bench, partial(plain, kind))
+        peer = {"peer_name": "full logits"}
+        name = f"{prefix}forward and backward"
+        bench.figure(name, "ms", 1e3 * seconds, peer=1e3 * full, **peer)
+        if bench.on_gpu:
+            own, whole = taken(partial(ours, fused)), taken(partial(plain, kind))
+            bench.figure(f"{prefix}memory", "GB", own, peer=whole, **peer)
 
 
 def error(ours: torch.Tensor, reference: torch.Tensor) -> float:

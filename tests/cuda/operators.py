@@ -52,6 +52,8 @@ class Operators(TorchDispatchMode):
         super().__init__()
         self.totals: dict[tuple[str, str], Total] = defaultdict(Total)
         self.reads: Counter[str] = Counter()
+        self.pinned: list[torch.UntypedStorage] = []
+        """Storages in pinned memory."""
         self.pairs = 0.0
         self.phase = ""
 
@@ -66,11 +68,20 @@ class Operators(TorchDispatchMode):
                 self.reads[_reader(args[0])] += 1
             return _one(args[0].dtype)
         result = operator(*args, **kwargs)
-        if operator in COPIES and _on_cuda(args) and not _on_cuda(result):
+        if kwargs.get("pin_memory"):
+            self.pinned.append(result.untyped_storage())
+        to_host = operator in COPIES and _on_cuda(args) and not _on_cuda(result)
+        if to_host and not self._lets_go(args, kwargs):
             self.reads[_reader(args[0])] += 1
         if _on_cuda((args, kwargs, result)) and not _without_kernel(operator, args, kwargs, result):
             self._count(operator, args, kwargs, result)
         return result
+
+    def _lets_go(self, args: Any, kwargs: Any) -> bool:
+        """Whether a copy to the host lets it go on: it was asked to, and the memory is pinned."""
+        asked = kwargs.get("non_blocking") or args[2:] == (True,)
+        target = args[0].untyped_storage()._cdata
+        return bool(asked) and any(storage._cdata == target for storage in self.pinned)
 
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any) -> None:
         name, flops = str(operator), 0.0

@@ -43,6 +43,8 @@ cudaError_t cudaMalloc(void **pointer, size_t size) {
     return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void *pointer) { free(pointer); return cudaSuccess; }
+cudaError_t cudaHostAlloc(void **pointer, size_t size, unsigned flags) { return cudaMalloc(pointer, size); }
+cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
 
 /* Streams and events. */
 cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high) { *low = 0; *high = -5; return cudaSuccess; }

@@ -73,6 +73,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         "gradients": gradients,
         "moments": _kinds(x for x in state if x.dim()),  # not the count of steps
         "reads": counted.reads,
+        "uploads": counted.uploads,
         "waits": waits() - before,
         "peak": live.peak,
         "operators": [[*key, *dataclasses.astuple(total)] for key, total in counted.totals.items()],

@@ -19,8 +19,10 @@ from tests.trainer.engine.ranks import SUPERVISED, forked, rows
 from trainer.process import process_group
 from trainer.recipe import load as configs
 
-FACTORS = (float("nan"), 1.0, 1.0, float("inf"), float("nan"), 1.0, -float("inf"), 1.0)
-"""By which the loss of each step is multiplied, on the last rank alone."""
+FACTORS = (float("nan"), 1.0, 1.0, float("inf"), float("nan"), 1.0, 1e30, 1.0)
+"""By which the loss of each step is multiplied, on the last rank alone. 1e30 leaves gradients that
+are finite and a norm that is infinite.
+"""
 
 
 def updated(config: Any, optimizer_step: Any) -> list[dict[str, Any]]:

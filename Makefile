@@ -55,9 +55,10 @@ bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eva
 bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
 	$(PYTHON) -m tests.bench.bench_data
 
-bench-balance: setup ## how long ranks wait for the slowest: against stock verl, on paper and in real steps
+bench-balance: setup ## how long ranks wait: for the slowest, against stock verl, on paper and in real steps; and for their rows
 	$(PYTHON) -m tests.bench.bench_balance
 	$(PYTHON) -m tests.bench.bench_steps
+	$(PYTHON) -m tests.bench.bench_parts
 
 bench-loss: setup ## memory and time of the loss against full logits
 	$(PYTHON) -m tests.bench.bench_loss

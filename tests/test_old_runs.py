@@ -188,10 +188,10 @@ from warmstart.cli import main
 
 train, validate = Stepper.train, Stepper.validate
 
-def hungry_train(self, step):
+def hungry_train(self, step, **running):
     if step + 1 == {HOG}:
         np.ones(int({HOGS}e9 / 8))
-    return train(self, step)
+    return train(self, step, **running)
 
 def hungry_validate(self, *arguments):
     np.ones(int({HOGS}e9 / 16))

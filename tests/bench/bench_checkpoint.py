@@ -70,12 +70,12 @@ def measure(rank: int, root: Path, count: int) -> None:
     saver = Saver(
         Run(root / "run"), engine, Retention(1, None, 0), watchdog, dist.new_group(backend="gloo")
     )
-    made = rows()
+    mine = engine.pack(rows()[rank::RANKS])
 
     def step() -> float:
         begin = time.monotonic()
         with engine.train_mode():
-            engine.train_step([made[rank::RANKS]], SUPERVISED)
+            engine.train_step([mine], SUPERVISED).read()
         return slowest(time.monotonic() - begin)
 
     times: dict[str, list[float]] = {

@@ -23,6 +23,7 @@ SLOW = {
     "balance": (["1", "1"], "bench-balance"),
     "grade": (["4", "1000", "1"], "bench-grade"),
     "steps": (["4"], "bench-steps"),
+    "parts": (["4"], "bench-parts"),
     "plan": (["1"], "bench-plan"),
     "checkpoint": (["1", "64"], "bench-checkpoint"),
     "synth": (["benchmarks", "300", "200"], "bench-synth"),

@@ -4,7 +4,6 @@ device is fake.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,8 +12,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.checkpoint import planner_helpers
 
-from trainer.batching.packing import Packed
-from trainer.engine import fsdp as engines
 from trainer.engine import load_weights
 
 
@@ -71,13 +68,11 @@ def real(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install(mode: Fakes) -> None:
-    """Makes this process's engines load weights into fake tensors of ``mode``, and copy packed rows
-    to such.
+    """Makes this process's engines load weights into fake tensors of ``mode``.
 
-    Where a shard lies in a tensor is computed with a tensor of ranks, and rows are packed by the
-    values of their masks: both for real.
+    Where a shard lies in a tensor is computed with a tensor of ranks, for real.
     """
-    load, read, pack = load_weights.load, load_weights.Reader._process_read_request, engines.pack
+    load, read = load_weights.load, load_weights.Reader._process_read_request
 
     def load_into_fakes(*arguments: Any) -> None:
         with mode:
@@ -86,17 +81,6 @@ def install(mode: Fakes) -> None:
     def read_slices(self: Any, file: Any, request: Any, planner: Any) -> None:
         read(self, RealFile(file), request, planner)
 
-    def pack_and_copy(rows: Any, device: int, parts: int, part: int) -> Packed:
-        packed = real(pack)(rows, "cpu", parts, part)
-        tensors = {name: x for name, x in vars(packed).items() if isinstance(x, torch.Tensor)}
-        return dataclasses.replace(
-            packed, **{n: x.to(device, non_blocking=True) for n, x in tensors.items()}
-        )
-
-    load_weights.load, load_weights.Reader._process_read_request, engines.pack = (
-        load_into_fakes,
-        read_slices,
-        pack_and_copy,
-    )
+    load_weights.load, load_weights.Reader._process_read_request = load_into_fakes, read_slices
     offsets = "compute_local_shape_and_global_offset"
     setattr(planner_helpers, offsets, real(getattr(planner_helpers, offsets)))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -52,6 +53,10 @@ class Operators(TorchDispatchMode):
         super().__init__()
         self.totals: dict[tuple[str, str], Total] = defaultdict(Total)
         self.reads: Counter[str] = Counter()
+        self.uploads: Counter[str] = Counter()
+        """Copies to the device from memory that is not pinned."""
+        self.pinned: list[torch.UntypedStorage] = []
+        """Storages in pinned memory."""
         self.pairs = 0.0
         self.phase = ""
 
@@ -66,11 +71,22 @@ class Operators(TorchDispatchMode):
                 self.reads[_reader(args[0])] += 1
             return _one(args[0].dtype)
         result = operator(*args, **kwargs)
-        if operator in COPIES and _on_cuda(args) and not _on_cuda(result):
+        if kwargs.get("pin_memory"):
+            self.pinned.append(result.untyped_storage())
+        to_host = operator in COPIES and _on_cuda(args) and not _on_cuda(result)
+        if to_host and not self._lets_go(args, kwargs):
             self.reads[_reader(args[0])] += 1
+        if operator in COPIES and _on_cuda(result) and _pageable(args):
+            self.uploads[_reader(args[0])] += 1
         if _on_cuda((args, kwargs, result)) and not _without_kernel(operator, args, kwargs, result):
             self._count(operator, args, kwargs, result)
         return result
+
+    def _lets_go(self, args: Any, kwargs: Any) -> bool:
+        """Whether a copy to the host lets it go on: it was asked to, and the memory is pinned."""
+        asked = kwargs.get("non_blocking") or args[2:] == (True,)
+        target = args[0].untyped_storage()._cdata
+        return bool(asked) and any(storage._cdata == target for storage in self.pinned)
 
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any) -> None:
         name, flops = str(operator), 0.0
@@ -169,6 +185,12 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _on_cuda(value: Any) -> bool:
     return any(t.device.type == "cuda" for t in _tensors(value))
+
+
+def _pageable(value: Any) -> bool:
+    on_host = [t for t in _tensors(value) if t.device.type == "cpu" and t.numel()]
+    with unset_fake_temporarily():
+        return not all(t.is_pinned() for t in on_host)
 
 
 def _without_kernel(operator: Any, args: Any, kwargs: Any, result: Any) -> bool:

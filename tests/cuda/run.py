@@ -44,7 +44,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         qlora.install(mode)
     engine = build_engine(config, total_steps=100)
     budget = config.train.max_tokens_per_gpu * case.degree
-    micro_batches = [[_row(length) for length in lengths] for lengths in documents(budget)]
+    micro_batches = [engine.pack([_row(n) for n in lengths]) for lengths in documents(budget)]
     counted, waits = Operators(), ctypes.CDLL(os.environ["LD_PRELOAD"]).paper_waits
     _tell_phases(engine, counted)
     with mode, engine.train_mode(), Operators():
@@ -73,13 +73,15 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         "gradients": gradients,
         "moments": _kinds(x for x in state if x.dim()),  # not the count of steps
         "reads": counted.reads,
+        "uploads": counted.uploads,
         "waits": waits() - before,
         "peak": live.peak,
         "operators": [[*key, *dataclasses.astuple(total)] for key, total in counted.totals.items()],
     }
     # Afterwards the root's weights stay gathered.
     with mode, engine.eval_mode(), Operators() as validation:
-        engine.evaluate(micro_batches[:2])
+        for packed in micro_batches[:2]:
+            engine.evaluate(packed)
     return result | {"validation_reads": validation.reads}
 
 

@@ -56,20 +56,33 @@ def before(owner: Any, name: str, act: Callable[..., None]) -> None:
     setattr(owner, name, wrapped)
 
 
-def _record_rows(path: Path) -> None:
-    """A line a step: the ids of the rows that this rank read for it, in their order."""
-    read: list[str] = []
-    before(TokenDataset, "__getitem__", lambda rows, i: read.append(rows.id(i)))
-    real = Stepper.train
+def before_step(act: Callable[[int], None]) -> None:
+    """From here on ``act`` is called with the number of each step, from 0, just before it."""
+    before(Stepper, "train", lambda stepper, at, **_: act(at))
 
-    def train(self: Stepper, step: int) -> Any:
+
+def _record_rows(path: Path) -> None:
+    """A line a step: the ids of the rows that this rank read for it, in their order. One thread
+    reads them, a step ahead.
+    """
+    read: list[str] = []
+    of_step: dict[int, list[str]] = {}
+    before(TokenDataset, "__getitem__", lambda rows, i: read.append(rows.id(i)))
+    prepare, real = Stepper.prepare, Stepper.train
+
+    def prepare_and_note(self: Stepper, step: int) -> Any:
         read.clear()
-        done = real(self, step)
+        batch = prepare(self, step)
+        of_step[step] = list(read)
+        return batch
+
+    def train(self: Stepper, step: int, **running: Any) -> Any:
+        done = real(self, step, **running)
         with path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps({"step": step + 1, "rank": RANK, "ids": read}) + "\n")
+            f.write(json.dumps({"step": step + 1, "rank": RANK, "ids": of_step.pop(step)}) + "\n")
         return done
 
-    Stepper.train = train
+    Stepper.prepare, Stepper.train = prepare_and_note, train
 
 
 def _kill_all() -> None:
@@ -87,13 +100,13 @@ def kill_rank(run: Run, rank: int, step: int, share: float) -> None:
     """
     began: list[float] = []
 
-    def act(stepper: Stepper, at: int) -> None:
+    def act(at: int) -> None:
         began.append(time.monotonic())
         if rank == RANK and at >= step:
             quickest = min((end - begin for begin, end in itertools.pairwise(began)), default=0.0)
             threading.Timer(share * quickest, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    before(Stepper, "train", act)
+    before_step(act)
 
 
 def kill_all_in_a_shard(run: Run, step: int) -> None:
@@ -131,22 +144,18 @@ def kill_all_before_latest(run: Run, step: int) -> None:
 def kill_all_once_saved(run: Run, step: int) -> None:
     """SIGKILL of everything at the border after ``step``, with its checkpoint complete."""
 
-    def act(stepper: Stepper, at: int) -> None:
+    def act(at: int) -> None:
         if RANK == 0 and at == step:
             while not is_complete(run.checkpoint(step)):
                 time.sleep(0.01)
             _kill_all()
 
-    before(Stepper, "train", act)
+    before_step(act)
 
 
 def signal_in_a_step(run: Run, step: int) -> None:
     """SIGUSR1 to the command."""
-    before(
-        Stepper,
-        "train",
-        lambda stepper, at: _signal_command(signal.SIGUSR1) if at == step else None,
-    )
+    before_step(lambda at: _signal_command(signal.SIGUSR1) if at == step else None)
 
 
 def signal_in_a_validation(run: Run) -> None:
@@ -193,15 +202,13 @@ def fill_the_disk(run: Run, saves: list[int]) -> None:
 
 def wrong_shape(run: Run, step: int) -> None:
     """A bug: arrays of different shapes meet in a step, for which numpy raises ValueError."""
-    before(Stepper, "train", lambda _, at: np.zeros(2) + np.zeros(3) if at == step else None)
+    before_step(lambda at: np.zeros(2) + np.zeros(3) if at == step else None)
 
 
 def stop_rank(run: Run, rank: int, step: int) -> None:
     """SIGSTOP, which nobody takes back."""
-    before(
-        Stepper,
-        "train",
-        lambda _, at: os.kill(os.getpid(), signal.SIGSTOP) if (RANK, at) == (rank, step) else None,
+    before_step(
+        lambda at: os.kill(os.getpid(), signal.SIGSTOP) if (RANK, at) == (rank, step) else None
     )
 
 

@@ -118,8 +118,9 @@ def adapters(bench: Bench) -> None:
     """
     config, setting = bench.config(), bench.setting
     ours, file = Ours.build(config, TOTAL), bench.folder / f"{bench.case.name}.jsonl"
-    for step in range(setting.steps):
-        record(file, step + 1, ours.stepper.train(step).means.loss)
+    with ours.stepper(range(setting.steps)) as stepper:
+        for step in range(setting.steps):
+            record(file, step + 1, stepper.train(step).result().means.loss)
     found = figures(bench, config, file)
     compare(bench, found, {}, "", **{PEAK: CARD})
     mean = statistics.mean(bench.load.lengths(setting.steps))

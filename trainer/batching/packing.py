@@ -4,8 +4,8 @@ rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,15 +41,22 @@ class Packed:
             "max_length_k": max(self.lengths),
         }
 
+    def pinned(self) -> Packed:
+        """Returns a copy in pinned memory, from which a GPU reads without the host."""
+        return self._each(torch.Tensor.pin_memory)
 
-def pack(
-    rows: Sequence[Mapping[str, torch.Tensor]],
-    device: str | torch.device,
-    parts: int = 1,
-    part: int = 0,
-) -> Packed:
-    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), and returns slice ``part`` of
-    ``parts``.
+    def to(self, device: str | int | torch.device) -> Packed:
+        """Returns it on ``device``; from pinned memory the host does not wait."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packed:
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, torch.Tensor)}
+        return replace(self, **{name: change(x) for name, x in tensors.items()})
+
+
+def pack(rows: Sequence[Mapping[str, torch.Tensor]], parts: int = 1, part: int = 0) -> Packed:
+    """Joins rows of ``input_ids`` and ``loss_mask``, each (length,), on the host and returns slice
+    ``part`` of ``parts``.
 
     The joined tokens are padded to a multiple of ``parts`` with an unsupervised document; without
     rows, the result is that document alone.
@@ -70,11 +77,11 @@ def pack(
     mine = slice(part * size, (part + 1) * size)
     supervised = follows[mine].nonzero().squeeze(1)
     return Packed(
-        input_ids=ids[mine][None].to(device, non_blocking=True),
-        position_ids=positions[mine][None].to(device, non_blocking=True),
-        supervised=supervised.to(device, non_blocking=True),
-        labels=ids[supervised + part * size + 1].to(device, non_blocking=True),
-        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32, non_blocking=True),
+        input_ids=ids[mine][None],
+        position_ids=positions[mine][None],
+        supervised=supervised,
+        labels=ids[supervised + part * size + 1],
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
         lengths=tuple(lengths),
         start=part * size,
     )

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import AutoModelForCausalLM
-from verl.utils.device import get_device_id
-from verl.utils.fsdp_utils import apply_fsdp2
+from verl.utils.device import get_device_id, get_device_name
+from verl.utils.fsdp_utils import apply_fsdp2, fsdp2_clip_grad_norm_
 from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -28,8 +28,8 @@ from trainer.batching.packing import Packed, by_document, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
 from trainer.engine.compiled import compile_layers
-from trainer.engine.stopwatch import Stopwatch
-from trainer.run.step_metrics import TokenMeans
+from trainer.engine.pending import Arrival, PendingStep
+from trainer.engine.stopwatch import Mark, Stopwatch
 
 BACKEND = "warmstart"
 
@@ -56,51 +56,67 @@ class Engine(FSDPEngineWithLMHead):
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
         self.stopwatch = Stopwatch()
-        self.row_losses: list[torch.Tensor] = []
-        """Sums and numbers of the rows' losses (``by_document``), which stay on the device, for
-        each micro-batch of the last step.
-        """
-        self.head_tokens = 0
-        """Supervised tokens of the last step on this rank."""
-        self.head_seconds = 0.0
-        """Time of the last step in the output head, without waiting for other ranks."""
 
-    def train_step(self, micro_batches: Sequence[Rows], tokens: int) -> tuple[TokenMeans, float]:
-        """Runs one optimizer step over this data-parallel group's micro-batches; skips it if a
-        gradient is not finite.
+    @property
+    def skips_on_device(self) -> bool:
+        """Whether the optimizer's own kernel leaves out the update of a step whose gradient is not
+        finite, so that the host need not look at it. torch's fused AdamW does.
+        """
+        fused = bool(self.optimizer.defaults.get("fused"))
+        return fused and not self.engine_config.offload_policy
+
+    def train_step(self, micro_batches: Sequence[Packed], tokens: int) -> PendingStep:
+        """Launches one optimizer step over this data-parallel group's micro-batches, which are on
+        the host; a gradient that is not finite makes no update.
 
         ``tokens`` is the number of supervised tokens in the global batch, the loss's denominator.
-        Returns (this rank's shares of the means, gradient norm before clipping). The shares of all
-        ranks add up to the means over ``tokens``.
+        Where ``skips_on_device``, the host does not wait for the device.
         """
         # FSDP averages the gradients over all ranks; times the world size, that is their sum.
         scale = dist.get_world_size() / tokens
         total = torch.zeros(3, device=get_device_id())
-        self.row_losses, self.head_tokens = [], 0
+        row_losses, head_tokens = [], 0
         self.optimizer_zero_grad()
-        for i, rows in enumerate(micro_batches):
+        for i, on_host in enumerate(micro_batches):
             with self._gradient_sync_context(is_last_micro_batch=i == len(micro_batches) - 1):
-                packed = self.pack(rows)
+                packed = on_host.to(get_device_id())
                 loss, by_token, sums = self.forward(packed, scale)
-                self.row_losses.append(by_document(packed, by_token))
-                self.head_tokens += len(by_token)
+                row_losses.append(by_document(packed, by_token))
+                head_tokens += len(by_token)
                 del packed, by_token  # before the peak of memory
                 loss.backward()
             total += sums
-        # One copy, because the host waits for each.
-        means = TokenMeans(*(total.cpu().double() / tokens).tolist())
-        self.head_seconds = self.stopwatch.take()
-        return means, self.optimizer_step()
+        norm = self.optimizer_step()
+        return PendingStep(
+            sums=Arrival(total),
+            norm=norm if isinstance(norm, float) else Arrival(norm),
+            tokens=tokens,
+            head_tokens=head_tokens,
+            row_losses=row_losses,
+            laps=self.stopwatch.take(),
+            end=Mark(),
+        )
+
+    def optimizer_step(self) -> float | torch.Tensor:
+        """Clips the gradients and updates the weights if they are finite; returns their norm before
+        clipping, where ``skips_on_device`` as a scalar on the device.
+        """
+        if not self.skips_on_device:
+            return float(super().optimizer_step())
+        limit = self.optimizer_config.clip_grad
+        norm: torch.Tensor = fsdp2_clip_grad_norm_(self.module.parameters(), limit).full_tensor()
+        # How torch's GradScaler tells a fused optimizer to leave everything as it is.
+        self.optimizer.found_inf = (~norm.isfinite()).float()
+        self.optimizer.step()
+        del self.optimizer.found_inf
+        return norm
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Sequence[Rows]) -> torch.Tensor:
-        """Returns the sums (3,) of token losses, entropies and correct tokens of this rank's share
-        of the micro-batches, in float64 on the host.
+    def evaluate(self, packed: Packed) -> Arrival:
+        """Launches a validation of one micro-batch, which is on the host; returns the sums (3,) of
+        token losses, entropies and correct tokens of this rank's share, in float32.
         """
-        total = torch.zeros(3, dtype=torch.float64)
-        for rows in micro_batches:
-            total += self.forward(self.pack(rows))[2].cpu()
-        return total
+        return Arrival(self.forward(packed.to(get_device_id()))[2])
 
     def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
         """Returns ``losses.linear_cross_entropy`` of the supervised tokens of this rank's slice."""
@@ -114,12 +130,13 @@ class Engine(FSDPEngineWithLMHead):
         )
 
     def pack(self, rows: Rows) -> Packed:
-        """Returns a micro-batch on this rank's device, sliced for its rank in the sequence-parallel
-        group.
+        """Returns a micro-batch on the host, sliced for this rank in the sequence-parallel group;
+        for a GPU in pinned memory. It draws no random numbers: another thread may call it.
         """
         degree = self.ulysses_sequence_parallel_size
         place = self.ulysses_device_mesh["sp"].get_local_rank() if degree > 1 else 0
-        return pack(rows, get_device_id(), degree, place)
+        packed = pack(rows, degree, place)
+        return packed.pinned() if get_device_name() == "cuda" else packed
 
     def _build_module(self) -> torch.nn.Module:
         """Builds the model on the meta device; verl would load a tied model in full, in fp32, on

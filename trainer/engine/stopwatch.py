@@ -1,4 +1,5 @@
-"""Times the same work on every rank, without the time in which ranks wait for each other.
+"""Times the work of this rank's device: whole steps, and the same work on every rank without the
+time in which ranks wait for each other.
 
 The time of a step says nothing about a slow rank: in each layer all ranks wait for it. Between its
 gathered weights and its gradient the output head runs alone, so its time per token is the rank's
@@ -16,34 +17,53 @@ import torch
 from verl.utils.device import get_device_name
 
 
-class Stopwatch:
-    """Sums the laps of this rank's device; on a GPU by events on its stream, without a
-    synchronisation.
-    """
+class Mark:
+    """A moment: on a GPU when the device gets to this place of its stream, on a CPU the present."""
 
     def __init__(self) -> None:
-        self._laps: list[tuple[Any, Any]] = []
+        self._event: Any = None
+        self._seconds = 0.0
+        if get_device_name() == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record()
+        else:
+            self._seconds = time.perf_counter()
+
+    def wait(self) -> None:
+        """Returns once the device has got here."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def since(self, earlier: Mark) -> float:
+        """Returns the seconds from ``earlier`` to this one; the device must have got here."""
+        if self._event is None:
+            return self._seconds - earlier._seconds
+        return float(earlier._event.elapsed_time(self._event)) / 1000
+
+
+Laps = list[tuple[Mark, Mark]]
+"""Begin and end of each."""
+
+
+class Stopwatch:
+    """Notes the laps of this rank's device without waiting for it."""
+
+    def __init__(self) -> None:
+        self._laps: Laps = []
 
     @contextmanager
     def lap(self) -> Iterator[None]:
         """Times what is done in the context."""
-        begin = _now()
+        begin = Mark()
         yield
-        self._laps.append((begin, _now()))
+        self._laps.append((begin, Mark()))
 
-    def take(self) -> float:
-        """Returns the seconds of the laps since the last call; the device must have ended them."""
+    def take(self) -> Laps:
+        """Returns the laps since the last call."""
         laps, self._laps = self._laps, []
-        return sum(_seconds(begin, end) for begin, end in laps)
+        return laps
 
 
-def _now() -> Any:
-    if get_device_name() != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _seconds(begin: Any, end: Any) -> float:
-    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1000
+def seconds(laps: Laps) -> float:
+    """Returns the sum of the laps' times; the device must have ended them."""
+    return sum(end.since(begin) for begin, end in laps)

@@ -40,20 +40,31 @@ class Meter:
         )
         get_torch_device().reset_peak_memory_stats()
 
+    def peak_gb(self) -> float:
+        """Returns this rank's peak of memory since the last call, in GB. Memory is taken when work
+        is launched: call it before the next step is.
+        """
+        peak = get_torch_device().max_memory_allocated() / 1e9
+        get_torch_device().reset_peak_memory_stats()
+        return float(peak)
+
     def gather(
-        self, step: int, epoch: int, result: StepResult, held_out: TokenMeans | None
+        self,
+        step: int,
+        epoch: int,
+        result: StepResult,
+        held_out: TokenMeans | None,
+        peak_gb: float,
     ) -> StepMetrics:
         """Returns the metrics of step ``step`` (1-based), with ``held_out``, the same on every
         rank, if the step was validated. Collective.
         """
-        memory = get_torch_device().max_memory_allocated() / 1e9
-        get_torch_device().reset_peak_memory_stats()
         mine = torch.tensor(
             [
                 *result.means,
                 result.seconds,
                 result.data_seconds,
-                memory,
+                peak_gb,
                 result.head_seconds,
                 result.head_tokens,
             ],

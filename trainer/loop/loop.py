@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from trainer.checkpoint.saver import Saver
     from trainer.engine.fsdp import Engine
 
-SKIPS_IN_A_ROW = 3
-"""Consecutive steps without a finite gradient that end the run: the weights would not recover."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -151,11 +148,12 @@ def _steps(
     from trainer.loop.gather_metrics import Meter
     from trainer.loop.loggers import Tracker
     from trainer.loop.profiler import Profiler
+    from trainer.loop.recorder import Entry, Recorder
     from trainer.loop.sentinel import Sentinel
     from trainer.loop.step import Stepper
 
     settings, saver = config.train, job.saver
-    stepper = Stepper(job.engine, job.rows, settings)
+    stepper = Stepper(job.engine, job.rows, settings, range(job.first, job.total))
     meter = Meter(job.engine, config.cluster, job.total, job.first)
     judged = job.first if job.unvalidated is None else job.first - 1
     sentinel = Sentinel(run, config, job.rows, job.total, judged)
@@ -164,13 +162,17 @@ def _steps(
     # Read by rank 0 only: a shared file system may show the file to the others later.
     identity = read_json(job.attempt.provenance)["identity"] if job.rank == 0 else {}
     tracker = Tracker(config, run, job.attempt, job.first) if job.rank == 0 else None
+    recorder = Recorder(meter, sentinel, deadline, tracker, job.rows, saver.settle)
+    # A step is recorded while the next one runs, unless how it ended says whether there is one.
+    late = job.engine.skips_on_device and not sentinel.stopping
 
     def asked() -> bool:
         job.watchdog.alive()  # called before each micro-batch of a validation
-        return stop.asked or deadline.near(saver.seconds)
+        return stop.asked or deadline.near(saver.seconds, running=int(late))
 
-    step, skips, stopped, validated = job.first, 0, False, True
-    with tracker or nullcontext(), profiler:
+    step, stopped, validated = job.first, False, True
+    running: Entry | None = None
+    with tracker or nullcontext(), profiler, stepper:
         if job.unvalidated is not None:
             means = stepper.validate(job.held_out, asked)
             validated, stopped = means is not None, means is None
@@ -181,35 +183,33 @@ def _steps(
                     tracker.log(metrics)
 
         while step < job.total and not stopped:
-            # Train.
+            # Train. On a GPU this step, and the one before, may still run afterwards.
             with profiler.step(step + 1):
-                result = stepper.train(step)
+                launched = stepper.train(step, after=None if running is None else running.launched)
             step += 1
             job.watchdog.stepped()
 
+            # Record the step before.
+            if running is not None:
+                recorder.record(running)
+
             # Validate; None if a stop interrupts it.
             means, validated = None, True
-            if len(job.held_out) > 0 and job.is_due(step, settings.validate_every):
+            validates = len(job.held_out) > 0 and job.is_due(step, settings.validate_every)
+            if validates:
                 means = stepper.validate(job.held_out, asked)
                 validated = means is not None
 
-            # Agree, measure, judge, log.
+            # Agree, and let the step run on where nothing has to wait for its end.
             stopped, saved = process_group.any_rank(asked(), saver.ended)
-            metrics = meter.gather(step, job.epoch(step), result, means)
-            metrics = sentinel.judge(metrics, stepper.row_losses)
-            stopped = stopped or sentinel.held is not None
-            deadline.stepped(metrics.seconds)
-            if tracker is not None:
-                tracker.log(metrics)
+            running = Entry(step, job.epoch(step), launched, means, meter.peak_gb())
+            saves = stopped or saved or job.is_due(step, settings.save_every)
+            if late and not (saves or validates or profiler.begins(step + 1)):
+                continue
 
-            # Give up when the weights are lost.
-            skips = skips + 1 if metrics.skipped else 0
-            if skips == SKIPS_IN_A_ROW:
-                saver.settle()
-                raise StageFailed(
-                    f"no finite gradient in {skips} steps in a row (loss {metrics.loss}); the rows "
-                    f"of step {step}: " + ", ".join(job.rows.id(row) for row in result.rows)
-                )
+            # Record this step.
+            metrics, running = recorder.record(running), None
+            stopped = stopped or sentinel.held is not None
 
             # Save, also at a stop, and again if the last save failed.
             failed = saved and not saver.settle()

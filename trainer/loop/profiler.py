@@ -19,6 +19,12 @@ class Profiler:
         self.path = path
         self.profile: Any = None
 
+    def begins(self, number: int) -> bool:
+        """Returns whether step ``number`` (1-based) is the first to trace: none before it may still
+        be running then.
+        """
+        return number == self.first
+
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Traces the enclosed step ``number`` (1-based) if it is among the chosen ones."""

@@ -1,5 +1,5 @@
-"""Runs one optimizer step or validation pass of a rank: chooses, plans and reads rows and feeds the
-engine.
+"""Runs one optimizer step or validation pass of a rank: chooses, plans and reads rows in a thread,
+ahead of their use, and feeds the engine.
 """
 
 from __future__ import annotations
@@ -8,22 +8,42 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
+from verl.utils.device import get_device_id, get_torch_device
 
 from trainer.batching import sampler
 from trainer.batching.balance import StepPlan, plan_step
 from trainer.batching.dataset import TokenDataset
 from trainer.batching.flops import Shape
+from trainer.batching.packing import Packed
+from trainer.batching.read_ahead import read_ahead
+from trainer.engine.pending import Arrival, PendingStep
+from trainer.engine.stopwatch import Mark
 from trainer.process import process_group
 from trainer.run.step_metrics import TokenMeans
 
 if TYPE_CHECKING:
     from trainer.engine.fsdp import Engine
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a rank trains in one step."""
+
+    step: int
+    """Counts from 0."""
+    rows: list[int]
+    """Rows of the global batch, by index."""
+    plan: StepPlan
+    packed: list[Packed]
+    """This rank's micro-batches, on the host."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +66,9 @@ class StepResult:
     fill: float
     """Tokens of the step over the token budget of its micro-batches."""
     data_seconds: float
-    """Time to read this rank's rows."""
+    """Time for which the step waited for this rank's rows."""
     seconds: float
-    """Time of the step on this rank, from planning to the end, data loading included."""
+    """Time of the step on this rank, the wait for its rows included, to the end of its update."""
     head_seconds: float = 0.0
     """Time in this rank's output head, in which it waits for no other."""
     head_tokens: int = 0
@@ -69,57 +89,46 @@ class RowLoss:
     """The first one's node."""
 
 
-class Stepper:
-    """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective
-    over the ranks.
-    """
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step of this rank, which a GPU may still be running."""
 
-    def __init__(self, engine: Engine, rows: TokenDataset, settings: DictConfig) -> None:
-        self.engine, self.rows, self.settings = engine, rows, settings
-        self.shape = replace(
-            Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0
-        )
-        self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
-        self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
+    batch: Batch
+    group: int
+    """This rank's data-parallel group."""
+    fill: float
+    """See ``StepResult``, as for the learning rate and the time."""
+    lr: float
+    data_seconds: float
+    begin: Mark
+    """Its start, or the end of the step that was still running then."""
+    pending: PendingStep
 
-    def train(self, step: int) -> StepResult:
-        """Runs optimizer step ``step`` (0-based)."""
-        begin = time.monotonic()
-        chosen = sampler.step_rows(
-            step, len(self.rows), self.settings.batch_size, self.settings.seed
-        ).tolist()
-        self.plan = plan = self._plan(self.rows, chosen)
-        reading = time.monotonic()
-        batches = [[self.rows[row] for row in micro] for micro in plan.micro_batches[self.group]]
-        read = time.monotonic()
-        lr = self.engine.lr_scheduler.get_last_lr()[0]
-        with self.engine.train_mode():
-            means, grad_norm = self.engine.train_step(
-                batches, sum(map(self.rows.supervised, chosen))
-            )
-        self.engine.lr_scheduler_step()
+    def result(self) -> StepResult:
+        """Waits for the step's end and returns what came of it."""
+        figures, plan = self.pending.read(), self.batch.plan
         return StepResult(
-            rows=chosen,
-            means=means,
-            grad_norm=grad_norm,
-            lr=lr,
+            rows=self.batch.rows,
+            means=figures.means,
+            grad_norm=figures.grad_norm,
+            lr=self.lr,
             tokens=plan.tokens,
             flops=plan.flops,
             balance=plan.efficiency,
-            fill=plan.tokens / (self.budget * self.groups * plan.micro_steps),
-            data_seconds=read - reading,
-            seconds=time.monotonic() - begin,
-            head_seconds=self.engine.head_seconds,
-            head_tokens=self.engine.head_tokens,
+            fill=self.fill,
+            data_seconds=self.data_seconds,
+            seconds=self.pending.end.since(self.begin),
+            head_seconds=figures.head_seconds,
+            head_tokens=self.pending.head_tokens,
         )
 
     def row_losses(self) -> list[RowLoss]:
-        """Returns the losses of the last step's rows, before its update, highest first; those that
-        are not finite lead. Collective, and waits for the device.
+        """Returns the losses of the step's rows, before its update, highest first; those that are
+        not finite lead. Collective, and waits for the device.
         """
         mine: dict[int, tuple[float, float]] = {}
-        micro_batches = self.plan.micro_batches[self.group]
-        for rows, found in zip(micro_batches, self.engine.row_losses, strict=True):
+        micro_batches = self.batch.plan.micro_batches[self.group]
+        for rows, found in zip(micro_batches, self.pending.row_losses, strict=True):
             # What is left of the documents is padding.
             documents = zip(rows, found.T.tolist(), strict=False)
             mine |= {row: (total, count) for row, (total, count) in documents if count}
@@ -131,6 +140,67 @@ class Stepper:
             told.append(RowLoss(row, sum(totals) / sum(counts), ranks, shares[ranks[0]][0]))
         return sorted(told, key=lambda r: (math.isfinite(r.loss), -r.loss, r.row))
 
+
+class Stepper:
+    """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective
+    over the ranks. Use it as a context, which ends its thread.
+    """
+
+    def __init__(
+        self, engine: Engine, rows: TokenDataset, settings: DictConfig, steps: Iterable[int]
+    ) -> None:
+        """``steps`` are those that will be trained, in their order (0-based)."""
+        self.engine, self.rows, self.settings = engine, rows, settings
+        self.shape = replace(
+            Shape.of(engine.module.config.to_dict()), lora_rank=settings.lora_rank or 0
+        )
+        self.groups, self.group = engine.get_data_parallel_size(), engine.get_data_parallel_rank()
+        self.budget = settings.max_tokens_per_gpu * settings.sequence_parallel
+        # On a GPU a thread of its own would pin memory for the node's first device.
+        self._thread = ThreadPoolExecutor(
+            1, "read-ahead", get_torch_device().set_device, (get_device_id(),)
+        )
+        self._batches = read_ahead(self._thread, self.prepare, steps)
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def prepare(self, step: int) -> Batch:
+        """Returns the batch of ``step``, a pure function of the seed and the step."""
+        chosen = sampler.step_rows(
+            step, len(self.rows), self.settings.batch_size, self.settings.seed
+        ).tolist()
+        plan = self._plan(self.rows, chosen)
+        mine = plan.micro_batches[self.group]
+        return Batch(step, chosen, plan, [self._pack(self.rows, micro) for micro in mine])
+
+    def train(self, step: int, after: LaunchedStep | None = None) -> LaunchedStep:
+        """Launches optimizer step ``step`` (0-based); it has ended too where the engine does not
+        skip on its device. ``after`` is the step before where it may still be running: this one's
+        time begins at its end.
+        """
+        begin = Mark() if after is None else after.pending.end
+        waiting = time.monotonic()
+        batch = next(self._batches)
+        assert batch.step == step
+        data_seconds = time.monotonic() - waiting
+        lr = self.engine.lr_scheduler.get_last_lr()[0]
+        with self.engine.train_mode():
+            pending = self.engine.train_step(
+                batch.packed, sum(map(self.rows.supervised, batch.rows))
+            )
+        self.engine.lr_scheduler_step()
+        fill = batch.plan.tokens / (self.budget * self.groups * batch.plan.micro_steps)
+        return LaunchedStep(batch, self.group, fill, lr, data_seconds, begin, pending)
+
     def validate(self, held_out: TokenDataset, asked: Callable[[], bool]) -> TokenMeans | None:
         """Returns the means over the supervised tokens of all held-out rows; the number of ranks
         does not matter.
@@ -140,14 +210,26 @@ class Stepper:
         """
         plan = self._plan(held_out, range(len(held_out)))
         total = torch.zeros(3, dtype=torch.float64)
+        before: Arrival | None = None
+        micro_batches = plan.micro_batches[self.group]
+        ready = read_ahead(self._thread, lambda rows: self._pack(held_out, rows), micro_batches)
         with self.engine.eval_mode():
-            for micro in plan.micro_batches[self.group]:
+            for packed in ready:
                 (stop,) = process_group.any_rank(asked())
                 if stop:
                     return None
-                total += self.engine.evaluate([[held_out[row] for row in micro]])
+                launched = self.engine.evaluate(packed)
+                # One micro-batch late, so that the device always has work.
+                if before is not None:
+                    total += before.read()
+                before = launched
+            if before is not None:
+                total += before.read()
         dist.all_reduce(total)
         return TokenMeans(*(total / sum(map(held_out.supervised, range(len(held_out))))).tolist())
+
+    def _pack(self, rows: TokenDataset, chosen: Iterable[int]) -> Packed:
+        return self.engine.pack([rows[row] for row in chosen])
 
     def _plan(self, rows: TokenDataset, chosen: Iterable[int]) -> StepPlan:
         return plan_step(

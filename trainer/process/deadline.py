@@ -67,6 +67,9 @@ class Deadline:
         """
         return GRACE_SECONDS + 2 * self.slowest + 2 * save_seconds
 
-    def near(self, save_seconds: float) -> bool:
-        """Returns True once less than the margin is left."""
-        return self.end is not None and time.time() > self.end - self.margin(save_seconds)
+    def near(self, save_seconds: float, running: int = 0) -> bool:
+        """Returns True once less than the margin is left after the ``running`` steps that have been
+        launched and not ended.
+        """
+        left = self.margin(save_seconds) + running * self.slowest
+        return self.end is not None and time.time() > self.end - left

@@ -50,11 +50,15 @@ class StepMetrics:
     peak, if known.
     """
     seconds: float
-    """Step time of the slowest rank, from planning the step to its end, data loading included."""
+    """Step time of the slowest rank, from the wait for its rows, or from the end of the step before
+    where that was still running, to its own end.
+    """
     mean_seconds: float
     """Step time averaged over ranks."""
     data_seconds: float
-    """Time to read rows, on the slowest rank."""
+    """Time for which the step waited for its rows, on the rank that waited longest; they are read
+    while the step before runs.
+    """
     balance: float
     """Groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
     fill: float

@@ -44,6 +44,27 @@ cudaError_t cudaMalloc(void **pointer, size_t size) {
 }
 cudaError_t cudaFree(void *pointer) { free(pointer); return cudaSuccess; }
 
+/* Pinned memory, from which torch gives out parts. */
+#define BLOCKS 256
+static struct { char *begin; size_t size; } pinned[BLOCKS];
+static int blocks = 0;
+cudaError_t cudaHostAlloc(void **pointer, size_t size, unsigned flags) {
+    if (blocks == BLOCKS || cudaMalloc(pointer, size) != cudaSuccess)
+        return cudaErrorMemoryAllocation;
+    pinned[blocks].begin = *pointer;
+    pinned[blocks++].size = size;
+    return cudaSuccess;
+}
+NOTHING(cudaFreeHost, void *pointer)
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *of, const void *pointer) {
+    memset(of, 0, sizeof *of);
+    of->type = cudaMemoryTypeUnregistered;
+    for (int i = 0; i < blocks; i++)
+        if ((const char *)pointer >= pinned[i].begin && (const char *)pointer < pinned[i].begin + pinned[i].size)
+            of->type = cudaMemoryTypeHost;
+    return cudaSuccess;
+}
+
 /* Streams and events. */
 cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high) { *low = 0; *high = -5; return cudaSuccess; }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority) {

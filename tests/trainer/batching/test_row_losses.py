@@ -21,6 +21,6 @@ def test_each_row_has_its_losses_whatever_slices_they_lie_in(parts: int) -> None
         place += length
     total = torch.zeros(2, len(LENGTHS))
     for part in range(parts):
-        packed = pack(rows, "cpu", parts, part)
+        packed = pack(rows, parts, part)
         total += by_document(packed, (packed.supervised + packed.start).float())[:, : len(LENGTHS)]
     assert [tuple(row) for row in total.T.tolist()] == expected

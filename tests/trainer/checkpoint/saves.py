@@ -40,7 +40,7 @@ def _trained(engine: Any, steps: int) -> list[float]:
     for _ in range(steps):
         mine = rows()[engine.get_data_parallel_rank() :: engine.get_data_parallel_size()]
         with engine.train_mode():
-            means, _ = engine.train_step([mine], SUPERVISED)
+            means = engine.train_step([engine.pack(mine)], SUPERVISED).read().means
         engine.lr_scheduler_step()
         total = torch.tensor(means.loss, dtype=torch.float64)
         dist.all_reduce(total)

@@ -87,8 +87,10 @@ def step(rank: int, folder: Path, case: Case) -> None:
     _break(case.broken)
     made = torch.load(folder / "rows.pt", weights_only=True)
     mine = case.plan[engine.get_data_parallel_rank()]
+    packed_rows = [engine.pack([made[i] for i in micro]) for micro in mine]
     with engine.eval_mode():
-        validated = engine.evaluate([[made[i] for i in micro] for micro in mine])
+        arrivals = [engine.evaluate(micro) for micro in packed_rows]
+        validated = sum(arrival.read().double() for arrival in arrivals)
     ran: list[tuple[Any, torch.Tensor]] = []
     grads: dict[str, torch.Tensor] = {}
     forward, optimize = engine.forward, engine.optimizer_step
@@ -105,7 +107,7 @@ def step(rank: int, folder: Path, case: Case) -> None:
     engine.forward, engine.optimizer_step = forward_and_keep, keep_and_optimize
     with engine.train_mode():
         tokens = SUPERVISED * (2 if case.broken == "normalisation" else 1)
-        means, _ = engine.train_step([[made[i] for i in micro] for micro in mine], tokens)
+        means = engine.train_step(packed_rows, tokens).read().means
         weights = {name: _whole(p.detach()) for name, p in engine.module.named_parameters()}
     made_of = zip(mine, ran, strict=True)
     saved = {

@@ -251,13 +251,13 @@ def test_entropy_and_accuracy_that_are_miscounted_are_noticed(root: Path, what: 
 def test_slices_hold_every_token_once_without_padding() -> None:
     from trainer.batching.packing import pack
 
-    packed = pack(rows(), "cpu", parts=2, part=1)
+    packed = pack(rows(), parts=2, part=1)
     total = sum(length for length, _ in LENGTHS)
     assert packed.input_ids.shape == packed.position_ids.shape == (1, (total + 1) // 2)
     assert packed.lengths == tuple(length for length, _ in LENGTHS) + ((1,) if total % 2 else ())
     assert packed.attention()["max_length_q"] == max(packed.lengths)
-    assert pack([], "cpu", parts=2, part=0).supervised.numel() == 0
-    assert sum(pack(rows(), "cpu", 3, part).labels.numel() for part in range(3)) == SUPERVISED
+    assert pack([], parts=2, part=0).supervised.numel() == 0
+    assert sum(pack(rows(), 3, part).labels.numel() for part in range(3)) == SUPERVISED
 
 
 def test_without_flash_attn_attention_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

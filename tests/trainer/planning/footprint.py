@@ -199,10 +199,15 @@ def stepper(folder: Path, lengths: list[int]) -> Callable[[], None]:
     from trainer.engine.build import build_engine
 
     engine = build_engine(configs.read(folder / "config.yaml"), total_steps=10)
-    rows = [
-        {"input_ids": torch.randint(0, 250, (n,)), "loss_mask": torch.ones(n, dtype=torch.int64)}
-        for n in lengths
-    ]
+    rows = engine.pack(
+        [
+            {
+                "input_ids": torch.randint(0, 250, (n,)),
+                "loss_mask": torch.ones(n, dtype=torch.int64),
+            }
+            for n in lengths
+        ]
+    )
     supervised = 2 * engine.get_data_parallel_size() * sum(n - 1 for n in lengths)
 
     def step() -> None:

@@ -195,7 +195,7 @@ for name, words in json.loads(sys.argv[2]):
     torch.cuda.get_device_name = lambda: name
     meter = meters.Meter(engine, configs.load("tiny", words).cluster, 10, 0)
     for step in (1, 2):
-        print(meter.gather(step, 1, result, None).mfu)
+        print(meter.gather(step, 1, result, None, meter.peak_gb()).mfu)
 """
 
 

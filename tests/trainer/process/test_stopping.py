@@ -35,6 +35,7 @@ def test_a_deadline_leaves_room_for_two_steps_and_two_saves() -> None:
     assert deadline.margin(5.0) == GRACE_SECONDS + 2 * 7 + 2 * 5
     assert not deadline.near(5.0)
     assert deadline.near(5.0 + 31)
+    assert not deadline.near(5.0, running=8) and deadline.near(5.0, running=9)
     assert not Deadline(None).near(1e9)
 
 

@@ -1,0 +1,75 @@
+"""Figures of work that the device may still be doing. They are copied to the host without waiting;
+reading them waits for that work alone, not for what was launched after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.engine import stopwatch
+from trainer.engine.stopwatch import Laps, Mark
+from trainer.run.step_metrics import TokenMeans
+
+
+class Arrival:
+    """A small tensor on its way to the host."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        """Starts the copy; ``values`` must not change afterwards."""
+        self._values, self._there = values, None
+        if values.device.type == "cuda":
+            # Into other memory than pinned one the host itself would copy, and wait.
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._there = Mark()
+
+    def read(self) -> torch.Tensor:
+        """Returns the tensor on the host, once it is there."""
+        if self._there is not None:
+            self._there.wait()
+        return self._values
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """What an ended step says on this rank."""
+
+    means: TokenMeans
+    """This rank's shares: summed over ranks, the means over the batch's supervised tokens."""
+    grad_norm: float
+    """Gradient norm before clipping."""
+    head_seconds: float
+    """Time in this rank's output head, in which it waits for no other."""
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """An optimizer step of this rank, launched and perhaps not ended."""
+
+    sums: Arrival
+    """(3,): sums of token losses, entropies and correct tokens of this rank."""
+    norm: Arrival | float
+    """Gradient norm before clipping, a scalar."""
+    tokens: int
+    """Supervised tokens of the global batch."""
+    head_tokens: int
+    """Supervised tokens of this rank."""
+    row_losses: list[torch.Tensor]
+    """Sums and numbers of the rows' losses (``packing.by_document``) of each micro-batch, on the
+    device.
+    """
+    laps: Laps
+    """In the output head."""
+    end: Mark
+
+    def read(self) -> StepFigures:
+        """Waits for the step's end and returns its figures."""
+        self.end.wait()
+        norm = self.norm
+        return StepFigures(
+            TokenMeans(*(self.sums.read().double() / self.tokens).tolist()),
+            norm if isinstance(norm, float) else norm.read().item(),
+            stopwatch.seconds(self.laps),
+        )

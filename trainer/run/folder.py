@@ -263,6 +263,11 @@ class Run:
         return self.root / "report.html"
 
     @property
+    def rehearsal_log(self) -> Path:
+        """Output of the ranks in the last job's rehearsal."""
+        return self.root / "rehearsal.log"
+
+    @property
     def wandb(self) -> Path:
         """Folder that wandb writes its files to."""
         return self.root / "wandb"

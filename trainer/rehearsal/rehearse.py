@@ -45,8 +45,8 @@ NEAR = 0.25
 """Share of ln(vocabulary) by which the loss of random weights may differ from it. For 4,096 wide
 weights of standard deviation 0.02 the logits have variance 1.6, which adds 0.8 to 11.9.
 """
-STACKS_SECONDS = 15
-"""How long before its end a rehearsal that hangs shows where."""
+STACKS_AT = 0.9
+"""Share of the time after which a rehearsal that hangs shows where."""
 
 
 def rehearse(config: DictConfig, rendezvous: str = "env://") -> list[float]:
@@ -158,7 +158,7 @@ def _tell(kind: type[BaseException], error: BaseException, where: TracebackType 
 def main() -> None:
     """Entry point of one rank."""
     sys.excepthook = _tell
-    faulthandler.dump_traceback_later(SECONDS - STACKS_SECONDS)
+    faulthandler.dump_traceback_later(STACKS_AT * SECONDS)
     recipe, *overrides = sys.argv[1:]
     config = choose(partial(configs.load, recipe), overrides)[1]
     os.environ.update(process_group.slurm_environment(os.environ))

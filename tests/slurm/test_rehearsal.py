@@ -59,15 +59,19 @@ def test_a_rehearsal_that_takes_too_long_does_not_stop_training(site: Site, tmp_
     """Nor is it repeated when the run has a checkpoint."""
     planted = Site(site.cluster, tmp_path / "planted")
     shutil.copytree(site.folder, planted.folder, ignore=shutil.ignore_patterns("runs"))
-    module = planted.folder / "trainer" / "rehearsal" / "knobs.py"
-    text = module.read_text()
-    assert "SECONDS = 180\n" in text
-    module.write_text(text.replace("SECONDS = 180\n", "SECONDS = 8\n"))
+    for name, constant, value in (
+        ("knobs", "SECONDS = 180", "SECONDS = 8"),
+        ("rehearse", "STACKS_AT = 0.9", "STACKS_AT = 0.3"),
+    ):
+        module = planted.folder / "trainer" / "rehearsal" / f"{name}.py"
+        text = module.read_text()
+        assert f"\n{constant}\n" in text
+        module.write_text(text.replace(constant, value))
     words = ("run.name=late", "train.prefetch=true", "train.max_steps=2", "train.save_every=1")
     job = planted.train(*words)
     assert site.cluster.wait(job)["JobState"] == "COMPLETED", planted.log(job)
     assert "the rehearsal did not end within 8 s" in planted.log(job)
-    assert "Timeout (0:00:07" in planted.run("late").rehearsal_log.read_text(), "no stacks"
+    assert "Timeout (0:00:02" in planted.run("late").rehearsal_log.read_text(), "no stacks"
     assert planted.run("late").checkpoints == [1, 2]
     again = planted.train(*words)
     assert site.cluster.wait(again)["JobState"] == "COMPLETED", planted.log(again)

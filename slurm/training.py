@@ -18,6 +18,7 @@ from slurm.commands import command_lines, dry_run
 from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.exit_code import take_code
+from slurm.queue.export_checkpoints import export_each
 from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
 from slurm.rehearsal import Rehearsal
@@ -79,6 +80,7 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     forget(run)
     work, over = Stoppable(), Event()
     watcher = Thread(target=_watch, args=(run, over))
+    exporter = Thread(target=_export, args=(stack, run, over))
     code = work.run(copy) if copy else DONE
     if code == DONE:
         job_id = os.environ["SLURM_JOB_ID"]
@@ -89,6 +91,7 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
         code = rehearsal.hold(work, meeting)
     if code == DONE:
         watcher.start()
+        exporter.start()
         code = work.run(ranks, meeting)
     over.set()
     if (code := conclude(run, code, words[1:])) != DONE:
@@ -137,3 +140,12 @@ def _watch(run: Run, over: Event) -> None:
         watch(run, stop=over)
     except UserError as e:
         print(f"warmstart: {e}", flush=True)
+
+
+def _export(stack: Stack, run: Run, over: Event) -> None:
+    """Exports checkpoints until ``over`` is set; not where each command is a step of its own, which
+    would wait for the ranks' CPUs.
+    """
+    if not stack.by_srun:
+        words = ("-m", "warmstart", "export", str(run.root))
+        export_each(run, lambda step: stack.alone(*words, str(step)), stack.variables, over)

@@ -1,0 +1,66 @@
+"""Exports a run's checkpoints in the background of its training job, so that the evaluations' jobs
+need not: their GPUs would wait for it.
+
+One at a time, at the lowest priority. What fails here, or is not done when training ends, the
+evaluation's job exports itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event
+
+from common.processes import die_with_parent
+from trainer.run.folder import Run
+
+POLL_SECONDS = 5.0
+END_SECONDS = 20
+"""Time that an export has to end before it is killed."""
+NICE = ("nice", "-n", "19")
+
+
+def export_each(
+    run: Run,
+    command: Callable[[int], Sequence[str]],
+    environment: Mapping[str, str],
+    over: Event,
+    poll: float = POLL_SECONDS,
+) -> None:
+    """Exports each checkpoint once it is complete, oldest first, until ``over`` is set; that also
+    ends the export under way. ``command`` exports a step, with ``environment`` beside this
+    process's own; each step is tried once.
+    """
+    tried: set[int] = set()
+    while not over.is_set():
+        missing = sorted({*run.checkpoints} - {*run.exports} - tried)
+        if not missing:
+            over.wait(poll)
+            continue
+        step = missing[0]
+        tried.add(step)
+        # Linux ends the child when this thread ends.
+        child = subprocess.Popen(
+            [*NICE, *command(step)], env=os.environ | environment, preexec_fn=die_with_parent
+        )
+        while child.poll() is None and not over.wait(min(poll, 1.0)):
+            pass
+        if child.poll() is None:
+            _end(child)
+        elif child.returncode:
+            print(
+                f"warmstart: step {step} is not exported beside training (exit code "
+                f"{child.returncode}): the job that evaluates it does that",
+                flush=True,
+            )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGINT)  # on which Python lets go of the lease
+    try:
+        child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

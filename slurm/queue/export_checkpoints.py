@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
@@ -17,6 +18,8 @@ from common.processes import die_with_parent
 from trainer.run.folder import Run
 
 POLL_SECONDS = 5.0
+WAIT_SECONDS = 1.0
+"""Between two looks at an export."""
 END_SECONDS = 20
 """Time that an export has to end before it is killed."""
 NICE = ("nice", "-n", "19")
@@ -41,20 +44,37 @@ def export_each(
             continue
         step = missing[0]
         tried.add(step)
-        # Linux ends the child when this thread ends.
-        child = subprocess.Popen(
-            [*NICE, *command(step)], env=os.environ | environment, preexec_fn=die_with_parent
-        )
-        while child.poll() is None and not over.wait(min(poll, 1.0)):
-            pass
-        if child.poll() is None:
-            _end(child)
-        elif child.returncode:
+        code, said = _run([*NICE, *command(step)], environment, over)
+        if code is None:
+            return
+        print(said, end="", flush=True)
+        if code:
             print(
-                f"warmstart: step {step} is not exported beside training (exit code "
-                f"{child.returncode}): the job that evaluates it does that",
+                f"warmstart: step {step} is not exported beside training (exit code {code}): the "
+                "job that evaluates it does that",
                 flush=True,
             )
+
+
+def _run(
+    words: Sequence[str], environment: Mapping[str, str], over: Event
+) -> tuple[int | None, str]:
+    """Returns a command's exit code and output; no code if ``over`` ended it."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        # Linux ends the child when this thread ends.
+        child = subprocess.Popen(
+            words,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )
+        while child.poll() is None:
+            if over.wait(WAIT_SECONDS):
+                _end(child)
+                return None, ""
+        output.seek(0)
+        return child.returncode, output.read()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

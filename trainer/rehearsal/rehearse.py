@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,10 @@ def _tell(kind: type[BaseException], error: BaseException, where: TracebackType 
 def main() -> None:
     """Entry point of one rank."""
     sys.excepthook = _tell
-    faulthandler.dump_traceback_later(STACKS_AT * SECONDS)
+    # faulthandler's own timer does not stop the other threads, and may crash a rank that runs.
+    stacks = Timer(STACKS_AT * SECONDS, faulthandler.dump_traceback, [sys.__stderr__])
+    stacks.daemon = True
+    stacks.start()
     recipe, *overrides = sys.argv[1:]
     config = choose(partial(configs.load, recipe), overrides)[1]
     os.environ.update(process_group.slurm_environment(os.environ))

@@ -283,9 +283,32 @@ def write_lock(path: Path, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def _locked(path: Path) -> Locked:
+@contextlib.contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Holds the lock ``path`` as ``write_lock`` does; while a living process holds it, waits and
+    says so once.
+    """
+    with contextlib.ExitStack() as held:
+        told = False
+        while True:
+            try:
+                held.enter_context(write_lock(path))
+                break
+            except Locked:
+                if not told:
+                    print(f"warmstart: waiting for {_owner(path)}", flush=True)
+                told = True
+                time.sleep(lease.POLL_SECONDS)
+        yield
+
+
+def _owner(path: Path) -> str:
     owner = lease.holder(path)
+    return f"process {owner.get('pid', '?')} on host {owner.get('host', '?')}"
+
+
+def _locked(path: Path) -> Locked:
     return Locked(
-        f"{path.parent} is being written by process {owner.get('pid', '?')} on host "
-        f"{owner.get('host', '?')}: wait for it, or stop it, then run this command again"
+        f"{path.parent} is being written by {_owner(path)}: wait for it, or stop it, then run "
+        "this command again"
     )

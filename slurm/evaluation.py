@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from common.exit_codes import DONE
-from common.files import Locked, write_lock
+from common.files import in_turn
 from common.ray_session import OBJECT_STORE_BYTES
 from slurm.commands import command_lines
 from slurm.commands.stack import Stack
@@ -25,8 +24,6 @@ from trainer.recipe.relocate import of_dataset
 from trainer.run import frozen_config, models
 from trainer.run.folder import Run
 from trainer.run.model_label import BASE, ModelLabel
-
-REPORT_POLL_SECONDS = 2
 
 
 def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
@@ -77,12 +74,8 @@ def _report(run: Run, stack: Stack) -> int:
     """Writes the run's report under a lock, so that the last of several evaluations includes all of
     them.
     """
-    while True:
-        try:
-            with write_lock(run.report_lock):
-                return subprocess.run(
-                    stack.alone("-m", "warmstart", "report", str(run.root)),
-                    env=os.environ | stack.variables,
-                ).returncode
-        except Locked:  # another evaluation is writing the report
-            time.sleep(REPORT_POLL_SECONDS)
+    with in_turn(run.report_lock):
+        return subprocess.run(
+            stack.alone("-m", "warmstart", "report", str(run.root)),
+            env=os.environ | stack.variables,
+        ).returncode

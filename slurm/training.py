@@ -1,5 +1,5 @@
-"""A training job: preflight checks, ranks, and evaluations submitted meanwhile; then requeues
-itself if needed.
+"""A training job: preflight checks, a rehearsal, ranks, and evaluations submitted meanwhile; then
+requeues itself if needed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from slurm.commands import command_lines, dry_run
 from slurm.commands.stack import Stack
 from slurm.nodes.child_process import Stoppable
 from slurm.queue.exit_code import take_code
+from slurm.queue.export_checkpoints import export_each
 from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
+from slurm.rehearsal import Rehearsal
 from trainer.doctor import forecast
 from trainer.doctor.findings import is_fatal, merge, table
 from trainer.doctor.size import check as check_size
@@ -28,6 +30,7 @@ from trainer.process.network import addresses, free_port, hostnames
 from trainer.process.process_group import NODE_NAMES
 from trainer.recipe import load as configs
 from trainer.recipe.files import is_path
+from trainer.rehearsal import knobs
 from trainer.run.folder import Run
 from trainer.run.frozen_config import check, choose
 
@@ -55,6 +58,9 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     task, chosen = (*python, "-m", "slurm.nodes.rank", str(run.root)), (recipe, *overrides)
     preflight = srun("--kill-on-bad-exit=0", *task, "doctor", *chosen, wait=0)
     ranks = srun("--kill-on-bad-exit=1", *task, "train", *chosen)
+    rehearsal = None
+    if knobs.is_due(run, config):
+        rehearsal = Rehearsal(stack, run, chosen, knobs.switched_on(config))
     copy = stack.copy()
     if job.submission:
         size = job.allocation.size
@@ -62,7 +68,8 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
         findings = merge({"": [*check_size(config, size), *plan, *stack.advice()]})
         if job.dry_run:
             steps = [command_lines.line(copy)] if copy else []
-            steps += [command_lines.line(words, meeting) for words in (preflight, ranks)]
+            rehearsed = [rehearsal.command()] if rehearsal else []
+            steps += [command_lines.line(x, meeting) for x in (preflight, *rehearsed, ranks)]
             print(command_lines.submission_line(job), *steps, sep="\n")
             print(dry_run.page(config, job, findings))
         elif is_fatal(findings):
@@ -73,14 +80,18 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     forget(run)
     work, over = Stoppable(), Event()
     watcher = Thread(target=_watch, args=(run, over))
+    exporter = Thread(target=_export, args=(stack, run, over))
     code = work.run(copy) if copy else DONE
     if code == DONE:
         job_id = os.environ["SLURM_JOB_ID"]
         code = work.run(preflight, meeting, over=run.exit_code(job_id).exists)
         reported = take_code(run.root, job_id)
         code = code if reported is None else reported
+    if code == DONE and rehearsal:
+        code = rehearsal.hold(work, meeting)
     if code == DONE:
         watcher.start()
+        exporter.start()
         code = work.run(ranks, meeting)
     over.set()
     if (code := conclude(run, code, words[1:])) != DONE:
@@ -129,3 +140,12 @@ def _watch(run: Run, over: Event) -> None:
         watch(run, stop=over)
     except UserError as e:
         print(f"warmstart: {e}", flush=True)
+
+
+def _export(stack: Stack, run: Run, over: Event) -> None:
+    """Exports checkpoints until ``over`` is set; not where each command is a step of its own, which
+    would wait for the ranks' CPUs.
+    """
+    if not stack.by_srun:
+        words = ("-m", "warmstart", "export", str(run.root))
+        export_each(run, lambda step: stack.alone(*words, str(step)), stack.variables, over)

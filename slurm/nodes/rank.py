@@ -1,7 +1,8 @@
-"""One srun task: checks its node, or trains as one rank. The first task writes its exit code to the
-run's folder, and one whose training crashed what nvidia-smi then says about its node's GPUs.
+"""One srun task: checks its node, rehearses, or trains as one rank. The first task writes its exit
+code to the run's folder, and one whose training crashed what nvidia-smi then says about its node's
+GPUs.
 
-    srun ... python -m slurm.nodes.rank RUN doctor|train RECIPE [key=value ...]
+    srun ... python -m slurm.nodes.rank RUN doctor|rehearse|train RECIPE [key=value ...]
 
 The work is a child process, so that a stop request during its start-up also counts as a stop, not
 as a crash.
@@ -9,6 +10,8 @@ as a crash.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from slurm.queue.exit_code import is_first, leave_code
 from slurm.queue.requeue import kind_of
 from trainer.doctor import health, incidents
 from trainer.doctor.findings import this_node
+from trainer.rehearsal.failure import STOPPED_LINE, Failure
 from trainer.run.folder import Run
 
 
@@ -27,7 +31,10 @@ def main() -> int:
     srun would kill the remaining tasks for a non-zero exit code.
     """
     run, verb, *words = sys.argv[1:]
-    code = Stoppable().run([sys.executable, "-m", "warmstart", verb, *words])
+    work = Stoppable()
+    if verb == "rehearse":
+        return _rehearse(work, words)
+    code = work.run([sys.executable, "-m", "warmstart", verb, *words])
     if verb == "train" and kind_of(code) == "crashed":
         for fault in health.faults():
             if fault.lasting:
@@ -36,6 +43,19 @@ def main() -> int:
         leave_code(Path(run), code)
         return code
     return DONE if code == STOPPED else code
+
+
+def _rehearse(work: Stoppable, words: list[str]) -> int:
+    """Returns the exit code; the output says whether the rank died or was asked to stop. srun's own
+    code does not tell, and a rank that it ends beside a failed one says nothing.
+    """
+    code = work.run([sys.executable, "-m", "trainer.rehearsal.rehearse", *words])
+    if code == STOPPED and not work.terminated:
+        print(STOPPED_LINE, flush=True)
+    elif code > 128:
+        error = f"killed by {signal.Signals(code - 128).name}"
+        print(Failure.of(os.environ["SLURM_PROCID"], this_node(), error).line, flush=True)
+    return code
 
 
 if __name__ == "__main__":

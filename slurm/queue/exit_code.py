@@ -1,5 +1,5 @@
 """The exit code of a step's first task, which it passes to the job script in a file of the run:
-srun's own is another when several tasks end.
+srun's own is the largest of all tasks, killed ones included.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def of_training(run: Run, code: int, since: int) -> str:
     ``since`` is the number of the last attempt at the last decision.
     """
     status = run.attempts[-1].status if run.last_attempt > since else None
-    if status is None:
+    if status is None or code == PREFLIGHT:  # then the attempt is an earlier job's
         return kind_of(code)
     return {"finished": "done", "stopped": "stopped", "failed": "crashed"}[status]
 

@@ -108,7 +108,8 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="session")
 def trained(site: Site) -> tuple[str, Run]:
-    """(job, run) of an uninterrupted training over two nodes."""
-    job = site.train("run.name=whole", "train.epochs=4", "train.save_every=22")
+    """(job, run) of an uninterrupted training over two nodes, after a rehearsal."""
+    words = ("train.epochs=4", "train.save_every=22", "train.prefetch=true")
+    job = site.train("run.name=whole", *words)
     assert site.cluster.wait(job)["JobState"] == "COMPLETED", site.log(job)
     return job, site.run("whole")

@@ -64,6 +64,7 @@ def test_a_run_whose_first_task_said_nothing_is_judged_by_its_outcome(tmp_path: 
     ]
     write_json(run.new_attempt().outcome, {"status": "stopped", "step": 3, "total": 9})
     assert of_training(run, 137, since=0) == "stopped"
+    assert of_training(run, 3, since=0) == "refused", "an earlier job's outcome"
     assert of_training(run, 137, since=1) == "crashed", "an older attempt's outcome"
     write_json(run.new_attempt().outcome, {"status": "stopped", "step": 5, "total": 9})
     shutil.rmtree(run.attempts[0].root)

@@ -19,9 +19,9 @@ NOT_SET = -1
 """verl's value of ``lr_warmup_steps`` for "compute it from the warmup ratio"."""
 
 
-def build_engine(config: DictConfig, total_steps: int) -> Engine:
+def build_engine(config: DictConfig, total_steps: int, random_weights: bool = False) -> Engine:
     """Returns the engine for ``config`` over the process group, ready to train ``total_steps``
-    steps.
+    steps. With ``random_weights`` the model's folder needs a config.json only.
 
     Raises UserError when the model cannot be trained with these settings, or a package is not
     installed.
@@ -70,6 +70,7 @@ def build_engine(config: DictConfig, total_steps: int) -> Engine:
         attention_backend=backend,
         checkpointing=train.checkpointing,
         compile_layers=train.compile,
+        random_weights=random_weights,
     )
     engine.initialize()
     return engine

@@ -46,15 +46,18 @@ class Engine(FSDPEngineWithLMHead):
         attention_backend: str,
         checkpointing: str,
         compile_layers: bool,
+        random_weights: bool = False,
         **kwargs: Any,
     ):
         """``checkpointing`` is what a layer's backward recomputes: none, selective (all but
-        attention) or full.
+        attention) or full. ``random_weights`` reads the model's shape only; not with
+        offloaded weights.
         """
         super().__init__(*args, **kwargs)
         self.attention_backend = attention_backend
         self.checkpointing = checkpointing
         self.compile_layers = compile_layers
+        self.random_weights = random_weights
         self.stopwatch = Stopwatch()
 
     @property
@@ -190,7 +193,10 @@ class Engine(FSDPEngineWithLMHead):
                 "reshard_after_forward": self.engine_config.reshard_after_forward,
             }
             apply_fsdp2(module, sharding, self.engine_config)
-            load_weights.load(module, Path(self.model_config.local_path), get_device_id())
+            if self.random_weights:
+                load_weights.randomise(module, get_device_id())
+            else:
+                load_weights.load(module, Path(self.model_config.local_path), get_device_id())
         # Backward starts with the root's weights, a tied embedding among them: resharding would
         # gather them twice.
         module.set_reshard_after_forward(False, recurse=False)

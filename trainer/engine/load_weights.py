@@ -53,6 +53,28 @@ def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
     Host memory holds the file's pages and one tensor's shard at a time. Raises UserError when the
     folder lacks a tensor of the model, or has it in another shape.
     """
+    _allocate(module, device)
+    tensors = dict(module.named_parameters())
+    reader = Reader(folder)
+    _check(tensors, reader.sizes, folder)
+    reader.read_into(tensors)
+
+
+@torch.no_grad()
+def randomise(module: torch.nn.Module, device: str | int) -> None:
+    """Allocates the model as ``load`` does and draws its matrices from a normal distribution with
+    its ``initializer_range``; the norms' scales are 1.
+    """
+    _allocate(module, device)
+    for parameter in module.parameters():
+        shard = parameter.to_local()
+        if parameter.ndim == 1:
+            shard.fill_(1.0)
+        else:
+            shard.normal_(std=module.config.initializer_range)
+
+
+def _allocate(module: torch.nn.Module, device: str | int) -> None:
     module.to_empty(device=device)
     if module.config.tie_word_embeddings:
         # ``to_empty`` has untied the two: it allocated a tensor for each module.
@@ -60,10 +82,6 @@ def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
     for part in module.modules():
         if next(part.buffers(recurse=False), None) is not None:
             module._init_weights(part)  # computes the rotary frequencies, which are in no file
-    tensors = dict(module.named_parameters())
-    reader = Reader(folder)
-    _check(tensors, reader.sizes, folder)
-    reader.read_into(tensors)
 
 
 def _check(tensors: dict[str, torch.Tensor], sizes: dict[str, torch.Size], folder: Path) -> None:

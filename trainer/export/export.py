@@ -18,12 +18,12 @@ from common import provenance
 from common.errors import UserError
 from common.files import (
     MANIFEST,
+    in_turn,
     read_json,
     sha256_file,
     verify,
     whole_folder,
     write_json,
-    write_lock,
 )
 from data_prep.benchmarks import sets
 from data_prep.tokenizer import tokenizers
@@ -39,24 +39,23 @@ if TYPE_CHECKING:
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
-    as it is.
+    as it is, and one that another process is writing is waited for.
 
-    Raises UserError when the checkpoint does not exist, is damaged, or is being exported by another
-    process, and when the complete export has another merge_base.
+    Raises UserError when the checkpoint does not exist or is damaged, and when the complete export
+    has another merge_base.
     """
     folder = run.export(step)
-    if is_complete(folder):
-        check_same_base(folder, config)
-        return folder
-    _check_there(run, step)
-    tokenizer = tokenizers.load(tokenizer_folder(config))
-    with write_lock(run.export_lease(step)):
-        if not is_complete(folder):
-            check_absent(folder)
-            # Checked again: only under the lease is it safe from pruning.
-            _check_there(run, step)
-            verify(run.checkpoint(step))
-            _export(run, config, step, tokenizer, folder)
+    if not is_complete(folder):
+        _check_there(run, step)
+        tokenizer = tokenizers.load(tokenizer_folder(config))
+        with in_turn(run.export_lease(step)):
+            if not is_complete(folder):
+                check_absent(folder)
+                # Checked again: only under the lease is it safe from pruning.
+                _check_there(run, step)
+                verify(run.checkpoint(step))
+                _export(run, config, step, tokenizer, folder)
+    check_same_base(folder, config)
     return folder
 
 

@@ -22,9 +22,7 @@ FILE_BYTES = 256 * 2**20
 block Python.
 """
 REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
-"""Files that the job scripts append to: why a job was requeued or not, and which evaluations were
-submitted.
-"""
+"""Files of the job scripts: why a job was requeued or not, and the submitted evaluations."""
 INCIDENTS = "incidents.jsonl"
 """File of what was wrong with single nodes."""
 FIELDS = {REQUEUES: ledger.DECISION, SUBMISSIONS: ledger.SUBMISSION, INCIDENTS: ledger.INCIDENT}
@@ -215,9 +213,7 @@ class Run:
         return sorted(p for p in folders if _EVALUATION.fullmatch(p.name) and p.is_dir())
 
     def notes(self, name: str) -> list[dict[str, Any]]:
-        """Returns the lines of REQUEUES, SUBMISSIONS or INCIDENTS, without spoilt ones; empty if
-        there is no file.
-        """
+        """Returns the intact lines of REQUEUES, SUBMISSIONS or INCIDENTS; empty without a file."""
         return ledger.read(self.root / name, FIELDS[name])
 
     def note(self, name: str, line: dict[str, Any]) -> None:
@@ -263,6 +259,11 @@ class Run:
         return self.root / "report.html"
 
     @property
+    def rehearsal_log(self) -> Path:
+        """Output of the ranks in the last job's rehearsal."""
+        return self.root / "rehearsal.log"
+
+    @property
     def wandb(self) -> Path:
         """Folder that wandb writes its files to."""
         return self.root / "wandb"
@@ -298,9 +299,7 @@ class Run:
         return self.root / "tensorboard"
 
     def exit_code(self, job: str) -> Path:
-        """Returns the file for the exit code of a Slurm job's first task: srun's own is the largest
-        of all tasks, killed ones included.
-        """
+        """Returns the file for the exit code of a Slurm job's first task."""
         return self.root / f".exit-{job}"
 
     def ray_token(self, job: str) -> Path:

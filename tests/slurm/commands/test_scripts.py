@@ -34,7 +34,7 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
     site = "export SBATCH_ACCOUNT=p200000\n"
     batch = f"train.batch_size={32 * nodes}"
     script = ("slurm/sft_4b.sh", "--dry-run", f"--nodes={nodes}", batch)
-    (submit, preflight, start), facts = dry_run(checkout, site, *script)
+    (submit, preflight, *_, start), facts = dry_run(checkout, site, *script)
     assert shlex.split(submit) == [
         "SBATCH_ACCOUNT=p200000",
         "sbatch",
@@ -90,10 +90,22 @@ def test_a_dry_run_shows_what_would_run(checkout: Path, nodes: int, files: int) 
         assert fact in re.sub(" +", " ", facts)
 
 
+def test_a_dry_run_shows_the_rehearsal_where_a_knob_is_on(checkout: Path) -> None:
+    words = ("--nodes=2", "train.compile=true")
+    (_, preflight, rehearsal, start), _ = dry_run(checkout, "", SFT, "--dry-run", *words)
+    task = shlex.split(rehearsal)
+    assert task[:7] == shlex.split(preflight)[:7] and "--kill-on-bad-exit=1" in task
+    assert task[-4:] == ["runs/sft_4b", "rehearse", "sft_4b", "train.compile=true"]
+    assert "rehearse" not in start
+    off = ("train.compile=false", "train.liger=false", "train.fused_optimizer=false")
+    lines, _ = dry_run(checkout, "", SFT, "--dry-run", *off, "train.prefetch=false")
+    assert not any("rehearse" in line for line in lines)
+
+
 def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
     site = "CONTAINER=(apptainer exec --nv '/scratch/an image.sif')\n"
     site += "OVERRIDES=('run.root=/scratch/my runs')\n"
-    (_, _, start), _ = dry_run(
+    (*_, start), _ = dry_run(
         checkout, site, "slurm/sft_8b.sh", "--dry-run", "recipe=sft_4b", "run.name=x"
     )
     words = shlex.split(start)
@@ -160,7 +172,7 @@ def test_the_site_decides_container_and_overrides(checkout: Path) -> None:
 def test_a_dry_run_takes_options_anywhere(
     checkout: Path, words: tuple[str, ...], options: list[str]
 ) -> None:
-    (submit, preflight, _), facts = dry_run(checkout, "", SFT, *words)
+    (submit, preflight, *_), facts = dry_run(checkout, "", SFT, *words)
     own = [word for word in words if "=" in word and word[0] != "-"]
     assert shlex.split(submit) == ["sbatch", *options, SFT, *own]
     nodes = 2 if "--nodes=2" in options else 4
@@ -170,7 +182,7 @@ def test_a_dry_run_takes_options_anywhere(
 
 def test_a_dry_run_of_an_array_shows_its_first_job(checkout: Path) -> None:
     words = ("train.seed=%a", "run.name=s-%a", "--array=3-5", "--dry-run", "recipe=tiny")
-    (submit, _, start), facts = dry_run(checkout, "", SFT, *words)
+    (submit, *_, start), facts = dry_run(checkout, "", SFT, *words)
     assert submit.endswith("--array=3-5 slurm/sft_4b.sh train.seed=%a run.name=s-%a recipe=tiny")
     assert start.endswith("slurm.nodes.rank runs/s-3 train tiny train.seed=3 run.name=s-3")
     assert "# array: index 3 is shown" in facts
@@ -195,7 +207,7 @@ def test_a_script_submits_itself(checkout: Path, words: tuple[str, ...], line: l
 
 
 def test_the_sites_options_count_where_the_command_line_has_none(checkout: Path) -> None:
-    (submit, preflight, start), facts = dry_run(checkout, OPTIONS, SFT, "--dry-run", "-t", "2")
+    (submit, preflight, *_, start), facts = dry_run(checkout, OPTIONS, SFT, "--dry-run", "-t", "2")
     site = ["--exclude=n17", "--nodes=8", "--time=1:00:00"]
     assert shlex.split(submit) == ["sbatch", *site, "--time=2", SFT]
     assert "size  32 ranks (8 x 4)" in facts
@@ -248,7 +260,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(checkout: Path) -> None:
     (checkout / "my").mkdir(exist_ok=True)
     (checkout / "my" / "own.yaml").write_text("defaults: [sft_4b, _self_]\ntrain: {seed: 3}\n")
     words = ("recipe=my/own.yaml", "train.lr=1e-5", "--dry-run")
-    (submit, preflight, start), _ = dry_run(checkout, "", SFT, *words)
+    (submit, preflight, *_, start), _ = dry_run(checkout, "", SFT, *words)
     assert submit.endswith("slurm/sft_4b.sh recipe=my/own.yaml train.lr=1e-5")
     assert preflight.endswith("runs/own doctor my/own.yaml train.lr=1e-5")
     assert start.endswith("runs/own train my/own.yaml train.lr=1e-5")
@@ -257,7 +269,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(checkout: Path) -> None:
     site = f"export TMPDIR='{checkout}/tmp'\nCONTAINER=(enter --bind={{folder}} image)\n"
     (checkout.parent / "beside").mkdir(exist_ok=True)
     shutil.copy(checkout / "my" / "own.yaml", checkout.parent / "beside" / "own.yaml")
-    (_, _, start), _ = dry_run(checkout, site, SFT, "recipe=../beside/own.yaml", "--dry-run")
+    (*_, start), _ = dry_run(checkout, site, SFT, "recipe=../beside/own.yaml", "--dry-run")
     assert f"--bind={checkout.parent / 'beside'}" in shlex.split(start)
     done = call(checkout, "", SFT, "recipe=my/owm.yaml")
     assert (done.returncode, submitted(checkout)) == (2, None)

@@ -126,15 +126,24 @@ def test_needs_less_memory_than_half_again_the_model(
     assert extra < 1.5 * size
 
 
-def test_is_refused_while_another_process_holds_the_checkpoint_or_when_it_is_damaged(
+def test_waits_for_another_process_and_refuses_a_damaged_checkpoint(
     export: Path, short_run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "runs" / "tiny"
     shutil.copytree(short_run, folder, ignore=shutil.ignore_patterns("export"))
     shutil.copytree(short_run.parent.parent / "data", tmp_path / "data")
+    words = [sys.executable, "-m", "warmstart", "export", "tiny"]
     with write_lock(folder / "export" / f".step_{STEPS}.lock"):
-        done = warmstart("export", "tiny", folder=tmp_path, check=False)
-    assert done.returncode == 2 and "is being written by process" in done.stderr
+        waits = subprocess.Popen(
+            words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert waits.stdout
+        for line in waits.stdout:
+            if f"waiting for process {os.getpid()} on host" in line:
+                break
+        shutil.copytree(export, folder / "export" / f"step_{STEPS}")
+    assert waits.wait() == 0, "what the other process has written counts"
+    shutil.rmtree(folder / "export" / f"step_{STEPS}")
     shard = next((folder / "checkpoints" / f"step_{STEPS}").glob("*.safetensors"))
     with shard.open("r+b") as f:
         f.seek(-1, os.SEEK_END)

@@ -1,0 +1,60 @@
+"""Exports beside training: of each complete checkpoint once, at low priority, and none after it."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from slurm.queue.export_checkpoints import export_each
+from tests.slurm.conftest import Site
+from trainer.run.folder import Run
+
+
+def test_each_complete_checkpoint_is_exported_once(
+    site: Site,
+    trained: tuple[str, Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """One that fails is left to the job that evaluates it."""
+    run, asked, over = Run(tmp_path / "run"), list[int](), Event()
+    shutil.copytree(trained[1].root, run.root, ignore=shutil.ignore_patterns("export"))
+    monkeypatch.chdir(site.folder)
+
+    def command(step: int) -> list[str]:
+        asked.append(step)
+        if step == 22:
+            return ["sh", "-c", f"echo $(nice) $PLACE >'{tmp_path}/nice'; exit 3"]
+        return [sys.executable, "-m", "warmstart", "export", str(run.root), str(step)]
+
+    thread = Thread(target=export_each, args=(run, command, {"PLACE": "here"}, over, 0.1))
+    thread.start()
+    site.cluster.until(lambda: run.exports == [44], 120)
+    time.sleep(0.5)
+    over.set()
+    thread.join()
+    assert asked == [22, 44]
+    assert (tmp_path / "nice").read_text() == "19 here\n"
+    assert "step 22 is not exported beside training (exit code 3)" in capfd.readouterr().out
+
+
+def test_the_end_of_training_ends_an_export(tmp_path: Path) -> None:
+    run, over = Run(tmp_path), Event()
+    for step in (4, 8):
+        run.checkpoint(step).mkdir(parents=True)
+    (run.checkpoint(8) / "manifest.json").write_text("{}")
+    script = f"import time; open('{tmp_path}/began', 'w'); time.sleep(60)"
+    thread = Thread(
+        target=export_each, args=(run, lambda step: [sys.executable, "-c", script], {}, over, 0.1)
+    )
+    thread.start()
+    while not (tmp_path / "began").exists():
+        time.sleep(0.05)
+    begin = time.monotonic()
+    over.set()
+    thread.join()
+    assert time.monotonic() - begin < 10

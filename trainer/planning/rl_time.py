@@ -22,6 +22,10 @@ from trainer.planning.step_time import forward_seconds, step_time
 
 MOST_ROLLOUTS = 256
 """verl's max_num_seqs: rollouts in flight per engine at most."""
+LEAST_REQUESTS, MOST_REQUESTS = 64, 512
+"""Requests per engine at a time in an evaluation with eval.concurrency=null, which follow what the
+KV cache holds at the expected length.
+"""
 DECODE_OVERHEAD = 3e-3
 """Seconds per decode step for vLLM's scheduler, sampler and launches. Assumed."""
 

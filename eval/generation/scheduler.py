@@ -195,9 +195,10 @@ class Scheduler:
         """Returns the expectations at this moment. An awaited engine counts as the mean of those
         that are up.
         """
-        expected = {problem: self._expected(problem) for problem in self._of}
+        mean = self._mean()
+        expected = {problem: self._expected(problem, mean) for problem in self._of}
         left, count = self._left(), len(self._engines) + self.awaited
-        slots = {name: self._slots(engine.capacity) for name, engine in self._engines.items()}
+        slots = {name: self._slots(engine.capacity, mean) for name, engine in self._engines.items()}
         waves = left / (fmean(slots.values()) * count)
         if self.awaited:
             slots = {name: min(most, ceil(left / count)) for name, most in slots.items()}
@@ -245,24 +246,26 @@ class Scheduler:
     def _is_suspect(self, key: Key) -> bool:
         return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
 
-    def _expected(self, problem: ProblemKey) -> float:
-        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of
-        ended rollouts, the maximum-likelihood mean of exponential lengths of which some are
-        censored (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The
-        mean of all problems counts as one more ended rollout.
-        """
-        of = self._of[problem]
-        return min(self._budget, (self._mean() + of.tokens) / (1 + of.ended))
-
     def _mean(self) -> float:
-        """Returns the same over all problems, where the budget counts as one more ended rollout."""
+        """Returns the expected tokens of any rollout: all tokens so far over the number of ended
+        rollouts, the maximum-likelihood mean of exponential lengths of which some are censored
+        (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The budget
+        counts as one more ended rollout.
+        """
         return min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
 
-    def _slots(self, capacity: int) -> int:
-        """Returns the most rollouts at a time of an engine whose KV cache holds ``capacity``
-        tokens.
+    def _expected(self, problem: ProblemKey, mean: float) -> float:
+        """Returns the same for a problem's rollouts; the ``mean`` of all problems counts as one
+        more ended rollout.
         """
-        holds = int(capacity / (self._prompt + self._mean()))
+        of = self._of[problem]
+        return min(self._budget, (mean + of.tokens) / (1 + of.ended))
+
+    def _slots(self, capacity: int, mean: float) -> int:
+        """Returns the most rollouts at a time of an engine whose KV cache holds ``capacity``
+        tokens, with rollouts of ``mean`` tokens.
+        """
+        holds = int(capacity / (self._prompt + mean))
         return min(max(holds, self._least), self._most)
 
     def _final(self, key: Key, now: _Outlook) -> float:

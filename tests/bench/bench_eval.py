@@ -41,6 +41,7 @@ from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 from eval.generation.settings import EngineSettings, Model
 from tests.bench.decode import (
+    A100,
     GPUS,
     H200,
     LONG,
@@ -265,7 +266,7 @@ def main() -> None:
             of_gpu, missed_by_gpu = simulated(gpu, pool, traces_each, most_engines)
             results += of_gpu
             missed += missed_by_gpu
-        for gpu in (*GPUS[1:], H200):
+        for gpu in (A100, H200):
             results += by_slots(gpu, pool, traces_each, most_engines)
     publish("bench-eval", results if simulation else [*results, real()])
     for what in missed:

@@ -62,12 +62,13 @@ class Gpu:
     """Tokens."""
 
 
+A100 = Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000)
+H200 = Gpu("H200-141GB", step=5e-3, sequence=5e-5, read=3.8e-8, prefill=5e-5, cache=800_000)
 GPUS = (
     Gpu("by batch alone", step=6e-3, sequence=1.4e-4, read=0.0, prefill=5e-5, cache=400_000),
     Gpu("H100-80GB", step=6e-3, sequence=5e-5, read=5.5e-8, prefill=5e-5, cache=400_000),
-    Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000),
+    A100,
 )
-H200 = Gpu("H200-141GB", step=5e-3, sequence=5e-5, read=3.8e-8, prefill=5e-5, cache=800_000)
 """Reading is at 80 % of the data sheets' memory bandwidth; the rest is assumed. The first one's
 steps take as long for short rollouts as for long ones.
 """

@@ -116,7 +116,7 @@ def arguments(config: Any, model: Model, engines: EngineSettings, context: int) 
     """
     on_cpu = engines.device == "cpu"
     scheduler = "TakingTurns" if on_cpu else "AsyncTakingTurns"
-    values = {
+    values: dict[str, Any] = {
         "model": model.path,
         "revision": model.revision,
         "tokenizer": str(model.tokenizer),
@@ -182,7 +182,7 @@ def summary(values: dict[str, Any], engines: EngineSettings) -> str:
             f"{least}{values['max_num_seqs']:,} requests",
             f"{values['max_num_batched_tokens']:,} tokens per step",
             "prefix caching" if values["enable_prefix_caching"] else "no prefix caching",
-            f"CUDA graphs up to {graphs[-1]:,} requests" if graphs else "no CUDA graphs",
+            f"CUDA graphs for batches up to {graphs[-1]:,}" if graphs else "no CUDA graphs",
         ]
     )
 

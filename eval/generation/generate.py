@@ -78,8 +78,8 @@ def generate(
         {key: len(ids) for key, ids in tasks.items()},
         lengths,
         sampling.max_tokens,
-        engines.at_most,
-        engines.at_least,
+        concurrency=engines.at_most,
+        at_least=engines.at_least,
     )
     seeds = {key: rollout_seed(sampling.seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,8 @@ def test_more_gpus_end_earlier_and_take_more_gpu_hours() -> None:
     assert few.hours > some.hours > many.hours > START_SECONDS / 3600
     assert few.gpus * few.hours < some.gpus * some.hours < many.gpus * many.hours
     assert 0 < few.tail < some.tail < many.tail < 1
+    at_once = evaluations(planned("eval.max_tokens=1"))
+    assert all(of.hours * 3600 == pytest.approx(START_SECONDS, abs=2) for of in at_once.scales)
     longest = 32_768 * decode_seconds(planner.shape, ALONE, planner.cluster, 1, 512)
     assert many.hours > (longest + START_SECONDS) / 3600
 

@@ -80,9 +80,9 @@ def test_an_engine_starts_with_64_and_gets_fewer_again_when_long_ones_end() -> N
 
 
 def test_an_integer_is_the_most_whatever_the_cache_holds() -> None:
-    for most in (7, 600):
+    for most, cache in ((7, 10**6), (600, 10**6), (90, 4_000)):
         scheduler = Scheduler(tasks(1000, 1), [], BUDGET, most)
-        scheduler.join("a", 10**6)
+        scheduler.join("a", cache)
         assert len(started(scheduler)) == most
 
 

@@ -39,15 +39,17 @@ class Driver:
         seeds: Mapping[Key, int],
         log: Callable[[str], Path],
         say: Callable[[str], None],
+        summary: str,
     ) -> None:
         """``log`` returns the path of an engine's output, by name; ``say`` shows what the engines
-        do.
+        do; ``summary`` is the settings of each in one line.
         """
         self.fleet, self.scheduler, self.pulse = fleet, scheduler, pulse
         self.prompts, self.seeds, self.log, self.say = prompts, seeds, log, say
         self.alive: dict[str, bool] = {}  # engine -> whether it has loaded
         self.awaited: set[str] = set()  # engines that have never been up
         self.deaths: Counter[str] = Counter()
+        self.summary: str | None = summary  # None once it is told
         self.heard: tuple[float, int] | None = None  # when tokens were last counted, and how many
 
     def run(self, names: Sequence[str]) -> Iterator[Rollout]:
@@ -71,6 +73,7 @@ class Driver:
                 elif what == START:
                     self.pulse.up(name, time.monotonic())
                     self.scheduler.join(name, answer)
+                    self._introduce(answer)
                     self.alive[name] = True
                     self.awaited.discard(name)
                     self._tell()
@@ -89,6 +92,13 @@ class Driver:
                 f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
                 f"{self.log('engine-*')}. All others are kept; the same command tries these again"
             )
+
+    def _introduce(self, capacity: int) -> None:
+        """Prints the engines' settings once, with the KV cache of the first that is up."""
+        if self.summary is not None:
+            each = f"KV cache of {capacity:,} tokens, {self.summary}"
+            print(f"{_engines(len(self.alive))}, each: {each}", file=sys.stderr, flush=True)
+            self.summary = None
 
     def _tell(self) -> None:
         up, begun = sum(self.alive.values()), len(self.alive)

@@ -78,7 +78,8 @@ def generate(
         {key: len(ids) for key, ids in tasks.items()},
         lengths,
         sampling.max_tokens,
-        engines.concurrency,
+        concurrency=engines.at_most,
+        at_least=engines.at_least,
     )
     seeds = {key: rollout_seed(sampling.seed, key) for key in tasks}
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,9 @@ def generate(
         nodes = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
         count, share = placement(nodes, engines)
         fleet = Fleet(ray, creator(ray, engines, share, log, arguments, params))
-        driver = Driver(fleet, scheduler, Pulse(sampling.max_tokens), tasks, seeds, log, line.say)
+        pulse = Pulse(sampling.max_tokens)
+        summary = vllm_actor.summary(arguments, engines)
+        driver = Driver(fleet, scheduler, pulse, tasks, seeds, log, line.say, summary)
         for rollout in driver.run([f"engine-{i}" for i in range(count)]):
             with file_errors(folder):
                 rollout_files.append(file, rollout)

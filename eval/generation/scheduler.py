@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from statistics import fmean
 
 from common.records import Key
 
@@ -72,15 +73,19 @@ class Scheduler:
         finished: Iterable[tuple[Key, int]],
         budget: int,
         concurrency: int,
+        at_least: int | None = None,
     ) -> None:
         """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier
         rollouts with their tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the
-        most rollouts per engine at a time.
+        most rollouts per engine at a time. With ``at_least`` an engine has as many slots as its
+        KV cache holds rollouts of the expected length, from ``at_least`` to ``concurrency``.
         """
         self.set_aside: list[Key] = []
         self.awaited = 0
         """Number of engines that are about to join; their share of the rollouts is kept back."""
-        self._prompts, self._budget, self._concurrency = prompts, budget, concurrency
+        self._prompts, self._budget, self._most = prompts, budget, concurrency
+        self._least = concurrency if at_least is None else at_least
+        self._prompt = fmean(prompts.values())
         self._engines: dict[str, _Engine] = {}
         self._running: dict[Key, _Running] = {}
         self._fresh: dict[ProblemKey, deque[Key]] = {}
@@ -187,9 +192,17 @@ class Scheduler:
         return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
 
     def _outlook(self) -> _Outlook:
-        expected = {problem: self._expected(problem) for problem in self._of}
-        waves = self._left() / (self._concurrency * (len(self._engines) + self.awaited))
-        now = _Outlook(expected, {name: _Load() for name in self._engines}, waves)
+        """Returns the expectations at this moment. An awaited engine counts as the mean of those
+        that are up.
+        """
+        mean = self._mean()
+        expected = {problem: self._expected(problem, mean) for problem in self._of}
+        left, count = self._left(), len(self._engines) + self.awaited
+        slots = {name: self._slots(engine.capacity, mean) for name, engine in self._engines.items()}
+        waves = left / (fmean(slots.values()) * count)
+        if self.awaited:
+            slots = {name: min(most, ceil(left / count)) for name, most in slots.items()}
+        now = _Outlook(expected, {name: _Load() for name in self._engines}, slots, waves)
         for key, running in self._running.items():
             now.loads[running.engine].add(
                 key, self._prompts[key], running.tokens, self._final(key, now)
@@ -205,13 +218,10 @@ class Scheduler:
     def _place(self, key: Key, now: _Outlook) -> str | None:
         """Returns the engine that ``key`` should start on; None when it has to wait."""
         tokens = self._prompts[key] + now.expected[key[:2]]
-        most = self._concurrency
-        if self.awaited:
-            most = min(most, ceil(self._left() / (len(self._engines) + self.awaited)))
         names = [
             name
             for name, engine in self._engines.items()
-            if len(engine.running) < most
+            if len(engine.running) < now.slots[name]
             and (
                 not engine.running or now.loads[name].held + tokens <= OVERCOMMIT * engine.capacity
             )
@@ -236,15 +246,27 @@ class Scheduler:
     def _is_suspect(self, key: Key) -> bool:
         return self._deaths[key] > 0 and self._running[key].tokens <= self._reached[key] + UNHEARD
 
-    def _expected(self, problem: ProblemKey) -> float:
-        """Returns the expected tokens of a problem's rollouts: all tokens so far over the number of
-        ended rollouts, the maximum-likelihood mean of exponential lengths of which some are
-        censored (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The
-        mean of all problems counts as one more ended rollout.
+    def _mean(self) -> float:
+        """Returns the expected tokens of any rollout: all tokens so far over the number of ended
+        rollouts, the maximum-likelihood mean of exponential lengths of which some are censored
+        (Lawless, Statistical Models and Methods for Lifetime Data, 2003, section 4.1). The budget
+        counts as one more ended rollout.
         """
-        mean = min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
+        return min(self._budget, (self._budget + self._all.tokens) / (1 + self._all.ended))
+
+    def _expected(self, problem: ProblemKey, mean: float) -> float:
+        """Returns the same for a problem's rollouts; the ``mean`` of all problems counts as one
+        more ended rollout.
+        """
         of = self._of[problem]
         return min(self._budget, (mean + of.tokens) / (1 + of.ended))
+
+    def _slots(self, capacity: int, mean: float) -> int:
+        """Returns the most rollouts at a time of an engine whose KV cache holds ``capacity``
+        tokens, with rollouts of ``mean`` tokens.
+        """
+        holds = int(capacity / (self._prompt + mean))
+        return min(max(holds, self._least), self._most)
 
     def _final(self, key: Key, now: _Outlook) -> float:
         """Returns the expected final tokens: those so far plus a new rollout's, since lengths are
@@ -276,9 +298,12 @@ class _Load:
 
 @dataclass
 class _Outlook:
-    """Expectations at one moment: tokens of a rollout by problem, and loads by engine."""
+    """Expectations at one moment: tokens of a rollout by problem; by engine its load and the most
+    rollouts that it may have.
+    """
 
     expected: dict[ProblemKey, float]
     loads: dict[str, _Load]
+    slots: dict[str, int]
     waves: float
     """Unfinished rollouts per engine slot."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from trainer.planning.rl_time import LEAST_REQUESTS, MOST_REQUESTS
+
 
 @dataclass(frozen=True)
 class Model:
@@ -47,8 +49,20 @@ class EngineSettings:
     """Number of engines; None starts as many as fit."""
     tensor_parallel: int
     """GPUs per engine."""
-    concurrency: int
-    """Most requests per engine at a time."""
+    concurrency: int | None
+    """Most requests per engine at a time; None: as many as its KV cache holds."""
+
+    @property
+    def at_least(self) -> int:
+        """Fewest requests that an engine has slots for, however little its KV cache holds."""
+        return LEAST_REQUESTS if self.concurrency is None else self.concurrency
+
+    @property
+    def at_most(self) -> int:
+        """Most requests that an engine has slots for (vLLM's ``max_num_seqs``)."""
+        if self.concurrency is None:
+            return LEAST_REQUESTS if self.device == "cpu" else MOST_REQUESTS
+        return self.concurrency
 
     @staticmethod
     def from_config(config: DictConfig) -> EngineSettings:

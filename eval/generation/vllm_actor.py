@@ -17,6 +17,13 @@ KV_CACHE_LIMIT = 4 << 30
 PREFILL_TOKENS = 4096
 """Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length.
 """
+STEP_TOKENS = 8192
+"""Tokens per step of an engine on a GPU (max_num_batched_tokens): vLLM's own for offline use on
+most GPUs. With its 2,048 for a server the prefill of a preempted rollout of 20K tokens takes ten
+steps instead of three.
+"""
+GRAPHS = 512
+"""vLLM's own largest batch in a CUDA graph."""
 NF4 = "nf4"
 """The dtype of weights that bitsandbytes quantizes to 4 bits while they are loaded, on a GPU."""
 STRIDE = 32
@@ -109,7 +116,7 @@ def arguments(config: Any, model: Model, engines: EngineSettings, context: int) 
     """
     on_cpu = engines.device == "cpu"
     scheduler = "TakingTurns" if on_cpu else "AsyncTakingTurns"
-    values = {
+    values: dict[str, Any] = {
         "model": model.path,
         "revision": model.revision,
         "tokenizer": str(model.tokenizer),
@@ -118,7 +125,9 @@ def arguments(config: Any, model: Model, engines: EngineSettings, context: int) 
         "max_model_len": context,
         # The caller checked the context against this value, which may differ from the model's own.
         "hf_overrides": {"max_position_embeddings": config.max_position_embeddings},
-        "max_num_seqs": engines.concurrency,
+        "max_num_seqs": engines.at_most,
+        # The rollouts of a problem share its prompt.
+        "enable_prefix_caching": True,
         "scheduling_policy": "priority",
         "scheduler_cls": f"eval.generation.preemption.{scheduler}",
         "async_scheduling": not on_cpu,
@@ -139,13 +148,43 @@ def arguments(config: Any, model: Model, engines: EngineSettings, context: int) 
     if on_cpu:
         values |= {
             "enforce_eager": True,
-            "kv_cache_memory_bytes": _kv_bytes(config, context, engines.concurrency),
+            "kv_cache_memory_bytes": _kv_bytes(config, context, engines.at_most),
             # vLLM rewinds a seeded generator after a partial prefill, which torch's CPU generator
             # cannot do.
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(context, PREFILL_TOKENS),
         }
+    else:
+        values |= {
+            "max_num_batched_tokens": max(STEP_TOKENS, engines.at_most),
+            "cudagraph_capture_sizes": graph_sizes(engines.at_most),
+        }
     return values
+
+
+def graph_sizes(requests: int) -> list[int]:
+    """Returns the batch sizes, in tokens, of an engine's CUDA graphs: vLLM's own spacing up to its
+    own largest, or to ``requests`` where that is more, and ``requests`` itself. A decode batch is
+    padded to the next size, but never beyond the most requests (max_num_seqs).
+    """
+    most = max(requests, min(2 * requests, GRAPHS))
+    sizes = {1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16), requests}
+    return sorted(size for size in sizes if size <= most)
+
+
+def summary(values: dict[str, Any], engines: EngineSettings) -> str:
+    """Returns in one line how an engine with vLLM's arguments ``values`` runs."""
+    least = f"{engines.at_least} to " if engines.at_least < engines.at_most else ""
+    graphs = values.get("cudagraph_capture_sizes")
+    return ", ".join(
+        [
+            f"tensor parallel {values['tensor_parallel_size']}",
+            f"{least}{values['max_num_seqs']:,} requests",
+            f"{values['max_num_batched_tokens']:,} tokens per step",
+            "prefix caching" if values["enable_prefix_caching"] else "no prefix caching",
+            f"CUDA graphs for batches up to {graphs[-1]:,}" if graphs else "no CUDA graphs",
+        ]
+    )
 
 
 def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:

@@ -4,6 +4,8 @@ length.
     python -m tests.bench.bench_eval        replays on 1 to 64 fake engines, and on 2 real ones
     python -m tests.bench.bench_eval TRACES ENGINES     so many traces, on up to ENGINES fake ones
 
+Two cases compare eval.concurrency=null with 64 on the same traces: 100 x 16 long rollouts (T0) and
+1,319 x 1 short ones (GSM8K). The others have long ones and null:
 100 problems x 16 rollouts with a median of 11.6K tokens and 37 % at the budget of 16,384;
 log-lengths of two rollouts of a problem correlate by 0.75 (an assumption: most of the spread is the
 problem's). Figures are means over traces. `limit` is the clairvoyant longest-first schedule; beside
@@ -23,6 +25,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from math import inf, isclose, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -38,8 +41,11 @@ from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 from eval.generation.settings import EngineSettings, Model
 from tests.bench.decode import (
-    BUDGET,
+    A100,
     GPUS,
+    H200,
+    LONG,
+    SHORT,
     Gpu,
     by_problem,
     by_sample,
@@ -52,6 +58,7 @@ from tests.bench.decode import (
 )
 from tests.bench.table import Result, publish
 from tests.conftest import environment
+from trainer.planning.rl_time import LEAST_REQUESTS
 
 ENGINES, CORRELATION = (1, 2, 4, 8, 16, 32, 64), 0.75
 MOST = 1.10
@@ -69,6 +76,8 @@ materialise(config)
 
 STATIC = {"static by problem": by_problem, "static by sample": by_sample}
 PEERS = STATIC | {"told each problem's mean": told_means}
+SETS = {"T0": (100, 16, LONG), "GSM8K": (1319, 1, SHORT)}
+"""Problems, rollouts of each, and their lengths."""
 
 
 def makespans(gpu: Gpu, count: int, seed: int) -> dict[str, float]:
@@ -80,6 +89,23 @@ def makespans(gpu: Gpu, count: int, seed: int) -> dict[str, float]:
         "ours": replay(lengths, count, gpu),
         "lower bound": lower_bound(lengths, count, gpu),
     }
+
+
+def null_and_64(gpu: Gpu, name: str, count: int, seed: int) -> tuple[float, float]:
+    """Seconds of one trace of a set with eval.concurrency null and 64."""
+    problems, n, spread = SETS[name]
+    lengths = trace(problems, n, CORRELATION, seed, spread)
+    return replay(lengths, count, gpu), replay(lengths, count, gpu, LEAST_REQUESTS)
+
+
+def by_slots(gpu: Gpu, pool: Executor, traces_each: int, most_engines: int) -> Iterator[Result]:
+    """null beside 64 on up to ``most_engines`` engines of one kind."""
+    for name, count in product(SETS, ENGINES[::2]):
+        if count <= most_engines:
+            traces = list(pool.map(partial(null_and_64, gpu, name, count), range(traces_each)))
+            null, fixed = (fmean(seconds) for seconds in zip(*traces, strict=True))
+            case = f"{name}, {gpu.name}, {count} engines: null"
+            yield Result(case, "makespan", "s", null, fixed, "64 requests per engine")
 
 
 def simulated(
@@ -152,14 +178,14 @@ class Static(Timed):
             self._lost = [key for part in self.parts.values() for key in part]
         now = self._outlook()
         for name, part in self.parts.items():
-            while part and len(self._engines[name].running) < self._concurrency:
+            while part and len(self._engines[name].running) < now.slots[name]:
                 self._lost.remove(part[0])
                 yield self._start(name, part.popleft(), now)
 
 
 def real() -> Result:
     """Two engines on this machine."""
-    scale = BUDGET / REAL["budget"]
+    scale = LONG.budget / REAL["budget"]
     whole = trace(REAL["problems"], REAL["n"], CORRELATION, 0)
     lengths = {key: max(1, round(tokens / scale)) for key, tokens in whole.items()}
     seconds: dict[type[Timed], float] = {}
@@ -222,6 +248,7 @@ def _run(folder: Path, scheduler: Timed, lengths: Mapping[Key, int]) -> float:
             seeds,
             lambda name: folder / f"{name}.log",
             print,
+            "as in an evaluation",
         )
         made = {rollout.key: rollout.tokens for rollout in driver.run(["engine-0", "engine-1"])}
         assert made == lengths
@@ -239,6 +266,8 @@ def main() -> None:
             of_gpu, missed_by_gpu = simulated(gpu, pool, traces_each, most_engines)
             results += of_gpu
             missed += missed_by_gpu
+        for gpu in (A100, H200):
+            results += by_slots(gpu, pool, traces_each, most_engines)
     publish("bench-eval", results if simulation else [*results, real()])
     for what in missed:
         print(f"  missed: {what}")

@@ -21,12 +21,26 @@ from eval.generation.driver import BEAT_SECONDS
 from eval.generation.hang_detector import Pulse
 from eval.generation.scheduler import Scheduler
 from eval.generation.vllm_actor import EARLY, SPARE
+from trainer.planning.rl_time import LEAST_REQUESTS, MOST_REQUESTS
 
-CONCURRENCY, PROMPT = 64, 200
+PROMPT = 200
 LOADING = 60.0
-BUDGET, MEDIAN, AT_BUDGET = 16_384, 11_600, 0.37
 
 Lengths = dict[Key, int]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Lognormal lengths by their median, in tokens, and the share that reaches the budget."""
+
+    median: int
+    budget: int
+    at_budget: float
+
+
+LONG = Spread(11_600, 16_384, 0.37)
+SHORT = Spread(250, 4_096, 0.005)
+"""Long ones as published for T0; short ones as assumed for GSM8K."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +62,39 @@ class Gpu:
     """Tokens."""
 
 
+A100 = Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000)
+H200 = Gpu("H200-141GB", step=5e-3, sequence=5e-5, read=3.8e-8, prefill=5e-5, cache=800_000)
 GPUS = (
     Gpu("by batch alone", step=6e-3, sequence=1.4e-4, read=0.0, prefill=5e-5, cache=400_000),
     Gpu("H100-80GB", step=6e-3, sequence=5e-5, read=5.5e-8, prefill=5e-5, cache=400_000),
-    Gpu("A100-40GB", step=9e-3, sequence=7e-5, read=1.1e-7, prefill=1.2e-4, cache=160_000),
+    A100,
 )
 """Reading is at 80 % of the data sheets' memory bandwidth; the rest is assumed. The first one's
 steps take as long for short rollouts as for long ones.
 """
 
 
-def trace(problems: int, n: int, correlation: float, seed: int) -> Lengths:
-    """Lognormal lengths with the median and the share at the budget that are given above;
-    ``correlation`` is that of log-lengths of two rollouts of one problem.
+def trace(problems: int, n: int, correlation: float, seed: int, of: Spread = LONG) -> Lengths:
+    """Lengths of ``n`` rollouts per problem; ``correlation`` is that of log-lengths of two rollouts
+    of one problem.
     """
-    sigma = math.log(BUDGET / MEDIAN) / NormalDist().inv_cdf(1 - AT_BUDGET)
+    sigma = math.log(of.budget / of.median) / NormalDist().inv_cdf(1 - of.at_budget)
     random = np.random.default_rng(seed)
     common, own = random.standard_normal((problems, 1)), random.standard_normal((problems, n))
-    logs = math.log(MEDIAN) + sigma * (
+    logs = math.log(of.median) + sigma * (
         math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own
     )
-    lengths = np.minimum(np.exp(logs).round(), BUDGET).astype(int)
+    lengths = np.minimum(np.exp(logs).round(), of.budget).astype(int)
     return {("s", str(p), k): int(lengths[p, k]) for p in range(problems) for k in range(n)}
 
 
 class FakeEngine:
-    """An engine at ``now`` seconds that has made ``steps`` steps; tokens are counted as real
-    numbers.
+    """An engine at ``now`` seconds that has made ``steps`` steps and runs at most ``slots``
+    rollouts at a time; tokens are counted as real numbers.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
-        self.gpu = gpu
+    def __init__(self, gpu: Gpu, slots: int) -> None:
+        self.gpu, self.slots = gpu, slots
         self.now = self.steps = self.held = self.stall = 0.0
         self.running: dict[
             Key, tuple[float, float]
@@ -163,7 +179,7 @@ class FakeEngine:
         return self.steps - begun
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < CONCURRENCY:
+        while self.waiting and len(self.running) < self.slots:
             _, key, length, made = self.waiting[0]
             if self.running and self.held + PROMPT + made > (1 - SPARE) * self.gpu.cache:
                 return
@@ -175,10 +191,12 @@ class FakeEngine:
 
 
 def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
-    """Seconds until all engines are done, each with its part from the beginning."""
+    """Seconds until all engines, of ``LEAST_REQUESTS`` slots, are done, each with its part from the
+    beginning.
+    """
     last = 0.0
     for part in parts:
-        engine = FakeEngine(gpu)
+        engine = FakeEngine(gpu, LEAST_REQUESTS)
         for key in part:
             engine.submit(key, lengths[key])
         while (at := engine.next()) < math.inf:
@@ -187,14 +205,14 @@ def static(parts: Iterable[Sequence[Key]], lengths: Lengths, gpu: Gpu) -> float:
     return last
 
 
-def replay(lengths: Lengths, engines: int, gpu: Gpu) -> float:
+def replay(lengths: Lengths, engines: int, gpu: Gpu, most: int = MOST_REQUESTS) -> float:
     """Seconds until the scheduler has had all rollouts made by fake engines, none of which seems to
-    hang.
+    hang. An engine has as many slots as its cache holds, from ``LEAST_REQUESTS`` to ``most``.
     """
     budget = max(lengths.values())
     pulse = Pulse(budget)
-    fakes = {f"engine-{i}": FakeEngine(gpu) for i in range(engines)}
-    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], budget, CONCURRENCY)
+    fakes = {f"engine-{i}": FakeEngine(gpu, most) for i in range(engines)}
+    scheduler = Scheduler(dict.fromkeys(lengths, PROMPT), [], budget, most, LEAST_REQUESTS)
     for name in fakes:
         scheduler.join(name, gpu.cache)
         pulse.begin(name, -LOADING)
@@ -278,11 +296,11 @@ def told_means(lengths: Lengths, engines: int) -> list[list[Key]]:
 
 def lower_bound(lengths: Lengths, engines: int, gpu: Gpu) -> float:
     """No schedule takes less: the longest rollout alone, or all work spread evenly over batches as
-    large as the cache (by the tokens that rollouts hold on average) and the concurrency allow.
+    large as the cache (by the tokens that rollouts hold on average) and the slots allow.
     """
     tokens = np.array(list(lengths.values()), float)
     held = tokens * (PROMPT + tokens / 2)  # summed over a rollout's steps
-    steps = max(held.sum() / gpu.cache, tokens.sum() / CONCURRENCY)
+    steps = max(held.sum() / gpu.cache, tokens.sum() / MOST_REQUESTS)
     work = (
         gpu.step * steps
         + gpu.sequence * tokens.sum()

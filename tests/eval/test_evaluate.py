@@ -91,9 +91,14 @@ def evaluate_filled(config: DictConfig, run: Run) -> Path:
 
 def test_the_name_tells_what_changes_a_rollout(config: DictConfig, run: Run) -> None:
     folder = stage.plan(config, run, BASE).folder
-    for key in ("engines", "tensor_parallel", "concurrency"):
+    for key, value in (
+        ("engines", 2),
+        ("tensor_parallel", 2),
+        ("concurrency", 2),
+        ("concurrency", None),
+    ):
         other = config.copy()
-        other.eval[key] = 2
+        other.eval[key] = value
         assert stage.plan(other, run, BASE).folder == folder
     changes = {
         "temperature": 0,

@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from common.errors import UserError
 from common.files import MANIFEST, read_json
 from trainer.batching.flops import Shape
-from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding
+from trainer.doctor.findings import FATAL, NOT_HERE, OK, WARNING, Finding
 from trainer.doctor.size import planning
 from trainer.planning.cluster import degrees
-from trainer.planning.cost import cost
+from trainer.planning.cost import cost, no_room
 from trainer.planning.memory import GIB
 from trainer.planning.planner import Forecast, Planner
 from trainer.planning.workload import Lengths, lengths_of, shape_of, total_steps
@@ -103,6 +103,9 @@ def _fits(config: DictConfig, planner: Planner, own: Forecast | None) -> Iterato
         return
     hours = f"{planner.total_steps:,} steps in {planner.hours(own.step.total):,.1f} h"
     yield Finding(OK, "plan", f"forecast {needs}; {hours}")
+    if fault := no_room(planner):
+        yield Finding(WARNING, "evaluation", *fault)
+        return
     try:
         yield Finding(OK, "cost", cost(planner, own).line())
     except UserError as e:

@@ -18,10 +18,11 @@ from common.errors import UserError
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.benchmarks.known import BENCHMARKS
 from trainer.batching.sampler import steps_per_epoch
+from trainer.planning.cluster import degrees
 from trainer.planning.memory import Setup
-from trainer.planning.planner import Forecast, Planner
-from trainer.planning.rl_memory import RlSetup
-from trainer.planning.rl_time import RlLoad, rollout_seconds
+from trainer.planning.planner import TOLERANCE, Forecast, Planner
+from trainer.planning.rl_memory import RlSetup, cache_tokens
+from trainer.planning.rl_time import MOST_REQUESTS, RlLoad, generation
 
 PROMPT = 512
 """Tokens of a benchmark's problem with its prompt, at most. Assumed."""
@@ -33,6 +34,21 @@ model card.
 """
 UTILIZATION = 0.92
 """vLLM's default share of the GPU's memory."""
+NODE = 8
+"""Most GPUs of an engine, which is on one node."""
+SCALES = (4, 16, 64)
+"""GPUs that an evaluation is forecast on."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One evaluation on so many GPUs."""
+
+    gpus: int
+    hours: float
+    """From the engines' start to the last rollout."""
+    tail: float
+    """Share of these hours that is lost to empty slots (``rl_time.generation``)."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +61,34 @@ class Evaluations:
     tokens: float
     """Mean tokens of a rollout."""
     hours: float
-    """GPU-hours of one evaluation."""
+    """GPU-hours of one evaluation on one node."""
     source: str
     """Where the lengths are from."""
+    scales: tuple[Scale, ...]
+    """One evaluation on more and more GPUs."""
+    faster: tuple[int, float] | None
+    """GPUs per engine that take less time on one node than the recipe's, and the ratio of the
+    times; None where no number is faster beyond the forecast's tolerance.
+    """
+
+    def by_gpus(self) -> str:
+        """Returns a table of one evaluation's time by the number of GPUs."""
+        rows = [
+            f"  {of.gpus:>6}{of.hours:>9,.2f}{of.gpus * of.hours:>12,.1f}{of.tail:>8.0%}"
+            for of in self.scales
+        ]
+        lines = [
+            "one evaluation, from the engines' start to its last rollout",
+            "    GPUs    hours   GPU-hours    tail",
+            *rows,
+            "  tail: share of the time lost to empty slots, because no rollout is left to start",
+        ]
+        if self.faster is not None:
+            degree, ratio = self.faster
+            lines.append(
+                f"  eval.tensor_parallel={degree} takes {ratio:.2f} of the time on one node."
+            )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -86,6 +127,7 @@ class Cost:
                 *lines,
                 f"  An evaluation has {of.rollouts:,} rollouts of {of.tokens:,.0f} tokens on "
                 f"average\n  ({of.source}).",
+                of.by_gpus(),
             ]
         )
 
@@ -96,8 +138,10 @@ class Cost:
 def cost(planner: Planner, own: Forecast) -> Cost:
     """Returns the forecast of the recipe's own layout and of its evaluations.
 
-    Raises UserError when a benchmark's size is not known or the model does not fit an engine.
+    Raises UserError when a benchmark's size is not known, and as ``no_room`` says.
     """
+    if fault := no_room(planner):
+        raise UserError(": ".join(fault))
     training = planner.hours(own.step.total) * planner.cluster.ranks
     return Cost(training, _evaluations(planner), planner.config.cluster.usd_per_gpu_hour)
 
@@ -109,17 +153,79 @@ def _evaluations(planner: Planner) -> Evaluations:
     )[0]
     many = rollouts * sum(_problems(config))
     tokens, source = _lengths(planner)
-    # On one node: its engines share the rollouts, and more nodes cost the same.
-    cluster = replace(planner.cluster, nodes=1)
-    degree = config.eval.tensor_parallel
-    alone = Setup(cluster.ranks, 1, config.data.max_length, "none")
-    setup = RlSetup(alone, 0, degree, UTILIZATION)
-    load = RlLoad.of(PROMPT, config.eval.max_tokens, tokens, many, source)
-    seconds = rollout_seconds(planner.shape, setup, cluster, load, config.eval.concurrency)
     per_epoch = steps_per_epoch(len(planner.lengths.tokens), config.train.batch_size)
     saves = math.ceil(planner.total_steps / (config.train.save_every or per_epoch))
-    hours = (seconds + START_SECONDS) * cluster.ranks / 3600
-    return Evaluations(1 + saves, many, float(load.responses.mean()), hours, source)
+    load = RlLoad.of(PROMPT, config.eval.max_tokens, tokens, many, source)
+    degree = config.eval.tensor_parallel
+    # On one node: its engines share the rollouts.
+    gpus = max(degree, planner.cluster.gpus_per_node)
+    node = _scale(planner, load, gpus, degree)
+    scales = tuple(_scale(planner, load, gpus, degree) for gpus in SCALES if gpus >= degree)
+    return Evaluations(
+        count=1 + saves,
+        rollouts=many,
+        tokens=float(load.responses.mean()),
+        hours=node.gpus * node.hours,
+        source=source,
+        scales=scales,
+        faster=_faster(planner, load, node),
+    )
+
+
+def _faster(planner: Planner, load: RlLoad, node: Scale) -> tuple[int, float] | None:
+    """Returns Evaluations' ``faster``: of the degrees whose forecasts count as equal to the
+    fastest, that with the fewest GPUs per engine.
+    """
+    where = replace(planner.cluster, nodes=1, gpus_per_node=node.gpus)
+    ratios = {
+        degree: _scale(planner, load, node.gpus, degree).hours / node.hours
+        for degree in degrees(planner.shape, where)
+        if _holds(planner, degree) >= load.context
+    }
+    quickest = min(ratios.values(), default=1.0)
+    if quickest * TOLERANCE >= 1:
+        return None
+    return next(item for item in ratios.items() if item[1] <= TOLERANCE * quickest)
+
+
+def _scale(planner: Planner, load: RlLoad, gpus: int, degree: int) -> Scale:
+    """Returns the forecast of one evaluation on ``gpus`` GPUs, ``degree`` per engine."""
+    cluster = replace(planner.cluster, nodes=1, gpus_per_node=gpus)
+    most = planner.config.eval.concurrency or MOST_REQUESTS
+    seconds, tail = generation(planner.shape, _engine(degree), cluster, load, most)
+    total = seconds + START_SECONDS
+    return Scale(gpus, total / 3600, tail / total)
+
+
+def _engine(degree: int) -> RlSetup:
+    """Returns the settings of vLLM alone on its GPUs."""
+    return RlSetup(Setup(degree, 1, 0, "none"), 0, degree, UTILIZATION)
+
+
+def _holds(planner: Planner, degree: int) -> float:
+    """Returns the tokens in the KV cache of an engine."""
+    return cache_tokens(planner.shape, _engine(degree), planner.cluster.gpu.memory)
+
+
+def no_room(planner: Planner) -> tuple[str, str] | None:
+    """Returns (why an engine's KV cache does not hold one rollout of the longest prompt and the
+    budget, in which case vLLM does not start; the fix); None if it does. Weights are counted in
+    bfloat16, so other values of eval.dtype are not judged.
+    """
+    config, degree = planner.config, planner.config.eval.tensor_parallel
+    needed = PROMPT + config.eval.max_tokens
+    if config.eval.dtype not in ("auto", "bfloat16") or _holds(planner, degree) >= needed:
+        return None
+    why = (
+        f"eval.tensor_parallel={degree}: by the forecast the KV cache of an engine holds "
+        f"{_holds(planner, degree):,.0f} tokens on {config.cluster.gpu}, and one rollout may need "
+        f"{needed:,}"
+    )
+    node = replace(planner.cluster, nodes=1, gpus_per_node=NODE)
+    for more in degrees(planner.shape, node):
+        if _holds(planner, more) >= needed:
+            return why, f"eval.tensor_parallel={more}"
+    return why, "a lower eval.max_tokens, or GPUs with more memory (cluster.gpu)"
 
 
 def _problems(config: DictConfig) -> Iterator[int]:

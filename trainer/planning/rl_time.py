@@ -22,6 +22,10 @@ from trainer.planning.step_time import forward_seconds, step_time
 
 MOST_ROLLOUTS = 256
 """verl's max_num_seqs: rollouts in flight per engine at most."""
+LEAST_REQUESTS, MOST_REQUESTS = 64, 512
+"""Requests per engine at a time in an evaluation with eval.concurrency=null, which follow what the
+KV cache holds at the expected length.
+"""
 DECODE_OVERHEAD = 3e-3
 """Seconds per decode step for vLLM's scheduler, sampler and launches. Assumed."""
 
@@ -83,30 +87,45 @@ def in_flight(shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad) -> f
 def rollout_seconds(
     shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad, most: int = MOST_ROLLOUTS
 ) -> float:
-    """Returns the seconds in which one engine generates its share of the rollouts, at most ``most``
-    at once.
+    """Returns the seconds in which one engine generates its share of the rollouts; ``generation``
+    says how.
+    """
+    return generation(shape, setup, cluster, load, most)[0]
 
-    Rollouts start in a fixed random order as others end, as many at once as the cache holds;
-    between two ends the batch is constant. Prefill is not counted: it is one forward over short
-    prompts, which a group shares.
+
+def generation(
+    shape: Shape, setup: RlSetup, cluster: Cluster, load: RlLoad, most: int
+) -> tuple[float, float]:
+    """Returns the seconds in which one engine generates its share of the rollouts, at most ``most``
+    at once, and the seconds of it lost to the tail: the time weighted by the share of its slots
+    that are empty, because no rollout is left to start.
+
+    The engine is that with the longest rollout. Rollouts start in a fixed random order as others
+    end, as many at once as the cache holds of mean length; between two ends the batch is constant.
+    Prefill is not counted: it is one forward over short prompts, which a group shares. Nor is
+    reading preempted rollouts again: an engine that starts more than its cache holds at their ends
+    preempts some, and runs more at once in return. The simulation of ``tests.bench.decode``, which
+    does so, ends within a fifth of this time.
     """
     engines = cluster.ranks // setup.tensor_parallel
     order = np.random.default_rng(0).permutation(np.sort(load.responses)[::-1][::engines])
     waiting = [max(1, int(length)) for length in order]
     slots = int(min(most, max(1.0, in_flight(shape, setup, cluster, load))))
     ends: list[tuple[int, int]] = []
-    step, started, seconds = 0, 0, 0.0
+    step, started, seconds, tail = 0, 0, 0.0, 0.0
     while waiting or ends:
         while waiting and len(ends) < slots:
             heapq.heappush(ends, (step + waiting.pop(), step))
             started += step
         until = ends[0][0]
         held = len(ends) * (load.prompt + (step + until) / 2) - started
-        seconds += (until - step) * decode_seconds(shape, setup, cluster, len(ends), held)
+        spent = (until - step) * decode_seconds(shape, setup, cluster, len(ends), held)
+        seconds += spent
+        tail += spent * (1 - len(ends) / slots)
         step = until
         while ends and ends[0][0] == step:
             started -= heapq.heappop(ends)[1]
-    return seconds
+    return seconds, tail
 
 
 def decode_seconds(

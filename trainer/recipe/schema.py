@@ -186,7 +186,7 @@ class Eval(Section):
     extractor: Literal[None, "boxed", "answer_is", "gsm8k_synth"]
     engines: PositiveInt | None
     tensor_parallel: PositiveInt
-    concurrency: PositiveInt
+    concurrency: PositiveInt | None
 
 
 class Export(Section):

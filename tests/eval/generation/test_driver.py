@@ -79,6 +79,7 @@ def work(ray: Any, folder: Path, harm: dict[Key, str], finished: Counter[Key]) -
         seeds,
         lambda name: folder / f"{name}.log",
         said.append,
+        "as set",
     )
     for rollout in at_work.run(["a", "b"]):
         assert rollout.seed == seeds[rollout.key]
@@ -86,10 +87,14 @@ def work(ray: Any, folder: Path, harm: dict[Key, str], finished: Counter[Key]) -
     return said
 
 
-def test_engines_are_said_to_start_and_to_run(ray: Any, tmp_path: Path) -> None:
+def test_engines_are_said_to_start_and_to_run(
+    ray: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     said = work(ray, tmp_path, {}, Counter())
     assert said[0] == "starting 2 engines"
     assert any(text.startswith(("1 of 2 engines", "2 engines")) for text in said[1:])
+    told = [line for line in capfd.readouterr().err.splitlines() if "as set" in line]
+    assert told == ["2 engines, each: KV cache of 10,000 tokens, as set"]
 
 
 @pytest.mark.parametrize("harm", ["kill", "raise", "hang"])

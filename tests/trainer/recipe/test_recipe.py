@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,7 @@ def test_the_authors_recipe_has_their_launchers_values_on_the_rows_of_ours() -> 
         (["train.warmup_ratio=3"], ["train.warmup_ratio must be at most 1, not 3"]),
         (["train.betas=[0.9]"], ["train.betas must be two numbers"]),
         (["eval.top_p=0"], ["eval.top_p must be positive, not 0"]),
+        (["eval.concurrency=0"], ["eval.concurrency must be positive, not 0"]),
         (["run.name=5"], ["run.name must be text, not 5"]),
         (["model.init=5"], ["model.init must be a mapping"]),
         (["train.attention=varlen"], ["train.attention=varlen needs a GPU"]),
@@ -191,6 +193,15 @@ def test_only_mutable_keys_may_change_between_attempts() -> None:
     assert configs.amend(old, ["eval.rollouts=2"]).eval.rollouts == 2
     with pytest.raises(UserError, match=r"cannot change: train\.lr"):
         configs.amend(old, ["train.lr=1e-3"])
+
+
+def test_a_runs_file_with_a_fixed_concurrency_keeps_it(tmp_path: Path) -> None:
+    assert configs.load("sft_4b").eval.concurrency is None
+    file = tmp_path / "config.yaml"
+    OmegaConf.save(configs.load("sft_4b", ["eval.concurrency=64"]), file)
+    frozen = configs.read(file)
+    assert frozen.eval.concurrency == 64
+    assert configs.amend(frozen, ["eval.concurrency=null"]).eval.concurrency is None
 
 
 def test_composing_does_not_import_torch() -> None:

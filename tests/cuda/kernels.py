@@ -1,5 +1,5 @@
-"""Kernels and memory traffic of a decoder layer and of the loss's logits, eager and compiled, without
-a GPU.
+"""Kernels and memory traffic of a decoder layer and of the loss's logits, eager and compiled,
+without a GPU.
 
     python -m tests.cuda.kernels OUT      (with the variables of ``paper.environment``)
 
@@ -25,7 +25,7 @@ import torch
 from torch._inductor import compile_fx, config
 from torch._inductor.fx_passes import joint_graph, post_grad
 from torch._inductor.graph import GraphLowering
-from torch._inductor.scheduler import BaseSchedulerNode, NopKernelSchedulerNode
+from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import Qwen3Config
@@ -59,10 +59,11 @@ class Inductor:
         self.found = {"forward": [0, 0], "backward": [0, 0]}
         config.compile_threads = 1
         config.fx_graph_cache = config.joint_graph_constant_folding = False
-        for passes in (joint_graph, post_grad):
-            setattr(passes, "lazy_init", lambda *_: None)
-        setattr(GraphLowering, "compile_to_module", _plan)
-        wrapper: Any = torch._TorchCompileInductorWrapper
+        parts: Any = (joint_graph, post_grad, GraphLowering, torch._TorchCompileInductorWrapper)
+        *passes, lowering, wrapper = parts
+        for each in passes:
+            each.lazy_init = lambda *_: None
+        lowering.compile_to_module = _plan
         wrapper.__call__ = lambda backend, model, inputs: compile_fx.compile_fx(
             model, inputs, inner_compile=self.compile, config_patches=backend.config
         )
@@ -99,11 +100,8 @@ def _plan(self: Any) -> None:
     nodes = [n for n in self.scheduler.nodes if not n.is_extern()]
     kernels = [n for n in nodes if not isinstance(n, NopKernelSchedulerNode)]
     # Apart, because what is overwritten in place counts twice.
-    read, written = (
-        sum(int(count(n)) for n in kernels)
-        for count in (BaseSchedulerNode.get_read_buffer_sizes, BaseSchedulerNode.get_write_buffer_sizes)
-    )
-    raise Planned(len(kernels), read + written)
+    moved = sum(int(n.get_read_buffer_sizes() + n.get_write_buffer_sizes()) for n in kernels)
+    raise Planned(len(kernels), moved)
 
 
 def layer_of(shape: Shape, checkpointing: str) -> Qwen3DecoderLayer:

@@ -70,9 +70,7 @@ def _at_labels(
     return (largest + total.log() - own).squeeze(1), (own >= largest).squeeze(1)
 
 
-def _add_product(
-    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, fused: bool
-) -> None:
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, fused: bool) -> None:
     """Adds ``left @ right`` to ``total``, which is float32; with ``fused`` inside the matmul also
     where the factors are bf16, on CUDA.
     """

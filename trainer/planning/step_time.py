@@ -165,9 +165,7 @@ def _seconds(setup: Setup, cluster: Cluster, done: Work, reading: float = 0.0) -
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE
     matmul = np.maximum(done.matmul / (peak * gpu.matmul_share), reading)
     attention = done.attention / (peak * gpu.attention_share)
-    return np.maximum(
-        matmul + attention + done.traffic / bandwidth, done.kernels * LAUNCH_SECONDS
-    )
+    return np.maximum(matmul + attention + done.traffic / bandwidth, done.kernels * LAUNCH_SECONDS)
 
 
 def _compute(

@@ -102,11 +102,11 @@ def _train(engine: Engine, config: DictConfig, step: int) -> tuple[float, float]
     ]
     tokens = sum(n - prompt_length(n) for group in plan for micro in group for n in micro)
     mine = plan[engine.get_data_parallel_rank()]
-    batches = [_rows(lengths, engine.module.config.vocab_size) for lengths in mine]
+    batches = [engine.pack(_rows(lengths, engine.module.config.vocab_size)) for lengths in mine]
     with engine.train_mode():
-        means, norm = engine.train_step(batches, tokens)
+        figures = engine.train_step(batches, tokens).read()
     engine.lr_scheduler_step()
-    return sum(process_group.everyone(means.loss)), norm
+    return sum(process_group.everyone(figures.means.loss)), figures.grad_norm
 
 
 def document_lengths(tokens: int, longest: int, draw: random.Random) -> list[int]:

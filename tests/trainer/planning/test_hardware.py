@@ -173,6 +173,27 @@ def test_the_doctor_compares_the_card_with_the_one_planned_for(
     assert (finding.level, text in f"{finding.cause} -> {finding.fix}") == (level, True), finding
 
 
+@pytest.mark.parametrize(
+    ("cc", "level", "text"),
+    [
+        (None, "fatal", "needs a C compiler: neither gcc nor clang is there"),
+        ("no-such-cc", "fatal", "CC=no-such-cc does not exist"),
+        ("sh", "ok", "sh, for train.compile=true"),
+    ],
+)
+def test_the_doctor_looks_for_the_compiler_that_compiling_needs(
+    cc: str | None, level: str, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    if cc is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("CC", cc)
+    finding = devices._compiler()
+    assert (finding.level, text in f"{finding.cause}") == (level, True), finding
+    assert (level == "ok") or "train.compile=false" in finding.fix
+
+
 METER = """
 import json, sys
 from types import SimpleNamespace

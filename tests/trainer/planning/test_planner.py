@@ -19,12 +19,12 @@ from tests.conftest import ROOT
 from tests.token_rows import write_tokens
 from tests.trainer.planning import footprint
 from tools import limits_page
-from trainer.planning import memory
+from trainer.planning import memory, work
 from trainer.planning.cluster import Cluster
 from trainer.planning.hardware import GPUS
 from trainer.planning.memory import Setup
 from trainer.planning.planner import Planner, eligible, recommend
-from trainer.planning.step_time import StepTime, Timing, step_time
+from trainer.planning.step_time import LAUNCH_SECONDS, StepTime, Timing, step_time
 from trainer.planning.workload import KNOWN, assumed_lengths
 from trainer.recipe import load as configs
 from warmstart import cli
@@ -151,6 +151,50 @@ def test_a_recommended_layout_fits_and_is_a_valid_recipe() -> None:
         again = Planner(config, planner.lengths).own()
         assert again is not None
         assert (again.needed, again.step) == (best.needed, best.step)
+
+
+def test_compiling_saves_traffic_and_launches_alone() -> None:
+    """As much as the difference in bytes takes to move; where the micro-batch is small, a step
+    takes as long as its launches.
+    """
+    alone, rows = Cluster(GPUS["a100-40"], 1, 1, 25e9), {0: 15_000, 1: 5_000}
+    eager, compiled = (Setup(1, 1, 20_480, "selective", compiled=on) for on in (False, True))
+
+    def compute(setup: Setup, lengths: dict[int, int]) -> float:
+        return step_time(QWEN3_4B, setup, alone, [[list(lengths)]], lengths).compute
+
+    tokens, pairs = np.array([20_000.0]), np.array([1.0])
+    moved = [
+        QWEN3_4B.layers
+        * (
+            work.forward(QWEN3_4B, setup, tokens, pairs).traffic
+            + work.backward(QWEN3_4B, setup, tokens, pairs).traffic
+        )
+        + work.loss(QWEN3_4B, setup, tokens).traffic
+        for setup in (eager, compiled)
+    ]
+    saved = compute(eager, rows) - compute(compiled, rows)
+    assert saved == pytest.approx((moved[0] - moved[1])[0] / (0.8 * 1555e9), rel=1e-9)
+    small = {0: 50}
+    kernels = sum(work.KERNELS["eager"]) + work.KERNELS["eager"][0]
+    assert compute(eager, small) > QWEN3_4B.layers * kernels * LAUNCH_SECONDS
+    assert compute(compiled, small) < compute(eager, small) / 2
+
+
+def test_the_command_shows_each_setting_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown, _ = printed(capsys, ["sft_4b"])
+    *_, table = shown.partition("with one setting changed")
+    lines = [line.split() for line in table.splitlines()[1:5]]
+    assert code == 0
+    assert [line[0] for line in lines[1:]] == [
+        "train.compile=false",
+        "train.fused_optimizer=false",
+        "train.liger=true",
+    ]
+    seconds = [float(line[-2]) for line in lines]
+    assert seconds[1] > 1.2 * seconds[0] and seconds[2] > seconds[0] == seconds[3]
+    _, shown, _ = printed(capsys, ["sft_4b", "train.compile=false"])
+    assert f"{seconds[1]:>7.2f}" in shown.partition("as it is")[2].splitlines()[0]
 
 
 def test_the_command_says_what_fits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

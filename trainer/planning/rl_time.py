@@ -105,7 +105,7 @@ def generation(
     Prefill is not counted: it is one forward over short prompts, which a group shares. Nor is
     reading preempted rollouts again: an engine that starts more than its cache holds at their ends
     preempts some, and runs more at once in return. The simulation of ``tests.bench.decode``, which
-    does so, ends within a fifth of this time.
+    does so, ends within 15 % of this time.
     """
     engines = cluster.ranks // setup.tensor_parallel
     order = np.random.default_rng(0).permutation(np.sort(load.responses)[::-1][::engines])

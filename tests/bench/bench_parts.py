@@ -3,9 +3,10 @@
     python -m tests.bench.bench_parts [STEPS]      (default 10)
 
 Two gloo ranks on the CPU train the model and rows of ``bench_steps``; figures are rank 0's, medians
-over steps, and both ways take turns in one run. Below them, on paper, a step of the 4B recipe on
-its cluster. A CPU does a step's work itself: what a GPU gains by not waiting for the host is not
-shown here (``make gpu-check`` counts the waits).
+over steps, and both ways take turns in one run. Below them are the host's work on the rows of the
+4B recipe's steps, measured, and the GPUs' work in such a step, on paper. A CPU does a step's work
+itself: what a GPU gains by not waiting for the host is not shown here (``make gpu-check`` counts
+the waits).
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from common.records import Tokens
 from tests.bench.bench_steps import BATCH, RANKS, WARM, prepare
 from tests.bench.table import Result, publish
+from tests.token_rows import write_tokens
 from trainer.planning.planner import Planner
 from trainer.recipe import load as configs
 from trainer.run import base_model
@@ -156,6 +161,37 @@ def in_steps(count: int) -> Iterator[Result]:
         yield Result(case, part, "ms", ahead[part], line[part], LINE)
 
 
+def rows_of_4b(count: int) -> Iterator[Result]:
+    """Yields what a rank's host does for the rows of a step of the 4B recipe, in random tokens."""
+    from trainer.batching.balance import plan_step
+    from trainer.batching.dataset import TokenDataset
+    from trainer.batching.packing import pack
+
+    planner = Planner(configs.load("sft_4b", []))
+    own, random = planner.own(), np.random.default_rng(1)
+    assert own is not None
+    degree, parts = own.setup.sequence_parallel, Parts()
+    groups, budget = own.setup.ranks // degree, own.setup.tokens * degree
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, lengths in enumerate(planner.steps[:count]):
+            tokens = list(lengths.values())
+            file = Path(folder) / f"{i}.arrow"
+            made = (Tokens(str(n), random.integers(0, 9, n, dtype=np.int32), 8, n) for n in tokens)
+            write_tokens(file, made)
+            rows = TokenDataset(file)
+            with parts.of("planning"):
+                plan = plan_step(dict(enumerate(tokens)), groups, budget, planner.shape)
+            with parts.of("reading"):
+                read = [[rows[row] for row in micro] for micro in plan.micro_batches[0]]
+            with parts.of("packing"):
+                for micro in read:
+                    pack(micro, degree, 0)
+            seconds.append(parts.take())
+    for part in MADE:
+        yield Result("sft_4b, host", part, "ms", 1e3 * median(step[part] for step in seconds))
+
+
 def on_paper() -> Iterator[Result]:
     """Yields the planner's parts of the 4B recipe's step, with either optimizer."""
     for words in ([], ["train.fused_optimizer=true"]):
@@ -169,7 +205,7 @@ def on_paper() -> Iterator[Result]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    publish("bench-parts", [*in_steps(count), *on_paper()])
+    publish("bench-parts", [*in_steps(count), *rows_of_4b(count), *on_paper()])
 
 
 if __name__ == "__main__":

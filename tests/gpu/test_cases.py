@@ -18,13 +18,14 @@ import pytest
 
 from tests.conftest import ROOT, environment
 from tests.gpu import bench as benches
-from tests.gpu import rows
+from tests.gpu import rows, training
 from tests.gpu.bench import Bench
 from tests.gpu.cases import CASES
 from tests.gpu.rows import FAILED, PASSED, SKIPPED, Row
 from tests.gpu.runner import environment as single_rank
 from tests.gpu.setting import rehearsal
 from tests.gpu.training import waits_among
+from trainer.recipe import load as configs
 
 LIGHT = ("device", "attention", "loss", "model", "ours", "save", "resume", "qlora")
 """Compiling, other trainers and vLLM take minutes."""
@@ -109,6 +110,19 @@ def test_a_resume_changes_no_loss(light: Rows) -> None:
 def test_memory_stands_beside_the_forecast(light: Rows) -> None:
     row = light["ours", "peak resident set of plan"]
     assert row.peer_name == "the planner's" and row.peer and row.ratio
+
+
+def test_a_steps_forecast_is_that_of_the_recipes_own_settings(tmp_path: Path) -> None:
+    """On a GPU it stands beside the measured step."""
+    case = next(case for case in CASES if case.name == "ours")
+    bench = Bench(rehearsal(), tmp_path, tmp_path / "check.jsonl", case)
+    found = []
+    for words in ([], ["train.compile=false"]):
+        config = configs.load("sft_4b", [f"model.path={tmp_path}", *words])
+        setup, lengths = training.layout(bench, config), bench.step_lengths(config)[0]
+        assert (setup.compiled, setup.fused) == (not words, True)
+        found.append(training.planned_seconds(bench, config, setup, "a100-40", lengths))
+    assert 0 < found[0] < found[1] < 1
 
 
 def test_waits_for_the_device_are_named_by_their_place() -> None:

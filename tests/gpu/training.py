@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -16,9 +17,12 @@ import torch
 from omegaconf import DictConfig
 
 from tests.gpu.bench import Bench
-from trainer.batching.balance import plan_step
+from trainer.batching.balance import MicroBatches, plan_step
 from trainer.batching.flops import training_flops
 from trainer.planning import memory
+from trainer.planning.cluster import Cluster
+from trainer.planning.hardware import GPUS, kind_of
+from trainer.planning.step_time import step_time
 from trainer.process import gpu_binding, process_group
 
 RATE, MFU, FIRST, LAST = "tokens/s", "causal MFU", "first loss", "last loss"
@@ -97,30 +101,31 @@ def steps(bench: Bench) -> None:
         abs(found[FIRST] / math.log(bench.setting.shape.vocabulary) - 1),
         limit=SANE,
     )
-    planned = forecast(bench, config)
+    setup = layout(bench, config)
+    planned = sum(memory.peak(bench.shape(config), setup).values()) / 1e9
     limit = PLANNED * planned if bench.on_gpu else None
-    metric = peak_metric(bench)
-    bench.figure(
-        f"{metric} of plan",
-        "GB",
-        found[metric],
-        peer=planned,
-        peer_name="the planner's",
-        limit=limit,
-    )
+    metric, peer = peak_metric(bench), {"peer_name": "the planner's"}
+    bench.figure(f"{metric} of plan", "GB", found[metric], peer=planned, limit=limit, **peer)
+    if (kind := bench.on_gpu and kind_of(torch.cuda.get_device_name())) in GPUS:
+        timed = bench.step_lengths(config)[bench.setting.warm :]
+        mean = sum(sum(step.values()) for step in timed) / found[RATE] / len(timed)
+        forecast = statistics.fmean(
+            planned_seconds(bench, config, setup, kind, step) for step in timed
+        )
+        bench.figure("step of plan", "s", mean, peer=forecast, **peer)
     if not bench.on_gpu:
         bench.skip("host waits", "a CPU waits for nothing")
 
 
-def forecast(bench: Bench, config: DictConfig) -> float:
-    """The planner's peak of tensors in GB, at the fullest micro-batch there is."""
-    shape, full = bench.shape(config), bench.setting.precision == "fp32"
+def layout(bench: Bench, config: DictConfig) -> memory.Setup:
+    """Returns the planner's layout of the recipe, at the fullest micro-batch that there is."""
+    full = bench.setting.precision == "fp32"
     fullest = max(
         sum(lengths[row] for row in rows)
         for lengths in bench.step_lengths(config)
-        for rows in plan_step(lengths, 1, config.train.max_tokens_per_gpu, shape).micro_batches[0]
+        for rows in _micro_batches(bench, config, lengths)[0]
     )
-    setup = memory.Setup(
+    return memory.Setup(
         ranks=1,
         sequence_parallel=1,
         tokens=fullest,
@@ -128,8 +133,24 @@ def forecast(bench: Bench, config: DictConfig) -> float:
         compute=4 if full else 2,
         sdpa=full,
         multi_tensor=bench.on_gpu,
+        fused=config.train.fused_optimizer,
+        compiled=config.train.compile,
+        liger=config.train.liger,
     )
-    return sum(memory.peak(shape, setup).values()) / 1e9
+
+
+def planned_seconds(
+    bench: Bench, config: DictConfig, setup: memory.Setup, kind: str, lengths: dict[int, int]
+) -> float:
+    """Returns the planner's seconds of a step with rows of ``lengths`` on one GPU of a kind."""
+    alone = Cluster(GPUS[kind], nodes=1, gpus_per_node=1, network=1.0)
+    micro_batches = _micro_batches(bench, config, lengths)
+    return step_time(bench.shape(config), setup, alone, micro_batches, lengths).total
+
+
+def _micro_batches(bench: Bench, config: DictConfig, lengths: dict[int, int]) -> MicroBatches:
+    budget = config.train.max_tokens_per_gpu
+    return plan_step(lengths, 1, budget, bench.shape(config)).micro_batches
 
 
 def host_waits(call: Callable[[], object]) -> list[str]:

@@ -33,10 +33,12 @@ def test_each_complete_checkpoint_is_exported_once(
 
     thread = Thread(target=export_each, args=(run, command, {"PLACE": "here"}, over, 0.1))
     thread.start()
-    site.cluster.until(lambda: run.exports == [44], 120)
-    time.sleep(0.5)
-    over.set()
-    thread.join()
+    try:
+        site.cluster.until(lambda: run.exports == [44], 120)
+        time.sleep(0.5)
+    finally:
+        over.set()
+        thread.join()
     assert asked == [22, 44]
     assert (tmp_path / "nice").read_text() == "19 here\n"
     assert "step 22 is not exported beside training (exit code 3)" in capfd.readouterr().out

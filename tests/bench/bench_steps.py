@@ -36,6 +36,11 @@ from trainer.run.trained_from import dataset_identity
 LONGEST, MEDIAN, SIGMA = 2048, 750, 0.8
 BATCH, WARM = 16, 2
 RANKS = 2
+SETTINGS = {
+    "": (),
+    "fused AdamW": ("run.name=fused", "train.fused_optimizer=true"),
+    "compiled": ("run.name=compiled", "train.fused_optimizer=true", "train.compile=true"),
+}
 MODEL = {
     "hidden_size": 256,
     "intermediate_size": 768,
@@ -45,9 +50,9 @@ MODEL = {
 }
 
 
-def prepare(root: Path, count: int) -> Any:
-    """A frozen configuration whose dataset, of random tokens, lies below ``root``."""
-    config = configs.load(
+def recipe(root: Path, count: int, *settings: str) -> Any:
+    """The configuration of a run below ``root`` with these settings."""
+    return configs.load(
         "tiny",
         [
             f"run.root={root}/runs",
@@ -59,8 +64,13 @@ def prepare(root: Path, count: int) -> Any:
             f"train.max_tokens_per_gpu={LONGEST}",
             f"train.ranks={RANKS}",
             *(f"model.init.{key}={value}" for key, value in MODEL.items()),
+            *settings,
         ],
     )
+
+
+def prepare(root: Path, count: int) -> None:
+    """Leaves the dataset, of random tokens, below ``root``."""
     folder, random = root / "data" / "tiny", np.random.default_rng(1)
     words = tokenizers.trained(["some text"])
     words.save_pretrained(str(folder / "tokenizer"))
@@ -76,7 +86,14 @@ def prepare(root: Path, count: int) -> Any:
         )
         write_tokens(folder / "tokens" / f"{split}.arrow", rows)
     write_json(folder / "manifest.json", {})
-    return config
+
+
+def steps(config: Any) -> list[dict[str, Any]]:
+    """Our steps after the first ones."""
+    run = Run.of(config)
+    if code := launcher.train(run, config, dataset_identity(config)):
+        sys.exit(f"training failed: exit {code}")
+    return lines(run.metrics)[WARM:]
 
 
 def stock(config: Any, root: Path) -> list[float]:
@@ -111,24 +128,19 @@ def main() -> None:
         os.sched_setaffinity(
             0, sorted(os.sched_getaffinity(0))[:RANKS]
         )  # one thread a rank, ours too
-        config = prepare(root, count)
-        if code := launcher.train(Run.of(config), config, dataset_identity(config)):
-            sys.exit(f"training failed: exit {code}")
-        steps = lines(root / "runs" / "tiny" / "metrics.jsonl")
-        theirs = stock(config, root)
-    ours = sum(step["seconds"] for step in steps[WARM:])
-    peer = sum(theirs[WARM - 1 :])
-    balance = sum(step["balance"] for step in steps[WARM:]) / len(steps[WARM:])
-    case = f"2K/{BATCH}/ranks{RANKS}/sp1"
-    publish(
-        "bench-steps",
-        [
-            Result(
-                case, f"time of {count - WARM} steps", "s", ours, peer, "stock verl (masked SDPA)"
-            ),
-            Result(case, "balance", "mean/max", balance),
-        ],
-    )
+        prepare(root, count)
+        plain = recipe(root, count)
+        ours = {name: steps(recipe(root, count, *words)) for name, words in SETTINGS.items()}
+        theirs = stock(plain, root)
+    peer, case = sum(theirs[WARM - 1 :]), f"2K/{BATCH}/ranks{RANKS}/sp1"
+    results = []
+    for name, timed in ours.items():
+        what = f"time of {count - WARM} steps{name and ', '}{name}"
+        seconds = sum(step["seconds"] for step in timed)
+        results.append(Result(case, what, "s", seconds, peer, "stock verl (masked SDPA)"))
+    balances = [step["balance"] for step in ours[""]]
+    results.append(Result(case, "balance", "mean/max", sum(balances) / len(balances)))
+    publish("bench-steps", results)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Compiles the decoder layers: norms, rotary embedding and SwiGLU become a few kernels each.
 
-torch compiles each part of a layer once for all layers and all lengths. Attention is no part: its
-arguments depend on the documents. Where backward recomputes a layer, the down projection is none
+torch compiles each part of a layer once for all layers and all lengths; on a GPU twice, because
+below some thousand tokens a norm's backward has other kernels. Attention is no part: its arguments
+depend on the documents. Where backward recomputes a layer, the down projection is none
 either: recomputation stops at its input, which is the last tensor that backward needs, and it could
 not stop inside a compiled part.
 """

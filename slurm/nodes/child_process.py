@@ -55,7 +55,10 @@ class Stoppable:
         )
         if self.asked:  # the request came before there was a child to forward it to
             child.send_signal(signal.SIGUSR1)
-        code = _wait(child, over or (lambda: False), time.monotonic() + seconds)
+        if over is None and seconds == math.inf:
+            code = child.wait()  # does not wake up beside a rank that trains
+        else:
+            code = _wait(child, over or (lambda: False), time.monotonic() + seconds)
         self._child = None
         code = code if code >= 0 else 128 - code
         if self.asked and (code > 128 or (code == FAILED and not self.terminated)):

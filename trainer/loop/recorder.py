@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from verl.utils.device import get_torch_device
+
 from common.errors import StageFailed
 from trainer.batching.dataset import TokenDataset
 from trainer.loop.gather_metrics import Meter
@@ -65,6 +67,8 @@ class Recorder:
         self._skips = self._skips + 1 if metrics.skipped else 0
         if self._skips == SKIPS_IN_A_ROW:
             self.settle()
+            # The next step may be running: on all ranks, so that it can end.
+            get_torch_device().synchronize()
             raise StageFailed(
                 f"no finite gradient in {self._skips} steps in a row (loss {metrics.loss}); the "
                 f"rows of step {entry.step}: " + ", ".join(self.rows.id(row) for row in result.rows)

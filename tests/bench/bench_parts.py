@@ -3,7 +3,7 @@
     python -m tests.bench.bench_parts [STEPS]      (default 10)
 
 Two gloo ranks on the CPU train the model and rows of ``bench_steps``; figures are rank 0's, medians
-over steps, and both ways take turns in one run. Below them are the host's work on the rows of the
+over steps, and each step runs both ways in turn. Below them are the host's work on the rows of the
 4B recipe's steps, measured, and the GPUs' work in such a step, on paper. A CPU does a step's work
 itself: what a GPU gains by not waiting for the host is not shown here (``make gpu-check`` counts
 the waits).
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import wraps
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +39,6 @@ from trainer.run import base_model
 from trainer.run.folder import Run
 
 LINE, AHEAD = "in line", "read ahead"
-ROUNDS = 2
 MADE = ("planning", "reading", "packing")
 """Parts that a thread takes over."""
 PARTS = ("wait for rows", "forward and backward", "optimizer", "gather, judge, log", "step")
@@ -95,7 +95,7 @@ def measure(root: Path, count: int) -> None:
     engine, run = build_engine(config, total_steps=1000), Run.of(config)
     attempt = run.new_attempt() if rank == 0 else None
     dist.barrier()
-    total = 2 * ROUNDS * count
+    total = 2 * count
     sentinel = Sentinel(run, config, rows, total, 0)
     tracker = None if attempt is None else Tracker(config, run, attempt, 0)
     meter = Meter(engine, config.cluster, total, 0)
@@ -107,23 +107,22 @@ def measure(root: Path, count: int) -> None:
     parts.timed(engine, "train_step", "all of the engine")
     parts.timed(engine, "optimizer_step", "optimizer")
     found: dict[str, list[dict[str, float]]] = {LINE: [], AHEAD: []}
-    for way in (LINE, AHEAD) * ROUNDS:
-        with steps.Stepper(engine, rows, config.train, range(count)) as stepper:
-            if way == LINE:
-                stepper._batches = map(stepper.prepare, range(count))
-            for step in range(count):
-                dist.barrier()
-                parts.take()
-                with parts.of("step"):
-                    launched = stepper.train(step)
-                    with parts.of("gather, judge, log"):
-                        done += 1
-                        recorder.record(Entry(done, 1, launched, None, meter.peak_gb()))
-                taken = parts.take()
-                taken["wait for rows"] = launched.data_seconds
-                taken["forward and backward"] = taken["all of the engine"] - taken["optimizer"]
-                if step >= WARM:
-                    found[way].append(taken)
+    ways = {way: steps.Stepper(engine, rows, config.train, range(count)) for way in found}
+    ways[LINE]._batches = map(ways[LINE].prepare, range(count))
+    with ways[LINE], ways[AHEAD]:
+        for step, (way, stepper) in product(range(count), ways.items()):
+            dist.barrier()
+            parts.take()
+            with parts.of("step"):
+                launched = stepper.train(step)
+                with parts.of("gather, judge, log"):
+                    done += 1
+                    recorder.record(Entry(done, 1, launched, None, meter.peak_gb()))
+            taken = parts.take()
+            taken["wait for rows"] = launched.data_seconds
+            taken["forward and backward"] = taken["all of the engine"] - taken["optimizer"]
+            if step >= WARM:
+                found[way].append(taken)
     if rank == 0:
         (root / "parts.json").write_text(json.dumps(found))
     dist.barrier()

@@ -107,17 +107,26 @@ def test_each_knob_is_left_out_alone_and_then_all(
 ) -> None:
     program(tmp_path, "srun", FAILS)
     assert held.hold(Stoppable(), {}) == PREFLIGHT
-    assert tried(tmp_path) == [[], *([knob] for knob in KNOBS), [*KNOBS]]
+    assert tried(tmp_path) == [[], [], *([knob] for knob in KNOBS), [*KNOBS]]
     last = capfd.readouterr().out.splitlines()[-1]
     assert "(rank 3 on n2: OutOfMemoryError: CUDA out of memory; log: " in last
     assert last.endswith("; warmstart plan sft_4b train.lr=1e-5 shows what fits")
 
 
+def test_a_fault_that_passes_names_no_knob(
+    held: Rehearsal, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program(tmp_path, "srun", f"if mkdir {tmp_path}/failed 2>/dev/null; then {FAILS}; fi")
+    assert held.hold(Stoppable(), {}) == DONE
+    assert tried(tmp_path) == [[], []]
+    assert capfd.readouterr().out.splitlines()[-1].endswith("passed the second time")
+
+
 @pytest.mark.parametrize(
     ("culprits", "count", "said"),
     [
-        (KNOBS[2:3], 4, "train.fused_optimizer=true fails on these nodes"),
-        (KNOBS[1:3], 6, " and train.prefetch=true fail on these nodes"),
+        (KNOBS[2:3], 5, "train.fused_optimizer=true fails on these nodes"),
+        (KNOBS[1:3], 7, " and train.prefetch=true fail on these nodes"),
     ],
 )
 def test_the_first_try_that_succeeds_names_the_knob(

@@ -38,7 +38,7 @@ def _faults_together(config: DictConfig) -> Iterator[str]:
     for key in FULL_ONLY:
         if train.lora_rank is not None and OmegaConf.select(config, key):
             yield (
-                f"{key}=true is for full-parameter training only: leave it out, or set "
+                f"{key}=true is for full-parameter training only: set it to false, or "
                 "train.lora_rank=null"
             )
     if train.max_tokens_per_gpu * train.sequence_parallel < data.max_length:

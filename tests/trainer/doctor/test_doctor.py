@@ -158,7 +158,11 @@ def test_the_fixes_carry_what_the_site_and_the_command_say(look: Look, folder: P
         (["--nodes=64"], "fatal", "leaves 64 of 128 data-parallel groups without rows"),
         (["-N", "16"], "warning", "balance 0.54"),
         (["-N2", "--ntasks-per-node=5"], "fatal", "5 ranks per node on 4 GPUs"),
-        (["train.lora_rank=8"], "fatal", "a QLoRA trains on one GPU, not on 16 ranks"),
+        (
+            ["train.lora_rank=8", "train.compile=false", "train.fused_optimizer=false"],
+            "fatal",
+            "a QLoRA trains on one GPU, not on 16 ranks",
+        ),
     ],
 )
 def test_the_size_is_that_of_the_job_that_will_be_asked_for(

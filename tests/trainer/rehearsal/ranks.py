@@ -36,8 +36,8 @@ def whole(rank: int, folder: Path, words: list[str]) -> None:
     train_step = Engine.train_step
 
     def keep(engine: Engine, batches: Any, tokens: int) -> Any:
-        lengths = [[len(row["input_ids"]) for row in rows] for rows in batches]
-        masked = sum(int(row["loss_mask"].sum()) for rows in batches for row in rows)
+        lengths = [list(packed.lengths) for packed in batches]
+        masked = sum(len(packed.supervised) for packed in batches)
         seen.append((lengths, masked, tokens, len(engine.module.model.layers)))
         return train_step(engine, batches, tokens)
 

@@ -56,11 +56,12 @@ class Rehearsal:
         if first == TIMED_OUT:
             print(
                 f"warmstart: the rehearsal did not end within {SECONDS} s ({self.run.rehearsal_log}"
-                " has the ranks' stacks): training starts all the same",
+                " has the ranks' output): training starts anyway",
                 flush=True,
             )
         if not isinstance(first, Failure):
             return STOPPED if first == ASKED_TO_STOP else DONE
+        late = False
         # First as it is, so that no setting is blamed for a fault that passes.
         for knobs in ((), *tries(self.knobs)):
             changed = " ".join(off(knobs)) or "once more"
@@ -74,7 +75,9 @@ class Rehearsal:
             if result == PASSED:
                 print(f"warmstart: {self._verdict(first, knobs)}", flush=True)
                 return PREFLIGHT
-        print(f"warmstart: {self._verdict(first, ())}", flush=True)
+            late = late or result == TIMED_OUT
+        open_end = f"; some tries did not end within {SECONDS} s" if late else ""
+        print(f"warmstart: {self._verdict(first, ())}{open_end}", flush=True)
         return PREFLIGHT
 
     def _on(self) -> list[str]:

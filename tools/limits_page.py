@@ -221,9 +221,10 @@ steps of {tokens:,.0f} tokens. Saves and evaluations are not included.
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted
 one by one (`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors
-without values: 90 to 100 % of the count is live at the peak, and FLOPs and memory traffic of all
-operators are within 10 % of the forecast. Real steps on CPU take memory within 10 % of the count
-(`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context} GiB) and fragmentation
+without values, with eager layers: 90 to 100 % of the count is live at the peak, and FLOPs and
+memory traffic of all operators are within 10 % of the forecast. Kernels and traffic of compiled
+layers are within 10 % of Inductor's plans; their memory is a forecast only. Real steps on CPU take
+memory within 10 % of the count (`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context} GiB) and fragmentation
 ({fragmentation:.0%}) are assumed. `verl.engine.use_no_sync_for_gradient_accumulation` stays off: it
 delays the reduce-scatter to the last micro-batch, and would keep unsharded float32 gradients of
 {accumulated} GiB on every GPU.
@@ -239,10 +240,12 @@ listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and set
 `cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
 
 Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory bandwidth. The
-network is 200 Gb/s per node for A100, 3,200 for H100. Kernels are transformers' eager ones;
-`train.compile` and `train.liger` would lower the traffic. A step's time is the sum over its
-micro-steps of the slowest group's matmuls, attention and elementwise traffic, the part of FSDP's
-gathers and reduce-scatters that these do not hide, and Ulysses' exchanges, which are never hidden.
+network is 200 Gb/s per node for A100, 3,200 for H100. Kernels are those of the recipe: with
+`train.compile=true` the ones that Inductor plans, else transformers' eager ones or Liger's. A layer
+takes at least 8 µs per kernel, the host's time to launch it (assumed). A step's time is the sum
+over its micro-steps of the slowest group's matmuls, attention and elementwise traffic, the part of
+FSDP's gathers and reduce-scatters that these do not hide, and Ulysses' exchanges, which are never
+hidden.
 """
 
 

@@ -18,9 +18,9 @@ PREFILL_TOKENS = 4096
 """Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length.
 """
 STEP_TOKENS = 8192
-"""Tokens per step of an engine on a GPU (max_num_batched_tokens): vLLM's own for offline use on
-most GPUs. With its 2,048 for a server the prefill of a preempted rollout of 20K tokens takes ten
-steps instead of three.
+"""Tokens per step of an engine on a GPU (max_num_batched_tokens): what vLLM takes offline on an
+A100 (on an H100 16,384). AsyncLLM takes 2,048 on any GPU, and then the prefill of a preempted
+rollout of 20K tokens takes ten steps instead of three.
 """
 GRAPHS = 512
 """vLLM's own largest batch in a CUDA graph."""

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from common.records import Tokens
-from tests.bench.bench_steps import BATCH, RANKS, WARM, prepare
+from tests.bench.bench_steps import BATCH, RANKS, WARM, prepare, recipe
 from tests.bench.table import Result, publish
 from tests.token_rows import write_tokens
 from trainer.planning.planner import Planner
@@ -133,7 +133,8 @@ def in_steps(count: int) -> Iterator[Result]:
     """Yields each part of real steps: read ahead, beside in line."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        config = prepare(root, count)
+        prepare(root, count)
+        config = recipe(root, count)
         base_model.materialise(config)
         configs.write(config, root / "config.yaml")
         common = {"WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

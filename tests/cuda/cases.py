@@ -100,6 +100,6 @@ WIDE = tuple(
 )
 """Every combination of degree and checkpointing."""
 WHOLE = tuple(Case(size, 36, 2, "selective") for size in ("4b", "8b"))
-"""The recipes as they stand."""
+"""The recipes' layouts at full depth, with eager layers and AdamW in several kernels."""
 QLORA, QLORA_WHOLE = (Case("4b", layers, 1, "full", recipe="qlora_gsm8k") for layers in (2, 36))
 """The QLoRA recipe."""

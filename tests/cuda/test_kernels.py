@@ -50,7 +50,9 @@ def test_a_layers_kernels_and_bytes_are_the_planners(rows: list[Row]) -> None:
         assert launched == pytest.approx(kernels, rel=WITHIN)
 
 
-def test_compiled_layers_move_a_quarter_in_a_seventh_of_the_kernels(rows: list[Row]) -> None:
+def test_compiled_layers_move_a_quarter_of_the_bytes_in_a_sixth_of_the_kernels(
+    rows: list[Row],
+) -> None:
     for size in SIZES:
         kernels, moved = (
             {

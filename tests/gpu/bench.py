@@ -75,7 +75,7 @@ class Bench:
                 f"train.max_steps={self.setting.steps}",
                 "train.ranks=1",
                 "train.sequence_parallel=1",
-                # On a CPU a compiler takes longer than all steps.
+                # On a CPU, compiling takes longer than all the steps.
                 *([] if self.on_gpu else ["train.compile=false"]),
                 *self.case.overrides,
             ],

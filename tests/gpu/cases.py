@@ -95,7 +95,7 @@ CASES = (
     knob("eager", "layers and loss not compiled", 30, "compile=false"),
     knob(
         "liger",
-        "Liger's norms, rotary embedding and SwiGLU in the place of compiled ones",
+        "Liger's norms, rotary embedding and SwiGLU instead of compiled layers",
         32,
         "compile=false",
         "liger=true",

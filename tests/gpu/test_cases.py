@@ -25,6 +25,11 @@ from tests.gpu.rows import FAILED, PASSED, SKIPPED, Row
 from tests.gpu.runner import environment as single_rank
 from tests.gpu.setting import rehearsal
 from tests.gpu.training import waits_among
+from trainer.batching.balance import plan_step
+from trainer.planning import memory
+from trainer.planning.cluster import Cluster
+from trainer.planning.hardware import GPUS
+from trainer.planning.step_time import step_time
 from trainer.recipe import load as configs
 
 LIGHT = ("device", "attention", "loss", "model", "ours", "save", "resume", "qlora")
@@ -120,9 +125,12 @@ def test_a_steps_forecast_is_that_of_the_recipes_own_settings(tmp_path: Path) ->
     for words in ([], ["train.compile=false"]):
         config = configs.load("sft_4b", [f"model.path={tmp_path}", *words])
         setup, lengths = training.layout(bench, config), bench.step_lengths(config)[0]
-        assert (setup.compiled, setup.fused) == (not words, True)
         found.append(training.planned_seconds(bench, config, setup, "a100-40", lengths))
-    assert 0 < found[0] < found[1] < 1
+        plan = plan_step(lengths, 1, 20_480, bench.shape(config)).micro_batches
+        alone = Cluster(GPUS["a100-40"], 1, 1, 1.0)
+        own = memory.Setup(1, 1, 0, "selective", False, 4, True, False, True, compiled=not words)
+        assert found[-1] == step_time(bench.shape(config), own, alone, plan, lengths).total
+    assert found[0] < found[1]
 
 
 def test_waits_for_the_device_are_named_by_their_place() -> None:

@@ -8,6 +8,9 @@ from threading import Event, Thread
 
 import pytest
 
+from slurm import training
+from slurm.commands.command_lines import Allocation
+from slurm.commands.stack import Stack
 from slurm.queue.export_checkpoints import export_each
 from tests.slurm.conftest import Site
 from trainer.run.folder import Run
@@ -44,18 +47,34 @@ def test_each_complete_checkpoint_is_exported_once(
     assert "step 22 is not exported beside training (exit code 3)" in capfd.readouterr().out
 
 
+def test_where_each_command_is_a_step_of_its_own_nothing_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the CPUs that the ranks have."""
+    asked: list[object] = []
+    monkeypatch.setattr(training, "export_each", lambda *given: asked.append(given))
+    for by_srun, count in ((True, 0), (False, 1)):
+        stack = Stack(Allocation(2, 4, 8), ("python",), by_srun=by_srun)
+        training._export(stack, Run(tmp_path), Event())
+        assert len(asked) == count
+
+
 def test_the_end_of_training_ends_an_export(tmp_path: Path) -> None:
     run, over = Run(tmp_path), Event()
     for step in (4, 8):
         run.checkpoint(step).mkdir(parents=True)
     (run.checkpoint(8) / "manifest.json").write_text("{}")
-    script = f"import time; open('{tmp_path}/began', 'w'); time.sleep(60)"
+    began = tmp_path / "began"
+    script = f"echo $0 >>'{began}'; exec sleep 60"
     thread = Thread(
-        target=export_each, args=(run, lambda step: [sys.executable, "-c", script], {}, over, 0.1)
+        target=export_each,
+        args=(run, lambda step: ["sh", "-c", script, str(step)], {}, over, 0.1),
     )
     thread.start()
-    while not (tmp_path / "began").exists():
+    begin = time.monotonic()
+    while not began.exists() and time.monotonic() < begin + 30:
         time.sleep(0.05)
+    assert began.read_text() == "8\n", "step 4 is not complete"
     begin = time.monotonic()
     over.set()
     thread.join()

@@ -187,7 +187,7 @@ def test_a_bug_in_a_step_is_a_crash_and_no_wrong_configuration(site: Site, tmp_p
     planted = Site(site.cluster, tmp_path / "planted")
     shutil.copytree(site.folder, planted.folder, ignore=shutil.ignore_patterns("runs"))
     module = planted.folder / "trainer" / "loop" / "step.py"
-    begins = "        begin = time.monotonic()\n"
+    begins = "        waiting = time.monotonic()\n"
     bug = "        torch.zeros(2) + torch.zeros(3) if step == 2 else None\n"
     text = module.read_text()
     assert begins in text

@@ -61,7 +61,7 @@ def test_a_rehearsal_that_takes_too_long_does_not_stop_training(site: Site, tmp_
     shutil.copytree(site.folder, planted.folder, ignore=shutil.ignore_patterns("runs"))
     for name, constant, value in (
         ("knobs", "SECONDS = 180", "SECONDS = 8"),
-        ("rehearse", "STACKS_AT = 0.9", "STACKS_AT = 0.3"),
+        ("rehearse", "STACKS_AT = 0.6", "STACKS_AT = 0.3"),
     ):
         module = planted.folder / "trainer" / "rehearsal" / f"{name}.py"
         text = module.read_text()
@@ -111,6 +111,19 @@ def test_each_knob_is_left_out_alone_and_then_all(
     last = capfd.readouterr().out.splitlines()[-1]
     assert "(rank 3 on n2: OutOfMemoryError: CUDA out of memory; log: " in last
     assert last.endswith("; warmstart plan sft_4b train.lr=1e-5 shows what fits")
+
+
+def test_tries_that_do_not_end_are_not_said_to_have_failed(
+    held: Rehearsal,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.5)
+    script = f"if mkdir {tmp_path}/failed 2>/dev/null; then {FAILS}; fi; exec sleep 60"
+    program(tmp_path, "srun", script)
+    assert held.hold(Stoppable(), {}) == PREFLIGHT
+    assert "; some tries did not end within 0.5 s" in capfd.readouterr().out.splitlines()[-1]
 
 
 def test_a_fault_that_passes_names_no_knob(

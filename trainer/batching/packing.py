@@ -62,7 +62,7 @@ def pack(rows: Sequence[Mapping[str, torch.Tensor]], parts: int = 1, part: int =
     rows, the result is that document alone.
     """
     lengths = [len(row["input_ids"]) for row in rows]
-    # Two tokens a slice, because torch would compile the layers for one alone.
+    # Two tokens a slice: torch compiles a size of 1 by itself.
     if fill := -sum(lengths) % parts or (0 if rows else 2 * parts):
         lengths.append(fill)
     ids = torch.zeros(sum(lengths), dtype=torch.int64)

@@ -159,7 +159,9 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
 def _compiler() -> Finding:
     """Returns whether Triton, which torch.compile generates code for, can build its launchers."""
     there = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    header = Path(sysconfig.get_path("include")) / "Python.h"
+    # Debian's own scheme has the headers of no Python; Triton does not look there either.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    header = Path(sysconfig.get_path("include", scheme)) / "Python.h"
     if not there or not shutil.which(there):
         what = f"CC={there} does not exist" if there else "neither gcc nor clang is there"
         fix = "load a module that has gcc (slurm/site.env), or train.compile=false"

@@ -1,10 +1,10 @@
 """Compiles the decoder layers: norms, rotary embedding and SwiGLU become a few kernels each.
 
-torch compiles each part of a layer once for all layers and all lengths; on a GPU twice, because
-below some thousand tokens a norm's backward has other kernels. Attention is no part: its arguments
-depend on the documents. Where backward recomputes a layer, the down projection is none
-either: recomputation stops at its input, which is the last tensor that backward needs, and it could
-not stop inside a compiled part.
+torch compiles each part of a layer once for all layers and all lengths; on a GPU perhaps twice,
+because Inductor may choose other kernels for a norm's backward on few tokens. Attention is not
+compiled: its arguments differ for each packing. With activation checkpointing the down projection
+is not compiled either: recomputation stops at its input, the last tensor that backward needs, and
+cannot stop inside a compiled graph.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from trainer.batching.packing import Packed, by_document, pack
 from trainer.engine import attention, load_weights
 from trainer.engine import loss as losses
 from trainer.engine.compiled import compile_layers
-from trainer.engine.pending import Arrival, PendingStep
-from trainer.engine.stopwatch import Mark, Stopwatch
+from trainer.engine.pending import HostCopy, PendingStep
+from trainer.engine.stopwatch import Stopwatch, Timestamp
 
 BACKEND = "warmstart"
 
@@ -91,13 +91,13 @@ class Engine(FSDPEngineWithLMHead):
             total += sums
         norm = self.optimizer_step()
         return PendingStep(
-            sums=Arrival(total),
-            norm=norm if isinstance(norm, float) else Arrival(norm),
+            sums=HostCopy(total),
+            norm=norm if isinstance(norm, float) else HostCopy(norm),
             tokens=tokens,
             head_tokens=head_tokens,
             row_losses=row_losses,
             laps=self.stopwatch.take(),
-            end=Mark(),
+            end=Timestamp(),
         )
 
     def optimizer_step(self) -> float | torch.Tensor:
@@ -115,11 +115,11 @@ class Engine(FSDPEngineWithLMHead):
         return norm
 
     @torch.no_grad()
-    def evaluate(self, packed: Packed) -> Arrival:
+    def evaluate(self, packed: Packed) -> HostCopy:
         """Launches a validation of one micro-batch, which is on the host; returns the sums (3,) of
         token losses, entropies and correct tokens of this rank's share, in float32.
         """
-        return Arrival(self.forward(packed.to(get_device_id()))[2])
+        return HostCopy(self.forward(packed.to(get_device_id()))[2])
 
     def forward(self, packed: Packed, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
         """Returns ``losses.linear_cross_entropy`` of the supervised tokens of this rank's slice."""

@@ -1,8 +1,8 @@
-"""The gradient of a chunk's logits in as few passes over memory as torch's compiler needs.
+"""Computes the gradient of a chunk's logits in one compiled kernel.
 
 The logits are read for their maximum and their sum of exponentials, read again, and overwritten by
 their gradient: three passes, in their own dtype. ``loss._chunk`` is the same in single operators,
-which take thirteen, most of them in float32.
+which take twelve, most of them in float32.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Figures of work that the device may still be doing. They are copied to the host without waiting;
-reading them waits for that work alone, not for what was launched after it.
+"""Results of work on the device that may not have finished. They are copied to the host
+asynchronously; reading them waits for that work alone, not for what was launched after it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import torch
 
 from trainer.engine import stopwatch
-from trainer.engine.stopwatch import Laps, Mark
+from trainer.engine.stopwatch import Laps, Timestamp
 from trainer.run.step_metrics import TokenMeans
 
 
-class Arrival:
+class HostCopy:
     """A small tensor on its way to the host."""
 
     def __init__(self, values: torch.Tensor) -> None:
         """Starts the copy; ``values`` must not change afterwards."""
         self._values, self._there = values, None
         if values.device.type == "cuda":
-            # Into other memory than pinned one the host itself would copy, and wait.
+            # A copy into pageable memory would make the host wait.
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._there = Mark()
+            self._there = Timestamp()
 
     def read(self) -> torch.Tensor:
         """Returns the tensor on the host, once it is there."""
@@ -48,9 +48,9 @@ class StepFigures:
 class PendingStep:
     """An optimizer step of this rank, launched and perhaps not ended."""
 
-    sums: Arrival
+    sums: HostCopy
     """(3,): sums of token losses, entropies and correct tokens of this rank."""
-    norm: Arrival | float
+    norm: HostCopy | float
     """Gradient norm before clipping, a scalar."""
     tokens: int
     """Supervised tokens of the global batch."""
@@ -62,7 +62,7 @@ class PendingStep:
     """
     laps: Laps
     """In the output head."""
-    end: Mark
+    end: Timestamp
 
     def read(self) -> StepFigures:
         """Waits for the step's end and returns its figures."""

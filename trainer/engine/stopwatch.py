@@ -17,8 +17,8 @@ import torch
 from verl.utils.device import get_device_name
 
 
-class Mark:
-    """A moment: on a GPU when the device gets to this place of its stream, on a CPU the present."""
+class Timestamp:
+    """A point in time: on a GPU when its stream reaches this place, on a CPU the present."""
 
     def __init__(self) -> None:
         self._event: Any = None
@@ -34,15 +34,15 @@ class Mark:
         if self._event is not None:
             self._event.synchronize()
 
-    def since(self, earlier: Mark) -> float:
+    def since(self, earlier: Timestamp) -> float:
         """Returns the seconds from ``earlier`` to this one; the device must have got here."""
         if self._event is None:
             return self._seconds - earlier._seconds
         return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
-Laps = list[tuple[Mark, Mark]]
-"""Begin and end of each."""
+Laps = list[tuple[Timestamp, Timestamp]]
+"""(begin, end) of each lap."""
 
 
 class Stopwatch:
@@ -54,9 +54,9 @@ class Stopwatch:
     @contextmanager
     def lap(self) -> Iterator[None]:
         """Times what is done in the context."""
-        begin = Mark()
+        begin = Timestamp()
         yield
-        self._laps.append((begin, Mark()))
+        self._laps.append((begin, Timestamp()))
 
     def take(self) -> Laps:
         """Returns the laps since the last call."""

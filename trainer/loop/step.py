@@ -24,8 +24,8 @@ from trainer.batching.dataset import TokenDataset
 from trainer.batching.flops import Shape
 from trainer.batching.packing import Packed
 from trainer.batching.read_ahead import read_ahead
-from trainer.engine.pending import Arrival, PendingStep
-from trainer.engine.stopwatch import Mark
+from trainer.engine.pending import HostCopy, PendingStep
+from trainer.engine.stopwatch import Timestamp
 from trainer.process import process_group
 from trainer.run.step_metrics import TokenMeans
 
@@ -100,7 +100,7 @@ class LaunchedStep:
     """See ``StepResult``, as for the learning rate and the time."""
     lr: float
     data_seconds: float
-    begin: Mark
+    begin: Timestamp
     """Its start, or the end of the step that was still running then."""
     pending: PendingStep
 
@@ -187,7 +187,7 @@ class Stepper:
         skip on its device. ``after`` is the step before where it may still be running: this one's
         time begins at its end.
         """
-        begin = Mark() if after is None else after.pending.end
+        begin = Timestamp() if after is None else after.pending.end
         waiting = time.monotonic()
         batch = next(self._batches)
         assert batch.step == step
@@ -210,7 +210,7 @@ class Stepper:
         """
         plan = self._plan(held_out, range(len(held_out)))
         total = torch.zeros(3, dtype=torch.float64)
-        before: Arrival | None = None
+        before: HostCopy | None = None
         micro_batches = plan.micro_batches[self.group]
         ready = read_ahead(self._thread, lambda rows: self._pack(held_out, rows), micro_batches)
         with self.engine.eval_mode():

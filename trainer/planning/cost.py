@@ -34,15 +34,13 @@ model card.
 """
 UTILIZATION = 0.92
 """vLLM's default share of the GPU's memory."""
-NODE = 8
-"""Most GPUs of an engine, which is on one node."""
 SCALES = (4, 16, 64)
 """GPUs that an evaluation is forecast on."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One evaluation on so many GPUs."""
+    """One evaluation on ``gpus`` GPUs."""
 
     gpus: int
     hours: float
@@ -221,7 +219,7 @@ def no_room(planner: Planner) -> tuple[str, str] | None:
         f"{_holds(planner, degree):,.0f} tokens on {config.cluster.gpu}, and one rollout may need "
         f"{needed:,}"
     )
-    node = replace(planner.cluster, nodes=1, gpus_per_node=NODE)
+    node = replace(planner.cluster, nodes=1)  # which an engine does not leave
     for more in degrees(planner.shape, node):
         if _holds(planner, more) >= needed:
             return why, f"eval.tensor_parallel={more}"

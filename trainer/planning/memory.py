@@ -155,8 +155,8 @@ def _loss(shape: Shape, setup: Setup) -> Lines:
 
     A chunk's logits are computed in the compute dtype and cast to float32; their gradient is cast
     back. The matrix products of that gradient run after the float32 logits are freed: the largest
-    is a chunk's share of the head's gradient. Compiled, a chunk is as large in bytes, but holds
-    logits in the compute dtype alone, and no product of its own.
+    is a chunk's share of the head's gradient. Compiled, a chunk takes as many bytes, but holds only
+    logits in the compute dtype, and the matmul adds to the head's gradient directly.
     """
     c, tokens = setup.compute, setup.tokens
     _, head, in_flight = _units(shape, setup)

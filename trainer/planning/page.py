@@ -145,8 +145,9 @@ def _settings(own: Forecast, planner: Planner) -> str:
     other = {
         f"train.compile={_word(not setup.compiled)}": replace(setup, compiled=not setup.compiled),
         f"train.fused_optimizer={_word(not setup.fused)}": replace(setup, fused=not setup.fused),
-        f"train.liger={_word(not setup.liger)}": replace(setup, liger=not setup.liger),
     }
+    if not setup.compiled:  # nothing has counted Liger's kernels inside compiled layers
+        other[f"train.liger={_word(not setup.liger)}"] = replace(setup, liger=not setup.liger)
     steps = {"as it is": own.step.total}
     steps |= {name: planner.forecast(each).step.total for name, each in other.items()}
     lines = ["the recipe with one setting changed, seconds per step and MFU"]

@@ -101,11 +101,11 @@ def generation(
     that are empty, because no rollout is left to start.
 
     The engine is that with the longest rollout. Rollouts start in a fixed random order as others
-    end, as many at once as the cache holds of mean length; between two ends the batch is constant.
-    Prefill is not counted: it is one forward over short prompts, which a group shares. Nor is
-    reading preempted rollouts again: an engine that starts more than its cache holds at their ends
-    preempts some, and runs more at once in return. The simulation of ``tests.bench.decode``, which
-    does so, ends within 15 % of this time.
+    end, as many at once as the cache holds at their mean length; between two ends the batch is
+    constant. Prefill is not counted: it is one forward over short prompts, which a group shares.
+    Nor is the second prefill of preempted rollouts: an engine that starts more rollouts than its
+    cache holds at their ends preempts some, but also runs more at once. The simulation of
+    ``tests.bench.decode``, which preempts, ends within 15 % of this time.
     """
     engines = cluster.ranks // setup.tensor_parallel
     order = np.random.default_rng(0).permutation(np.sort(load.responses)[::-1][::engines])

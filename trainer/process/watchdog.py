@@ -11,7 +11,7 @@ import faulthandler
 from pathlib import Path
 
 SET_UP_MINUTES = 30
-"""Minimum allowance from joining the process group to the end of the first step: loading,
+"""Minimum allowance from joining the process group until the first step is launched: loading,
 compiling.
 """
 

@@ -2,9 +2,9 @@
 
     srun ... python -m trainer.rehearsal.rehearse RECIPE [key=value ...]
 
-Width, vocabulary, sharding, packing and memory of the activations are the recipe's; weights and
-rows are random, and of the run only a base model by ``model.init`` is written. The exit code is 0,
-or 1 after the line of a ``Failure``.
+Width, vocabulary, sharding, packing and the activations of a layer are the recipe's; the memory of
+all layers is not. Weights and rows are random, and of the run only a base model by ``model.init``
+is written. The exit code is 0, or 1 after the line of a ``Failure``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NEAR = 0.25
 """Share of ln(vocabulary) by which the loss of random weights may differ from it. For 4,096 wide
 weights of standard deviation 0.02 the logits have variance 1.6, which adds 0.8 to 11.9.
 """
-STACKS_AT = 0.9
+STACKS_AT = 0.6
 """Share of the time after which a rehearsal that hangs shows where."""
 
 

@@ -189,9 +189,15 @@ def test_the_doctor_looks_for_the_compiler_that_compiling_needs(
         monkeypatch.setenv("PATH", str(tmp_path))
     else:
         monkeypatch.setenv("CC", cc)
+    headers = tmp_path / "include"
+    monkeypatch.setattr(devices.sysconfig, "get_path", lambda *_: str(headers))
     finding = devices._compiler()
-    assert (finding.level, text in f"{finding.cause}") == (level, True), finding
-    assert (level == "ok") or "train.compile=false" in finding.fix
+    assert (finding.level, "train.compile=false" in finding.fix) == ("fatal", True)
+    headers.mkdir()
+    (headers / "Python.h").touch()
+    finding = devices._compiler()
+    assert (finding.level, text in finding.cause) == (level, True), finding
+    assert level == "ok" or "train.compile=false" in finding.fix
 
 
 METER = """

@@ -224,10 +224,10 @@ one by one (`trainer/planning/memory.py`). `make test-cuda` runs the recipes' st
 without values, with eager layers: 90 to 100 % of the count is live at the peak, and FLOPs and
 memory traffic of all operators are within 10 % of the forecast. Kernels and traffic of compiled
 layers are within 10 % of Inductor's plans; their memory is a forecast only. Real steps on CPU take
-memory within 10 % of the count (`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context} GiB) and fragmentation
-({fragmentation:.0%}) are assumed. `verl.engine.use_no_sync_for_gradient_accumulation` stays off: it
-delays the reduce-scatter to the last micro-batch, and would keep unsharded float32 gradients of
-{accumulated} GiB on every GPU.
+memory within 10 % of the count (`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context}
+GiB) and fragmentation ({fragmentation:.0%}) are assumed.
+`verl.engine.use_no_sync_for_gradient_accumulation` stays off: it delays the reduce-scatter to the
+last micro-batch, and would keep unsharded float32 gradients of {accumulated} GiB on every GPU.
 
 ## Assumptions about the hardware
 

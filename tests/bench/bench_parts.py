@@ -194,10 +194,10 @@ def rows_of_4b(count: int) -> Iterator[Result]:
 
 def on_paper() -> Iterator[Result]:
     """Yields the planner's parts of the 4B recipe's step, with either optimizer."""
-    for words in ([], ["train.fused_optimizer=true"]):
+    for words in ([], ["train.compile=false", "train.fused_optimizer=false"]):
         own = Planner(configs.load("sft_4b", words)).own()
         assert own is not None
-        case = f"sft_4b{', fused' if words else ''}, paper"
+        case = f"sft_4b{', eager' if words else ''}, paper"
         for part, seconds in asdict(own.step).items():
             yield Result(case, part, "s", seconds)
         yield Result(case, "step", "s", own.step.total)

@@ -193,7 +193,7 @@ def rows_of_4b(count: int) -> Iterator[Result]:
 
 
 def on_paper() -> Iterator[Result]:
-    """Yields the planner's parts of the 4B recipe's step: as it is, and with eager layers and AdamW."""
+    """Yields the planner's parts of the 4B recipe's step, as it is and eager."""
     for words in ([], ["train.compile=false", "train.fused_optimizer=false"]):
         own = Planner(configs.load("sft_4b", words)).own()
         assert own is not None

@@ -84,7 +84,7 @@ class Inductor:
             with self.mode:
                 return run(*given)
 
-        call._boxed_call = True  # type: ignore[attr-defined]
+        call.__dict__["_boxed_call"] = True  # it empties the list of its arguments
         return call
 
     def take(self) -> dict[str, list[int]]:

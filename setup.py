@@ -59,6 +59,7 @@ FLASH_ATTN = ["flash-attn==2.8.3"]
 DEV = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.8",
     "hypothesis>=6",
     "playwright>=1.55",
     "trl==0.27.0",

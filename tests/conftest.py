@@ -17,6 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+TOGETHER = ("line", "short_run", "reference", "cluster", "quick", "library")
+"""Fixtures that take long, the longest first: one process of pytest-xdist runs all tests of one."""
+
 # Fewer rows and rollouts than the quickstart, everything else as it is.
 SHORT = ["eval.rollouts=4", "data.arithmetic.problems=4000"]
 STEPS_BEFORE_STOP = 12
@@ -65,6 +68,21 @@ def environment() -> dict[str, str]:
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups the tests for pytest-xdist: those of a fixture in ``TOGETHER``, which start first, and
+    those of a file.
+    """
+
+    def place(item: pytest.Item) -> int:
+        names = item.fixturenames  # type: ignore[attr-defined]
+        return next((i for i, name in enumerate(TOGETHER) if name in names), len(TOGETHER))
+
+    items.sort(key=place)
+    for item in items:
+        group = (*TOGETHER, item.nodeid.partition("::")[0])[place(item)]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,12 @@ SEED ?= 0
 rl-quickstart: setup ## after the quickstart: GRPO from its checkpoint, and what it brought (twenty minutes; SEED=N)
 	$(PYTHON) tools/rl_quickstart.py $(SEED)
 
-test: setup ## all but the slow tests
-	$(PYTHON) -m pytest -m "not slow"
+WORKERS ?= 2
+test: setup ## all but the slow tests, WORKERS=2 at a time
+	$(PYTHON) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test-all: setup ## all tests
-	$(PYTHON) -m pytest
+test-all: test ## all tests, the slow ones one at a time (hours)
+	$(PYTHON) -m pytest -m slow
 
 test-cuda: setup ## training steps on CUDA tensors without a GPU: devices, types, host reads, the planner (needs gcc)
 	$(PYTHON) -m pytest -m "not slow" tests/cuda

@@ -4,10 +4,8 @@ its own.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +14,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests import debian
 
 PACKAGES = ("chromium", "fonts-dejavu-core")
 COLOURS = """selector => {
@@ -41,16 +41,9 @@ def browser() -> Iterator[Browser]:
     """Installed where it is missing and the tests run as root; the tests are skipped where it
     cannot be.
     """
-    if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for words in (
-            ["update", "--quiet"],
-            ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES],
-        ):
-            subprocess.run(["apt-get", *words], env=quiet, capture_output=True)
+    if missing := debian.install(("chromium",), PACKAGES):
+        pytest.skip(f"no Chromium: {missing}")
     path = shutil.which("chromium")
-    if not path:
-        pytest.skip(f"no Chromium: apt-get install {' '.join(PACKAGES)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

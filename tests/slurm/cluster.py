@@ -23,6 +23,8 @@ from pathlib import Path
 
 import psutil
 
+from tests import debian
+
 PACKAGES = ("slurm-wlm", "munge")
 PREFIX = "warmstart-slurm-"
 NODES = ("n1", "n2", "n3", "n4")
@@ -213,20 +215,10 @@ def sweep() -> None:
 
 def _install() -> None:
     """Installs the packages where they are missing."""
-    if all(shutil.which(name) for name in ("sbatch", "slurmctld", "slurmd", "munged")):
-        if os.getuid() != 0:
-            raise Unavailable("slurmd starts jobs as root only: run the tests as root")
-        return
-    if os.getuid() != 0 or not shutil.which("apt-get"):
-        raise Unavailable(f"install {' and '.join(PACKAGES)}, then run the tests as root")
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for words in (
-        ["update", "--quiet"],
-        ["install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, text=True)
-    if done.returncode:
-        raise Unavailable(f"apt-get cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()}")
+    if missing := debian.install(("sbatch", "slurmctld", "slurmd", "munged"), PACKAGES):
+        raise Unavailable(f"{missing}, then run the tests as root")
+    if os.getuid() != 0:
+        raise Unavailable("slurmd starts jobs as root only: run the tests as root")
 
 
 def _configure(folder: Path, plugin: str) -> None:

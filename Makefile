@@ -28,7 +28,7 @@ rl-quickstart: setup ## after the quickstart: GRPO from its checkpoint, and what
 
 WORKERS ?= 2
 test: setup ## all but the slow tests, WORKERS=2 at a time
-	$(PYTHON) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(PYTHON) -m pytest -m "not slow" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-all: test ## all tests, the slow ones one at a time (hours)
 	$(PYTHON) -m pytest -m slow

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import together
+from tests.together import Together
 
-TOGETHER = ("line", "short_run", "reference", "cluster", "quick", "library")
-"""Fixtures that take long, the longest first: one process of pytest-xdist runs all tests of one."""
+ROOT = Path(__file__).resolve().parent.parent
 
 # Fewer rows and rollouts than the quickstart, everything else as it is.
 SHORT = ["eval.rollouts=4", "data.arithmetic.problems=4000"]
@@ -70,20 +70,12 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups the tests for pytest-xdist: those of a fixture in ``TOGETHER``, which start first, and
-    those of a file.
-    """
-
-    def place(item: pytest.Item) -> int:
-        names = item.fixturenames  # type: ignore[attr-defined]
-        return next((i for i, name in enumerate(TOGETHER) if name in names), len(TOGETHER))
-
-    items.sort(key=place)
-    for item in items:
-        group = (*TOGETHER, item.nodeid.partition("::")[0])[place(item)]
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: together.place(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

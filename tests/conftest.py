@@ -24,6 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 SHORT = ["eval.rollouts=4", "data.arithmetic.problems=4000"]
 STEPS_BEFORE_STOP = 12
 
+# `short_run`: twenty steps, with every view of them switched on.
+STEPS = 20
+RECIPE = [
+    "data.arithmetic.problems=500",
+    "data.spare_share=0",
+    "train.batch_size=16",
+    f"train.max_steps={STEPS}",
+    "train.max_tokens_per_gpu=512",
+    "model.init.rope_theta=500000",  # not the default of any version of transformers
+]
+VIEWS = ["train.loggers=[tensorboard,wandb]", "train.profile_steps=2:3", "train.validate_every=10"]
+
 
 @dataclass(frozen=True)
 class Line:
@@ -100,6 +112,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
         )
     assert stopped.returncode == 75, stopped
     return Line(folder, stopped, warmstart("run", "tiny", *SHORT, folder=folder))
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short training run of the tiny recipe on two ranks, with every view of it."""
+    folder = tmp_path_factory.mktemp("short")
+    warmstart("data", "tiny", *RECIPE, folder=folder)
+    warmstart("train", "tiny", *RECIPE, *VIEWS, folder=folder)
+    return folder / "runs" / "tiny"
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, lines
-from tests.trainer.conftest import STEPS
+from tests.conftest import STEPS, environment, lines
 
 TOLERANCE = 1e-3
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import warmstart
-from tests.trainer.conftest import STEPS
+from tests.conftest import STEPS, warmstart
 
 
 @pytest.fixture(scope="session")

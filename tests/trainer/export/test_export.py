@@ -16,8 +16,7 @@ import torch
 
 from common.files import read_json, write_lock
 from data_prep.tokenizer import token_files
-from tests.conftest import environment, warmstart
-from tests.trainer.conftest import STEPS
+from tests.conftest import STEPS, environment, warmstart
 from tests.upload_hub import REPO, SECRET, Hub, serving
 
 

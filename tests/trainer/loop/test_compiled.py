@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import lines
-from tests.trainer.conftest import RECIPE
+from tests.conftest import RECIPE, lines
 from tests.trainer.loop.tiny_runs import train
 
 SETTINGS = [

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.output.folder import dataset_folder, token_file
 from data_prep.tokenizer import token_files
-from tests.conftest import lines, warmstart
-from tests.trainer.conftest import RECIPE, STEPS
+from tests.conftest import RECIPE, STEPS, lines, warmstart
 from trainer.batching.dataset import TokenDataset
 from trainer.recipe import load as configs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.files import MANIFEST, write_json, write_lock
+from tests.conftest import STEPS
 from tests.eval.runs import empty_run
-from tests.trainer.conftest import STEPS
 from tests.trainer.run.rl_runs import begun, line
 from trainer.run.folder import Attempt, Run, lock_of
 from trainer.run.model_label import BASE, ModelLabel

@@ -18,6 +18,10 @@ import pytest
 from tests import together
 from tests.together import Together
 
+# Tests run beside one another, so that a second thread of a process mostly waits for the first.
+# torch, which is imported later, reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Fewer rows and rollouts than the quickstart, everything else as it is.

@@ -55,6 +55,11 @@ def test_every_page_of_docs_is_in_the_index() -> None:
     assert there <= set(links(index))
 
 
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs").rglob("*.png"))
+    assert pictures and all(path.stat().st_size < 300_000 for path in pictures)
+
+
 def test_pages_are_short() -> None:
     lengths = {label(p): len(p.read_text("utf-8").splitlines()) for p in PAGES}
     assert lengths["README.md"] <= 200
@@ -79,7 +84,7 @@ def _names() -> set[str]:
 
 
 def _is_named(text: str) -> bool:
-    """Returns whether the text is a key of recipes/base.yaml, a room, a module, or a name in one."""
+    """Returns whether the text is a key of recipes/base.yaml, a room, a module, or in a module."""
     parts = text.split(".")
     group = OmegaConf.select(BASE, ".".join(parts[:-1]))
     if (OmegaConf.is_dict(group) and parts[-1] in group) or ROOT.joinpath(*parts).is_dir():
@@ -96,10 +101,10 @@ def _defines(node: ast.Module | ast.ClassDef, names: list[str]) -> bool:
     if not names:
         return True
     for child in node.body:
-        if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name == names[0]:
-            return len(names) == 1 or (
-                isinstance(child, ast.ClassDef) and _defines(child, names[1:])
-            )
-        if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == names[0]:
+        if isinstance(child, ast.ClassDef) and child.name == names[0]:
+            return _defines(child, names[1:])
+        function = isinstance(child, ast.FunctionDef) and child.name == names[0]
+        constant = isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == names[0]
+        if function or constant:
             return len(names) == 1
     return False

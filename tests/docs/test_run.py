@@ -81,6 +81,6 @@ def loose(text: str) -> str:
 
 
 def is_shown(shown: str, printed: str) -> bool:
-    """Returns whether a page shows what was printed; a line of three dots stands for other lines."""
+    """Returns whether a page shows what was printed; a line of three dots stands for others."""
     parts = re.split(r"^\.\.\.$", loose(shown), flags=re.MULTILINE)
     return re.fullmatch(".*".join(map(re.escape, parts)), loose(printed), re.DOTALL) is not None

@@ -15,14 +15,15 @@ EXTENSIONS = "py|md|yaml|sh|env|txt|toml|def|png|jinja|cfg"
 FILE = re.compile(rf"(?:[\w.-]+/)*[\w.-]+\.(?:{EXTENSIONS})|Makefile")
 """Looks like a file."""
 PACKAGES = tuple(name for name in (*FOLDERS, "warmstart") if name not in ("docs", "tests"))
-DOTTED = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-"""Looks like a module or a name in one; a key of a recipe may look the same."""
+BASE = OmegaConf.load(ROOT / "recipes" / "base.yaml")
+GROUPS = [name for name in BASE if OmegaConf.is_dict(BASE._get_node(name)) and name != "verl"]
+DOTTED = re.compile(rf"(?:{'|'.join([*PACKAGES, *GROUPS])})(?:\.\w+)+")
+"""Looks like a key of a recipe, a module, or a name in one."""
 WRITTEN = {
     *("slurm/site.env", "report.md", "README.md", "config.yaml", "rehearsal.log", "run_grpo.sh"),
     *("loss.png", "tokens.png", "reward.png", "checkpoints.png", "chars.png"),
 }
 """Files that a person or a command writes."""
-BASE = OmegaConf.load(ROOT / "recipes" / "base.yaml")
 every_page = pytest.mark.parametrize("page", PAGES, ids=label)
 
 
@@ -87,7 +88,7 @@ def _is_named(text: str) -> bool:
     """Returns whether the text is a key of recipes/base.yaml, a room, a module, or in a module."""
     parts = text.split(".")
     group = OmegaConf.select(BASE, ".".join(parts[:-1]))
-    if (OmegaConf.is_dict(group) and parts[-1] in group) or ROOT.joinpath(*parts).is_dir():
+    if (OmegaConf.is_dict(group) and parts[-1] in list(group)) or ROOT.joinpath(*parts).is_dir():
         return True
     for length in range(len(parts), 0, -1):
         module = ROOT.joinpath(*parts[:length]).with_suffix(".py")

@@ -69,8 +69,12 @@ def check(words: list[str]) -> None:
 
 
 def check_warmstart(words: list[str]) -> None:
-    """Parses the words, and checks their recipe and keys. A verb alone is no whole command."""
-    if len(words) == 1 and words[0] in VERBS:
+    """Parses the words, and checks their recipe and keys. A verb with options alone is no whole
+    command.
+    """
+    if words[0] in VERBS and all(word.startswith("-") for word in words[1:]):
+        names = {name for options, _ in VERBS[words[0]][1] for name in options}
+        assert names >= set(words[1:]), words
         return
     function, arguments = _parse([re.sub(r"^[IN]$", "0", word) for word in words])
     assert function is VERBS[words[0]][0]

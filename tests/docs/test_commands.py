@@ -14,6 +14,7 @@ from trainer.recipe.files import recipes
 from warmstart.cli import OVERRIDES, RECIPE, VERBS, _parse
 
 KEY = re.compile(r"([a-z_][\w.]*)=(.*)", re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASE = OmegaConf.load(ROOT / "recipes" / "base.yaml")
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PROGRAMS = ("warmstart", "make", "sbatch", "bash", "python", "slurm/")
@@ -48,6 +49,11 @@ def test_there_are_commands_to_check() -> None:
     found = [words for page in PAGES for words in written(page)]
     assert len(found) > 200
     assert {words[1] for words in found if words[0] == "warmstart"} == set(VERBS)
+
+
+def test_the_readme_lists_every_recipe() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", README, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == set(recipes())
 
 
 def check(words: list[str]) -> None:

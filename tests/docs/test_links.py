@@ -70,7 +70,7 @@ def test_pages_are_short() -> None:
     lengths = {p: len(p.read_text("utf-8").splitlines()) for p in PAGES}
     assert lengths[ROOT / "README.md"] <= 200
     long = {p.name for p, n in lengths.items() if n > 260 and p.parent.name == "docs"}
-    assert long <= {FORMATS.name}  # it is looked things up in, not read
+    assert long <= {FORMATS.name}  # a reference
 
 
 def _exists(text: str, page: Path) -> bool:

@@ -29,7 +29,7 @@ class UserError(Exception):
 
 
 class Mistakes(UserError):
-    """Several mistakes that are told together."""
+    """Several mistakes that are reported together."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         lines = [f"{len(faults)} things have to be fixed:", *faults]

@@ -1,8 +1,8 @@
-"""Whether the holder of a lock still lives: from its process on this host, else from its heartbeat,
-the lock file's modification time.
+"""Decides whether the holder of a lock is alive: by its process if that runs on this host,
+otherwise by its heartbeat, the lock file's modification time.
 
-That time is of the file server's clock, or of another host's, so it is never compared with this
-host's clock: it is watched for a change, or compared with that of a file written now.
+That time comes from the clock of the file server or of another host, so it is never compared with
+this host's clock. It is watched for a change, or compared with the time of a file written now.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ HEARTBEATS = 3
 """Heartbeats within that time."""
 POLL_SECONDS = 0.5
 HOST_NAMESPACE = 0xEFFFFFFC
-"""Inode of the process numbers of a host itself; a container may have others."""
+"""Inode of a host's own PID namespace; a container may have another one."""
 
 State = tuple[int, int, int]
 """Inode, modification and change time of a lock file; a heartbeat changes it."""
 _seen: dict[Path, tuple[State, float]] = {}
-"""The state of each lock that was looked at, and since when (monotonic) it has been that."""
+"""Each lock's last observed state, and the monotonic time since which it has not changed."""
 
 
 def holder(lock: Path) -> dict[str, str]:
-    """Returns what the holder wrote into its lock: ``host``, ``pid`` and others; empty without."""
+    """Returns what the holder wrote into its lock (``host``, ``pid`` and others); empty if there is
+    no lock.
+    """
     try:
         lines = lock.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -37,8 +39,8 @@ def holder(lock: Path) -> dict[str, str]:
 
 
 def is_elsewhere(lock: Path) -> bool:
-    """Returns whether the holder may be a process of another host or container, which this one
-    cannot look for; also if the lock does not say who holds it.
+    """Returns whether the holder may be a process of another host or container, which this process
+    cannot check; True also if the lock does not name its holder.
     """
     return holder(lock).get("host") != _here()
 
@@ -57,9 +59,10 @@ def age(path: Path) -> float | None:
 
 def is_locked(lock: Path) -> bool:
     """Returns whether a process seems to hold ``lock``, without trying to take it: the holder has
-    not died on this host, and its last heartbeat is younger than LEASE_SECONDS.
+    not died on this host, and its last heartbeat is less than LEASE_SECONDS old.
 
-    Where nothing can be written beside the lock, waits for a heartbeat: up to half of that.
+    If no file can be written next to the lock, waits for a heartbeat instead, up to half of
+    LEASE_SECONDS.
     """
     state = _state(lock)
     if state is None or _has_died_here(lock):
@@ -76,8 +79,9 @@ def is_locked(lock: Path) -> bool:
 
 
 def break_abandoned(lock: Path) -> bool:
-    """Removes a lock whose holder has died on this host, or is elsewhere and gave no heartbeat for
-    LEASE_SECONDS while this process looked: since the first call. Returns whether it is gone.
+    """Removes a lock whose holder has died on this host, or is on another host and has given no
+    heartbeat for LEASE_SECONDS since this process first called this function. Returns whether the
+    lock is gone.
 
     The lock library replaces such a lock by an exchange of names, which NFS and Lustre refuse.
     """
@@ -111,8 +115,8 @@ def break_abandoned(lock: Path) -> bool:
 
 
 def _state(lock: Path) -> State | None:
-    """Returns None if there is no lock. NFS asks the server when a file is opened, not before; a
-    lock that may not be read is looked at from outside.
+    """Returns the lock's state; None if there is no lock. Opens the file, because NFS asks the
+    server only then; a lock that may not be read is only examined with stat.
     """
     with suppress(OSError), lock.open("rb") as f:
         return _times(os.fstat(f.fileno()))
@@ -134,8 +138,8 @@ def _here() -> str:
 
 
 def _has_died_here(lock: Path) -> bool:
-    """Returns whether the holder was a process of this host that has ended, also if another one has
-    its number.
+    """Returns whether the holder was a process of this host that has ended, even if another process
+    has its number now.
     """
     found = holder(lock)
     if found.get("host") != _here():

@@ -16,7 +16,7 @@ COLOURS = {
     "training": "#6290d6",
     "held-out": "#8a1f8f",
 }
-"""What a line or bar is about -> its colour on a light ground."""
+"""Subject of a line or bar -> its colour on a light background."""
 COLOURS_ON_DARK = {
     "base": "#f2a354",
     "sft": "#74abff",
@@ -25,7 +25,7 @@ COLOURS_ON_DARK = {
     "training": "#5981bc",
     "held-out": "#f0a6f5",
 }
-"""The same on a dark ground."""
+"""The same on a dark background."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines by step; one line alone has no legend."""
+    """Lines by step; a single line has no legend."""
 
     title: str
     lines: Sequence[Line]
@@ -109,7 +109,7 @@ def _draw(axis: Any, line: Line, scale: int) -> None:
 
 
 def _end_at_ticks(axis: Any, panel: Panel) -> None:
-    """Ends the y axis at round values; one of shares within 0..100."""
+    """Ends the y axis at round values; an axis of shares stays within 0..100."""
     low, high = axis.dataLim.intervaly
     ticks = axis.yaxis.get_major_locator().tick_values(0 if panel.zero else low, high or 1)
     first, last = ticks[0], ticks[-1]

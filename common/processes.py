@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Makes Linux kill this process when its parent ends. For ``preexec_fn``."""
+    """Makes Linux kill this process when its parent ends. Meant for ``preexec_fn``."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

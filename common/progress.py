@@ -1,4 +1,4 @@
-"""Progress on stderr: lines that move on a terminal, a plain line every so many seconds in a log.
+"""Progress on stderr: live lines on a terminal, a plain line at intervals in a log.
 
 Rates count from the first finished item, so that start-up does not slow them.
 """
@@ -20,23 +20,27 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 LOG_SECONDS, LONG_LOG_SECONDS = 15.0, 60.0
-"""Seconds between two lines in a log, at first and in a task of more than some minutes; a shorter
-task logs nothing.
+"""Seconds between two lines in a log, at first and after some minutes. A task shorter than the
+first interval logs nothing.
 """
 QUICK = 3.0
 """A bar that took fewer seconds leaves nothing behind."""
 BAR = 24
-"""Most columns of a bar; other text comes first on a narrow terminal."""
+"""Maximum width of a bar, in columns; on a narrow terminal the text has priority."""
 
 _shown: list[Line] = []
 _live: Live | None = None
 
 
 class Line:
-    """One task's line: a count of a known total, or, with ``total`` None, what is waited for."""
+    """One task's line: a count out of a known total or, if ``total`` is None, what the command is
+    waiting for.
+    """
 
     def __init__(self, what: str, total: int | None = None, initial: int = 0, scale: int = 1):
-        """Counts are shown divided by ``scale``: bytes with ``scale`` 10^6 as MB."""
+        """Counts are divided by ``scale`` for display: with ``scale`` 10^6, bytes are shown
+        in MB.
+        """
         self.what, self.total, self.count, self.scale = what, total, initial, scale
         self.initial, self.begin, self.note = initial, time.monotonic(), ""
         self.first: tuple[float, int] | None = None
@@ -49,8 +53,8 @@ class Line:
             self.first = time.monotonic(), self.count
 
     def say(self, note: str, left: float | None = None) -> None:
-        """Sets the text beside the count; ``left`` is the seconds left where the task knows
-        better than its rate.
+        """Sets the text next to the count; ``left`` overrides the seconds left that follow from the
+        rate.
         """
         self.note = note
         self.end = None if left is None else time.monotonic() + left
@@ -68,7 +72,7 @@ class Line:
         return min(max(LOG_SECONDS, (time.monotonic() - self.begin) / 10), LONG_LOG_SECONDS)
 
     def facts(self) -> list[str]:
-        """Returns the texts beside the name, without the bar."""
+        """Returns the texts next to the name, without the bar."""
         now = time.monotonic()
         since = duration(now - self.begin)
         if self.total is None:
@@ -120,7 +124,9 @@ def progress(unit: str, total: int, initial: int = 0, scale: int = 1) -> Iterato
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[Line]:
-    """Shows what is waited for, and how long already, while the context is open: "starting Ray"."""
+    """Shows what the command is waiting for ("starting Ray"), and for how long, while the context
+    is open.
+    """
     with _showing(Line(what), stays=False) as line:
         yield line
 
@@ -138,7 +144,7 @@ def _showing(line: Line, stays: bool) -> Iterator[Line]:
 
 @contextlib.contextmanager
 def _moving(line: Line, stays: bool) -> Iterator[None]:
-    """Shows a line below those that are shown already, all in one display."""
+    """Adds a line below those that are shown already, all in one live display."""
     global _live
     from rich.console import Console, Group
     from rich.live import Live
@@ -165,7 +171,7 @@ def _moving(line: Line, stays: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logged(line: Line) -> Iterator[None]:
-    """Lets the line speak in the log while it is the innermost one."""
+    """Prints the line to the log at intervals while it is the innermost one."""
     ended = threading.Event()
 
     def tell() -> None:

@@ -1,5 +1,5 @@
-"""A Ray connection as a context manager: the cluster at RAY_ADDRESS, else a local instance on
-loopback.
+"""A Ray connection as a context manager: to the cluster at RAY_ADDRESS, otherwise to a local
+instance on loopback.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from common.errors import StageFailed, UserError
 from common.progress import waiting
 
 OBJECT_STORE_BYTES = 100 << 20
-"""Size of Ray's object store where only small objects pass through it; Ray's default is a third of
-the memory.
+"""Size of Ray's object store if only small objects pass through it; Ray's default is a third of the
+memory.
 """
 
 LONGEST_TMPDIR = 40
-"""Bytes of a temporary folder that leave enough for Ray's sockets in it: Linux allows 107 for a
-socket's path.
+"""Maximum bytes of a temporary folder's path, so that the paths of Ray's sockets in it stay within
+Linux's 107 bytes.
 """
 ANSWER_SECONDS = 10
 SLOW_START = "The current node timed out during startup"
-"""Ray's words when its processes have not started within 30 seconds, which it does not let one
-change.
+"""Ray's message when its processes have not started within 30 seconds, a limit that cannot be
+configured.
 """
 STARTS = 3
-"""Times that a local instance is started before it counts as failed."""
+"""Number of attempts to start a local instance."""
 
 
 @contextlib.contextmanager
 def ray_session(
     cpus: int, gpus: int | None = None, object_store: int | None = OBJECT_STORE_BYTES
 ) -> Iterator[Any]:
-    """Yields the ray module, connected. Afterwards disconnects and ends a local instance with all
-    its processes.
+    """Yields the ray module, connected. Disconnects afterwards; a local instance ends with all its
+    processes.
 
-    A local instance offers as many CPUs as this process may use, and at least ``cpus``; ``gpus``
-    logical GPUs (None: those it finds); and an object store of so many bytes (None: a share of the
-    memory, by Ray). Raises UserError when nothing answers at RAY_ADDRESS, and StageFailed when the
-    machine is too busy for a local instance.
+    A local instance offers as many CPUs as this process may use, but at least ``cpus``; ``gpus``
+    logical GPUs (None: those it finds); and an object store of ``object_store`` bytes (None: Ray's
+    default). Raises UserError when nothing answers at RAY_ADDRESS, and StageFailed when the machine
+    is too busy for a local instance.
     """
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster == "local":
@@ -90,15 +90,16 @@ def ray_session(
 
 
 def folder_of_sockets() -> str:
-    """Returns the temporary folder, or /tmp where its path is too long for sockets in it."""
+    """Returns the temporary folder, or /tmp if its path is too long for sockets in it."""
     folder = tempfile.gettempdir()
     return folder if len(os.fsencode(folder)) <= LONGEST_TMPDIR else "/tmp"
 
 
 @cache
 def _token() -> str:
-    """Returns the file of a secret for local instances, which only this user can read, until this
-    process ends. Ray would keep one in the home folder, which may not be writable.
+    """Returns a file with a secret for local instances. Only this user can read it, and it is
+    deleted when this process ends. Ray would keep one in the home folder, which may not be
+    writable.
     """
     handle, path = tempfile.mkstemp(prefix="ray-token-")
     with os.fdopen(handle, "w", encoding="ascii") as f:
@@ -120,7 +121,7 @@ def _answers(cluster: str) -> bool:
 
 
 def _start(ray: Any, **settings: Any) -> None:
-    """Starts a local instance, again if the machine was too busy for it."""
+    """Starts a local instance; tries again if the machine was too busy."""
     for left in reversed(range(STARTS)):
         try:
             ray.init("local", **settings)

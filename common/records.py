@@ -20,7 +20,7 @@ END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character's code, which JSON can spell but UTF-8 cannot encode."""
+"""Half of a surrogate pair, which JSON can write but UTF-8 cannot encode."""
 
 Key = tuple[str, str, int]
 """(set, problem id, k): identifies the k-th rollout of a problem."""
@@ -47,7 +47,7 @@ ROW = tuple(field.name for field in fields(Row))
 
 
 def row_of(values: Mapping[str, Any]) -> Row:
-    """Returns the row among the values of a line of rows.parquet, which older datasets have without
+    """Returns the row with these values, which come from rows.parquet; older datasets lack
     ``earlier``.
     """
     return Row(**{name: values[name] for name in ROW if name in values})
@@ -94,11 +94,11 @@ class Rollout:
     temperature 1. None if it was not recorded.
     """
     taken_from: str | None = None
-    """Name of the evaluation's folder that generated it, if another evaluation took it over."""
+    """Folder name of the evaluation that generated it, if another evaluation took it over."""
 
 
 ROLLOUTS = "rollouts.jsonl"
-"""Name of a file of rollouts, one per line."""
+"""Name of the file of rollouts, one per line."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Grade:
     exact: bool
     verified: bool | str
     grader: int = 1
-    """Version of the rules (``data_prep.rules.ANSWERS``); grades that lack it are of the first."""
+    """Version of the rules (``data_prep.rules.ANSWERS``); grades that lack it are of version 1."""
 
 
 ANSWERED = ("boxed", "stated", "last_number")

@@ -1,4 +1,4 @@
-"""Prints Markdown as a person reads it: on a terminal with real tables, elsewhere as it is."""
+"""Prints Markdown: with drawn tables on a terminal, unchanged elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _RULER = re.compile(r":?-+:?")
 
 
 def show(markdown: str) -> None:
-    """Prints Markdown on stdout. A table that is wider than the terminal is turned on its side if
-    it is narrower so.
+    """Prints Markdown on stdout. A table that is wider than the terminal is transposed if that
+    makes it narrower.
     """
     if not sys.stdout.isatty():
         print(markdown, flush=True)
@@ -28,7 +28,7 @@ def show(markdown: str) -> None:
 
 
 def show_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Prints names and texts in two columns; on a terminal a long text goes on below itself."""
+    """Prints names and texts in two columns; on a terminal, long texts wrap within their column."""
     if not sys.stdout.isatty():
         width = max(len(name) for name, _ in fields)
         print("\n".join(f"{name:<{width}}  {text}" for name, text in fields), flush=True)
@@ -44,8 +44,8 @@ def show_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def fitted(markdown: str, width: int) -> str:
-    """Returns Markdown whose tables wider than ``width`` columns are turned on their side, if that
-    makes them narrower.
+    """Returns the Markdown; tables wider than ``width`` columns are transposed if that makes them
+    narrower.
     """
     parts = []
     for is_table, lines in groupby(markdown.split("\n"), lambda line: line.startswith("|")):
@@ -65,5 +65,7 @@ def _turned(lines: Sequence[str], width: int) -> list[str]:
 
 
 def _wide(rows: Sequence[Sequence[str]]) -> int:
-    """Returns the columns that rich needs for a table: its cells, and two between them."""
+    """Returns the width that rich needs for a table, in columns: its cells, and two between
+    them.
+    """
     return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=False))

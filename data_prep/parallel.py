@@ -1,5 +1,5 @@
-"""Maps units in parallel: in this process, in worker processes, or on a Ray cluster through Ray
-Data.
+"""Maps a function over items in parallel: in this process, in worker processes, or on a Ray cluster
+through Ray Data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run(
     """Yields ``function(item)`` for every item, in any order.
 
     ``engine`` is ``local`` (``processes`` workers; None: one per core) or ``ray`` (Ray Data, on the
-    cluster at RAY_ADDRESS or on this machine). Raises what the function raises, and StageFailed
+    cluster at RAY_ADDRESS or on this machine). Raises the function's exceptions, and StageFailed
     when a local worker is killed.
     """
     if engine == "ray":

@@ -14,7 +14,7 @@ ROWS = 2
 it.
 """
 UNRECORDED = 1
-"""The version of what records none."""
+"""The version of files that record none."""
 
 
 def current() -> dict[str, int]:

@@ -55,7 +55,9 @@ class Settings:
     test_rows: int
     max_bad_records: int
     spare_share: float = 0.0
-    """Share of the good rows that are not held out to leave over; counts without ``train_rows``."""
+    """Share of the good rows, held-out ones not counted, to leave out; applies only without
+    ``train_rows``.
+    """
 
 
 def recorded(settings: Settings, source: dict[str, Any]) -> dict[str, Any]:
@@ -90,8 +92,8 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     """Raises UserError naming each difference between what ``folder`` was built from and ``new``.
 
     A row setting that older code lacked counts as its default, which is how that code behaved; a
-    setting that no longer exists is ignored. A dataset that was built under other versions of the
-    rules is the same one: it keeps its own rules, with their thresholds.
+    setting that no longer exists is ignored. Other versions of the rules do not make another
+    dataset: it keeps the rules and thresholds it was built with.
     """
     known = {field.name: field.default for field in fields(RowSettings)}
     rows = {name: default for name, default in known.items() if default is not MISSING}
@@ -110,7 +112,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
 
 def other_rules(folder: Path) -> str:
     """Returns one line about a dataset that was built under other versions of the rules than this
-    code's; empty if it was not.
+    code has; empty if it has the same versions.
     """
     built, now = rules.of_dataset(read_json(folder / MANIFEST)["settings"]), rules.current()
     if built == now:

@@ -1,5 +1,5 @@
-"""An evaluation job: export, rollouts on a Ray cluster of its nodes, grades, report; then requeues
-itself if needed.
+"""An evaluation job: exports the model, generates rollouts on a Ray cluster of the job's nodes,
+grades them, writes the report, and requeues itself if needed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def evaluate(job: command_lines.Job, words: Sequence[str]) -> int:
     """Exports and evaluates one model of a run on a Ray cluster of the allocation's nodes, then
     writes the report.
 
-    Returns the job's exit code; outside the job it submits it. Raises UserError when RUN or the
-    model is not given, or there is no such run, average or model of RL.
+    Returns the job's exit code; outside a job, submits one. Raises UserError when RUN or the model
+    is not given, or when the run, average or RL model does not exist.
     """
     if len(words) < 2:
         raise UserError(

@@ -5,8 +5,8 @@ run.
     python -m slurm.job SCRIPT train RECIPE [ARGUMENT ...]
     python -m slurm.job SCRIPT eval|rl|data [ARGUMENT ...]
 
-slurm/lib.sh calls it. An argument is an option of sbatch, or a word: key=value, a run, a step. The
-site's options of sbatch come before those that are given.
+slurm/lib.sh calls it. An argument is an option of sbatch, or a word: key=value, a run, a step.
+Given options of sbatch override the site's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LOOKS_ONLY = ("test-only", None)
 
 
 def main() -> int:
-    """Returns the exit code; submitting, this process becomes sbatch."""
+    """Returns the exit code; to submit, this process becomes sbatch."""
     script, kind, *arguments = sys.argv[1:]
     return reported(lambda: _main(Path(script), kind, arguments))
 
@@ -82,11 +82,11 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
 
 
 def build(job: Job, words: Sequence[str]) -> int:
-    """Becomes ``warmstart data`` with one worker per CPU of the job, unless the recipe gives their
-    number; outside the job submits it. Returns the exit code of a dry run.
+    """Becomes ``warmstart data`` with one worker per CPU of the job, unless the recipe sets their
+    number; outside a job, submits one. Returns the exit code of a dry run.
 
-    There is no requeue: what a build has not finished, the next one does again. Raises UserError
-    for a wrong recipe or override.
+    A build is not requeued: an unfinished one starts from the beginning. Raises UserError for a
+    wrong recipe or override.
     """
     if not words:
         raise UserError(f"usage: slurm/data.sh [OPTION ...] {WORDS['data']}")
@@ -104,7 +104,9 @@ def build(job: Job, words: Sequence[str]) -> int:
 
 
 def _outside(script: Path, given: Given, words: Sequence[str]) -> Job:
-    """Returns the job to submit; a placeholder is told in a dry run, else refused."""
+    """Returns the job to submit. A placeholder left in its options is reported in a dry run,
+    otherwise refused.
+    """
     job = command_lines.planned(script, given, words)
     if fault := site.placeholder(command_lines.asked(script, given)):
         if not job.dry_run:

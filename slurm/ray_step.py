@@ -1,5 +1,5 @@
-"""A step of a job: a Ray cluster of its nodes, with a token of its own, and a command on the first
-node.
+"""A step of a job: a Ray cluster of its nodes with its own token, and a command on the
+first node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RayStep:
     """The run's folder."""
     words: Sequence[str]
     size: str
-    """Options of ``ray start``: what a node offers."""
+    """Options of ``ray start`` for a node's resources."""
 
     @property
     def _command(self) -> list[str]:

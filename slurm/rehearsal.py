@@ -1,8 +1,8 @@
-"""The rehearsal of a training job: before anything is trained, its ranks train two steps of a small
-model with the recipe's settings (``trainer.rehearsal``).
+"""The rehearsal of a training job: before training, its ranks train two steps of a small model with
+the recipe's settings (``trainer.rehearsal``).
 
-If that fails, further tries leave out one knob each; the first that succeeds names the setting that
-these nodes cannot run.
+If that fails, further tries switch off one knob each; the first that succeeds identifies the
+setting that these nodes cannot run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ OUT_OF_MEMORY = "OutOfMemoryError"
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The rehearsal of ``run`` with the recipe and overrides ``chosen``, where ``knobs`` are on."""
+    """The rehearsal of ``run`` with the recipe and overrides ``chosen``, in which ``knobs``
+    are on.
+    """
 
     stack: Stack
     run: Run
@@ -43,8 +45,8 @@ class Rehearsal:
         )
 
     def hold(self, work: Stoppable, meeting: Mapping[str, str]) -> int:
-        """Returns DONE, also if it took too long, STOPPED, or PREFLIGHT after a line that says what
-        fails and what to do. ``meeting`` has the ranks' variables.
+        """Returns DONE (also if it took too long), STOPPED, or PREFLIGHT after printing what fails
+        and what to do. ``meeting`` has the ranks' variables.
         """
         with file_errors(self.run.root):
             self.run.root.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ class Rehearsal:
     def _try(
         self, work: Stoppable, meeting: Mapping[str, str], without: Sequence[str] = ()
     ) -> str | Failure:
-        """Runs one try, whose output goes to the end of the log."""
+        """Runs one try; appends its output to the log."""
         log, begin = self.run.rehearsal_log, time.monotonic()
         # A port of its own, because an earlier step's may still be open.
         variables = {**meeting, "MASTER_PORT": str(free_port())}
@@ -108,7 +110,7 @@ class Rehearsal:
 
     def _verdict(self, failure: Failure, without: Sequence[str]) -> str:
         """Returns what fails on these nodes and what to do; ``without`` has the knobs without which
-        it does not, none if it always fails.
+        it succeeds, none if it always fails.
         """
         about = f"{failure.text}; log: {self.run.rehearsal_log}"
         if without:

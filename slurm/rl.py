@@ -1,5 +1,5 @@
-"""An RL job: verl's GRPO trainer from a prepared start, on a Ray cluster of the job's nodes; then
-requeues itself if needed.
+"""An RL job: runs verl's GRPO trainer from a prepared start, on a Ray cluster of the job's nodes,
+and requeues itself if needed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from trainer.run.rl_start import RlStart
 
 
 def reinforce(job: command_lines.Job, words: Sequence[str]) -> int:
-    """Runs or resumes the newest start of a step (without one: of the run) on all GPUs of the
-    allocation; returns the job's exit code. Outside the job it submits it.
+    """Runs or resumes the newest start of a step (without a step: of the run) on all GPUs of the
+    allocation; returns the job's exit code. Outside a job, submits one.
 
-    Raises UserError when RUN is not given, there is no such run, STEP is no step of SFT or nothing
-    is prepared, and when the GPUs cannot share the batch.
+    Raises UserError when RUN is not given or does not exist, when STEP is not a step of SFT, when
+    nothing is prepared, and when the GPUs cannot share the batch.
     """
     if not words:
         raise UserError("usage: slurm/rl.sh [OPTION ...] RUN [STEP] [key=value ...]")
@@ -79,6 +79,6 @@ def _start(run: Run, word: str | None) -> RlStart:
 
 
 def _gpus(job: command_lines.Job, config: DictConfig, own: DictConfig) -> int:
-    """Returns the ranks per node: its GPUs, or on CPUs those of the start."""
+    """Returns the ranks per node: the node's GPUs or, on CPUs, the ranks of the start."""
     there = job.allocation.gpus or int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
     return own.trainer.n_gpus_per_node if config.device == "cpu" or not there else there

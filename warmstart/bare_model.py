@@ -1,5 +1,5 @@
-"""The evaluation of a model that is no run's: its run, with a device and a budget that fit, unless
-they are given.
+"""The evaluation of a model that belongs to no run: creates a run for it and chooses device and
+budget unless they are given.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ GIVES_BUDGET = {BUDGET, "eval.protocol"}
 
 
 def start(target: str, label: str | None, overrides: Sequence[str]) -> tuple[Run, DictConfig]:
-    """Returns the run of the model at ``target``, started now or before, and its configuration.
-    Says what was chosen for it.
+    """Returns the run of the model at ``target``, which is started if it does not exist yet, and
+    its configuration. Prints the chosen values.
 
-    Raises UserError, and leaves nothing behind, when ``target`` is no model, ``label`` is another
-    than base, or the evaluation cannot run here.
+    Raises UserError, and leaves no files, when ``target`` is not a model, ``label`` is not base, or
+    the evaluation cannot run here.
     """
     if not Path(target).exists() and not model_source.is_on_hub(target):
         model_source.check_path(target, None)  # it is a slip: nothing else matters
@@ -80,7 +80,7 @@ def start(target: str, label: str | None, overrides: Sequence[str]) -> tuple[Run
 
 
 def _room(config: DictConfig, problems: Sequence[Problem], tokenizer: Path) -> int | None:
-    """Returns the tokens that the longest prompt leaves in the model's context, none or less if it
+    """Returns the tokens that the longest prompt leaves in the model's context, 0 or less if it
     does not fit; None if the context is not known.
     """
     limit = model_source.context(config)

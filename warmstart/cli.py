@@ -1,7 +1,7 @@
 """The command: its verbs, their arguments, its exit codes.
 
-warmstart run tiny                      the whole line, on this machine
-warmstart train sft_4b train.lr=2e-5    one stage, with an override
+warmstart run tiny                      every stage, on this machine warmstart train sft_4b
+train.lr=2e-5    one stage, with an override
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
 
 def _parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     """Returns the verb's function and its arguments. Options, key=value and the rest may come in
-    any order. Raises UserError for what the command does not know.
+    any order. Raises UserError for unknown verbs, options and arguments.
     """
     parser, verbs = _parsers()
     if not words or words[0] not in verbs:

@@ -1,5 +1,5 @@
-"""A recipe's dataset: its keys as data_prep's settings, and for problems that a model writes, that
-model.
+"""A recipe's dataset: translates its keys to data_prep's settings and, if a model writes the
+problems, chooses that backend.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GENERATION = (
 
 
 def build(config: DictConfig) -> tuple[Path, dict[str, int], bool]:
-    """(the dataset's folder, rows by split, whether it was built now). Raises as
+    """Returns (the dataset's folder, rows by split, whether it was built now). Raises as
     ``data_prep.build.build`` does.
     """
     data = config.data

@@ -1,4 +1,6 @@
-"""Stages that have a verb of their own and are part of the whole line. Each says what it did."""
+"""Stages that have their own verb and are also part of ``warmstart run``. Each prints what
+it did.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def build(config: DictConfig) -> None:
-    """Builds the recipe's dataset, unless it is there."""
+    """Builds the recipe's dataset unless it exists."""
     with waiting("building the dataset"):
         from data_prep.settings import other_rules
         from warmstart import dataset
@@ -47,7 +49,7 @@ def forecast(config: DictConfig, run: Run | None, rl: bool) -> tuple[str, bool]:
 
 
 def train(run: Run, config: DictConfig, identity: str) -> int:
-    """Trains on the dataset of this identity; returns the exit code."""
+    """Trains on the dataset with this identity; returns the exit code."""
     from trainer.loop.launcher import train as launch
     from trainer.run.status import is_trained
 
@@ -64,8 +66,8 @@ def export(
     run: Run, config: DictConfig, label: ModelLabel | None, overrides: Sequence[str] = ()
 ) -> Path:
     """Exports a step of SFT or RL, by default the newest of SFT, with its card; returns the folder.
-    An average, which exists already, only gets its card. Raises UserError when there is no such
-    checkpoint or average.
+    For an average, which exists already, only the card is written. Raises UserError when there is
+    no such checkpoint or average.
     """
     from eval.card import card
     from trainer.export import average_export, rl_export
@@ -97,9 +99,9 @@ def average(
     name: str | None,
     overrides: Sequence[str],
 ) -> Path:
-    """Exports an average of ``members``, or ``step`` moved toward the base model, by default the
-    newest, with its card; returns the folder. Raises UserError when this is no average of steps
-    that the run has.
+    """Exports an average of ``members``, or ``step`` (by default the newest) moved towards the base
+    model, with its card; returns the folder. Raises UserError when the run does not have these
+    steps, or when they do not form an average.
     """
     from eval.card import card
     from trainer.export import average_export
@@ -127,8 +129,8 @@ def average(
 
 
 def report(run: Run, config: DictConfig, partial: bool = False) -> tuple[Path, Path]:
-    """Writes report and page, and the exports' cards anew; returns (report, page). Raises
-    UserError as they do.
+    """Writes the report and its page, and rewrites the exports' cards; returns (report, page).
+    Raises UserError as these do.
     """
     from eval.card import card
     from eval.report.html.write import write as write_page
@@ -164,8 +166,9 @@ def show_evaluation(run: Run, folder: Path) -> None:
 
 
 def rl_step(run: Run, config: DictConfig) -> int:
-    """Returns the step of SFT that RL starts from if none is given, and says why: what ``warmstart
-    choose`` recommends, or the newest export if fewer than two candidates are evaluated.
+    """Returns the step of SFT that RL starts from if none is given, and prints why: the step that
+    ``warmstart choose`` recommends, or the newest export if fewer than two candidates are
+    evaluated.
 
     Raises UserError when the run has no export.
     """

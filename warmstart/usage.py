@@ -1,4 +1,4 @@
-"""Mistakes on the command line: each is one line, which says where to read more."""
+"""Mistakes on the command line: each is one line that names the help to read."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> list[str]:
-        """The options that it knows."""
+        """The names of its options."""
         return [name for action in self._actions for name in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError with argparse's message in our words."""
+        """Raises UserError with argparse's message reworded."""
         if found := _MISSING.fullmatch(message):
             message = f"{found[1]} is missing"
         elif found := _EXTRA.fullmatch(message):
@@ -55,8 +55,8 @@ def check_verb(words: Sequence[str], verbs: Collection[str], options: Collection
 def check_options(
     verb: str, words: Sequence[str], known: Collection[str], valued: Collection[str]
 ) -> None:
-    """Raises UserError when an option among a verb's ``words`` is none of the ``known``; what
-    follows an option that is ``valued`` is no option, and neither is a word after ``--``.
+    """Raises UserError when a verb's ``words`` contain an option that is not ``known``. The word
+    after an option in ``valued`` is its value, and words after ``--`` are not options.
     """
     help_too = [*known, "-h", "--help"]
     for before, word in zip(["", *words], words, strict=False):
@@ -75,7 +75,7 @@ def check_options(
 
 
 def _is_known(option: str, known: Collection[str], valued: Collection[str]) -> bool:
-    """Returns whether argparse knows an option; a short one may have its value behind it: -N4."""
+    """Returns whether argparse knows an option; a short one may be joined to its value: -N4."""
     return option in known or any(
         option.startswith(name) for name in valued if re.fullmatch("-[A-Za-z]", name)
     )

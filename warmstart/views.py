@@ -1,5 +1,5 @@
-"""The verbs that look and change nothing: what there is to run, all runs, one run, evaluations side
-by side. A function's docstring is its verb's help.
+"""The read-only verbs: they list recipes and runs, show a run or a row, and compare evaluations. A
+function's docstring is its verb's help.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ from data_prep.answers.boxed import visible
 from data_prep.answers.normalise import normalise
 
 NEWLINES = 1
-"""Newlines between ``</think>`` and the sentence. Datasets record it: older ones have two."""
+"""Newlines between ``</think>`` and the sentence. Datasets record the number: older ones have two.
+"""
 
 NUMBER = r"((?:-?\\?\$?|\\?\$-)(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
 STATED = r"answer\s{0,3}(?:is|:)[\s:*]{0,5}NUMBER"
 ANY = r"(?<![0-9.])NUMBER"
-"""Patterns of the rule; NUMBER in the last two stands for the first. A model's card shows them."""
+"""Patterns of the rule; NUMBER in the last two stands for the first. The model card shows them."""
 
 _STATED = re.compile(STATED.replace("NUMBER", NUMBER), re.IGNORECASE)
 _ANY = re.compile(ANY.replace("NUMBER", NUMBER))

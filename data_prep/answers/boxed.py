@@ -12,8 +12,8 @@ from common.records import THINK_CLOSE, THINK_OPEN
 from data_prep.answers.normalise import normalise
 
 BRACES = 1_000_000
-"""Most braces and boxes to inspect, from the last box backwards; boxes before those count as
-unclosed.
+"""Maximum number of braces and boxes to inspect, from the last box backwards; boxes before those
+count as unclosed.
 """
 _BOX = re.compile(r"\\boxed\s*\{")
 # A brace, or an escaped character (so that \{ and \} do not count). Starting with a character set

@@ -1,7 +1,8 @@
-"""The extraction of answers on Qwen3-4B-GSM8K-Synth-35K's model card, for figures taken as its own.
+"""Extracts answers as the code on Qwen3-4B-GSM8K-Synth-35K's model card does, to compare with its
+figures.
 
-It reads the whole text, thoughts included. The first number after "answer is" or "answer:" counts,
-else the last number of at least two characters: it cannot return a single digit then.
+It reads the whole text, thoughts included. The first number after "answer is" or "answer:" counts;
+without one, the last number of at least two characters, so a single digit is never returned then.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def extract(text: str) -> tuple[str, str | None]:
     """Returns (state, answer): ``stated``, ``last_number`` or ``no_number``, and the number
     without an exponent, or None.
 
-    What the published code cannot convert (``1-2``, ``,``), where it would end with an error, is
-    no answer. Linear in the length of the text.
+    Text that the published code fails to convert (``1-2``, ``,``) counts as no answer. Linear in
+    the length of the text.
     """
     if found := _STATED.search(text):
         number = _number(found[1])

@@ -1,4 +1,4 @@
-"""Reads an answer's LaTeX or Unicode into one plain string, for the rules of
+"""Converts an answer's LaTeX or Unicode to one plain string, for the rules of
 ``data_prep.answers.normalise``.
 
 Linear in the length of the text, except that each level of nested braces copies its content.
@@ -147,7 +147,7 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ]+")
 _ROOT = re.compile(r"√\s*(?:([0-9.]+)|\(([^()]*)\))?")
 _ONE = re.compile(r"\\[a-zA-Z]+|[^\\{}]")
-"""What needs no braces: one character or command."""
+"""An argument that needs no braces: one character or command."""
 _LETTERS = re.compile(r"\\?[a-zA-Z]+")
 _PRIMES = re.compile(r"\^\s*(?:('+)|\{\s*('+)\s*\})")
 _DEGREES = re.compile(
@@ -238,8 +238,8 @@ def _spelled(command: str) -> str:
 
 
 def _group(inner: list[str], before: list[str]) -> str:
-    """Returns what stands for a group after the pieces ``before``, without a wrapper that ends
-    them.
+    """Returns the text that replaces a group after the pieces ``before``; removes a wrapper at
+    their end.
     """
     content = _content(inner)
     filled = _filled(inner)
@@ -259,7 +259,7 @@ def _group(inner: list[str], before: list[str]) -> str:
 
 
 def _content(pieces: list[str]) -> str:
-    """Returns the joined pieces; of a box that is all of them, what it holds."""
+    """Returns the joined pieces; if they are one box, its content."""
     filled = _filled(pieces)
     if len(filled) == 2 and filled[0] in (r"\boxed", r"\fbox"):
         if _is_group(filled[1]):

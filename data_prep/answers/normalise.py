@@ -9,14 +9,14 @@ from data_prep.answers.latex import ROMAN, flat, plain, tight
 from data_prep.answers.quantity import changes_meaning, is_arithmetic, value
 
 LONGEST = 1000
-"""Most characters of an answer that is normalised; a longer one equals only itself."""
+"""Maximum length of an answer that is normalised, in characters; a longer one equals only itself.
+"""
 ROUNDS = 4
-"""Most times that the rules are applied. Once is enough for all but contrived answers, such as a
-choice behind a name and a membership sign.
+"""Maximum number of passes of the rules. One is enough for all but contrived answers, such as a
+choice after a name and a membership sign.
 """
 CACHED = 4096
-"""Answers whose spelling is remembered: a problem's gold answer is compared with every rollout's.
-"""
+"""Size of the cache of spellings: a problem's gold answer is compared with every rollout's."""
 
 _PLAIN = re.compile(r"-?[1-9][0-9]{0,99}|0")
 _NUMBER = re.compile(
@@ -35,14 +35,14 @@ _MEMBER = re.compile(
     rf"{_LETTER} ?{_INDEX} ?(?:\([a-zA-Z0-9]\) ?)?\\in(?![a-zA-Z]) ?(?=.)"
     r"(?!.*(?:[=<>]|\\(?:in|le|ge|ne|notin)(?![a-zA-Z])))"
 )
-"""A name before a set, with nothing else said about it."""
+"""A name before a set, if the text says nothing else about it."""
 _POINTS = r"\|[A-Z]{1,2}\||\[[A-Z]{3,5}\]|m?\\(?:angle|triangle|overline|widehat) ?\{?[A-Z]{1,3}\}?"
 _OF = r"\((?:-?[0-9]+|[a-zA-Z0-9]+(?:,[a-zA-Z0-9]+)*)\)"
 _ASKED = re.compile(
     rf"(?:(?:[a-zA-Z]|[A-Z]{{2,4}}|{_GREEK}|{_POINTS}){_INDEX}(?:{_OF})?"
     r"|[a-w](?:\+[a-w])+|[a-zA-Z]{2,}(?: [a-zA-Z]+)*):?"
 )
-"""What says which number is asked for: a letter, points, a sum or product of letters, words."""
+"""A name for the number that is asked for: a letter, points, a sum or product of letters, words."""
 _WORD = re.compile(rf"[{ROMAN} ]{{2,}}")
 
 _CHOICE = re.compile(
@@ -127,7 +127,7 @@ def _spelled(answer: str) -> str:
 
 
 def _last_value(text: str) -> str | None:
-    """Returns the value that an answer or a chain of equations comes to, None if it does not."""
+    """Returns the value of an answer or of a chain of equations; None if it has no single value."""
     *sides, last = text.split("=")
     if sides and not _is_asked(sides[0]) and not is_arithmetic(sides[0]):
         return None

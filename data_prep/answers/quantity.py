@@ -16,7 +16,7 @@ _VALUE = re.compile(
     rf"|\\(?:{_FUNCTION})(?![a-zA-Z])|{_CONSTANT})*"
     rf"(?:(?<=[0-9}})!|])|(?<=[0-9]\.)|(?<=\\pi)|(?<=\\infty)|(?<={_CONSTANT}))"
 )
-"""Numbers, constants and what is between them; no letter for an unknown."""
+"""Numbers, constants and operators; no letter for an unknown."""
 _DEFINITE = re.compile(r"[0-9]|\\(?:pi|infty)(?![a-zA-Z])")
 
 _BEFORE = re.compile(rf"[a-zA-Z{ROMAN}][a-zA-Z{ROMAN} ]*(?:: ?)?")
@@ -95,7 +95,7 @@ def value(text: str) -> str | None:
 
 
 def is_arithmetic(side: str) -> bool:
-    """Returns whether a side of an equation holds only numbers, what is between them, and text."""
+    """Returns whether a side of an equation holds only numbers, operators and text."""
     numbers = _TEXT.sub(" ", side).strip(" ")
     if not _DEFINITE.search(numbers) or changes_meaning(plain(side)):
         return False
@@ -103,7 +103,7 @@ def is_arithmetic(side: str) -> bool:
 
 
 def changes_meaning(words: str) -> bool:
-    """Returns whether one of these words changes the number that it stands next to."""
+    """Returns whether one of these words changes the number next to it."""
     return _MEANING.search(words) is not None
 
 
@@ -149,7 +149,7 @@ def _names_things(after: str) -> bool:
 
 
 def _shortest(place: int, over: str, is_roman: bool) -> int:
-    """Returns the fewest letters of a word in this place after a number, and after a slash."""
+    """Returns the minimum number of letters of a word at this place after a number or a slash."""
     if is_roman:
         return 2 if place else 3
     return 3 if over else 4

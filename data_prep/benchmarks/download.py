@@ -74,8 +74,8 @@ def fetch(folder: Path, name: str) -> str:
 
 
 def benchmark_of(name: str, folder: Path) -> Benchmark:
-    """Returns the benchmark of that name. Raises UserError when the hub's dataset of it is not
-    known.
+    """Returns the benchmark of that name. Raises UserError when no dataset on the hub is known for
+    it.
     """
     if name not in BENCHMARKS:
         raise UserError(

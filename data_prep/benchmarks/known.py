@@ -19,8 +19,8 @@ class Benchmark:
     problems: int
     """Number of problems."""
     hub: str
-    """Dataset on the hub. Datasets of one benchmark differ in wording, so a download's manifest
-    records the commit, and results record the file's hash.
+    """Dataset on the hub. Datasets of the same benchmark differ in wording, so a download's
+    manifest records the commit, and results record the file's hash.
     """
     split: str
     answers: re.Pattern[str] = ANYTHING
@@ -31,7 +31,7 @@ class Benchmark:
     id_column: str | None = "id"
     """None: the rows are numbered."""
     solution_column: str | None = None
-    """Column of the worked solution, for a set whose problems are shown as examples."""
+    """Column of the worked solution, for a set whose problems serve as examples."""
 
 
 _KNOWN = (
@@ -70,4 +70,4 @@ _KNOWN = (
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _KNOWN}
-"""Name -> benchmark. Every other name is a set of the user's own."""
+"""Name -> benchmark. Every other name is the user's own set."""

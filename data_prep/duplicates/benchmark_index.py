@@ -1,8 +1,8 @@
-"""An index that finds the benchmark items a problem could be, contain or reword; a worker looks up
-each row.
+"""An index that finds the benchmark items that a problem may equal, contain or reword; a worker
+looks up each row.
 
-The module ``decontaminate`` then judges this evidence, with every row known. The constants are the
-knee of a sweep over the real benchmark files (in its test).
+The module ``decontaminate`` then judges this evidence, once every row is known. The constants are
+at the knee of a sweep over the real benchmark files (in its test).
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ SHORTEST = SHORT_NGRAM
 similar window of three or four words.
 """
 HALF = 0.5
-"""Least share of a statement's own words, those outside boilerplate, that n-grams must cover."""
+"""Minimum share of a statement's own words (those outside boilerplate) that n-grams must cover."""
 NEAR = 0.65
-"""Least similarity of a near match: the share of the statement's own words that the window has, in
-order. With one word in eight changed and the people renamed, all of 500 planted problems reach it.
-Of 12,000 problems of school books and contests, none is wrongly removed, and at 0.6 nine are.
+"""Minimum similarity of a near match: the share of the statement's own words that the window has,
+in order. With one word in eight changed and the people renamed, all of 500 planted problems reach
+it. Of 12,000 problems of school books and contests, none is wrongly removed; at 0.6, nine are.
 """
 RELATED = 0.8
-"""Least similarity, in both directions, of two benchmark items that count as one problem. Above
+"""Minimum similarity, in both directions, of two benchmark items that count as one problem. Above
 NEAR, so that shared boilerplate does not join different problems into one family.
 """
 NUMBERS = 0.5
-"""Least share of the statement's numbers that a near match must have: the same story with other
+"""Minimum share of the statement's numbers that a near match must have: the same story with other
 numbers is another problem.
 """
 REAL_WORDS = 5
-"""Least number of real words ("chord", not "x", "12" or "sin") in the evidence. Formulas of
+"""Minimum number of real words ("chord", not "x", "12" or "sin") in the evidence. Formulas of
 unrelated problems share runs of digits and variables: with 3 words, 11 of these problems are
-wrongly removed, with 4, four.
+wrongly removed; with 4 words, four.
 """
 VERBATIM = 0.8
-"""Least share of all words, and of the symbols alone, that a near match with fewer real words must
-have: a formula counts when nearly all of the statement is there.
+"""Minimum share of all words, and of the symbols, that a near match with fewer real words must
+have: a formula counts only if nearly all of the statement is there.
 """
 SHINGLE = 3
 """Words per shingle; shared shingles choose which statements are compared. With one word in eight
@@ -64,7 +64,7 @@ RARE = 20
 the same results but not the same time.
 """
 SHARED_SHINGLES = 0.2
-"""Least share of a statement's rare shingles that a row must have to be compared with it."""
+"""Minimum share of a statement's rare shingles that a row must have to be compared with it."""
 
 Spans = tuple[tuple[int, int], ...]
 """(start, end) of runs of words in a statement, end exclusive."""
@@ -88,7 +88,7 @@ class Item:
     family has too.
     """
     real: frozenset[int] = frozenset()
-    """Those of them that are real words, and not symbols."""
+    """Those among them that are real words, not symbols."""
 
     @property
     def ngram(self) -> int:
@@ -100,7 +100,7 @@ class Item:
         return len(self.own & covered) / max(1, len(self.own))
 
     def in_words(self, covered: Set[int]) -> bool:
-        """Whether these positions have enough real words of its own to be evidence."""
+        """Whether these positions hold enough of the statement's own real words to be evidence."""
         return len(self.real & covered) >= REAL_WORDS
 
     def in_full(self, covered: Set[int]) -> bool:
@@ -126,7 +126,7 @@ class Candidate:
 
     @property
     def whole(self) -> bool:
-        """Whether it is an exact or near match, and does not only share n-grams."""
+        """Whether it is an exact or near match rather than only shared n-grams."""
         return bool(self.aligned)
 
 

@@ -1,7 +1,7 @@
 """Decontamination: finds the training problems that are, contain or reword a benchmark problem.
 
 Two steps. A worker calls :meth:`benchmark_index.Index.candidates` for one problem at a time: which
-benchmark items it could be, and on what evidence. The parent, which has every row, then calls
+benchmark items it may be, and on what evidence. The parent, which has every row, then calls
 :func:`judge` to decide which rows to remove: evidence that several unrelated problems share ("where
 m and n are relatively prime positive integers. Find m+n.") is contest boilerplate and is ignored.
 
@@ -42,7 +42,7 @@ class Finding:
     """``exact``, ``near`` or ``ngram``."""
     coverage: float
     """Share of the statement's words outside boilerplate that the evidence covers, 0 to 1. For a
-    near match, its similarity.
+    near match: its similarity.
     """
     overlap: str
     """The covered words of the statement, with ``…`` for each gap."""

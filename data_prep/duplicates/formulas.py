@@ -1,7 +1,8 @@
-"""What must be equal in two similar problems whose answers say little: their formulas and numbers.
+"""Extracts a problem's formulas and numbers. They must be equal in two duplicates whose answers
+have few possible values.
 
-Two equations put into one sentence ("Is y a function of x: ...") often share the answer "No", or a
-small number; that does not make them one problem.
+Two equations in the same sentence ("Is y a function of x: ...") often share the answer "No", or a
+small number, without being one problem.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import re
 
 DISTINCTIVE = 4
-"""Least characters of a canonical answer, one of them a digit, that two different problems with the
-same words hardly share by chance. Shorter numbers, words and choices have few values.
+"""Minimum length of a canonical answer with a digit, in characters, from which two different
+problems with the same words hardly share it by chance. Shorter numbers, words and choices have few
+values.
 """
 
 _MATHS = re.compile(r"\$([^$]*)\$")
@@ -43,8 +45,8 @@ _ENDS = ".,;:?!()%$'\"*"
 
 
 def few_valued(answer: str) -> bool:
-    """Returns whether a canonical answer is one of few that such problems have: a word, a choice, a
-    number of up to DISTINCTIVE - 1 characters.
+    """Returns whether a canonical answer has few possible values: a word, a choice, or a number of
+    up to DISTINCTIVE - 1 characters.
     """
     return len(answer) < DISTINCTIVE or not any(map(str.isdigit, answer))
 

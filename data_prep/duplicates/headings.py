@@ -1,7 +1,7 @@
-"""Removes what collections put around a problem, such as "Example 7" or "3. (12 points)", so that
-one problem under two headings compares equal.
+"""Removes the headings that collections add to a problem, such as "Example 7" or "3. (12 points)",
+so that one problem under two headings compares equal.
 
-Only for comparing: the row keeps its heading. All patterns are anchored and bounded, so time is
+For comparison only: the row keeps its heading. All patterns are anchored and bounded, so time is
 linear in the text.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 
 PARTS = 8
-"""Most parts of a heading that are removed, such as ``##``, ``Task B-1.3.`` and ``(20 points)``."""
+"""Maximum number of heading parts to remove, such as ``##``, ``Task B-1.3.`` and ``(20 points)``.
+"""
 GROUP = 120
-"""Most characters in the brackets of one part."""
+"""Maximum number of characters in the brackets of one part."""
 
 _ROMAN = r"[IVX]{1,5}"
 _DIGITS = r"[0-9]{1,4}(?:[.-][0-9]{1,4}){0,3}"

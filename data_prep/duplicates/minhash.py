@@ -32,16 +32,16 @@ SCHEME: Literal["affine32"] = "affine32"
 SHINGLE = 3
 """Words per shingle."""
 FEWEST = 5
-"""Least shingles of a problem that can be a near-duplicate: operators are not words, so that "2 +
-2" and "2 - 2", or two figures without a word, would be duplicates.
+"""Minimum number of shingles of a problem that can be a near-duplicate. Operators are not words, so
+"2 + 2" and "2 - 2", or two figures without a word, would otherwise be duplicates.
 """
 BANDS = (12, 5)
 """Bands of the LSH index and rows per band: a pair with similarity 0.8 shares a band with
-probability 0.99, one with 0.5 with 0.3; such pairs are then rejected by comparing all of the
-signature.
+probability 0.99, a pair with similarity 0.5 with probability 0.3; the latter are then rejected by
+comparing the whole signature.
 """
 SIMILAR = 0.8
-"""Least estimated Jaccard similarity of the shingles of two near-duplicates."""
+"""Minimum estimated Jaccard similarity of the shingles of two near-duplicates."""
 
 
 @dataclass(frozen=True, slots=True)

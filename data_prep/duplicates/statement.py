@@ -1,4 +1,4 @@
-r"""Takes out of a problem what is not its statement: heading, options, and how to write the answer.
+r"""Removes from a problem what is not its statement: heading, options, and how to write the answer.
 
 Compilations of one contest differ in these. "Find the area." in one is "The area can be written as
 $m\sqrt n$, where $m$ and $n$ are positive integers. What is $m+n$?" in another, and has options in
@@ -104,11 +104,13 @@ _TRIGGERS = (
     *("round", "enter", "solution", "represented", "simplified", "nearest", "natural", "fraction"),
     *("gcd", "greatest", "mixed"),
 )
-"""One of these is in nearly every text with a form: looking for them first saves time."""
+"""Nearly every text with a form has one of these: looking for them first saves time."""
 _NEAR_BY = 80
-"""Characters in which a clause says of what kind its letters are, or a formula stands before it."""
+"""Maximum number of characters in which a clause says of what kind its letters are, or in which a
+formula precedes it.
+"""
 _LONGEST_ASK = 120
-"""Characters of a sentence that only asks for letters."""
+"""Maximum length of a sentence that only asks for letters, in characters."""
 
 
 def bare_words(text: str) -> list[str]:
@@ -123,7 +125,9 @@ def bare_words(text: str) -> list[str]:
 
 
 def _options(text: str) -> int:
-    """Returns where the options of a multiple-choice problem begin, its length if it has none."""
+    """Returns where the options of a multiple-choice problem begin; the problem's length if it has
+    none.
+    """
     if not any(third in text for third in ("C)", "C.", "C:")):
         return len(text)
     first = start = 0
@@ -149,8 +153,8 @@ def _without_form(text: str) -> str:
 
 
 def _form(sentence: str, asked: int) -> int:
-    """Returns where the form of the answer begins in a sentence, its length if nowhere; ``asked``
-    is the number of letters that the next sentence asks for.
+    """Returns where the form of the answer begins in a sentence, the sentence's length if it has
+    none; ``asked`` is the number of letters that the next sentence asks for.
     """
     if _INSTRUCTION.match(sentence):
         return 0

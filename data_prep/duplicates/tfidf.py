@@ -1,11 +1,11 @@
 """Fuzzy deduplication: finds the problems whose TF-IDF vectors have a cosine of at least ALIKE,
 exactly and in blocks.
 
-Most pairs are never compared. A row's most common words, as long as their part of its vector has a
-norm below ALIKE, cannot give a cosine of ALIKE by themselves (Cauchy-Schwarz), so a similar row
-must share one of the few rare words left (prefix filtering: Bayardo, Ma, Srikant, "Scaling up all
-pairs similarity search", 2007). A product of sparse matrices over the rare words finds the pairs
-that share one; only those are compared.
+Most pairs are never compared. A row's most common words, as many as keep the norm of their part of
+its vector below ALIKE, cannot by themselves give a cosine of ALIKE (Cauchy-Schwarz), so a similar
+row must share one of the few remaining rare words (prefix filtering: Bayardo, Ma, Srikant, "Scaling
+up all pairs similarity search", 2007). A product of sparse matrices over the rare words finds the
+pairs that share one; only those are compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.progress import progress
 from data_prep.duplicates.normalise_text import words
 
 ALIKE = 0.85
-"""Least cosine of two problems that count as duplicates, as in the published dataset."""
+"""Minimum cosine of two problems that count as duplicates, as in the published dataset."""
 BLOCK = 500
 """Rows compared at once: with 83,000 rows a block's product takes some hundred megabytes."""
 ROUNDING = 1e-9

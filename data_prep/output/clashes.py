@@ -1,9 +1,9 @@
 """Rows that claim one id for different problems, or different answers for one problem.
 
-A source's ids are its own: nothing keeps one from standing for two problems. Losing one of them
-silently would be wrong, and so would refusing a source of 100,000 rows for it, so they are told
-apart. Both get a new id, made of the old one and the problem's text, because no rule that lets one
-keep the old id could do without the order of rows. Ids without a clash stay as they are.
+A source may use one id for two problems. To drop one of them silently would be wrong, and so would
+it be to refuse a source of 100,000 rows for it. So both get a new id, derived from the old one and
+the problem's text; a rule that let one of them keep the old id would depend on the order of rows.
+Ids without a clash stay as they are.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def without_disputed(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]
     """Returns (entries whose problem has one answer, entries whose problem has several).
 
     Problems are equal if their texts are, ignoring headings, spacing and case; answers if their
-    canonical spellings are. Nothing says which of several answers is right. Some may be right in
-    another spelling (0.5 and 1/2): these are lost too, and counted.
+    canonical spellings are. It is unknown which of several answers is right. Some may be the same
+    answer in two spellings (0.5 and 1/2): these rows are dropped too, and counted.
     """
     answers: dict[str, set[str]] = defaultdict(set)
     for e in entries:

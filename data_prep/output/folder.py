@@ -1,4 +1,4 @@
-"""Where a recipe's dataset is, and its token files."""
+"""The paths of a recipe's dataset and of its token files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 PUBLISHED = "published.json"
-"""File in a dataset's folder: under which name on the hub it was published. Not in the manifest."""
+"""File in a dataset's folder with the name under which it was published on the hub. Not in the
+manifest.
+"""
 
 
 def dataset_folder(config: Any) -> Path:

@@ -20,7 +20,7 @@ from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
 
 SHOWN = 1_500
-"""Most characters shown of a sampled row."""
+"""Maximum number of characters shown of a sampled row."""
 
 
 def write(
@@ -61,7 +61,7 @@ def write(
 
 
 def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:
-    """Returns reason -> samples of what was dropped for it, in the funnel's order."""
+    """Returns reason -> samples of the rows dropped for it, in the funnel's order."""
     samples = {"malformed": [_quote(text) for text in total.bad[:SAMPLES]]}
     samples |= {
         reason: [_quote(text) for _, text in kept] for reason, kept in total.samples.items()

@@ -57,7 +57,8 @@ def select(
     spare_share: float = 0.0,
 ) -> Chosen:
     """Chooses the rows; ``reasons`` gives the funnel's order of single-row drops. Without
-    ``train_rows`` all good rows are chosen but for ``spare_share`` of those that are not held out.
+    ``train_rows``, all good rows are chosen except for ``spare_share`` of those that are not held
+    out.
 
     Near-duplicate problems are found by MinHash, or by ``nearest`` among problems of different
     text. Raises UserError showing the funnel when fewer rows are left than requested.

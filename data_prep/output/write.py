@@ -65,8 +65,8 @@ def write(target: Path, parts: Path, chosen: Chosen) -> None:
 
 def gather(parts: Path, entries: Sequence[Entry]) -> Iterator[Any]:
     """Yields tables of ``token_files.BATCH`` rows (the last may be smaller) in the order of
-    ``entries``, from memory-mapped part files. A row has its entry's id, which may be another than
-    in its part.
+    ``entries``, from memory-mapped part files. A row gets its entry's id, which may differ from the
+    one in its part file.
     """
     import pyarrow as pa
 

@@ -23,8 +23,8 @@ MARKS = ("weight", "train")
 def conversation(messages: Sequence[Any], where: str) -> tuple[str, str, str]:
     """Returns (earlier turns as ``Row.earlier``, the last user's text, the last answer).
 
-    The last assistant's turn is trained, with its reasoning as a think block; all before it is
-    prompt. Raises Dropped when the conversation has another role, or does not end with a user's
+    The last assistant's turn is trained, with its reasoning as a think block; everything before it
+    is prompt. Raises Dropped when the conversation has another role, or does not end with a user's
     and an assistant's turn, and BadRecord for malformed messages and several supervised turns.
     """
     turns = [_turn(message, where) for message in messages]
@@ -60,7 +60,9 @@ def _turn(message: Any, where: str) -> tuple[str, str]:
 
 
 def _text(content: Any, where: str) -> str:
-    """Returns the text of a content: text itself, or parts of type text."""
+    """Returns the text of a message's content, which is text itself or a list of parts of type
+    text.
+    """
     if isinstance(content, str):
         return content
     if isinstance(content, list) and all(

@@ -1,14 +1,14 @@
-"""A record that yields no row, and what the report shows of it: the part that failed."""
+"""A record that yields no row, with the excerpt that the report shows: the part that failed."""
 
 from __future__ import annotations
 
 EXCERPT = 300
-"""Most characters of an excerpt."""
+"""Maximum length of an excerpt, in characters."""
 
 
 class Dropped(Exception):
     """``args[0]`` is the reason under which the funnel counts the record; ``shown`` is an excerpt
-    of what failed, None where that is the problem.
+    of what failed, or None if that is the problem's text.
     """
 
     def __init__(self, reason: str, shown: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """Row filters: named yes/no checks, applied in a fixed order and counted.
 
-Each looks at one row alone; what needs every row (duplicates, benchmarks, the subset) is decided
-after them.
+Each examines a single row; decisions that need every row (duplicates, benchmarks, the subset)
+follow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPING = 0.10
 0.25 to 0.4.
 """
 LOOP_WINDOW = 4_000
-"""Characters at the end that are also checked separately, because a loop begins late."""
+"""Characters at the end that are also checked separately, because loops begin late."""
 FOREIGN_LETTERS = 3
 """A problem or a trace with at least this many letters of other scripts is mixed. A single Chinese
 word of two characters passes.
@@ -41,7 +41,7 @@ _CONTROL_OR_THINK = re.compile(f"{_CONTROL.pattern}|{THINK_OPEN}|{THINK_CLOSE}")
 @dataclass(frozen=True)
 class Filter:
     """A check: ``fault`` returns an excerpt of the part that fails, None for a row that is kept;
-    ``name`` is the funnel's reason for the others.
+    ``name`` is the reason in the funnel for dropped rows.
     """
 
     name: str
@@ -109,8 +109,8 @@ def _answered(style: str) -> Filter:
 
 
 def _control_token(row: Row) -> str | None:
-    """Finds the spelling of a control token: as that token, ``<|im_end|>`` would teach stopping
-    there.
+    """Finds the spelling of a control token. Encoded as that token, ``<|im_end|>`` would teach the
+    model to stop there.
 
     Think tags are not allowed in the problem either.
     """

@@ -1,6 +1,6 @@
-"""Whether a problem is in English: by the script of its letters, and by function words.
+"""Decides whether a problem is in English, by the script of its letters and by function words.
 
-Function words decide because names, figures and terms are alike in many languages. A word that two
+Function words decide because names, numbers and terms look alike in many languages. A word that two
 languages share, such as "die" or "son", is in neither list.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 
 FOREIGN_WORDS = 2
-"""Least function words of another language; a problem in English can hold a name or a quotation.
+"""Minimum number of function words of another language; an English problem can contain a name or a
+quotation.
 """
 ACCENTED = 0.2
-"""Least share of words with an accented letter that shows a language without a list here."""
+"""Minimum share of words with an accented letter that indicates a language without a list here."""
 FEWEST_ACCENTED = 4
-"""Least words with an accented letter for that."""
+"""Minimum number of words with an accented letter for that."""
 
 # Scripts that English mathematics does not use; Greek is notation.
 FOREIGN_SCRIPT = re.compile(
@@ -59,11 +60,11 @@ _ENGLISH, _OTHERS = frozenset(_ENGLISH_WORDS.split()), frozenset(_OTHER_WORDS.sp
 
 
 def is_english(problem: str) -> bool:
-    """Returns whether a problem of Latin letters reads as English, or has too few words to tell.
+    """Returns whether a problem in Latin letters is English, or has too few words to decide.
 
-    It does not if it has FOREIGN_WORDS function words of other languages, or one beside a word with
-    an accented letter, and more of these than English ones; or no English one and many accented
-    words. Maths is not counted. Linear in the length of the text.
+    It is not English if it has FOREIGN_WORDS function words of other languages, or one and a word
+    with an accented letter, and more of these than English ones; or if it has no English one and
+    many accented words. Maths is not counted. Linear in the length of the text.
     """
     if problem.isascii() and _OTHERS.isdisjoint(problem.lower().split()):
         return True  # the usual case, quickly

@@ -39,7 +39,7 @@ from data_prep.tokenizer.prompt import PROBLEM, Prompt, all_turns
 SAMPLES = 10
 """Dropped rows kept for the report, per reason."""
 ENCODED_TOGETHER = 16
-"""Rows per tokenizer call. It encodes a batch in a thread of its own, where allocating memory takes
+"""Rows per tokenizer call. It encodes a batch in a separate thread, where memory allocation takes
 half as long as next to all of Python's objects.
 """
 
@@ -50,7 +50,7 @@ PART = (*ROW, *token_files.COLUMNS[1:])
 
 @dataclass(frozen=True)
 class RowSettings:
-    """Settings of all that is decided row by row."""
+    """The settings of all decisions on single rows."""
 
     columns: dict[str, str] | None
     clean: str | None
@@ -95,7 +95,7 @@ class Entry:
 
 @dataclass
 class Mapped:
-    """The result of mapping one unit, or several merged."""
+    """The result of mapping one unit, or several results merged."""
 
     records: int = 0
     drops: Counter[str] = field(default_factory=Counter)
@@ -121,9 +121,7 @@ class Mapped:
         self.samples[reason] = heapq.nsmallest(SAMPLES, kept)
 
     def merge(self, other: Mapped) -> None:
-        """Adds another unit's result. The order of merging does not affect what is decided from the
-        sum.
-        """
+        """Adds another unit's result. The order of merging does not affect later decisions."""
         self.records += other.records
         self.drops += other.drops
         for reason, kept in other.samples.items():
@@ -138,7 +136,7 @@ class Mapped:
         self.operations[whole] = max(count, self.operations.get(whole, 0))
 
     def note_operations(self, row: Row, solution: object) -> None:
-        """Counts the annotations of a row's solution as its source has it."""
+        """Counts the annotations in a row's solution as the source wrote it."""
         count = len(check_arithmetic.ANNOTATION.findall(str(solution)))
         self._count_operations(sha256_json(vars(row)), count)
 
@@ -213,8 +211,8 @@ def text_rows(unit: Unit, settings: RowSettings, result: Mapped) -> Iterator[Row
 def map_unit(
     numbered: tuple[int, Unit], settings: RowSettings, tokenizer: Path, index: Path, parts: Path
 ) -> Mapped:
-    """Maps one (number, unit): writes its kept rows to ``parts``; returns their entries and what
-    was dropped.
+    """Maps one (number, unit): writes its kept rows to ``parts``; returns their entries and the
+    counts of dropped records.
 
     Raises UserError when a file cannot be read, ValueError when the label audit finds a fault.
     """

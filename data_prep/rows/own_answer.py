@@ -19,8 +19,8 @@ _PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
 def contradicts(solution: str, answer: str) -> bool:
-    """Returns whether the visible part of a solution has a last box that is not the answer; or,
-    without a box, ends in another number than the answer, stated as ``answer is N`` or ``#### N``.
+    """Returns whether the last box in the visible part of a solution is not the answer or, without
+    a box, whether the number stated at its end as ``answer is N`` or ``#### N`` is not the answer.
     """
     box = grade_state(solution, "stop")[1]
     if box is not None:

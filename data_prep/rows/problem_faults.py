@@ -10,9 +10,9 @@ import re
 from data_prep.answers.boxed import is_exact, last_box
 
 ANSWERS = 20
-"""Most stated answers that are compared with the row's answer."""
+"""Maximum number of stated answers that are compared with the row's answer."""
 STATED = 200
-"""Most characters of a stated answer."""
+"""Maximum length of a stated answer, in characters."""
 
 _PICTURE = re.compile(
     r"!\[[^\]\n]{0,200}\]\s?\(|!\[\]\[|\\includegraphics|<img\b|<image"
@@ -55,7 +55,9 @@ _LETTERED = re.compile(
 """As in "in the figure AB = 4"."""
 _NUMBERED = re.compile(r"\bfig(?:ure|\.)?\s?([0-9]{1,4})", re.IGNORECASE)
 _SEQUENCE = 3
-"""Least numbered figures of a pattern that the problem describes ("Figure 3 has 10 sticks")."""
+"""Minimum number of numbered figures in a pattern that the problem describes ("Figure 3 has 10
+sticks").
+"""
 _PROVE = re.compile(
     r"\bprove\b|\b(?:show|demonstrate|verify|justify|establish)(?:,[^,.]{0,60})?,? that\b"
     r"|\b(?:show|demonstrate|establish)"
@@ -98,8 +100,8 @@ _OF_SOLUTIONS = ("solution", "\\boxed", "ans")
 
 
 def needs_picture(problem: str) -> int | None:
-    """Returns where a problem has a picture, or points at one that is neither there as code nor as
-    a table.
+    """Returns where a problem has a picture, or refers to one that it includes neither as code nor
+    as a table.
     """
     if not _has_any(_OF_PICTURES, problem):
         return None
@@ -122,8 +124,8 @@ def asks_for_proof(problem: str) -> int | None:
 
 
 def holds_solution(problem: str, answer: str) -> int | None:
-    """Returns where a problem has a solution's heading, or its answer in a box or stated as an
-    answer.
+    """Returns where a problem contains the heading of a solution, or its answer in a box or stated
+    as the answer.
     """
     if not _has_any(_OF_SOLUTIONS, problem):
         return None

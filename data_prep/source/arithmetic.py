@@ -1,8 +1,8 @@
-"""Generates a source in the OpenR1-Math-220k schema: sums, each with several traces, some of them
+"""Generates a source in the OpenR1-Math-220k schema: sums with several traces each, some of them
 bad.
 
-Easy enough to learn on a CPU, and with the same defects as the real source, so that trace choice
-and filters are exercised too.
+The sums are easy enough to learn on a CPU. They have the same defects as the real source, so trace
+choice and filters are exercised too.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from data_prep.source import arithmetic
 
 JSONL_UNIT_BYTES = 4 << 20
 PARQUET_UNIT_ROWS = 4_000
-"""Most rows per unit. A larger row group is split; each worker decodes it up to its own rows, which
-costs little.
+"""Maximum number of rows per unit. A larger row group is split; each worker decodes the group up to
+its own rows, which costs little.
 """
 
 
@@ -49,7 +49,7 @@ class Unit:
     """A part of a source: a range of a file (rows of parquet, bytes of JSONL), or the generator."""
 
     path: Path | None
-    """Absolute, for workers with another working directory; None for the generator."""
+    """Absolute, because workers may have another working directory; None for the generator."""
     start: int = 0
     stop: int = 0
     lines_before: int = 0

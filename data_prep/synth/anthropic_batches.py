@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 KEY = "ANTHROPIC_API_KEY"
 ATTEMPTS = 3
-"""Most submissions of a request that gets no answer."""
+"""Maximum number of submissions of a request that gets no answer."""
 BATCH_REQUESTS = 5_000
-"""Most requests per batch: about 30 MB, an eighth of the API's limit."""
+"""Maximum number of requests per batch: about 30 MB, an eighth of the API's limit."""
 RETRIES = 8
-"""Retries of a failed call, with growing pauses up to MAX_PAUSE. A submission is only retried if it
+"""Retries of a failed call, with growing pauses up to MAX_PAUSE. A submission is retried only if it
 did not arrive.
 """
 MAX_PAUSE = 60.0
@@ -44,8 +44,8 @@ MAX_PAUSE = 60.0
 
 class Batches:
     """The backend that uses one of Anthropic's models. ``poll`` is the seconds between two checks
-    of a batch, ``settle`` the seconds after which a batch that was being submitted when the
-    connection broke must be listed.
+    of a batch; ``settle`` is the seconds within which the API lists a batch whose submission was
+    interrupted.
     """
 
     name = "anthropic"
@@ -239,8 +239,8 @@ class Batches:
             )
 
     def _results(self, client: Anthropic, id: str) -> str:
-        """Waits for the end of a batch and returns its results file. Raises StageFailed when it is
-        gone.
+        """Waits for the end of a batch and returns its results file. Raises StageFailed when the
+        API no longer has it.
         """
         while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
             time.sleep(self.poll)

@@ -2,8 +2,8 @@
 
 ``batches/N.json`` is written before batch N is submitted and again with the id that the API
 returned; a batch without an id may or may not exist. ``batches/N.results.jsonl`` is the API's own
-results file. Every write is atomic and fsynced before the next call, so that a kill leaves one of
-these states.
+results file. Every write is atomic and fsynced before the next API call, so a killed process leaves
+one of these states.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from common.errors import UserError
 from data_prep.synth.prompts import Request
 
 CHARACTERS_A_TOKEN = 2.5
-"""Characters per token of these prompts and replies, digits and tags included. Low, so that the
-estimate is high: $59 for the published dataset's size and prices, where $55 was paid.
+"""Assumed characters per token of these prompts and replies, digits and tags included. It is low,
+so that the estimate is high: $59 at the published dataset's size and prices, for which its authors
+paid $55.
 """
 
 

@@ -28,9 +28,9 @@ REASONS = (BROKEN, WRONG, SHOWN, CARRY, UNREACHED)
 """Every reason, in the order checked."""
 
 LONGEST = 200
-"""Most characters of an expression; a longer one counts as BROKEN."""
+"""Maximum length of an expression, in characters; a longer one counts as BROKEN."""
 GIVEN = (0.5, 2, 100)
-"""Numbers that a step may use without a source, for halves, doubles and percentages."""
+"""Numbers that a step may use without a source: for halves, doubles and percentages."""
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+")
@@ -159,7 +159,8 @@ def _from_nowhere(problem: str, solution: str, steps: list[Step], answer: Fracti
     """Returns whether a step uses a number from nowhere while an earlier step's result is never
     used again.
 
-    Either alone is common in right solutions: a step without its annotation, a constant of nature.
+    Each of the two is common in right solutions: a step without its annotation, a constant of
+    nature.
     """
     known = _named(problem) | set(map(Fraction, GIVEN))
     for i, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""The filters that look at one generated problem alone: structure, answer range, solution quality,
+"""The filters that examine a single generated problem: structure, answer range, solution quality,
 AI detection, and math verification; in this order, each with its reasons in the funnel.
 
 The bounds are set on GSM8K's own training rows: apart from those without an annotation, all but one
@@ -19,17 +19,17 @@ from data_prep.synth import check_arithmetic
 LARGEST = 225_000
 """Largest answer of the published dataset."""
 FEWEST_WORDS = 8
-"""Least words of a problem; GSM8K's shortest has 9."""
+"""Minimum number of words of a problem; GSM8K's shortest has 9."""
 LONGEST_PROBLEM = 1_500
-"""Most characters of a problem; GSM8K's longest has 985."""
+"""Maximum number of characters of a problem; GSM8K's longest has 985."""
 LONGEST_SOLUTION = 2_000
-"""Most characters of a solution, annotations included; GSM8K's longest has 1,228."""
+"""Maximum number of characters of a solution, annotations included; GSM8K's longest has 1,228."""
 MOST_STEPS = 15
-"""Most annotations of a solution; GSM8K has at most 11."""
+"""Maximum number of annotations of a solution; GSM8K has at most 11."""
 SAID_WITHOUT_NUMBERS = 3
-"""Least words of a solution, not counting numbers: fewer explain nothing."""
+"""Minimum number of words of a solution, not counting numbers: fewer explain nothing."""
 REPEATED = 3
-"""Occurrences from which a line counts as repeated."""
+"""Number of occurrences from which a line counts as repeated."""
 
 _ASKS = re.compile(
     r"\b(?:how|what|which|find|calculate|determine|compute|express)\b", re.IGNORECASE

@@ -77,7 +77,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Generation:
-    """The settings that determine the generated problems, and the folder that holds them."""
+    """The settings that determine the generated problems, and the folder of their files."""
 
     folder: Path
     seeds: Path
@@ -114,7 +114,8 @@ class Generation:
         return values | {"instruction": sha256_json(prompts.INSTRUCTION)}
 
     def complete(self, backend: Backend) -> Path:
-        """Has ``backend`` answer the remaining requests. Returns the path of the finished RECORDS.
+        """Makes ``backend`` answer the remaining requests. Returns the path of the finished
+        RECORDS.
 
         Raises UserError when the folder holds a generation with other settings, StageFailed when
         nothing was answered.

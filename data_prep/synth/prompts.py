@@ -124,8 +124,8 @@ def _shown(seed: Seed) -> str:
 
 
 def items(reply: str) -> list[Item]:
-    """Returns the problems of a reply, incomplete ones too; if it has none, one item without a
-    problem. Linear time.
+    """Returns the problems of a reply, including incomplete ones; if it has none, one item without
+    a problem. Linear in the length of the reply.
     """
     found = []
     for text in reply.split("<problem>")[1:]:

@@ -1,6 +1,4 @@
-"""The model that wrote a dataset's problems, and the terms under which its provider lets them be
-used.
-"""
+"""The model that wrote a dataset's problems, and its provider's terms of use."""
 
 from __future__ import annotations
 

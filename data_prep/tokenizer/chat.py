@@ -37,13 +37,13 @@ PROBES: tuple[tuple[tuple[tuple[str, str], ...], bool], ...] = (
     (((_USER, ""),), True),
     ((("system", "Be brief."), (_USER, "2 + 2?"), (_ASSISTANT, _THOUGHT), (_USER, "Why?")), True),
 )
-"""Conversations, as (role, content) per message and whether the assistant's turn is opened, whose
-texts identify a template. They must never change.
+"""Conversations whose texts identify a template: (role, content) of each message, and whether the
+assistant's turn is opened. They must never change.
 """
 FIRST_TEXTS = "962a3d9cf72dbd912eccbce45b55007e78e41f5ecdc6a53e4eae370dc4dcac43"
 FIRST_FILE = "2eefca287a0f008b170ce31bc2c4dabb398a64eb74716bf64db5d9a21da50da9"
-"""Hashes of the first template's texts and of its file. Datasets and evaluations recorded the
-latter, so it stays the identity of these texts.
+"""Hashes of the first template's texts and of its file. Datasets and evaluations have recorded the
+latter, so it remains the identity of these texts.
 """
 
 
@@ -57,8 +57,8 @@ def export_template(system: str | None) -> str:
     """Returns the Jinja source of exported models: the same turns, with ``system`` as the default
     of conversations without a system turn.
 
-    It also takes content parts, no content, and ``reasoning_content``, and marks what the
-    assistant writes (``{% generation %}``), which plain Jinja does not know.
+    It also accepts content parts, missing content and ``reasoning_content``, and marks the
+    assistant's text with ``{% generation %}``, a tag that plain Jinja does not know.
     """
     source = EXPORT_FILE.read_text(encoding="utf-8")
     quoted = (system or "").translate(_ESCAPES)

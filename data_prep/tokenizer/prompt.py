@@ -1,4 +1,4 @@
-"""How a problem is asked: the turns before the answer."""
+"""The prompt of a problem: the turns before the answer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Prompt:
     text: str = PROBLEM
     """The user's turn, with ``{problem}`` once."""
     system: str | None = None
-    """The system turn; None or empty: none. A row or problem with a system turn of its own keeps
-    that.
+    """The system turn; none if None or empty. A row or problem with its own system turn keeps it.
     """
     prefill: str = ""
-    """The first text of the assistant's turn, which the model continues. Evaluations only."""
+    """The beginning of the assistant's turn, which the model continues. Used in evaluations only.
+    """
 
     def messages(self, asked: Row | Problem) -> list[Message]:
         """Returns the messages up to the answer: a system turn if there is one, the earlier turns,
@@ -38,8 +38,8 @@ class Prompt:
         return [*before, {"role": "user", "content": user}]
 
     def to_json(self) -> dict[str, str]:
-        """Returns what is added to a problem, as settings record it; nothing for a bare prompt, so
-        that settings from before prompts existed stay equal.
+        """Returns the added text as settings record it; empty for a bare prompt, so that settings
+        from before prompts existed stay equal.
         """
         values = {"prompt": self.text, "system": self.system or "", "prefill": self.prefill}
         bare = {"prompt": PROBLEM, "system": "", "prefill": ""}
@@ -57,7 +57,7 @@ BARE = Prompt()
 
 
 def all_turns(asked: Row | Problem) -> str:
-    """Returns the text of the earlier turns and the problem, for what compares problems."""
+    """Returns the text of the earlier turns and the problem, for comparing problems."""
     return "\n".join([*(turn["content"] for turn in earlier_turns(asked)), asked.problem])
 
 

@@ -19,10 +19,10 @@ from trainer.recipe import site
 FIRST_NODE = "FIRST_NODE"
 """Placeholder for the first node's address in a dry run."""
 VARIABLES = {"array": "SBATCH_ARRAY_INX", "time": "SBATCH_TIMELIMIT"}
-"""sbatch's variables that are not named as their options."""
+"""sbatch's variables whose names differ from their options'."""
 TOGETHER = 60
-"""Seconds between the ends of tasks that end together. Without a limit srun would wait forever for
-a task whose node has lost its daemon.
+"""Maximum seconds between the ends of tasks that end together. Without a limit srun would wait
+forever for a task whose node has lost its daemon.
 """
 NO_VARIABLE = {"nodes", "ntasks", "ntasks-per-node", "cpus-per-task"}
 """Options for which sbatch reads no variable."""
@@ -41,7 +41,7 @@ class Allocation:
     cpus: int
     """CPUs per task."""
     gpus: int | None = None
-    """GPUs per node; None where they were not asked for by number."""
+    """GPUs per node; None if the job did not request a number."""
 
     @staticmethod
     def here() -> Allocation:
@@ -51,9 +51,9 @@ class Allocation:
 
     @staticmethod
     def of(asked: Mapping[str, str]) -> Allocation:
-        """Returns the allocation that these sbatch options, by name, request.
+        """Returns the allocation that these sbatch options request, given by name.
 
-        Raises UserError when one of them is no plain number.
+        Raises UserError when one of them is not a plain number.
         """
         nodes, tasks, cpus = (
             _number(name, asked.get(name, "1"))
@@ -63,14 +63,15 @@ class Allocation:
 
     @property
     def size(self) -> Size:
-        """What counts for the run."""
+        """The allocation's size, for the checks of a run."""
         return Size(self.nodes, self.tasks, self.gpus)
 
     def srun(self, *words: str, wait: int = TOGETHER) -> list[str]:
-        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with more
-        srun options.
+        """Returns the srun command that runs ``words`` in every task; ``words`` may begin with
+        additional srun options.
 
-        ``wait`` is how many seconds after the first task's end srun kills the others; 0 is never.
+        ``wait`` is the number of seconds after the first task's end at which srun kills the others;
+        0 is never.
         """
         return [
             "srun",
@@ -86,16 +87,16 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Job:
-    """A job script's allocation; outside the job also how it is submitted."""
+    """A job script's allocation; outside the job, also how to submit it."""
 
     allocation: Allocation
     index: str = ""
-    """Index in the job array, outside the job the first one; empty without an array."""
+    """Index in the job array (outside the job: the first one); empty without an array."""
     submission: tuple[str, ...] = ()
     """sbatch's command line; empty in the job."""
     dry_run: bool = False
     notice: int = 0
-    """Seconds between the stop request and the time limit; known outside the job only."""
+    """Seconds between the stop request and the time limit; known only outside the job."""
 
     @staticmethod
     def here() -> Job:
@@ -104,8 +105,8 @@ class Job:
 
 
 def asked(script: Path, options: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """Returns sbatch's options by name: the script's #SBATCH lines, over them the SBATCH_*
-    variables, over these ``options``.
+    """Returns sbatch's options by name: the script's #SBATCH lines, overridden by the SBATCH_*
+    variables, overridden by ``options``.
     """
     lines = re.findall(r"^#SBATCH\s+(.*)", script.read_text(encoding="utf-8"), re.MULTILINE)
     own = parse([word for line in lines for word in shlex.split(line, comments=True)])
@@ -131,8 +132,8 @@ def _asks_for_gpus(name: str, value: str | None) -> bool:
 
 
 def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
-    """Returns the job that sbatch would start from the script with the given options, and
-    ``words`` behind it.
+    """Returns the job that sbatch would start from the script with the given options and the
+    arguments ``words``.
     """
     wanted = asked(script, given)
     index = re.search(r"\d+", wanted.get("array", ""))
@@ -147,8 +148,8 @@ def planned(script: Path, given: Given, words: Sequence[str]) -> Job:
 
 
 def size_of(recipe: str, options: Mapping[str, str]) -> Size:
-    """Returns what a job of the recipe's script asks for with these options, by name, over the
-    site's.
+    """Returns the size of a job of the recipe's script with these options, by name, which override
+    the site's.
     """
     own = parse(site.words("TRAIN_OPTIONS", "OPTION"), known=False)
     size = Allocation.of(asked(script_of(recipe), [*own, *options.items()])).size
@@ -156,13 +157,13 @@ def size_of(recipe: str, options: Mapping[str, str]) -> Size:
 
 
 def submission_line(job: Job) -> str:
-    """Returns the job's submission for a shell, with the site's SBATCH_* variables."""
+    """Returns the command that submits the job, for a shell, with the site's SBATCH_* variables."""
     given = {name: value for name, value in sorted(os.environ.items()) if name[:7] == "SBATCH_"}
     return line(job.submission, given)
 
 
 def submit(job: Job) -> NoReturn:
-    """Becomes sbatch. Raises UserError when there is none."""
+    """Replaces this process with sbatch. Raises UserError when there is no sbatch."""
     try:
         os.execvpe(job.submission[0], job.submission, outside())
     except FileNotFoundError as e:
@@ -179,7 +180,7 @@ def _number(name: str, value: str) -> int:
 
 
 def _gpus(asked: Mapping[str, str], nodes: int, tasks: int) -> int | None:
-    """Returns the GPUs per node; the option that asks for the most of them counts."""
+    """Returns the GPUs per node: the largest number that one of the options requests."""
     found = []
     for name, share in (("gpus-per-node", 1), ("gpus", nodes), ("gpus-per-task", 1 / tasks)):
         if count := re.fullmatch(r"(?:[^:,]+:)?(\d+)", asked.get(name, "")):

@@ -1,5 +1,5 @@
-"""The facts that a dry run prints after the command lines: rendezvous, time-outs, and files of a
-checkpoint.
+"""The facts that a dry run prints after the command lines: rendezvous, time-outs, and checkpoint
+files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def checkpoint_files(shape: Shape, ranks: int) -> int:
 
 
 def page(config: DictConfig, job: Job, findings: Sequence[Located]) -> str:
-    """Returns the facts, one per line, then what was found about the job's size. Raises UserError
-    when the model's shape is not known.
+    """Returns the facts, one per line, then the findings on the job's size. Raises UserError when
+    the model's shape is not known.
     """
     ranks, signal = job.allocation.nodes * job.allocation.tasks, job.notice
     shape, settings = shape_of(config), config.train

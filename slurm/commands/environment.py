@@ -1,4 +1,6 @@
-"""Environment variables of a job: what its programs need, and what its steps must not see."""
+"""Environment variables of a job: sets those that its programs need and removes those that its
+steps must not see.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 MEMORY = ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE")
-"""Variables of which srun takes one at most; without any, a step has the job's memory."""
+"""Variables of which srun accepts at most one; without any, a step has the job's memory."""
 CACHES = {
     "VLLM_CACHE_ROOT": "vllm",
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
 }
-"""Variables and the folders beside HF_HOME that they get. The programs' own defaults are in the
-home folder, which is small, and in /tmp, which is lost.
+"""Variables, and the folders next to HF_HOME that they are set to. The programs' own defaults are
+in the home folder, which is small, and in /tmp, which is lost.
 """
 
 

@@ -43,10 +43,10 @@ DRY_RUN, HELP = "dry-run", "help"
 
 @dataclass(frozen=True)
 class Given:
-    """What a job script was given."""
+    """The arguments of a job script."""
 
     options: list[tuple[str, str | None]]
-    """sbatch's options by their long names, in order; None where there is no value."""
+    """sbatch's options by their long names, in order; None for an option without a value."""
     words: list[str]
     """The other arguments, in order."""
     dry_run: bool
@@ -64,8 +64,8 @@ class Given:
 def parse(arguments: Sequence[str], known: bool = True) -> Given:
     """Returns the arguments as options and words; after ``--`` all are words.
 
-    Raises UserError for a value that is missing, one that an option does not take and, if options
-    must be ``known``, one that sbatch does not have; sites add options of their own to sbatch.
+    Raises UserError for a missing value, for a value that an option does not take and, if
+    ``known``, for an option that sbatch does not have (sites can add options to sbatch).
     """
     options: list[tuple[str, str | None]] = []
     words: list[str] = []
@@ -100,7 +100,7 @@ def _long(argument: str, rest: list[str], known: bool) -> tuple[str, str | None]
 
 
 def _short(argument: str, rest: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Yields the options of one argument: letters without a value may stand together, as in
+    """Yields the options of one argument: letters without a value may be combined, as in
     ``-HN2``.
     """
     letters = argument[1:]

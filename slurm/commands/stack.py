@@ -1,5 +1,5 @@
-"""The Python that ranks and engines run in: the environment of this process, a copy of it on each
-node's own disk, or a container.
+"""The Python environment of ranks and engines: that of this process, a copy of it on each node's
+own disk, or a container.
 
 Slurm's commands always run outside the container, with this process's own Python.
 """
@@ -25,18 +25,19 @@ from trainer.doctor.findings import WARNING, Finding
 from trainer.recipe import site
 
 FOLDER = "{folder}"
-"""In a word of CONTAINER: the word is repeated for each folder that the container must show, and in
-an option of srun its value.
+"""Placeholder in a word of CONTAINER. The word is repeated for each folder to mount; in an option
+of srun, only the value is.
 """
 BIND = ("APPTAINER_BIND", "SINGULARITY_BIND")
-"""Apptainer takes the second one only where the first is not set; Singularity knows the second."""
+"""Apptainer reads the second one only if the first is not set; Singularity knows only the second.
+"""
 BINDING = ("apptainer", "singularity")
 SET_UP = (".ready", ".flash-attn")
-"""Files that set-up writes into an environment when it has changed it."""
+"""Files that set-up writes into an environment after a change."""
 SHARED_NODES = 8
-"""Most nodes that should import from a file system that they share."""
+"""Maximum number of nodes that should import from a shared file system."""
 COPY_SECONDS = 1200
-"""How long the last node may copy after the first one is done."""
+"""Seconds that the last node may take to copy after the first one is done."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Stack:
 
     @staticmethod
     def of(job: Job, config: DictConfig | None, *more: Path) -> Stack:
-        """Returns the stack that the site file chooses. A container shows the folders of
-        ``config``, which the job creates where they are missing, and ``more``.
+        """Returns the stack that the site file chooses. A container mounts the folders of
+        ``config``, which the job creates if they are missing, and ``more``.
 
         Raises UserError when the site's choices contradict each other, the archive is missing or
         older than the environment, or a folder cannot be created or bound.
@@ -94,8 +95,8 @@ class Stack:
         return one.srun(*self.options, "--ntasks=1", *self.python, *words)
 
     def copy(self) -> list[str]:
-        """Returns the command that unpacks the environment on each node; empty where nothing is to
-        be copied.
+        """Returns the command that unpacks the environment on each node; empty if nothing is to be
+        copied.
         """
         if self.archive is None:
             return []
@@ -112,7 +113,7 @@ class Stack:
         )
 
     def advice(self) -> Iterator[Finding]:
-        """Yields a finding if many nodes import from a file system that they share."""
+        """Yields a finding if many nodes import from a shared file system."""
         nodes = self.allocation.nodes
         if self.python == (sys.executable,) and nodes > SHARED_NODES:
             fix = "make env-archive, then LOCAL_ENV=/tmp in slurm/site.env (docs/clusters.md)"
@@ -141,8 +142,8 @@ def _in_container(
 
 
 def _bind(paths: Iterable[Path]) -> dict[str, str]:
-    """Returns the variables by which Apptainer and Singularity bind ``paths``, after those that the
-    user binds.
+    """Returns the variables that make Apptainer and Singularity bind ``paths``, after the user's
+    own.
     """
     own = [part for name in BIND for part in os.environ.get(name, "").split(",") if part]
     value = ",".join(dict.fromkeys([*own, *map(str, paths)]))
@@ -158,8 +159,8 @@ def _written(config: DictConfig | None) -> list[Path]:
 
 
 def _folders(config: DictConfig | None, more: Iterable[Path]) -> list[Path]:
-    """Returns the folders that ranks and engines use, none inside another; the checkout is among
-    them or in one of them.
+    """Returns the folders that ranks and engines use, without folders inside another; the checkout
+    is among them or in one of them.
     """
     read = [] if config is None else [config.model.path, config.eval.benchmarks]
     used = [Path.cwd(), *_written(config), *more, Path(tempfile.gettempdir())]

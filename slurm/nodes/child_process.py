@@ -16,12 +16,13 @@ from common.processes import die_with_parent
 from trainer.process.stop_signal import SIGNALS
 
 LINGER_SECONDS, POLL_SECONDS = 90, 2
-"""How long srun may wait for a task whose node has lost its daemon; seconds between two looks."""
+"""Seconds that srun may wait for a task whose node has lost its daemon; seconds between two checks.
+"""
 
 
 class Stoppable:
-    """Runs commands. On the first stop request the running command is asked to stop; later ones are
-    not started.
+    """Runs commands. On the first stop request, asks the running command to stop; starts none after
+    that.
     """
 
     def __init__(self) -> None:
@@ -38,13 +39,13 @@ class Stoppable:
         log: IO[str] | None = None,
         seconds: float = math.inf,
     ) -> int:
-        """Returns the command's exit code, as a shell reports it; 75 without running it after a
-        stop request.
+        """Returns the command's exit code, as a shell reports it; after a stop request, returns 75
+        without running it.
 
         If the request comes while it runs, death by a signal also gives 75, and so does exit code 1
         unless SIGTERM was received: srun sends SIGTERM to the other tasks when one crashes, so a
-        failure then is part of that crash. A command that goes on for LINGER_SECONDS after its work
-        is ``over``, or longer than ``seconds``, is ended. ``log`` takes its output.
+        failure then is part of that crash. A command that runs on for LINGER_SECONDS after its work
+        is ``over``, or for longer than ``seconds``, is ended. ``log`` receives its output.
         """
         if self.asked:
             return STOPPED

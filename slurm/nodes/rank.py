@@ -1,11 +1,11 @@
 """One srun task: checks its node, rehearses, or trains as one rank. The first task writes its exit
-code to the run's folder, and one whose training crashed what nvidia-smi then says about its node's
-GPUs.
+code to the run's folder. A task whose training crashed records there what nvidia-smi reports about
+its node's GPUs.
 
     srun ... python -m slurm.nodes.rank RUN doctor|rehearse|train RECIPE [key=value ...]
 
-The work is a child process, so that a stop request during its start-up also counts as a stop, not
-as a crash.
+The work is a child process, so a stop request during its start-up also counts as a stop, not as a
+crash.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def main() -> int:
 
 
 def _rehearse(work: Stoppable, words: list[str]) -> int:
-    """Returns the exit code; the output says whether the rank died or was asked to stop. srun's own
-    code does not tell, and a rank that it ends beside a failed one says nothing.
+    """Returns the exit code and prints whether the rank died or was asked to stop: srun's own exit
+    code does not distinguish the two. A rank that srun ends because another one failed prints
+    nothing.
     """
     code = work.run([sys.executable, "-m", "trainer.rehearsal.rehearse", *words])
     if code == STOPPED and not work.terminated:

@@ -1,12 +1,12 @@
-"""One srun task: one node of a job's Ray cluster. The first node's task runs an evaluation, or RL,
+"""One srun task: one node of a job's Ray cluster. The first node's task runs an evaluation or RL
 once the nodes have joined.
 
     srun ... python -m slurm.nodes.ray_node RUN eval base|STEP|rl-N [key=value ...]
     srun ... python -m slurm.nodes.ray_node RUN rl START [key=value ...]
 
 RAY_ADDRESS is the address on which the first node listens, NODE_ADDRESSES has every node's address,
-and RAY_AUTH_TOKEN_PATH the job's own token: another job's Ray on the same node has other ports,
-another folder and another token. Only the processes that were started here are ended.
+and RAY_AUTH_TOKEN_PATH is the file of the job's own token: another job's Ray on the same node has
+other ports, another folder and another token. Ends only the processes that it started.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from trainer.process.gpu_binding import drop_amd
 
 RL = "rl"
 SIZE = "RAY_NODE_OPTIONS"
-"""Variable with the options of ``ray start`` that say what a node offers."""
+"""Variable with the options of ``ray start`` for a node's resources."""
 PATIENCE_SECONDS = 300
-"""How long to wait for nodes. The first one is required; without the others the cluster is smaller.
+"""Seconds to wait for nodes. The first one is required; without the others the cluster is smaller.
 """
 END_SECONDS = 20
-"""Time that Ray has to end its processes before it is killed."""
+"""Seconds that Ray has to end its processes before it is killed."""
 POLL_SECONDS = 2
 VARIABLES = {
     "RAY_worker_niceness": "0",  # Ray's default is 15
@@ -75,8 +75,8 @@ def main() -> int:
 
 
 def hidden_gpus(environment: Mapping[str, str]) -> str:
-    """Returns what is wrong where Slurm hides GPUs of the node from its only task, empty if it does
-    not: they would be idle.
+    """Returns an error message if Slurm hides GPUs of the node from its only task, because they
+    would be idle; empty if it hides none.
     """
     has = environment.get("SLURM_GPUS_ON_NODE", "")
     visible = environment.get("CUDA_VISIBLE_DEVICES", "")

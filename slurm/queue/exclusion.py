@@ -1,4 +1,4 @@
-"""The nodes that a job leaves out after a requeue: those that were broken in its last starts."""
+"""The nodes that a job excludes after a requeue: those that were broken in its last starts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainer.process.network import hostnames
 from trainer.run.folder import INCIDENTS, Run
 
 STARTS = 3
-"""Starts for which a node stays left out: somebody may repair it, and a job must not run out of
-nodes.
+"""Number of starts for which a node stays excluded: it may be repaired, and a job must not run out
+of nodes.
 """
 
 UNUSABLE = re.compile(r"down|drain|fail|error|unknown|inval|maint|.*\*$")
@@ -23,7 +23,8 @@ UNUSABLE = re.compile(r"down|drain|fail|error|unknown|inval|maint|.*\*$")
 def broken(run: Run, job: str, start: int) -> dict[str, str]:
     """Returns {node: what was wrong with it} for a start of a job, counted from 1.
 
-    Empty where more than half of several nodes look broken: then it is something that they share.
+    Empty if more than half of several nodes seem broken, because the cause is then something that
+    they share.
     """
     lines = [x for x in run.notes(INCIDENTS) if (x["job"], x["start"]) == (job, start)]
     nodes = {line["node"]: f"{line['what']}: {line['cause']}" for line in lines}
@@ -32,8 +33,8 @@ def broken(run: Run, job: str, start: int) -> dict[str, str]:
 
 
 def names(run: Run, job: str, starts: Sequence[tuple[str, int]]) -> set[str]:
-    """Returns the nodes to leave out next: those that the user of the job leaves out, and those
-    that were broken in the last of the ``starts``, (job, number) of it and its predecessors.
+    """Returns the nodes to exclude next: those that the job's user excludes, and those that were
+    broken in the last of the ``starts``, which are (job, number) of the job and its predecessors.
     """
     by_start = [set(broken(run, *start)) for start in starts]
     users = excluded(job) - set().union(*by_start)
@@ -45,8 +46,8 @@ def names(run: Run, job: str, starts: Sequence[tuple[str, int]]) -> set[str]:
 
 
 def exclude(job: str, nodes: Collection[str]) -> None:
-    """Makes a job in the queue leave out these nodes and no others; only there Slurm changes it.
-    Prints Slurm's message if it refuses.
+    """Makes a queued job exclude exactly these nodes; Slurm changes a job only in the queue. Prints
+    Slurm's message if it refuses.
     """
     if {*nodes} == excluded(job):
         return
@@ -78,7 +79,7 @@ def _said(*words: str) -> str:
 
 
 def excluded(job: str) -> set[str]:
-    """Returns the nodes that a job leaves out."""
+    """Returns the nodes that a job excludes."""
     found = re.search(r"\bExcNodeList=(\S+)", show(job))
     if found is None or found[1] == "(null)":
         return set()

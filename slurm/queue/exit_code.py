@@ -1,5 +1,5 @@
-"""The exit code of a step's first task, which it passes to the job script in a file of the run:
-srun's own is the largest of all tasks, killed ones included.
+"""The exit code of a step's first task, passed to the job script in a file of the run's folder.
+srun's own exit code is the largest of all tasks, including killed ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def is_first() -> bool:
 
 
 def leave_code(run: Path, code: int) -> None:
-    """Writes the exit code of the first task, which calls this when its work has ended."""
+    """Writes the first task's exit code; the task calls this when its work has ended."""
     write_text(Run(run).exit_code(os.environ["SLURM_JOB_ID"]), f"{code}\n")
 
 

@@ -1,8 +1,8 @@
-"""Exports a run's checkpoints in the background of its training job, so that the evaluations' jobs
-need not: their GPUs would wait for it.
+"""Exports a run's checkpoints in the background of its training job, so that no evaluation job
+holds idle GPUs while it exports.
 
-One at a time, at the lowest priority. What fails here, or is not done when training ends, the
-evaluation's job exports itself.
+Runs one export at a time, at the lowest priority. The evaluation job itself makes an export that
+failed here or was not done when training ended.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from trainer.run.folder import Run
 
 POLL_SECONDS = 5.0
 WAIT_SECONDS = 1.0
-"""Between two looks at an export."""
+"""Seconds between two checks of a running export."""
 END_SECONDS = 20
-"""Time that an export has to end before it is killed."""
+"""Seconds that an export has to end before it is killed."""
 NICE = ("nice", "-n", "19")
 
 
@@ -32,9 +32,9 @@ def export_each(
     over: Event,
     poll: float = POLL_SECONDS,
 ) -> None:
-    """Exports each checkpoint once it is complete, oldest first, until ``over`` is set; that also
-    ends the export under way. ``command`` exports a step, with ``environment`` beside this
-    process's own; each step is tried once.
+    """Exports each checkpoint once it is complete, oldest first, until ``over`` is set, which also
+    ends a running export. ``command`` returns the command for a step, whose process gets
+    ``environment`` in addition to this process's own; each step is tried once.
     """
     tried: set[int] = set()
     while not over.is_set():

@@ -1,5 +1,5 @@
-"""Jobs in Slurm's queue: their states, submitting and requeueing them, and a successor for a job
-that may not be requeued.
+"""Jobs in Slurm's queue: reads their states, submits and requeues them, and submits a successor of
+a job that may not be requeued.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from slurm.commands.command_lines import asked
 from trainer.doctor.slurm import outside
 
 ASK_SECONDS = 30
-"""Time-out of a question to Slurm."""
+"""Time-out of a query to Slurm."""
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -28,7 +28,7 @@ ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
-"""States of a job that will not run again by itself; any other one counts as alive."""
+"""States of a job that Slurm will not run again; in any other state, a job counts as alive."""
 UNKNOWN = "UNKNOWN"
 FIELDS = {
     "Account": "account",
@@ -58,15 +58,17 @@ NOTHING = ("", "(null)", "N/A", "Partition_Limit")
 
 
 def own_id() -> str:
-    """Returns this job's id for Slurm's commands: of an array, ``ID_INDEX``. One of its jobs has
-    the array's own id, which stands for all of them.
+    """Returns this job's id for Slurm's commands; in an array, ``ID_INDEX``. One job of an array
+    has the array's own id, which means all of them.
     """
     index = os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}" if index else os.environ["SLURM_JOB_ID"]
 
 
 def show(job: str) -> str:
-    """Returns what ``scontrol show job`` has of a job, in one line; empty if it has nothing."""
+    """Returns the output of ``scontrol show job`` in one line; empty if Slurm does not know the
+    job.
+    """
     return subprocess.run(
         ["scontrol", "show", "job", "-o", job], capture_output=True, text=True
     ).stdout
@@ -79,9 +81,9 @@ def state(job: str) -> str:
 
 def ended(jobs: Collection[str]) -> dict[str, str] | None:
     """Returns the jobs among ``jobs`` that have ended, with their state: UNKNOWN for those that
-    Slurm has forgotten. Asks once for all; None if it does not answer.
+    Slurm has forgotten. Sends one query for all; None if Slurm does not answer.
 
-    A job of another cluster, ``ID;CLUSTER``, is not asked about and counts as alive.
+    A job of another cluster, ``ID;CLUSTER``, is not queried and counts as alive.
     """
     here = [job for job in jobs if job.isdecimal()]
     command = ["squeue", "--noheader", "--states=all", "--format=%i %T", f"--jobs={','.join(here)}"]
@@ -139,10 +141,11 @@ def submit(command: Sequence[str], folder: Path) -> tuple[str | None, str]:
 
 
 def succession(job: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns (sbatch's options, script and words) that submit this job, ``job``, once more, with
-    what was asked for it; ``words`` are those of its script. Of an array only this index.
+    """Returns (sbatch's options, script and words) that submit this job, ``job``, once more with
+    the same request; ``words`` are its script's arguments. Of an array, only this index is
+    submitted.
 
-    Slurm does not tell a job's --signal: the script's own counts, or the site's.
+    Slurm does not report a job's --signal, so the script's or the site's is used.
     """
     shown = show(own_id())
     found = re.search(r" Command=(.*?)(?: WorkDir=|\s*$)", shown)
@@ -165,7 +168,7 @@ def succession(job: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _log(shown: str, job: str, pattern: str) -> list[str]:
-    """Returns the option for the job's log, unless its script or the site name it (``pattern``)."""
+    """Returns the option for the job's log, unless its script or the site sets it (``pattern``)."""
     found = re.search(r" StdOut=(.*?)(?: \w+=|\s*$)", shown)
     name = pattern.replace("%x", os.environ.get("SLURM_JOB_NAME", "")).replace("%j", job)
     if not found or Path(found[1]).name in (name, pattern):

@@ -1,12 +1,12 @@
-"""Decides whether to requeue a job after its work has ended, or to submit its successor where Slurm
+"""Decides whether to requeue a job after its work has ended, and submits a successor if Slurm
 refuses to requeue it.
 
-Requeued: a stop on purpose, and a few crashes in a row with growing pauses, without the nodes that
-were broken. Not requeued: a wrong configuration, a disk that is full or not writable, and a job
-without progress since the last requeue (one crash is forgiven, in case the node was bad), and a
-stop for an alarm (``train.stop_on_alarm``), because a requeued job would just go on. Each decision
-is a line of the run's requeues.jsonl. A job and its successors are one chain, to which the limits
-apply as to one job.
+Requeued: a stop on purpose, and a few consecutive crashes, with growing pauses and without the
+nodes that were broken. Not requeued: a wrong configuration, a disk that is full or not writable, a
+job without progress since the last requeue (one crash is forgiven, in case the node was bad), and a
+stop for an alarm (``train.stop_on_alarm``), because a requeued job would ignore the alarm. Each
+decision is a line of the run's requeues.jsonl. A job and its successors form a chain, which counts
+as one job for these limits.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ TRAIN, RL = "train", "rl"
 REQUESTS = tuple(128 + number for number in SIGNALS)
 """Exit codes of a process that a stop signal killed before it could handle it."""
 CRASHES = 3
-"""Consecutive crashes after which a job is still requeued; after the next one it is not."""
+"""Maximum number of consecutive crashes after which a job is requeued."""
 FAULTS = {"crashed": "crashed", "broken": "a node was broken"}
-"""Kinds of ends that count as crashes, in words."""
+"""Kinds of ends that count as crashes, as text."""
 PAUSE_SECONDS = 60
 """Pause in the queue after the first crash; it doubles with each consecutive crash."""
 
@@ -46,7 +46,7 @@ class Ended:
 
     kind: str
     """``done``, ``stopped``, ``held`` (stopped for an alarm), ``crashed``, ``refused`` (wrong
-    configuration or environment) or ``broken`` (a node was, before the work began).
+    configuration or environment) or ``broken`` (a node was broken before the work began).
     """
     progress: int
     """Training and RL: step of the newest checkpoint. Evaluation: number of rollouts."""
@@ -59,7 +59,7 @@ class Decision:
     again: bool
     reason: str
     pause: int = 0
-    """Least seconds until the job may start again."""
+    """Minimum seconds until the job may start again."""
 
 
 def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
@@ -118,7 +118,9 @@ def of_training(run: Run, code: int, since: int) -> str:
 
 
 def held(run: Run, since: int) -> bool:
-    """Returns whether the newest attempt, later than attempt ``since``, stopped for an alarm."""
+    """Returns whether the newest attempt is later than attempt ``since`` and stopped for an
+    alarm.
+    """
     return run.last_attempt > since and held_for(run.attempts[-1]) is not None
 
 
@@ -129,7 +131,7 @@ def rollouts(run: Run, label: ModelLabel) -> int:
 
 
 def chain(notes: Sequence[dict[str, Any]], job: str) -> list[dict[str, Any]]:
-    """Returns the decisions about the job and the jobs it has succeeded, oldest first: the last one
+    """Returns the decisions about the job and its predecessors, oldest first: the last decision
     about each start of a job.
     """
     members, found = {job}, dict[tuple[str, Any], dict[str, Any]]()
@@ -142,7 +144,7 @@ def chain(notes: Sequence[dict[str, Any]], job: str) -> list[dict[str, Any]]:
 
 
 def forget(run: Run) -> None:
-    """Deletes an exit code that the same job left before someone else requeued it; called before
+    """Deletes an exit code that the same job left before someone requeued it by hand; called before
     the work begins.
     """
     take_code(run.root, os.environ["SLURM_JOB_ID"])
@@ -217,9 +219,9 @@ def _succeed(
     run: Run, line: dict[str, Any], refusal: str, words: Sequence[str], left_out: Collection[str]
 ) -> None:
     """Submits a job that begins once this one has ended, without the nodes ``left_out``; records
-    what came of it.
+    the result.
 
-    Where this job is a submitted evaluation, its successor is it too.
+    If this job is recorded as a submitted evaluation, so is its successor.
     """
     job = line["job"]
     options, script = jobs.succession(job, words)

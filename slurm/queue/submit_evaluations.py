@@ -2,8 +2,8 @@
 
 Runs in the background of the training job, or on the login node as ``warmstart watch RUN``. The
 run's submissions.jsonl records each submission by label and evaluation settings, so that several
-watchers submit each evaluation only once. It also records that a job has ended whose checkpoint
-training keeps for it: training itself does not ask Slurm, whose commands its container may lack.
+watchers submit each evaluation only once. It also records the end of a job for which training keeps
+a checkpoint: training cannot query Slurm itself, because its container may lack Slurm's commands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainer.run.model_label import BASE, ModelLabel
 POLL_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 1800.0
 ASK_EVERY_SECONDS = 300.0
-"""Least time between two questions to Slurm about jobs."""
+"""Minimum seconds between two queries to Slurm about jobs."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -36,7 +36,7 @@ def watch(
     stop: Event | None = None,
 ) -> bool:
     """Submits evaluations until training has finished and none is missing; with ``once``, only
-    those missing now. Meanwhile notes those whose job has ended.
+    those missing now. Also records which of their jobs have ended.
 
     A failed submission is printed and retried, with growing pauses; ``poll`` is in seconds;
     ``stop`` ends the waiting. Returns whether the last round had no failures. Raises UserError for
@@ -87,10 +87,10 @@ def submit(run: Run, label: ModelLabel, overrides: Sequence[str]) -> tuple[str |
 
 
 def note_ended(run: Run) -> bool:
-    """Notes the evaluations whose job has ended without an export, and those that someone has put
-    back into the queue: only where a checkpoint would be deleted if it did not wait for them.
+    """Records the evaluations whose job has ended without an export, and those that someone has
+    requeued; checks only those for which a checkpoint is kept that would otherwise be deleted.
 
-    Returns whether Slurm was asked. If it does not answer, they count as alive.
+    Returns whether Slurm was queried. If it does not answer, the jobs count as alive.
     """
     if not run.attempts:
         return False

@@ -1,7 +1,7 @@
-"""Decides from the metrics of a run's steps what a person should look at.
+"""Raises alarms from the metrics of a run's steps: events that a person should look at.
 
-Pure: fed the same steps in the same order it raises the same alarms. So its state is in no
-checkpoint; a resumed run feeds it the steps that it keeps.
+Pure: fed the same steps in the same order, it raises the same alarms. So no checkpoint stores its
+state; a resumed run feeds it the steps before the resume.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Kind = Literal[
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 OF_ROWS = ("loss", "grad_norm", "not_finite")
-"""Kinds that single rows of the step may have caused."""
+"""Kinds of alarms that single rows of the step may have caused."""
 Found = tuple[str, str, int | None]
 """Kind, text and rank."""
 EARLIER = 4 * WINDOW
-"""Steps before the last ``WINDOW`` whose share of clipped gradients is what is usual."""
+"""Number of steps before the last ``WINDOW`` that give the usual share of clipped gradients."""
 RISE = 0.5
-"""Rise of the share of clipped gradients that is an alarm: three standard errors of two windows in
-which five steps in a row are alike.
+"""Rise of the share of clipped gradients that raises an alarm: three standard errors of the
+difference of two windows in which runs of five steps are alike.
 """
 STRONGER = 1.5
-"""By which factor the median gradient norm must have risen too: a norm that drifts across the
-limit is clipped often, but by little.
+"""Factor by which the median gradient norm must have risen too: a norm that drifts across the limit
+is clipped often, but by little.
 """
 VALIDATIONS = 3
-"""Validations in a row that must be above the lowest loss."""
+"""Consecutive validations that must be above the lowest loss."""
 ABOVE, LEAST_ABOVE = 5.0, 0.005
-"""What counts as above: so many scales of the noise between validations, and this share of the
+"""Thresholds for "above": a multiple of the noise scale between validations, and a share of the
 loss. The lowest of 100 noisy losses is 2.5 scales below their mean, so the lowest median of three
 is compared. With 5 scales, 2 of 1,000 runs of 60 validations without a trend raise an alarm.
 """
@@ -54,12 +54,12 @@ SLOW = 0.9
 
 @dataclass(frozen=True)
 class Alarm:
-    """What happened, at which step."""
+    """An event in a run, with its step."""
 
     kind: str
     step: int
     text: str
-    """One sentence without its end."""
+    """One sentence without its full stop."""
     rank: int | None = None
 
 
@@ -67,8 +67,8 @@ class Alarms:
     """Takes the steps of a run in order."""
 
     def __init__(self, clip_grad: float, early: int) -> None:
-        """``clip_grad`` is the norm to which gradients are clipped; clipping, entropy and accuracy
-        of the first ``early`` steps, the learning rate's warmup, do not count.
+        """``clip_grad`` is the norm to which gradients are clipped. Clipping, entropy and accuracy
+        are not judged in the first ``early`` steps, the learning rate's warmup.
         """
         self.clip_grad, self.early = clip_grad, early
         self.spikes = {"loss": Spike(trend=True), "grad_norm": Spike(trend=False)}
@@ -83,8 +83,8 @@ class Alarms:
         self.epoch = self.ranks = 0
 
     def feed(self, step: Mapping[str, Any]) -> list[Alarm]:
-        """Takes the metrics of the next step, as ``StepMetrics`` has them; returns what they raise.
-        Metrics that an older run did not record raise nothing.
+        """Takes the metrics of the next step, named as in ``StepMetrics``; returns the alarms that
+        they raise. Metrics that an older run did not record raise none.
         """
         number = step["step"]
         found: list[Found] = [*self._not_finite(step), *self._spikes(step), *self._clipping(step)]

@@ -1,4 +1,4 @@
-"""Detectors on one series of a run's steps; they depend on nothing but the values fed to them.
+"""Detectors on one series of a run's steps; they depend only on the values fed to them.
 
 Every band comes from the run itself: the median of a trailing window and its MAD, the median
 distance from it, which 25 strange steps of 50 do not move. 1.4826 x MAD estimates a normal
@@ -14,28 +14,28 @@ from itertools import pairwise
 from statistics import median
 
 WINDOW = 50
-"""Earlier steps that a step is compared with."""
+"""Number of earlier steps that a step is compared with."""
 HISTORY = 20
-"""Earlier steps without which a spike is not judged."""
+"""Minimum number of earlier steps for judging a spike."""
 SPIKE = 12.0
-"""Scales above what is expected that make a spike. Noise with the heavy tails of Student's t with 4
-degrees of freedom exceeds 12 in 1 of 10,000 steps, 7 in 8 of them; normal noise never. OLMo 2
-counts spikes from 7 standard deviations of the last 1,000 steps (arXiv:2501.00656): afterwards, and
-without waking anybody.
+"""A spike is at least this many scales above the expected value. Noise with the heavy tails of
+Student's t with 4 degrees of freedom exceeds 12 in 1 of 10,000 steps, 7 in 8 of them; normal noise
+never. OLMo 2 counts spikes from 7 standard deviations of the last 1,000 steps (arXiv:2501.00656),
+but in hindsight, without raising alarms.
 """
 LEAST_SPIKE = math.log(1.25)
-"""A spike is also at least a quarter above the median: some runs have nearly no noise."""
+"""A spike is also at least a quarter above the median, because some runs have nearly no noise."""
 QUIET = 10
-"""Steps without it that end an episode; only a new episode raises an alarm."""
+"""Steps without the condition that end an episode; only a new episode raises an alarm."""
 RECENT = 5
-"""Newest steps whose median stands for where a series is now."""
+"""Number of newest steps whose median is the present level of a series."""
 DRIFT = 10.0
-"""Scales between the recent steps and the trend that make a fast change."""
+"""A fast change is at least this many scales between the recent steps and the trend."""
 NORMAL = 1.4826
 
 
 class Episode:
-    """Tells the first step of a condition that lasts, with pauses of at most ``quiet`` steps."""
+    """Detects the first step of a condition that lasts, with pauses of at most ``quiet`` steps."""
 
     def __init__(self, quiet: int = QUIET) -> None:
         self.quiet = quiet
@@ -54,17 +54,18 @@ class Spike:
     """
 
     def __init__(self, trend: bool) -> None:
-        """With ``trend`` a value is compared with the newest values, and the scale is that of the
-        changes from step to step: so a spike shows in a series that falls, however steeply. Else
-        with the window's median and its spread: for a series that wanders.
+        """With ``trend``, a value is compared with the newest values, in the scale of the changes
+        from step to step; this finds spikes in a series that falls, however steeply. Without it, a
+        value is compared with the window's median, in the scale of its spread; this suits a series
+        that wanders.
         """
         self.trend = trend
         self.past: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self.episode = Episode()
 
     def feed(self, value: float, rows: int) -> tuple[float, float] | None:
-        """Takes a step's value and the number of its rows. Returns (what was expected, upper end of
-        the band) if a spike begins.
+        """Takes a step's value and its number of rows. Returns (expected value, upper end of the
+        band) if a spike begins.
 
         A mean over fewer rows is noisier, and the norm of its gradient larger, in proportion to the
         root of their number: the last step of an epoch may be small.
@@ -87,14 +88,14 @@ class Spike:
 
 
 class Trend:
-    """Changes of a series that leave its own trend."""
+    """Detects changes of a series that leave its own trend."""
 
     def __init__(self) -> None:
         self.past: deque[float] = deque(maxlen=WINDOW + RECENT)
         self.up, self.down = Episode(), Episode()
 
     def clear(self) -> None:
-        """Forgets the values, where the series may jump."""
+        """Forgets the values; call it where the series may jump."""
         self.past.clear()
 
     def feed(self, value: float) -> float:

@@ -25,7 +25,7 @@ class Shape:
     vocabulary: int
     tied: bool
     lora_rank: int = 0
-    """Rank of the LoRA adapters, which alone are trained; 0 if every weight is trained."""
+    """Rank of the LoRA adapters, if only these are trained; 0 if every weight is trained."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:

@@ -1,4 +1,4 @@
-"""Makes what the next step needs while the present one runs."""
+"""Prepares the input of the next step while the current one runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Item = TypeVar("Item")
 def read_ahead(
     thread: Executor, make: Callable[[Key], Item], keys: Iterable[Key]
 ) -> Iterator[Item]:
-    """Yields ``make(key)`` for each key in order. While one is in use, ``thread`` makes the next
-    one, and no more.
+    """Yields ``make(key)`` for each key in order. While the caller uses one, ``thread`` makes the
+    next one, but no further ones.
 
     An error of ``make`` is raised where its item would be yielded.
     """

@@ -1,11 +1,12 @@
 """Training state on disk: a folder of safetensors shards (torch distributed checkpoint) and JSON
 per checkpoint.
 
-    step_N/shard-R-model-F-of-N.safetensors   rank R's tensors; the optimizer's names start with
-    ``optimizer.`` step_N/rank-R.json                        rank R's random number generators
-    step_N/state.json                         step, scheduler, optimizer's numbers, identity,
-    metrics step_N/manifest.json                      SHA-256 of every other file, seconds the save
-    took
+    step_N/shard-R-model-F-of-N.safetensors   rank R's tensors; names of the optimizer's tensors
+                                              start with ``optimizer.``
+    step_N/rank-R.json                        rank R's random number generators
+    step_N/state.json                         step, scheduler, the optimizer's scalars, identity,
+                                              metrics
+    step_N/manifest.json                      SHA-256 of every other file, seconds of the save
 
 Files are written to a temporary folder, hashed and fsynced; the folder is then renamed into place,
 and ``latest`` is updated last. Nothing is unpickled on load: the reader takes the layout from the
@@ -64,11 +65,11 @@ def state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def load(
     folder: Path, engine: Any, seed: int, group: dist.ProcessGroup | None = None
 ) -> dict[str, Any]:
-    """Restores a checkpoint into the engine and this process's generators; returns its state.json.
-    Collective.
+    """Restores a checkpoint into the engine and this process's random number generators; returns
+    its state.json. Collective.
 
-    Tensors are resharded to the present number of ranks. If it differs from the number at the save,
-    the random number generators are re-seeded from (seed, step, rank).
+    Tensors are resharded to the current number of ranks. If the checkpoint was saved by another
+    number of ranks, the generators are re-seeded from (seed, step, rank).
     """
     tensors, _ = state(engine)
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), process_group=group)

@@ -1,4 +1,4 @@
-"""Chooses the checkpoint a run resumes from: the newest one that is complete and intact."""
+"""Chooses the checkpoint that a run resumes from: the newest one that is complete and intact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.run.trained_from import check_same
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint a run resumes from, and why."""
+    """The checkpoint that a run resumes from, and why."""
 
     step: int
     """Step of the checkpoint; 0 without one."""
@@ -25,7 +25,7 @@ class Start:
 
 
 def choose(run: Run, identity: dict[str, str]) -> Start:
-    """Returns the start at the newest checkpoint with exactly its manifest's files and hashes.
+    """Returns the newest checkpoint whose files and hashes are exactly those of its manifest.
     Changes nothing.
 
     Raises UserError when there are checkpoints but none is intact, or when the chosen one was
@@ -51,7 +51,7 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
 
 
 def prepare(run: Run, start: Start) -> None:
-    """Brings the run's folder in line with ``start``. The caller must hold the run's lock.
+    """Makes the run's folder match ``start``. The caller must hold the run's lock.
 
     Renames damaged checkpoints to ``step_N.damaged``, removes unfinished ones and rewrites
     ``latest``.

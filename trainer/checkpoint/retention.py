@@ -47,7 +47,7 @@ def prune(run: Run, retention: Retention) -> None:
     """Deletes the checkpoints that are not kept, and the remains of interrupted deletions.
 
     A checkpoint whose evaluation waits in Slurm's queue, or that is being exported (its lease is
-    held or cannot be taken), is left until the next call. The caller must hold the run's lock.
+    held or cannot be acquired), is kept until the next call. The caller must hold the run's lock.
     """
     for step in sorted(surplus(run, retention) - run.awaited):
         try:

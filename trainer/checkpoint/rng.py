@@ -33,7 +33,9 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Restores the generators to a state from ``capture``, also one read back from JSON."""
+    """Restores the generators to a state from ``capture``, which may have been read back
+    from JSON.
+    """
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy = state["numpy"]

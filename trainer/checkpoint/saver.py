@@ -23,8 +23,8 @@ from trainer.process.watchdog import Watchdog
 from trainer.run.folder import Run
 
 FAILURES_IN_A_ROW = 2
-"""Consecutive failed saves that end the run; after the first one the save is retried at the next
-step.
+"""Number of consecutive failed saves that ends the run; after the first failure the save is retried
+at the next step.
 """
 COPIES = 3
 """Tensors per parameter in a checkpoint: the parameter and AdamW's two moments."""
@@ -86,13 +86,13 @@ class Saver:
 
     @property
     def ended(self) -> bool:
-        """True once the save in flight has ended on this rank; all ranks must agree before any
-        calls ``settle``.
+        """True once the save in flight has ended on this rank. All ranks must have seen this before
+        one calls ``settle``.
         """
         return self._pending is not None and self._pending.done()
 
     def save(self, step: int, shared: dict[str, Any]) -> None:
-        """Starts to save ``step`` once the previous save has ended; ``shared`` is added to
+        """Starts to save ``step``, after the previous save has ended; ``shared`` is added to
         state.json.
 
         Returns when the tensors are copied and may change. Raises StageFailed as ``settle`` does.

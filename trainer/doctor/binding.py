@@ -1,6 +1,4 @@
-"""What each rank gets: cores, a GPU of its own that is as fast as the others', a network
-interface.
-"""
+"""Checks what each rank gets: cores, its own GPU (as fast as the others'), a network interface."""
 
 from __future__ import annotations
 
@@ -20,11 +18,13 @@ from trainer.process.process_group import GLOO, NODE_NAMES, under_slurm
 NCCL = "NCCL_SOCKET_IFNAME"
 SLOW = "speed"
 SLOW_SHARE = 0.7
-"""Share of the median rank's speed below which every step would wait for a rank."""
+"""Share of the median rank's speed below which a rank delays every step."""
 
 
 def cores() -> Iterator[Finding]:
-    """Yields the finding on the cores that a rank may use, against those that it asked for."""
+    """Yields the finding on the cores that a rank may use, compared with those that it
+    requested.
+    """
     asked = os.environ.get("SLURM_CPUS_PER_TASK")
     if asked is None or not under_slurm(os.environ):
         return
@@ -41,7 +41,7 @@ def cores() -> Iterator[Finding]:
 
 
 def gpu(config: DictConfig) -> str:
-    """Returns what tells this rank's GPU from the others of its node; empty where it has none."""
+    """Returns an identifier of this rank's GPU, unique on its node; empty if it has none."""
     if config.device != "cuda":
         return ""
     import torch
@@ -50,7 +50,7 @@ def gpu(config: DictConfig) -> str:
 
 
 def sharing(notes: Sequence[Note]) -> Finding | None:
-    """Returns the finding that ranks have one GPU together; None if none do."""
+    """Returns the finding that ranks share a GPU; None if none do."""
     fault = shared_gpus(notes)
     return (
         Finding(FATAL, "GPU binding", fault, "--gpu-bind=none in SRUN_OPTIONS") if fault else None
@@ -59,7 +59,7 @@ def sharing(notes: Sequence[Note]) -> Finding | None:
 
 def slowest(seconds: Sequence[float], notes: Sequence[Note], device: str) -> dict[str, Finding]:
     """Returns, by node, the finding on the rank that took the longest for the same work; empty
-    without one. On CPUs, whose other work counts too, it is never a fault.
+    without one. On CPUs it is never a fault, because other work on them slows ranks too.
     """
     if not seconds:
         return {}
@@ -81,7 +81,7 @@ def network(address: str, port: int) -> Finding:
 
 
 def ranks_by_node(environment: Mapping[str, str]) -> dict[str, int]:
-    """Returns the number of this step's tasks by node; empty where that is not known. A job script
+    """Returns the number of this step's tasks by node; empty if that is not known. A job script
     names the nodes, because a container may lack Slurm's commands.
     """
     shown = environment.get(NODE_NAMES, "").split()

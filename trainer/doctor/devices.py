@@ -1,5 +1,5 @@
-"""Checks that the GPUs that the recipe is planned for are on this machine and that torch can use
-them.
+"""Checks that this machine has the GPUs that the recipe is planned for and that torch can
+use them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ QUERY = [
 ]
 NUMBER = re.compile(r"\d+(\.\d+)?")
 MIG = " MIG"
-"""Marks a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's name and
-memory.
+"""Suffix for a card in MIG mode, as in CUDA's names of slices; nvidia-smi gives only the card's
+name and memory.
 """
 CHECKS = ("GPUs", "GPU kind", "GPU count", "CUDA")
 STATED = "cluster.gpu=KIND (docs/limits.md), or cluster.gpu_memory_gib=N cluster.gpu_peak_tflops=N"
 MEMORY_SHARE = 0.95
-"""Share of the planned GPU's memory that a GPU must have: boards of one kind differ a little."""
+"""Share of the planned GPU's memory that a GPU must have: boards of the same kind differ a
+little.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Gpus:
     names: list[str]
     """CUDA names; a GPU in MIG mode has the suffix ``MIG``."""
     memory: float | None
-    """Memory of the smallest GPU in bytes; None where nvidia-smi states none."""
+    """Memory of the smallest GPU in bytes; None if nvidia-smi states none."""
     driver: str
     unstated: tuple[str, ...] = ()
-    """What stands in place of a GPU's memory, such as ``[N/A]`` where CPU and GPU share it."""
+    """What nvidia-smi prints in place of a GPU's memory, such as ``[N/A]`` if CPU and GPU
+    share it.
+    """
     faults: tuple[str, ...] = ()
-    """Lines that describe no GPU, such as an error about one."""
+    """Lines of nvidia-smi that do not describe a GPU, such as an error about one."""
 
 
 def find() -> Gpus | None:
@@ -110,7 +114,7 @@ def check(config: DictConfig) -> Iterator[Finding]:
 
 
 def _flash_attn() -> Finding:
-    """Returns whether RL with verl can run in this environment; SFT does without."""
+    """Returns the finding on flash-attn, which RL with verl needs and SFT does not."""
     there = find_spec("flash_attn") is not None
     missing = "not installed: training does without, RL with verl needs it"
     fix = "" if there else "before RL: FLASH_ATTN=1 make setup-gpu"
@@ -157,7 +161,9 @@ def _count(config: DictConfig, gpus: Gpus, in_job: bool) -> Finding:
 
 
 def _compiler() -> Finding:
-    """Returns whether Triton, which torch.compile generates code for, can build its launchers."""
+    """Returns the finding on whether Triton, for which torch.compile generates code, can build its
+    launchers.
+    """
     there = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     # Debian's own scheme has the headers of no Python; Triton does not look there either.
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")

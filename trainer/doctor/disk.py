@@ -1,5 +1,5 @@
-"""Checks that the run's checkpoints fit on the disk, that its file system has the semantics they
-rely on, and which file systems have flock.
+"""Checks that the run's checkpoints fit on the disk, that the file system has the semantics that
+they rely on, and which file systems support flock.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ HUB = "HF_HOME"
 
 
 def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
-    """Yields findings on disk space and file system semantics, both where the run will be
-    written, and on the locks of all three file systems that a run uses.
+    """Yields findings on disk space and semantics of the file system that the run is written to,
+    and on flock on all three file systems that a run uses.
     """
     from huggingface_hub.constants import HF_HOME
 
@@ -46,7 +46,7 @@ def check(config: DictConfig, run: Run, outlook: Outlook) -> Iterator[Finding]:
 
 
 def checkpoint_bytes(shape: Shape) -> int:
-    """Returns the bytes of one checkpoint, as an upper bound: a QLoRA's moments take only one byte
+    """Returns an upper bound of the bytes of one checkpoint: a QLoRA's moments take only one byte
     each.
     """
     return STATE_BYTES * shape.trained_parameters
@@ -56,8 +56,9 @@ def needed_bytes(config: DictConfig, outlook: Outlook, waiting: bool = False) ->
     """Returns the bytes of the kept checkpoints, the one being written, and an export of every
     checkpoint saved.
 
-    A checkpoint also stays while its evaluation waits in Slurm's queue. Usually that is over before
-    it would be deleted; with ``waiting`` all evaluations wait to the end, and every one stays.
+    A checkpoint is also kept while its evaluation waits in Slurm's queue. Usually the evaluation
+    has ended before the checkpoint would be deleted; with ``waiting``, all evaluations wait to the
+    end, so every checkpoint is kept.
     """
     assert outlook.shape is not None
     train, total = config.train, outlook.total
@@ -90,13 +91,15 @@ def _space(config: DictConfig, run: Run, outlook: Outlook, place: Path) -> Findi
 
 
 def _submits() -> bool:
-    """Returns whether evaluations are submitted to a queue: in a job, and where there is sbatch."""
+    """Returns whether evaluations are submitted to a queue: in a job, and on a machine with
+    sbatch.
+    """
     return "SLURM_JOB_ID" in os.environ or shutil.which("sbatch") is not None
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    """Yields the bytes of each weights file below a folder in which other processes may write and
-    delete.
+    """Yields the bytes of each weights file below a folder, in which other processes may write and
+    delete meanwhile.
     """
     for parent, _, names in os.walk(folder):  # skips folders that are deleted meanwhile
         for name in names:
@@ -106,8 +109,8 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _semantics(place: Path) -> Finding:
-    """Returns the finding on whether a rename replaces at once, a folder can be fsynced, and O_EXCL
-    is exclusive.
+    """Returns the finding on whether a rename replaces a file immediately, a folder can be fsynced,
+    and O_EXCL is exclusive.
     """
     fix = "run.root=DIR on a file system that you may write to and that has POSIX semantics"
     try:
@@ -183,8 +186,8 @@ def locks(folders: Mapping[str, Path]) -> Finding:
 
 
 def _flock_fault(place: Path) -> int | None:
-    """Returns the errno of flock on a file in ``place``; None where it works or nothing can be
-    written.
+    """Returns the errno of flock on a file in ``place``; None if it works or nothing can be written
+    there.
     """
     with (
         suppress(OSError),

@@ -36,7 +36,7 @@ class Outlook:
     """Optimizer steps of the run; 0 if the rows are not known."""
     done: int
     step_seconds: float | None
-    """Step time measured in this run, else forecast."""
+    """Step time: measured in this run, otherwise forecast."""
     measured: bool
     save_seconds: float | None
     """Seconds of the newest checkpoint's save, from call to commit."""

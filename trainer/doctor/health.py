@@ -1,4 +1,4 @@
-"""What nvidia-smi says is broken about this machine's GPUs."""
+"""Hardware faults of this machine's GPUs, as nvidia-smi reports them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Fault:
 
     text: str
     lasting: bool
-    """Whether the GPU is of no use until it is reset or replaced; otherwise a trace of an error
-    since its driver was loaded.
+    """Whether the GPU is unusable until it is reset or replaced; if not, the fault is the trace of
+    an error since the driver was loaded.
     """
 
 
 def faults() -> list[Fault]:
-    """Returns what is wrong with this machine's GPUs; empty without nvidia-smi."""
+    """Returns the faults of this machine's GPUs; empty without nvidia-smi."""
     try:
         done = subprocess.run(QUERY, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
@@ -40,7 +40,7 @@ def faults() -> list[Fault]:
 
 
 def check(config: DictConfig) -> Iterator[Finding]:
-    """Yields a finding per fault; none where GPUs are not needed or all are well."""
+    """Yields a finding per fault; none if GPUs are not needed or have no fault."""
     for fault in faults() if config.device == "cuda" else ():
         yield Finding(FATAL if fault.lasting else WARNING, HEALTH, fault.text, FIX)
 
@@ -64,7 +64,7 @@ def _listed(xml: str) -> Iterator[Fault]:
 
 
 def _errors(gpu: ElementTree.Element) -> Iterator[int]:
-    """Yields the counts of memory errors that were not corrected since the driver was loaded."""
+    """Yields the counts of uncorrected memory errors since the driver was loaded."""
     for counter in gpu.iterfind(".//ecc_errors/volatile/*"):
         text = (counter.text or "").strip()
         if "uncorrectable" in counter.tag and text.isdigit():

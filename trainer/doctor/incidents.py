@@ -1,4 +1,6 @@
-"""What was wrong with single nodes, for the job script: it leaves them out when it requeues."""
+"""Records faults of single nodes for the job script, which excludes these nodes when it
+requeues.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,20 @@ from trainer.doctor.findings import FATAL, Finding
 from trainer.run.folder import INCIDENTS, Run
 
 OF_NODES = (*devices.CHECKS, SLOW, "peers", "file system", "CPUs")
-"""Subjects about a node itself. If every node has the same fault, it is the job's."""
+"""Subjects of findings on a node itself. If every node has the same fault, it is the job's."""
 
 
 def record(run: Run, found: Mapping[str, Sequence[Finding]]) -> None:
-    """Appends a line to the run's incidents for each node that has a fatal finding of its own;
-    ``found`` has the findings by node, those of the whole job under an empty name.
+    """Appends a line to the run's incidents for each node with its own fatal finding; ``found`` has
+    the findings by node, those on the whole job under an empty name.
     """
     for node, what, cause in of_nodes(found):
         note(run, node, what, cause)
 
 
 def note(run: Run, node: str, what: str, cause: str) -> None:
-    """Appends one line: what was wrong with a node in this job, and in which of its starts. Prints
-    it where the run's folder cannot be written.
+    """Appends one line: the fault of a node in this job, and the job's start. Prints the line if
+    the run's folder cannot be written.
     """
     line = {"job": os.environ["SLURM_JOB_ID"], "start": own_start(), "node": node}
     try:
@@ -34,14 +36,14 @@ def note(run: Run, node: str, what: str, cause: str) -> None:
 
 
 def own_start() -> int:
-    """Returns which start of its job this is, counted from 1."""
+    """Returns the number of the job's current start, counted from 1."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
 
 
 def of_nodes(found: Mapping[str, Sequence[Finding]]) -> Iterator[tuple[str, str, str]]:
     """Yields (node, subject, cause) for each fatal finding about a node that not every node has.
 
-    A GPU that is broken is its node's fault, however many nodes there are.
+    A broken GPU is always its node's fault, even if every node has one.
     """
     count = sum(1 for node in found if node)
     with_fault: dict[str, set[str]] = {}

@@ -1,8 +1,8 @@
 """Checks across the ranks of one srun step: presence, equal software and data, clocks, all-reduce
 bandwidth.
 
-The ranks meet in torch's key-value store on rank 0, which shows who is missing; a process group
-would only time out.
+The ranks meet in torch's key-value store on rank 0, which shows which ranks are missing; a process
+group would only time out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLOCK_SECONDS = 2.0
 """Maximum difference between the nodes' clocks, which decide when a job ends."""
 ALL_REDUCE_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
 PRODUCT_SIZE = {"cuda": 8192, "cpu": 256}
-"""Rows and columns of the matrices whose product tells a rank's speed."""
+"""Rows and columns of the matrices whose product measures a rank's speed."""
 LEAVING_SECONDS = 30
 
 
@@ -45,7 +45,7 @@ class Note:
     """Facts that must be the same on all nodes."""
     findings: list[Finding]
     gpu: str = ""
-    """What tells the rank's GPU from the others of its node; empty without one."""
+    """Identifier of the rank's GPU, unique on its node; empty without a GPU."""
 
     def json(self) -> str:
         """Returns the note as one JSON text."""
@@ -76,8 +76,8 @@ class Meeting:
 
     @classmethod
     def of(cls, place: dict[str, str], minutes: float) -> Meeting:
-        """Returns the meeting at ``place`` (from ``process_group.slurm_environment``); it waits
-        ``minutes``.
+        """Returns the meeting at ``place`` (from ``process_group.slurm_environment``), which waits
+        up to ``minutes``.
         """
         return cls(
             int(place["RANK"]),
@@ -88,7 +88,7 @@ class Meeting:
         )
 
     def open(self) -> Any | Finding:
-        """Returns the store, or a finding why this rank has no store."""
+        """Returns the store, or a finding that says why this rank cannot reach it."""
         if self.rank == 0 and not is_free(self.port):
             return busy(self.port)
         import torch.distributed as dist
@@ -108,10 +108,10 @@ class Meeting:
             return Finding(FATAL, "peers", f"{text}: {first_line(e)}", fix)
 
     def exchange(self, store: Any, note: Note) -> tuple[list[Note], list[int], bool]:
-        """Returns (notes of the ranks that came, ranks that did not come, whether all GPUs can be
-        used).
+        """Returns (notes of the ranks that arrived, ranks that did not arrive, whether all GPUs can
+        be used).
 
-        Collective over the ranks that came; only rank 0 gets the notes.
+        Collective over the ranks that arrived; only rank 0 gets the notes.
         """
         import torch.distributed as dist
 
@@ -172,8 +172,8 @@ class Meeting:
         return findings, products.tolist()
 
     def leave(self, store: Any, ranks: int) -> None:
-        """Leaves the store; rank 0, which hosts it, waits until all ``ranks`` that came have left,
-        or 30 s.
+        """Leaves the store; rank 0, which hosts it, waits up to 30 s for all ``ranks`` that arrived
+        to leave.
         """
         left = store.add("left", 1)
         deadline = time.monotonic() + LEAVING_SECONDS
@@ -183,7 +183,7 @@ class Meeting:
 
 
 def is_free(port: int) -> bool:
-    """Returns whether a server may listen on ``port`` of this machine."""
+    """Returns whether a server can listen on ``port`` of this machine."""
     with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -229,8 +229,8 @@ def missing(
     timeout: timedelta,
     expected: Mapping[str, int],
 ) -> dict[str, Finding]:
-    """Returns the findings on ``ranks`` that did not come, by node; one without a node where
-    ``expected``, the number of ranks by node, does not tell.
+    """Returns the findings on ``ranks`` that did not arrive, by node; a single one without a node
+    if ``expected``, the number of ranks by node, does not determine it.
     """
     came, late = Counter(note.host for note in notes), f"within {timeout.total_seconds():,.0f} s"
     fix = "sinfo -R; sbatch --exclude=NODE leaves a node out"
@@ -249,8 +249,8 @@ def missing(
 
 
 def clock(spread: float) -> Finding:
-    """Returns the finding on clocks; ``spread`` is between the earliest and the latest one, in
-    seconds.
+    """Returns the finding on clocks; ``spread`` is the seconds between the earliest and the latest
+    one.
     """
     text = f"the nodes' clocks agree within {max(spread, 0.001):.3f} s"
     if spread > CLOCK_SECONDS:
@@ -283,7 +283,7 @@ def bandwidth(config: DictConfig, world: int, seconds: float) -> Finding:
 
 
 def shared_gpus(notes: Sequence[Note]) -> str:
-    """Returns which ranks have one GPU together; empty if none do."""
+    """Returns which ranks share a GPU, as text; empty if none do."""
     return gpu_binding.sharing([(note.host, note.gpu) for note in notes if note.gpu])
 
 

@@ -15,40 +15,44 @@ from trainer.planning.planner import Planner, recommend
 
 WHAT = "size"
 MOST, GOOD = 0.5, 0.8
-"""Shares of the GPUs' time: below the first most of it is lost, below the second much of it."""
+"""Shares of the GPUs' time in which ranks work: below the first, most of the time is lost; below
+the second, much of it.
+"""
 ONE_RANK = "--nodes=1 --ntasks-per-node=1 --gpus-per-node=1"
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a job asks for."""
+    """The resources that a job requests."""
 
     nodes: int
     ranks: int
     """Tasks per node: each is a rank with a GPU of its own."""
     gpus: int | None = None
-    """GPUs per node; None where that is not known."""
+    """GPUs per node; None if that is not known."""
     options: tuple[str, ...] = ()
-    """Options of sbatch that make the job's script ask for it."""
+    """Options of sbatch with which the job's script requests this size."""
     granted: bool = False
-    """Whether a running job has it."""
+    """Whether a running job has this size."""
 
     @property
     def text(self) -> str:
-        """Returns it in words."""
+        """Returns the size as text."""
         return f"{self.nodes * self.ranks:,} ranks ({self.nodes:,} x {self.ranks})"
 
     @staticmethod
     def of(config: DictConfig) -> Size:
-        """Returns what the recipe is planned for: its cluster, or on CPUs this machine's ranks."""
+        """Returns the size that the recipe is planned for: its cluster or, on CPUs, this machine's
+        ranks.
+        """
         if config.device == "cpu":
             return Size(1, config.train.ranks)
         return Size(config.cluster.nodes, config.cluster.gpus_per_node)
 
     @staticmethod
     def here(ranks: int | None = None) -> Size:
-        """Returns the allocation of the job that this process runs in; with ``ranks``, what this
-        node has for so many.
+        """Returns the allocation of the job that this process runs in; with ``ranks``, this node's
+        share for that many ranks.
         """
         nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS", "1")
@@ -154,7 +158,9 @@ def _balance(config: DictConfig) -> tuple[float | None, str]:
 
 
 def _fewer(config: DictConfig) -> int | None:
-    """Returns the largest half, quarter, ... of the nodes at which the recipe is balanced."""
+    """Returns the largest of a half, a quarter, ... of the nodes at which the recipe is
+    balanced.
+    """
     nodes = config.cluster.nodes // 2
     while nodes:
         own = Planner(sized(config, Size(nodes, config.cluster.gpus_per_node))).own()

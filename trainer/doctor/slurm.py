@@ -48,13 +48,13 @@ def check(config: DictConfig, outlook: Outlook, options: Sequence[str]) -> Itera
 
 
 def script_of(recipe: str) -> Path:
-    """Returns the job script that trains a recipe: its own, or the one that takes any recipe."""
+    """Returns the job script that trains a recipe: its own, or the one that accepts any recipe."""
     script = SCRIPTS / f"{recipe}.sh"
     return script if script.exists() else SCRIPTS / "sft_4b.sh"
 
 
 def outside() -> dict[str, str]:
-    """Returns this process's environment as it is outside any job, for sbatch."""
+    """Returns this process's environment as it would be outside any job, for sbatch."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,6 @@
-"""The adapters of a QLoRA, without torch: which layers have one, and what they were merged into."""
+"""Facts about a QLoRA's adapters, without importing torch: which layers have one, and what they
+were merged into.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ MERGE_BASE = "merge_base"
 
 
 def merged_base(export: Mapping[str, Any]) -> str:
-    """Returns what a QLoRA's export was merged into, from its manifest; older code recorded nothing
-    and merged into NF4's base.
+    """Returns the base that a QLoRA's export was merged into, from its manifest; older code
+    recorded none and merged into the NF4 base.
     """
     return export.get(MERGE_BASE, "nf4")

@@ -33,7 +33,7 @@ def name(backend: str) -> str:
 
 
 def choose(wanted: str, device: str, precision: str) -> str:
-    """Returns the backend for ``train.attention``; ``auto`` is the fastest one installed that
+    """Returns the backend for ``train.attention``; ``auto`` selects the fastest installed one that
     supports ``precision``.
 
     Raises UserError when flash-attn is asked for and is not installed.

@@ -21,7 +21,7 @@ NOT_SET = -1
 
 def build_engine(config: DictConfig, total_steps: int, random_weights: bool = False) -> Engine:
     """Returns the engine for ``config`` over the process group, ready to train ``total_steps``
-    steps. With ``random_weights`` the model's folder needs a config.json only.
+    steps. With ``random_weights``, the model's folder needs only a config.json.
 
     Raises UserError when the model cannot be trained with these settings, or a package is not
     installed.
@@ -77,7 +77,7 @@ def build_engine(config: DictConfig, total_steps: int, random_weights: bool = Fa
 
 
 def _check_model(config: DictConfig, model: Any) -> None:
-    """Raises UserError for a model that the packed forward computes incorrectly, or when
+    """Raises UserError for a model that the packed forward would compute incorrectly, and when
     liger-kernel is missing.
     """
     if model.model_type != "qwen3" or model.use_sliding_window:

@@ -13,8 +13,8 @@ documentation).
 
 
 def choose(deterministic: bool) -> None:
-    """Makes torch use deterministic kernels in this process, or the fastest ones. Call it before
-    the first matmul.
+    """Makes torch use deterministic kernels in this process, or otherwise the fastest ones. Call it
+    before the first matmul.
 
     torch's varlen_attn and memory-efficient SDPA read this setting in their backward; our attention
     function passes it to flash-attn. An operator that has no deterministic kernel raises

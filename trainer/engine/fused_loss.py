@@ -1,8 +1,8 @@
 """Computes the gradient of a chunk's logits in one compiled kernel.
 
 The logits are read for their maximum and their sum of exponentials, read again, and overwritten by
-their gradient: three passes, in their own dtype. ``loss._chunk`` is the same in single operators,
-which take twelve, most of them in float32.
+their gradient: three passes, in their own dtype. ``loss._chunk`` computes the same with single
+operators, in twelve passes, most of them in float32.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def differentiate(
     gradient of the cross entropy with ``label`` (n, 1).
 
     Returns max(z), sum(exp(z - max(z))) and z at the label, each (n, 1) in float32, in which
-    everything is computed. What follows from them is left to the caller: on a CPU, Inductor of
-    torch 2.11 cannot fuse it.
+    everything is computed. The caller computes the rest: on a CPU, Inductor of torch 2.11 cannot
+    fuse it.
     """
     z = logits.float()
     largest, own = z.amax(-1, keepdim=True), z.gather(1, label)

@@ -47,8 +47,8 @@ class Reader(dcp.HuggingFaceStorageReader):
 
 
 def load(module: torch.nn.Module, folder: Path, device: str | int) -> None:
-    """Allocates a sharded transformers model from the meta device on ``device`` and loads the
-    weights of ``folder``.
+    """Moves a sharded transformers model from the meta device to ``device`` and loads the weights
+    of ``folder``.
 
     Host memory holds the file's pages and one tensor's shard at a time. Raises UserError when the
     folder lacks a tensor of the model, or has it in another shape.

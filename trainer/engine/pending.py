@@ -1,5 +1,5 @@
 """Results of work on the device that may not have finished. They are copied to the host
-asynchronously; reading them waits for that work alone, not for what was launched after it.
+asynchronously; reading them waits only for that work, not for work launched later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class HostCopy:
             self._there = Timestamp()
 
     def read(self) -> torch.Tensor:
-        """Returns the tensor on the host, once it is there."""
+        """Returns the tensor on the host; waits for the copy."""
         if self._there is not None:
             self._there.wait()
         return self._values
@@ -34,19 +34,19 @@ class HostCopy:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What an ended step says on this rank."""
+    """The figures of a finished step on this rank."""
 
     means: TokenMeans
     """This rank's shares: summed over ranks, the means over the batch's supervised tokens."""
     grad_norm: float
     """Gradient norm before clipping."""
     head_seconds: float
-    """Time in this rank's output head, in which it waits for no other."""
+    """Seconds in this rank's output head, where it waits for no other rank."""
 
 
 @dataclass(frozen=True)
 class PendingStep:
-    """An optimizer step of this rank, launched and perhaps not ended."""
+    """An optimizer step of this rank that was launched and may still be running."""
 
     sums: HostCopy
     """(3,): sums of token losses, entropies and correct tokens of this rank."""
@@ -61,7 +61,7 @@ class PendingStep:
     device.
     """
     laps: Laps
-    """In the output head."""
+    """Laps of the output head."""
     end: Timestamp
 
     def read(self) -> StepFigures:

@@ -1,9 +1,9 @@
-"""Times the work of this rank's device: whole steps, and the same work on every rank without the
-time in which ranks wait for each other.
+"""Times the work of this rank's device: whole steps, and the output head, in which no rank waits
+for another.
 
-The time of a step says nothing about a slow rank: in each layer all ranks wait for it. Between its
-gathered weights and its gradient the output head runs alone, so its time per token is the rank's
-own.
+Step times do not identify a slow rank, because all ranks wait for it in each layer. The output head
+runs without communication between the gather of its weights and the reduction of its gradient, so
+its time per token is the rank's own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from verl.utils.device import get_device_name
 
 
 class Timestamp:
-    """A point in time: on a GPU when its stream reaches this place, on a CPU the present."""
+    """A point in time: on a GPU, when its stream reaches this point; on a CPU, now."""
 
     def __init__(self) -> None:
         self._event: Any = None
@@ -30,12 +30,14 @@ class Timestamp:
             self._seconds = time.perf_counter()
 
     def wait(self) -> None:
-        """Returns once the device has got here."""
+        """Waits until the device has reached this point."""
         if self._event is not None:
             self._event.synchronize()
 
     def since(self, earlier: Timestamp) -> float:
-        """Returns the seconds from ``earlier`` to this one; the device must have got here."""
+        """Returns the seconds from ``earlier`` to this timestamp; the device must have reached
+        both.
+        """
         if self._event is None:
             return self._seconds - earlier._seconds
         return float(earlier._event.elapsed_time(self._event)) / 1000
@@ -46,14 +48,14 @@ Laps = list[tuple[Timestamp, Timestamp]]
 
 
 class Stopwatch:
-    """Notes the laps of this rank's device without waiting for it."""
+    """Records laps of this rank's device without waiting for it."""
 
     def __init__(self) -> None:
         self._laps: Laps = []
 
     @contextmanager
     def lap(self) -> Iterator[None]:
-        """Times what is done in the context."""
+        """Times the work launched within the context."""
         begin = Timestamp()
         yield
         self._laps.append((begin, Timestamp()))
@@ -65,5 +67,5 @@ class Stopwatch:
 
 
 def seconds(laps: Laps) -> float:
-    """Returns the sum of the laps' times; the device must have ended them."""
+    """Returns the total seconds of the laps; the device must have finished them."""
     return sum(end.since(begin) for begin, end in laps)

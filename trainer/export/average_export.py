@@ -1,9 +1,9 @@
 """Exports an average of a run's steps as a Hugging Face folder, with the same files as the export
 of a step.
 
-A member is read from its checkpoint, in fp32, if that is kept, and else from its bf16 export. Of a
-QLoRA the merged weights are averaged, not the adapters: the mean of products is not the product of
-the means.
+A member is read from its checkpoint in fp32 if that still exists, otherwise from its bf16 export.
+For a QLoRA, the merged weights are averaged, not the adapters, because the mean of products is not
+the product of the means.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def steps_there(run: Run) -> list[int]:
 
 
 def existing(run: Run, config: DictConfig, label: ModelLabel) -> Path:
-    """Returns the folder of an average that was exported before. Raises UserError when it is not
-    there, or is a QLoRA's and was merged with another merge_base.
+    """Returns the folder of an average that was exported before. Raises UserError when it does not
+    exist, or when it is a QLoRA's and was merged with another merge_base.
     """
     folder = run.export(label)
     if not is_complete(folder):
@@ -66,12 +66,12 @@ def existing(run: Run, config: DictConfig, label: ModelLabel) -> Path:
 
 
 def export(run: Run, config: DictConfig, recipe: AverageRecipe, label: ModelLabel) -> Path:
-    """Writes export/avg_NAME; returns its folder. A complete export of the same recipe is left as
-    it is.
+    """Writes export/avg_NAME; returns its folder. A complete export of the same recipe is left
+    unchanged.
 
-    Raises UserError when the name is taken by another recipe, when a member is gone or damaged or
-    is being exported by another process, when the base model is not there or of another shape, and
-    when a QLoRA's exports were merged with another merge_base.
+    Raises UserError when another recipe has the name; when a member is missing, damaged or being
+    exported by another process; when the base model is missing or has another shape; and when a
+    QLoRA's exports were merged with another merge_base.
     """
     folder = run.export(label)
     if is_complete(folder):
@@ -138,7 +138,7 @@ def _export(
 
 
 def _member(run: Run, config: DictConfig, step: int) -> tuple[str, Weights]:
-    """Returns where a member's weights come from, and the weights."""
+    """Returns (source of a member's weights, the weights)."""
     from trainer.export.weights import Saved
 
     if step in run.checkpoints:

@@ -1,4 +1,4 @@
-"""What is averaged: steps of SFT with their weights, and a share of the base model."""
+"""The recipe of an average: steps of SFT with their weights, and a share of the base model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from common.files import sha256_json
 from trainer.run.model_label import ModelLabel
 
 LONGEST = 60
-"""Most characters of a name; the names of folders have it, and a hash and a suite besides."""
+"""Maximum length of a name, in characters; folder names contain it together with a hash and a
+suite.
+"""
 _MEMBER = re.compile(r"([0-9]{1,9})(?::(-?[0-9]{1,6}(?:\.[0-9]{1,6})?))?")
 _SHARE = re.compile(r"base=([0-9]?\.[0-9]{1,4}|[0-9])")
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -25,7 +27,7 @@ class AverageRecipe:
     """A weighted mean of steps, moved towards the base model by a share."""
 
     weights: tuple[tuple[int, Fraction], ...]
-    """(step, its part of the mean), by step; the parts add up to 1."""
+    """(step, its weight in the mean), by step; the weights add up to 1."""
     base: Fraction = Fraction(0)
     """Share of the base model in the result."""
 
@@ -34,9 +36,9 @@ class AverageRecipe:
         """Returns the recipe of ``members`` (``704,1056`` or ``704:1,1056:2``) and ``toward``
         (``base=0.3``); ``there`` are the steps that the run has.
 
-        Raises UserError when one of them has another form, a step is not there or given twice, a
-        weight is 0 or given for some steps only, the share is not between 0 and 1, or a single step
-        is not moved.
+        Raises UserError when one of them has another form, a step does not exist or is given twice,
+        a weight is 0 or is given for only some steps, the share is not between 0 and 1, or the
+        recipe is a single step that is not moved.
         """
         known = f"(there: {', '.join(map(str, there)) or 'none'})"
         found = [_MEMBER.fullmatch(word.strip()) for word in members.split(",")]
@@ -72,7 +74,8 @@ class AverageRecipe:
     @property
     def name(self) -> str:
         """The default name: the steps, a hash of the weights unless they are equal, ``baseN`` for N
-        percent of the base model. A long one has the number of steps instead, and a hash of all.
+        percent of the base model. A long name has the number of steps and a hash of the recipe
+        instead.
         """
         parts = [str(step) for step in self.steps]
         if len({part for _, part in self.weights}) > 1:
@@ -85,7 +88,9 @@ class AverageRecipe:
         return name
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the recipe as the export's manifest has it; fractions are exact, as text."""
+        """Returns the recipe as the export's manifest has it; fractions are written exactly, as
+        text.
+        """
         return {
             "members": [{"step": step, "weight": str(part)} for step, part in self.weights],
             "base": str(self.base),
@@ -94,7 +99,7 @@ class AverageRecipe:
 
 def label_of(recipe: AverageRecipe, name: str | None) -> ModelLabel:
     """Returns the label of an average with this name, by default the recipe's. Raises UserError
-    when the name cannot be one.
+    when the name is not allowed.
     """
     if name is None:
         return ModelLabel(average=recipe.name)

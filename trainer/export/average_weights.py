@@ -1,8 +1,8 @@
 """The tensors of an average, summed one tensor at a time on the CPU.
 
-Sums are in fp64, in pieces, and divided once, so that they are exact: sums in fp32 depend on the
-order of their terms and put a few weights in a million on the next bf16 number. torch rounds fp64
-to bf16 by way of fp32, as it does for any tensor.
+Sums are computed piecewise in fp64 and divided once, so that they do not depend on the order of
+their terms; in fp32 they do, and a few weights in a million then round to the next bf16 number.
+torch rounds fp64 to bf16 by way of fp32, as for any tensor.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from trainer.export.weights import Weights
 
 PIECE = 2**22
-"""Elements that are converted to fp64 at a time."""
+"""Number of elements that are converted to fp64 at a time."""
 
 
 class Average:
-    """A weighted mean of models of one shape; the weights of ``terms`` add up to 1.
+    """A weighted mean of models with the same shape; the weights of ``terms`` add up to 1.
 
     Memory holds the sum in fp64 and one tensor in fp32.
     """

@@ -1,8 +1,8 @@
-"""Makes an export readable for transformers 4 as well as 5, and for what is built on either.
+"""Makes an export readable by transformers 4 and 5, and by programs built on either.
 
-transformers 5 writes the settings of RoPE under ``rope_parameters`` alone. Version 4 does not look
-there and silently takes its default theta. It also does not know the name that version 5 gives to a
-tokenizer that is one tokenizer.json.
+transformers 5 writes the settings of RoPE only under ``rope_parameters``. Version 4 does not read
+that key and silently uses its default theta. It also does not know the class name that version 5
+gives to a tokenizer that consists of a tokenizer.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from common.files import read_json, write_json
 
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
-"""The class that reads tokenizer.json as it stands, in both versions."""
+"""The class that reads tokenizer.json unchanged in both versions."""
 
 
 def widen(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Uploads a folder to the Hugging Face hub, as a model or a dataset.
 
-The token is read from the environment only and sent to nothing but the hub.
+The token is read only from the environment and sent only to the hub.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def upload(folder: Path, patterns: Sequence[str], repo: str, kind: str, message:
     """Uploads the files of ``folder`` that match a pattern as one commit; returns the repository's
     URL. README.md should be one of them: it is the card.
 
-    A missing repository is created as private; an existing one keeps its visibility, and the files
+    A missing repository is created as private. An existing one keeps its visibility, and its files
     that the folder does not have. Raises UserError as ``check`` does, and when the hub refuses the
     card's metadata; StageFailed when the hub cannot be reached or refuses the upload.
     """

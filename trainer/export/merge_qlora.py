@@ -1,9 +1,9 @@
 """Merges a QLoRA's base and adapters into one 16-bit model, a matrix at a time, on the CPU.
 
-``export.merge_base`` chooses the base. With nf4 it is quantised as it was for training, and
-dequantised: the adapters were trained to compensate the quantisation error, so the sum is the model
-that was trained. With bf16 it is the original base, as Unsloth merges: closer to the base, but not
-what was trained.
+``export.merge_base`` chooses the base. With nf4, the base is quantised as in training and
+dequantised: the adapters were trained to compensate for the quantisation error, so the sum is the
+model that was trained. With bf16, it is the original base, as in Unsloth's merge: closer to the
+base, but not the model that was trained.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from trainer.run.rl_start import REWARD_PICTURE
 
 
 def push(folder: Path, repo: str) -> str:
-    """Uploads an export with its model card, and no other file that lies in its folder; returns the
+    """Uploads an export with its model card, and no other file of its folder; returns the
     repository's URL.
 
     Raises as ``hub_upload.upload`` does, and UserError when a file of the export is damaged.

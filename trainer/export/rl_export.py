@@ -1,7 +1,7 @@
-"""Exports a checkpoint of RL as a Hugging Face folder, with the same files as the export of a step
-of SFT.
+"""Exports an RL checkpoint as a Hugging Face folder, with the same files as the export of an SFT
+step.
 
-verl saves the weights in fp32 and, of the end tokens, keeps the tokenizer's in config.json. So only
+verl saves the weights in fp32, and its config.json keeps only the tokenizer's end token. So only
 the weights are taken from its folder; the rest is written as for SFT.
 """
 
@@ -24,15 +24,15 @@ from trainer.run.rl_start import RlStart
 from trainer.run.trained_from import dataset_identity, tokenizer_folder
 
 SHAPE = ("architectures", "hidden_size", "num_hidden_layers", "vocab_size")
-"""Keys of config.json that must be those of the run's model."""
+"""Keys of config.json whose values must be those of the run's model."""
 
 
 def export(run: Run, config: DictConfig, label: ModelLabel) -> Path:
-    """Writes export/rl_N-HASH from a checkpoint of RL; returns its folder. A complete export is
-    left as it is.
+    """Writes export/rl_N-HASH from an RL checkpoint; returns its folder. A complete export is left
+    unchanged.
 
-    Raises UserError when the checkpoint is not there, has no weights or is of another model, and
-    when it is being exported by another process.
+    Raises UserError when the checkpoint does not exist, has no weights or is of another model, and
+    when another process is exporting it.
     """
     folder = run.export(label)
     if is_complete(folder):

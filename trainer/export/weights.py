@@ -54,7 +54,7 @@ class Trained:
 
 class Saved:
     """The tensors of a Hugging Face folder's safetensors files. A tied head, which some programs
-    save too, is left out.
+    also save, is left out.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,8 +96,8 @@ def write(weights: Weights, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
-    """Raises an error of the file system, which safetensors tells in words, as the OSError it is,
-    so that a full disk is said like any other.
+    """Converts an error of the file system, which safetensors reports as text, to an OSError, so
+    that a full disk gives the usual message.
     """
     try:
         yield

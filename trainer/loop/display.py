@@ -1,4 +1,4 @@
-"""Shows an attempt's progress where it was started: what starts, the steps, the last save."""
+"""Shows an attempt's progress where it was started: start-up, steps, the last save."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.run.step_metrics import StepMetrics
 
 
 class Display:
-    """On a terminal a bar, in a log a line per step. Use it as a context."""
+    """Shows a bar on a terminal and a line per step in a log. Use it as a context manager."""
 
     def __init__(self, ranks: int) -> None:
         self._what = f"starting {ranks} rank{'' if ranks == 1 else 's'}"

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 SLOWER = 0.15
-"""Share of the other ranks' time per token by which a rank counts as slow in a step."""
+"""A rank counts as slow in a step if its time per token is above the other ranks' by more than this
+share.
+"""
 
 
 class Meter:
@@ -41,8 +43,8 @@ class Meter:
         get_torch_device().reset_peak_memory_stats()
 
     def peak_gb(self) -> float:
-        """Returns this rank's peak of memory since the last call, in GB. Memory is taken when work
-        is launched: call it before the next step is.
+        """Returns this rank's peak memory since the last call, in GB. Memory is allocated when work
+        is launched, so call it before launching the next step.
         """
         peak = get_torch_device().max_memory_allocated() / 1e9
         get_torch_device().reset_peak_memory_stats()
@@ -109,8 +111,8 @@ def slow_ranks(seconds: Sequence[float], tokens: Sequence[float]) -> list[tuple[
     """Returns (rank, ratio) of each rank whose time per token is more than ``SLOWER`` above the
     median of the other ranks'.
 
-    A rank with under half of the mean tokens is left out: what it does at any length would count as
-    slow.
+    A rank with less than half of the mean tokens is left out: work that does not depend on length
+    would make it count as slow.
     """
     least = sum(tokens) / len(tokens) / 2
     rates = {r: s / n for r, (s, n) in enumerate(zip(seconds, tokens, strict=True)) if n > least}

@@ -43,8 +43,8 @@ from trainer.run.step_metrics import StepMetrics, follow
 from trainer.run.trained_from import model_identity
 
 CRASH_GRACE_SECONDS = 10
-"""How long the other ranks may take to exit after one has crashed or hung; they cannot save without
-it.
+"""Seconds that the other ranks may take to exit after one has crashed or hung; they cannot save
+without it.
 """
 POLL_SECONDS = 0.2
 

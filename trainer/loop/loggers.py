@@ -17,7 +17,7 @@ from trainer.run.folder import Attempt, Run
 from trainer.run.step_metrics import StepMetrics
 
 LONGEST_NAME = 100
-"""Characters of a run's name in its wandb id, which may have 128."""
+"""Maximum number of characters of a run's name in its wandb id, which may have 128."""
 
 
 class Tracker:
@@ -41,7 +41,7 @@ class Tracker:
             self.wandb.finish()
 
     def sync(self) -> None:
-        """Fsyncs metrics.jsonl, so that a checkpoint never has steps whose metrics are lost."""
+        """Fsyncs metrics.jsonl, so that no step in a checkpoint can lose its metrics."""
         os.fsync(self.lines.fileno())
 
     def log(self, metrics: StepMetrics) -> None:
@@ -70,7 +70,7 @@ def _board(run: Run, first: int) -> Any:
 
 def _wandb(config: DictConfig, run: Run, first: int) -> Any:
     """Returns a wandb run that already has the steps up to ``first``: an offline run is a new file,
-    which on its upload replaces what older files of the same id had.
+    and its upload replaces the steps of older files with the same id.
     """
     import wandb
 
@@ -101,8 +101,8 @@ def _public(config: DictConfig) -> dict[str, Any]:
 
 
 def _wandb_id(config: DictConfig, run: Run) -> str:
-    """Returns the id that the run's folder has used before, also if it was moved since; else a new
-    one.
+    """Returns the id that the run's folder has used before, even if it was moved since; otherwise a
+    new one.
     """
     for folder in sorted(run.wandb.glob("*run-*")):
         if found := re.fullmatch(r"(?:offline-)?run-\d+_\d+-(.+)", folder.name):

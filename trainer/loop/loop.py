@@ -1,10 +1,11 @@
 """The training loop of one rank.
 
-    python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS      (RANK, LOCAL_RANK and WORLD_SIZE in the
-    environment)
+    python -m trainer.loop.loop RUN ATTEMPT RENDEZVOUS
 
-Replaces verl's own loop, which drops the rows that do not fill a step, cannot stop early, and
-resumes one epoch off. Model, sharding and optimizer are verl's engine.
+The environment has RANK, LOCAL_RANK and WORLD_SIZE.
+
+Replaces verl's own loop, which drops rows that do not fill a step, cannot stop early, and skips an
+epoch when it resumes at an epoch's end. Model, sharding and optimizer are verl's engine.
 """
 
 from __future__ import annotations

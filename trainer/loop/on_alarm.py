@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from threading import Thread
 
 VARIABLE = "WARMSTART_ALARM"
-"""The alarm as one line; with ``_`` and a name, one part of it."""
+"""Variable with the alarm as one line; with ``_`` and a name appended, one part of it."""
 LIMIT_SECONDS = 600.0
-"""Time after which a command is killed."""
+"""Seconds after which a command is killed."""
 GRACE_SECONDS = 20.0
-"""How long the end of training waits for commands that still run: a job's end would kill them."""
+"""Seconds that training waits at its end for commands that are still running, because the job's end
+would kill them.
+"""
 
 
 class Command:
-    """A command of the shell that is given each alarm by variables, so no text of an alarm becomes
-    part of it. Its words and its output, which may hold a secret, are not logged.
+    """A shell command that receives each alarm in environment variables, so that no text of an
+    alarm becomes part of the command. Neither the command nor its output is logged, because they
+    may hold a secret.
     """
 
     def __init__(self, command: str | None) -> None:
@@ -27,7 +30,9 @@ class Command:
         self._waiting: list[Thread] = []
 
     def start(self, line: str, parts: Mapping[str, str]) -> None:
-        """Starts it for the alarm of this line and returns at once; prints how it failed."""
+        """Starts the command for the alarm with this line and returns immediately; prints a failure
+        later.
+        """
         if self.command is None:
             return
         variables = {VARIABLE: line} | {f"{VARIABLE}_{name}": text for name, text in parts.items()}
@@ -49,7 +54,7 @@ class Command:
         self._waiting.append(thread)
 
     def close(self) -> None:
-        """Waits a little for the commands that still run."""
+        """Waits briefly for commands that are still running."""
         end = time.monotonic() + GRACE_SECONDS
         for thread in self._waiting:
             thread.join(max(0.0, end - time.monotonic()))

@@ -20,8 +20,8 @@ class Profiler:
         self.profile: Any = None
 
     def begins(self, number: int) -> bool:
-        """Returns whether step ``number`` (1-based) is the first to trace: none before it may still
-        be running then.
+        """Returns whether step ``number`` (1-based) is the first to trace; no earlier step may
+        still be running then.
         """
         return number == self.first
 
@@ -41,7 +41,7 @@ class Profiler:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Writes the steps traced so far, also when training stops before the last chosen one."""
+        """Writes the steps traced so far, even if training stops before the last chosen one."""
         self._write()
 
     def _write(self) -> None:

@@ -1,5 +1,5 @@
-"""Records the steps of an attempt once they have ended: measures, judges and logs each, and gives
-the run up when its weights are lost.
+"""Records the steps of an attempt once they have ended: measures, judges and logs each, and ends
+the run when too many steps in a row have no finite gradient.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from trainer.process.deadline import Deadline
 from trainer.run.step_metrics import StepMetrics, TokenMeans
 
 SKIPS_IN_A_ROW = 3
-"""Consecutive steps without a finite gradient that end the run: the weights would not recover."""
+"""Number of consecutive steps without a finite gradient that ends the run, because the weights
+would not recover.
+"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A launched step that has to be recorded."""
+    """A launched step that is to be recorded."""
 
     step: int
     """Counts from 1."""
     epoch: int
     launched: LaunchedStep
     held_out: TokenMeans | None
-    """The validation after it, if there was one."""
+    """The validation after the step, if there was one."""
     peak_gb: float
     """See ``Meter.peak_gb``."""
 

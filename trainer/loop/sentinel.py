@@ -1,5 +1,5 @@
-"""Raises a run's alarms, on all ranks alike: names their rows and hosts, starts the recipe's
-command, and tells whether to stop.
+"""Raises a run's alarms, the same on all ranks: adds rows and hosts, starts the recipe's command,
+and decides whether to stop.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ROWS = 5
 
 
 class Sentinel:
-    """Judges the steps of one attempt. The metrics of a step are the same on all ranks, and so is
-    what they raise.
+    """Judges the steps of one attempt. The metrics of a step are the same on all ranks, and so are
+    its alarms.
     """
 
     def __init__(
         self, run: Run, config: DictConfig, rows: TokenDataset, total: int, judged: int
     ) -> None:
-        """Takes up the run after step ``judged`` of its ``total`` steps. Collective."""
+        """Continues after step ``judged`` of the run's ``total`` steps. Collective."""
         self.run, self.config, self.rows = run, config, rows
         settings, rank = config.train, int(os.environ["RANK"])
         self.command = Command(settings.on_alarm) if rank == 0 else None
@@ -54,8 +54,8 @@ class Sentinel:
     def judge(
         self, metrics: StepMetrics, row_losses: Callable[[], Sequence[RowLoss]] | None
     ) -> StepMetrics:
-        """Returns the metrics of the next step with its alarms; ``row_losses`` of a step that was
-        not trained here is None. Alarms that it has already are kept and not raised again.
+        """Returns the metrics of the next step with its alarms; ``row_losses`` is None for a step
+        that another attempt trained. Alarms in ``metrics`` are kept and not raised again.
 
         Collective.
         """
@@ -73,7 +73,7 @@ class Sentinel:
         return judged
 
     def close(self) -> None:
-        """Waits a little for commands that still run."""
+        """Waits briefly for commands that are still running."""
         if self.command is not None:
             self.command.close()
 

@@ -66,11 +66,11 @@ class StepResult:
     fill: float
     """Tokens of the step over the token budget of its micro-batches."""
     data_seconds: float
-    """Time for which the step waited for this rank's rows."""
+    """Seconds that the step waited for this rank's rows."""
     seconds: float
-    """Time of the step on this rank, the wait for its rows included, to the end of its update."""
+    """Seconds of the step on this rank, from the wait for its rows to the end of its update."""
     head_seconds: float = 0.0
-    """Time in this rank's output head, in which it waits for no other."""
+    """Seconds in this rank's output head, where it waits for no other rank."""
     head_tokens: int = 0
     """Supervised tokens of this rank."""
 
@@ -84,9 +84,9 @@ class RowLoss:
     loss: float
     """Mean over its supervised tokens, in nats; may not be finite."""
     ranks: tuple[int, ...]
-    """Ranks that had tokens of it."""
+    """Ranks that had tokens of the row."""
     host: str
-    """The first one's node."""
+    """Node of the first of these ranks."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class LaunchedStep:
     group: int
     """This rank's data-parallel group."""
     fill: float
-    """See ``StepResult``, as for the learning rate and the time."""
+    """As in ``StepResult``; so are the learning rate and the wait for rows."""
     lr: float
     data_seconds: float
     begin: Timestamp
-    """Its start, or the end of the step that was still running then."""
+    """The step's start, or the end of the previous step if that was still running."""
     pending: PendingStep
 
     def result(self) -> StepResult:
-        """Waits for the step's end and returns what came of it."""
+        """Waits for the step's end and returns its result."""
         figures, plan = self.pending.read(), self.batch.plan
         return StepResult(
             rows=self.batch.rows,
@@ -143,7 +143,7 @@ class LaunchedStep:
 
 class Stepper:
     """Runs steps of ``rows`` with ``settings`` (the section ``train``) on an engine; collective
-    over the ranks. Use it as a context, which ends its thread.
+    over the ranks. Use it as a context manager, which ends its thread.
     """
 
     def __init__(
@@ -183,9 +183,9 @@ class Stepper:
         return Batch(step, chosen, plan, [self._pack(self.rows, micro) for micro in mine])
 
     def train(self, step: int, after: LaunchedStep | None = None) -> LaunchedStep:
-        """Launches optimizer step ``step`` (0-based); it has ended too where the engine does not
-        skip on its device. ``after`` is the step before where it may still be running: this one's
-        time begins at its end.
+        """Launches optimizer step ``step`` (0-based); unless the engine ``skips_on_device``, waits
+        for its end. ``after`` is the previous step if that may still be running: the time of this
+        step begins at its end.
         """
         begin = Timestamp() if after is None else after.pending.end
         waiting = time.monotonic()

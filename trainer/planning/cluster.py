@@ -1,5 +1,5 @@
-"""The planner's model of a cluster: GPUs, the links between them, and the share of each that is
-reached.
+"""The planner's model of a cluster: GPUs, the links between them, and the assumed efficiency of
+links and memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Cluster:
         """Returns the seconds of an all-gather to, or a reduce-scatter of, ``size`` bytes over all
         ranks.
 
-        A ring sends (ranks - 1) / ranks of it over every link, each node's network link included.
+        A ring sends (ranks - 1) / ranks of the bytes over every link, including each node's network
+        link.
         """
         if self.ranks == 1:
             return 0.0

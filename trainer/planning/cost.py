@@ -1,6 +1,6 @@
-"""What a recipe will cost: GPU-hours of training and of its evaluations, and money.
+"""The cost of a recipe: GPU-hours of training and of its evaluations, and money.
 
-Saves, validation and queues are not counted.
+Saves, validation and waiting in queues are not counted.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from trainer.planning.rl_memory import RlSetup, cache_tokens
 from trainer.planning.rl_time import MOST_REQUESTS, RlLoad, generation
 
 PROMPT = 512
-"""Tokens of a benchmark's problem with its prompt, at most. Assumed."""
+"""Maximum tokens of a benchmark's problem with its prompt. Assumed."""
 START_SECONDS = 120
-"""Seconds in which vLLM starts, during which its GPUs are held. Assumed."""
+"""Seconds that vLLM takes to start, during which its GPUs are occupied. Assumed."""
 MEDIAN, CAP, BEYOND = 11_600, 16_384, 0.37
-"""Median tokens of a rollout on ``t0``, and the share that reached the cap: Qwen3-4B-SFT-Math's
-model card.
+"""Median tokens of a rollout on ``t0``, and the share of rollouts that reached the cap, from
+Qwen3-4B-SFT-Math's model card.
 """
 UTILIZATION = 0.92
 """vLLM's default share of the GPU's memory."""
 SCALES = (4, 16, 64)
-"""GPUs that an evaluation is forecast on."""
+"""Numbers of GPUs for which an evaluation is forecast."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Scale:
 
     gpus: int
     hours: float
-    """From the engines' start to the last rollout."""
+    """Hours from the engines' start to the last rollout."""
     tail: float
     """Share of these hours that is lost to empty slots (``rl_time.generation``)."""
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The evaluations that follow a run by themselves: of the base model and of each checkpoint."""
+    """The evaluations that a run starts automatically: of the base model and of each checkpoint."""
 
     count: int
     rollouts: int
@@ -61,12 +61,12 @@ class Evaluations:
     hours: float
     """GPU-hours of one evaluation on one node."""
     source: str
-    """Where the lengths are from."""
+    """Source of the lengths."""
     scales: tuple[Scale, ...]
-    """One evaluation on more and more GPUs."""
+    """One evaluation on increasing numbers of GPUs."""
     faster: tuple[int, float] | None
-    """GPUs per engine that take less time on one node than the recipe's, and the ratio of the
-    times; None where no number is faster beyond the forecast's tolerance.
+    """Number of GPUs per engine that is faster on one node than the recipe's, and the ratio of the
+    times; None if no number is faster beyond the forecast's tolerance.
     """
 
     def by_gpus(self) -> str:
@@ -91,7 +91,7 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Cost:
-    """A forecast in GPU-hours; ``usd`` is the price of one, None where none is set."""
+    """A forecast in GPU-hours; ``usd`` is the price of a GPU-hour, None if none is set."""
 
     training: float
     evaluations: Evaluations
@@ -136,7 +136,7 @@ class Cost:
 def cost(planner: Planner, own: Forecast) -> Cost:
     """Returns the forecast of the recipe's own layout and of its evaluations.
 
-    Raises UserError when a benchmark's size is not known, and as ``no_room`` says.
+    Raises UserError when a benchmark's size is not known, and when ``no_room`` finds a fault.
     """
     if fault := no_room(planner):
         raise UserError(": ".join(fault))
@@ -171,8 +171,8 @@ def _evaluations(planner: Planner) -> Evaluations:
 
 
 def _faster(planner: Planner, load: RlLoad, node: Scale) -> tuple[int, float] | None:
-    """Returns Evaluations' ``faster``: of the degrees whose forecasts count as equal to the
-    fastest, that with the fewest GPUs per engine.
+    """Returns the value of ``Evaluations.faster``: among the degrees whose forecasts count as equal
+    to the fastest, the one with the fewest GPUs per engine.
     """
     where = replace(planner.cluster, nodes=1, gpus_per_node=node.gpus)
     ratios = {
@@ -227,7 +227,9 @@ def no_room(planner: Planner) -> tuple[str, str] | None:
 
 
 def _problems(config: DictConfig) -> Iterator[int]:
-    """Yields the number of problems of each set: in its file, or as it is known by name."""
+    """Yields the number of problems of each set: from its file, or from the known benchmark of that
+    name.
+    """
     for name in benchmarks.expand(list(config.eval.sets)):
         file = Path(config.eval.benchmarks) / f"{name}.jsonl"
         if file.is_file():
@@ -240,8 +242,9 @@ def _problems(config: DictConfig) -> Iterator[int]:
 
 
 def _lengths(planner: Planner) -> tuple[list[int], str]:
-    """Returns quantiles of the rollouts' tokens and their source: on competition problems the
-    published model's, which thinks longer there than in its training rows; else the rows'.
+    """Returns quantiles of the rollouts' tokens and their source: for competition problems those of
+    the published model, whose rollouts are longer there than its training rows; otherwise those of
+    the rows.
     """
     places = (np.arange(1000) + 0.5) / 1000
     if {*benchmarks.expand(list(planner.config.eval.sets))} & {*benchmarks.SUITES["t0"].sets}:

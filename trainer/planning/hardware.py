@@ -1,6 +1,6 @@
 """NVIDIA GPUs by their CUDA names: the only table of memory, rates and peaks.
 
-The step metrics use the peak (MFU), the planner all of it, the doctor name and memory.
+The step metrics use the peak (for MFU), the planner every column, the doctor name and memory.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AMPERE, HOPPER, BLACKWELL = (0.70, 0.50), (0.60, 0.30), (0.60, 0.13)
-"""Shares of the bf16 peak that (cuBLAS, flash-attention 2) reach. Published measurements of the
-A100 and the H100 (Dao 2023), rounded down; this project measured none of them. H20, Ada and GeForce
-are assumed to reach the A100's shares; flash-attention 2 has no kernels of its own for the B200 and
-is assumed to be as fast there as on an H100.
+"""Shares of the bf16 peak that (cuBLAS, flash-attention 2) reach. They are published measurements
+on the A100 and the H100 (Dao 2023), rounded down; this project measured none of them. H20, Ada and
+GeForce are assumed to reach the A100's shares; flash-attention 2 has no kernels of its own for the
+B200 and is assumed to be as fast there as on an H100.
 """
 
 
@@ -20,7 +20,7 @@ class Gpu:
     """One kind of GPU: memory in bytes, rates in bytes/s (one direction of a link) and FLOP/s."""
 
     names: tuple[str, ...]
-    """Its CUDA names, without the prefix ``NVIDIA``."""
+    """The GPU's CUDA names, without the prefix ``NVIDIA``."""
     memory: float
     """Total memory that CUDA reports, a little under the nominal size."""
     memory_bandwidth: float

@@ -67,13 +67,13 @@ def resident(shape: Shape, setup: Setup) -> Lines:
 
 
 def outside_head(shape: Shape, setup: Setup) -> tuple[Lines, ...]:
-    """Returns the lines at each moment of a step, but for that inside the head."""
+    """Returns the lines at each moment of a step except the one inside the head."""
     update = {"optimizer step": _update(shape, setup)}
     return *_backward(shape, setup), _end(shape, setup), update
 
 
 def largest(*moments: Lines) -> Lines:
-    """Returns the moment that holds the most."""
+    """Returns the moment with the most memory."""
     return max(moments, key=lambda lines: sum(lines.values()))
 
 
@@ -93,8 +93,8 @@ def on_gpu(lines: Lines) -> Lines:
 
 
 def layer_bytes(shape: Shape, setup: Setup) -> float:
-    """Returns the bytes per token that autograd saves in one decoder layer; at most these where it
-    is compiled.
+    """Returns the bytes per token that autograd saves in one decoder layer; an upper bound if the
+    layer is compiled.
     """
     c, q, kv = setup.compute, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     normed = 2 * shape.hidden + q + kv
@@ -142,8 +142,8 @@ def positions(shape: Shape, setup: Setup) -> float:
 
 
 def _units(shape: Shape, setup: Setup) -> tuple[float, float, float]:
-    """Returns bytes in the compute dtype of (a gathered layer, the gathered head, a gather besides
-    its result).
+    """Returns bytes in the compute dtype of (a gathered layer, the gathered head, the buffers of a
+    gather besides its result).
     """
     layer = setup.compute * shape.layer_parameters
     head = setup.compute * shape.embedding_parameters

@@ -70,8 +70,8 @@ def _setting(planner: Planner) -> str:
 def _leading(layouts: list[Forecast], best: Forecast | None) -> Iterator[Forecast]:
     """Yields a layout per degree and checkpointing, and per degree one with offload.
 
-    It is ``best`` if among the choices, else the fastest that fits, else the one that needs the
-    least memory.
+    Each is ``best`` if that is among the choices, otherwise the fastest that fits, otherwise the
+    one that needs the least memory.
     """
     seen = {f.setup.sequence_parallel for f in layouts}
     for degree in sorted(seen):
@@ -140,7 +140,7 @@ def _detail(name: str, f: Forecast, planner: Planner) -> str:
 
 
 def _settings(own: Forecast, planner: Planner) -> str:
-    """Returns the recipe's step beside those with one setting the other way."""
+    """Returns the recipe's step time next to those with one setting switched."""
     setup = own.setup
     other = {
         f"train.compile={_word(not setup.compiled)}": replace(setup, compiled=not setup.compiled),

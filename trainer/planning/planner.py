@@ -25,11 +25,12 @@ from trainer.planning.step_time import Timing, timing
 from trainer.planning.workload import Lengths, cluster_of, lengths_of, shape_of, total_steps
 
 OFFLOAD = "verl.engine.offload_policy"
-"""Keeps weights, gradients and AdamW on the host. verl's param_offload and optimizer_offload are
-not considered: they load everything back for the step, so they do not lower its peak.
+"""Key that keeps weights, gradients and AdamW on the host. verl's param_offload and
+optimizer_offload are not considered: they load everything back for the step, so they do not lower
+its peak.
 """
 STEPS = 12
-"""Number of steps of the first epoch that are planned and timed for each layout."""
+"""Number of steps of the first epoch that are packed and timed for each layout."""
 CHECKPOINTING = ("none", "selective", "full")
 GRAIN = 512
 """Token budgets are multiples of this."""
@@ -38,8 +39,7 @@ TOLERANCE = 1.1
 kernel speeds are assumed; a layout's balance is computed from the rows themselves.
 """
 BALANCED = 0.97
-"""Balance (see ``StepPlan.efficiency``) above which waiting is no reason to choose another layout.
-"""
+"""Balance (see ``StepPlan.efficiency``) above which waiting does not count against a layout."""
 NEARLY = 1.02
 """Among eligible layouts within this factor of the fastest, the one that needs the least memory is
 recommended.

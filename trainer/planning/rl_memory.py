@@ -18,8 +18,8 @@ from trainer.planning.memory import CONTEXT, FLOAT32, GIB, Lines, Setup
 BF16 = 2
 """Bytes of a bfloat16: verl's rollouts, their cache, and the trainer's logits."""
 RESERVE = 2 * GIB
-"""Bytes left free at every moment, for what is not counted. With it the highest share for vLLM that
-fits on A100-40s is 0.8 on 16 GPUs and 0.6 on 4, for 4B without offload.
+"""Bytes left free at every moment, for memory that is not counted. With it the highest share for
+vLLM that fits on A100-40s is 0.8 on 16 GPUs and 0.6 on 4, for 4B without offload.
 """
 VLLM_WORKING = 2 * GIB
 """Bytes of vLLM's share besides weights and cache: activations of a batch of 8,192 tokens, CUDA

@@ -53,7 +53,7 @@ is a forecast, none of it was measured:
 
 @dataclass(frozen=True)
 class RlPlan:
-    """What the page is about."""
+    """The inputs of the page."""
 
     name: str
     shape: Shape
@@ -133,7 +133,7 @@ def _row(name: str, found: RlForecast | UserError) -> str:
 
 
 def _offload(setup: RlSetup) -> str:
-    """Returns what the settings keep on the host, in a word or two."""
+    """Returns what the settings keep on the host, in one or two words."""
     if setup.training.offload:
         return "all, always"
     kinds = {"weights": setup.param_offload, "moments": setup.optimizer_offload}

@@ -1,8 +1,8 @@
-"""Chooses verl's GRPO settings for a model, a cluster and the lengths of its rollouts: of those
-that fit, the simplest of the fastest in the forecast.
+"""Chooses verl's GRPO settings for a model, a cluster and the lengths of its rollouts: the simplest
+among the settings that fit and are fastest in the forecast.
 
-Forecasts that are close do not count as different (``planner.TOLERANCE``): then less offload and
-fewer GPUs per engine win, because each needs something else of the machine.
+Forecasts within ``planner.TOLERANCE`` count as equal; then less offload and fewer GPUs per engine
+win, because offload needs host memory and PCIe, and larger engines need the link between GPUs.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class RlForecast:
     generation: Lines
     """While vLLM generates."""
     cache: float
-    """Tokens that the cache of one engine holds."""
+    """Tokens that one engine's cache holds."""
     in_flight: float
-    """Rollouts of mean length that these are."""
+    """Rollouts of mean length that one engine's cache holds."""
     time: RlTime
 
 
@@ -50,7 +50,7 @@ def choose(shape: Shape, cluster: Cluster, load: RlLoad, temperature: float = 1.
     """Returns the simplest of the fastest settings that leave ``RESERVE`` free at every moment,
     from all degrees of sequence and tensor parallelism, token budgets and kinds of offload.
 
-    Entropy is always in chunks: that costs no time. Raises UserError when nothing fits.
+    Entropy is always computed in chunks, which costs no time. Raises UserError when nothing fits.
     """
     chooser = _Chooser(shape, cluster, load, temperature != 1.0)
     ways = [(False, *offload) for offload in OFFLOADS] + [(True, False, False)]
@@ -69,7 +69,9 @@ def choose(shape: Shape, cluster: Cluster, load: RlLoad, temperature: float = 1.
 
 
 class _Chooser:
-    """Tries settings. Trainer and vLLM take turns, so each side's are chosen for themselves."""
+    """Tries settings. Trainer and vLLM take turns, so the settings of each are chosen
+    separately.
+    """
 
     def __init__(self, shape: Shape, cluster: Cluster, load: RlLoad, scaled: bool) -> None:
         self._shape, self._cluster, self._load, self._scaled = shape, cluster, load, scaled

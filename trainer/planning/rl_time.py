@@ -1,6 +1,6 @@
 """Forecasts the time of a GRPO step: rollouts, old log-probabilities, update, weights to vLLM.
 
-Everything is calculated from rates (``hardware``, ``cluster``); no run is behind it. Rewards,
+Everything is calculated from rates (``hardware``, ``cluster``), nothing is measured. Rewards,
 validation and checkpoints are not counted.
 """
 
@@ -21,10 +21,10 @@ from trainer.planning.rl_memory import BF16, RlSetup
 from trainer.planning.step_time import forward_seconds, step_time
 
 MOST_ROLLOUTS = 256
-"""verl's max_num_seqs: rollouts in flight per engine at most."""
+"""verl's max_num_seqs: the maximum number of rollouts in flight per engine."""
 LEAST_REQUESTS, MOST_REQUESTS = 64, 512
-"""Requests per engine at a time in an evaluation with eval.concurrency=null, which follow what the
-KV cache holds at the expected length.
+"""Maximum requests per engine at a time in an evaluation with eval.concurrency=null, which adapts
+the number to the KV cache and the expected length.
 """
 DECODE_OVERHEAD = 3e-3
 """Seconds per decode step for vLLM's scheduler, sampler and launches. Assumed."""
@@ -41,7 +41,7 @@ class RlLoad:
     responses: np.ndarray
     """Tokens of each rollout of the step, at most the limit."""
     source: str
-    """Where these lengths are from."""
+    """Source of these lengths."""
 
     @staticmethod
     def of(prompt: int, limit: int, measured: Sequence[int], rollouts: int, source: str) -> RlLoad:

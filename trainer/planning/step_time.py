@@ -158,8 +158,8 @@ def _counts(
 
 
 def _seconds(setup: Setup, cluster: Cluster, done: Work, reading: float = 0.0) -> np.ndarray:
-    """Returns the seconds of ``done``; its matmuls take at least ``reading``, all of it as long as
-    its launches.
+    """Returns the seconds of ``done``: its matmuls take at least ``reading``, and the whole at
+    least as long as launching its kernels.
     """
     gpu = cluster.gpu
     peak, bandwidth = gpu.peak(setup.compute), gpu.memory_bandwidth * MEMORY_SHARE

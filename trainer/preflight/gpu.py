@@ -1,4 +1,6 @@
-"""Whether this machine has a GPU, without torch and Ray, which take long to start."""
+"""Checks whether this machine has a GPU, without importing torch or Ray, which take long to
+start.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,14 @@ HIDDEN = ("", "-1", "NoDevFiles")
 
 
 def has_gpu() -> bool:
-    """Returns whether this process could use a GPU of NVIDIA's."""
+    """Returns whether this process can use an NVIDIA GPU."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
         return False
     return any(Path("/dev").glob("nvidia[0-9]*")) or devices.find() is not None
 
 
 def elsewhere() -> bool:
-    """Returns whether engines run on the Ray cluster at RAY_ADDRESS: its nodes have the GPUs."""
+    """Returns whether engines run on the Ray cluster at RAY_ADDRESS, whose nodes have the GPUs."""
     return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
 
 
@@ -36,6 +38,6 @@ def check(device: str) -> None:
 
 
 def check_engines(device: str) -> None:
-    """Raises UserError as ``check`` does, unless engines run on another machine's Ray."""
+    """Raises UserError as ``check`` does, unless engines run on the Ray cluster at RAY_ADDRESS."""
     if not elsewhere():
         check(device)

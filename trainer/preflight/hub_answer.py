@@ -1,5 +1,5 @@
-"""Asks the Hugging Face hub once, within seconds, whether a repository is there. The hub's own
-downloads repeat a request for minutes.
+"""Asks the Hugging Face hub once, within seconds, whether a repository exists. The hub's own
+download functions retry for minutes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from common.errors import UserError, first_line
 from trainer.export.hub_upload import DATASET, MODEL
 
 ANSWER_SECONDS = 5
-"""Patience for one answer."""
+"""Seconds to wait for one answer."""
 CONFIG = "config.json"
 
 
 def check(name: str, revision: str | None, kind: str) -> None:
-    """Raises UserError unless the hub has OWNER/NAME, a model with a config.json or a dataset, at
-    ``revision``: when it does not, when it cannot be reached, and when HF_HUB_OFFLINE forbids to
-    ask. Makes one request. The message goes on after the name.
+    """Raises UserError unless the hub has OWNER/NAME (a model with a config.json, or a dataset) at
+    ``revision``; also when the hub cannot be reached, and when HF_HUB_OFFLINE is set. Makes one
+    request.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
@@ -72,7 +72,7 @@ def check(name: str, revision: str | None, kind: str) -> None:
 
 def cached_model(name: str, revision: str | None) -> Path | None:
     """Returns the folder of a model in the hub's cache; None unless it has configuration and
-    weights. Asks nobody.
+    weights. Makes no request.
     """
     from huggingface_hub import snapshot_download
 
@@ -85,8 +85,8 @@ def cached_model(name: str, revision: str | None) -> Path | None:
 
 
 def config_file(name: str, revision: str | None) -> Path | None:
-    """Returns the configuration of a model on the hub, from the cache or the hub; None where it
-    cannot be had.
+    """Returns the configuration file of a model on the hub, from the cache or the hub; None if
+    neither has it.
     """
     from httpx import HTTPError
     from huggingface_hub import hf_hub_download

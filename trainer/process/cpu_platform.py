@@ -19,7 +19,7 @@ def _peak_bytes(*_: Any) -> int:
 
 
 def _reset_peak(*_: Any) -> None:
-    """Resets the high-water mark to the present resident set (proc(5)); no effect in kernels
+    """Resets the high-water mark to the current resident set (proc(5)); no effect in kernels
     without clear_refs.
     """
     with suppress(OSError):

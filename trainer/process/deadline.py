@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 GRACE_SECONDS = 30
-"""Time for what follows the save: closing logs, leaving the process group."""
+"""Seconds for what follows the save: closing logs, leaving the process group."""
 ASSUMED_BYTES_PER_SECOND = 1e8
 """Assumed write bandwidth per rank, for estimating how long a save takes."""
 

@@ -1,4 +1,4 @@
-"""Which of the GPUs that a rank sees is its own."""
+"""Finds which of the visible GPUs belongs to a rank."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import MutableMapping, Sequence
 from common.errors import UserError
 
 AMD = "ROCR_VISIBLE_DEVICES"
-"""AMD's counterpart of CUDA_VISIBLE_DEVICES. Slurm sets both, whatever the GPUs are, and verl's RL
+"""AMD's counterpart of CUDA_VISIBLE_DEVICES. Slurm sets both for GPUs of any vendor, and verl's RL
 refuses that.
 """
 
 
 def drop_amd(environment: MutableMapping[str, str]) -> None:
-    """Removes AMD's variable where CUDA's is set."""
+    """Removes AMD's variable if CUDA's is set."""
     if "CUDA_VISIBLE_DEVICES" in environment:
         environment.pop(AMD, None)
 
 
 def local_device() -> int:
-    """Returns the number of this rank's GPU among those that it sees: its number on the node, or 0
-    where Slurm shows each task one GPU only.
+    """Returns the number of this rank's GPU among those that it sees: the rank's number on the
+    node, or 0 if Slurm shows each task only one GPU.
     """
     import torch
 
@@ -29,7 +29,7 @@ def local_device() -> int:
 
 
 def own_gpu() -> str:
-    """Returns what tells this rank's GPU from every other one of its node."""
+    """Returns an identifier of this rank's GPU, unique on its node."""
     import torch
 
     # Slices of one GPU have its UUID; a process sees one slice, by its own name.
@@ -57,8 +57,8 @@ def check_device(device: str) -> None:
 
 
 def sharing(gpus: Sequence[tuple[str, str]]) -> str:
-    """Returns which ranks share a GPU and what to do about it, empty if none do; ``gpus`` has each
-    rank's node and GPU.
+    """Returns which ranks share a GPU and how to fix it, as text; empty if none do. ``gpus`` has
+    each rank's node and GPU.
     """
     ranks: dict[tuple[str, str], list[int]] = {}
     for rank, gpu in enumerate(gpus):

@@ -16,11 +16,11 @@ import psutil
 from common.errors import UserError
 
 SUFFIX = "NODE_SUFFIX"
-"""Variable of the site file: what follows a node's name in its name on the fast network."""
+"""Variable of the site file: the suffix of a node's name on the fast network."""
 PORTS = range(20000, 32000)
 """Below Linux's ephemeral ports, so that a free port stays free until its owner listens on it."""
 ANY_PORT = 9
-"""A UDP socket that is connected to it only gets a local address; nothing is sent."""
+"""A UDP socket connected to this port only gets a local address; nothing is sent."""
 
 
 def hostnames(nodes: str) -> list[str]:
@@ -33,9 +33,9 @@ def hostnames(nodes: str) -> list[str]:
 def addresses(nodes: str, here: str) -> dict[str, str]:
     """Returns {node name: IPv4 address} for a Slurm node list; ``here`` is this host's node.
 
-    The address is the one that Slurm uses, or that of the node's name and NODE_SUFFIX. A node that
-    the controller does not show has its name as its address, Slurm's own default. Raises UserError
-    when a node's address does not resolve.
+    The address is the one that Slurm uses, or that of the node's name and NODE_SUFFIX. For a node
+    that the controller does not show, the address is its name, Slurm's own default. Raises
+    UserError when a node's address does not resolve.
     """
     listed = hostnames(nodes)
     suffix = os.environ.get(SUFFIX, "")

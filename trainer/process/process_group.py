@@ -13,13 +13,13 @@ from trainer.process.network import addresses, interface
 
 GLOO = "GLOO_SOCKET_IFNAME"
 NODE_NAMES = "NODE_NAMES"
-"""The names of the job's nodes, which a job script gives to its ranks."""
+"""Variable with the names of the job's nodes, which a job script sets for its ranks."""
 
 
 def under_slurm(environment: Mapping[str, str]) -> bool:
     """Returns True in a task that srun started as a rank: one of several, or one of a job script.
-    The only task of another step is a shell or a notebook in an allocation, in which all is as on
-    one machine.
+    The only task of another step is a shell or a notebook in an allocation, where everything runs
+    as on one machine.
     """
     if not {"SLURM_STEP_ID", "SLURM_PROCID"} <= environment.keys():
         return False
@@ -32,8 +32,8 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     The job script sets MASTER_ADDR and MASTER_PORT. Without them the address is the first node's,
     and the port is computed from the job and step ids, so that jobs sharing a node do not collide.
     Gloo uses the interface that reaches the address, unless GLOO_SOCKET_IFNAME is set: its own
-    choice is that of the host's name, which may be a loopback address. Raises UserError when the
-    address does not resolve.
+    choice is the interface of the host's name, which may be a loopback address. Raises UserError
+    when the address does not resolve.
     """
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if address is None:

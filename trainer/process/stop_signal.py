@@ -12,8 +12,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Set by any of ``SIGNALS``. Before ``arm`` a signal ends the process at once: there is nothing
-    to save.
+    """Set by any of ``SIGNALS``. Before ``arm``, a signal ends the process immediately, because
+    there is nothing to save.
     """
 
     def __init__(self) -> None:
@@ -27,8 +27,9 @@ class StopRequest:
         self._armed = True
 
     def close(self) -> None:
-        """Ignores signals from now on. Python's last moments restore their default, which kills:
-        srun's signal to the ranks beside a crashed one would make their own crash look like a stop.
+        """Ignores signals from now on. Python restores the default handlers, which kill, when it
+        exits; a signal from srun to the other ranks of a crashed one would then make their own
+        crash look like a stop.
         """
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

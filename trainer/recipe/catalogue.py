@@ -1,4 +1,4 @@
-"""The recipes of the project: what each one is and what it needs, for ``warmstart recipes``."""
+"""Lists the project's recipes for ``warmstart recipes``: what each one is for and what it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe, as a person chooses it."""
+    """One recipe of the list."""
 
     name: str
     purpose: str
@@ -25,7 +25,7 @@ class Recipe:
 
 
 def catalogue() -> list[Recipe]:
-    """Returns every recipe; one that cannot be run as it is says why under ``needs``."""
+    """Returns every recipe; ``needs`` of one that cannot be run unchanged says why."""
     found = []
     for name in configs.recipes():
         try:

@@ -1,4 +1,4 @@
-"""The keys of a recipe: which there are, which verl's are set from ours, and which a person may
+"""The keys of a recipe: which exist, which of verl's keys are set from ours, and which a user may
 set.
 """
 
@@ -35,13 +35,13 @@ OPEN = (
 
 
 def is_free(key: str) -> bool:
-    """Returns whether a key is in a mapping whose keys the user chooses."""
+    """Returns whether a key belongs to a mapping whose keys the user chooses."""
     return key.startswith(tuple(f"{k}." for k in FREE_FORM))
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, raw value) of every leaf: also lists and free-form mappings; a missing
-    value is None.
+    """Yields (dotted key, raw value) of every leaf; lists and free-form mappings are leaves, a
+    missing value is None.
     """
 
     def walk(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -94,7 +94,9 @@ class Keys:
         return None
 
     def missing(self, config: DictConfig) -> list[str]:
-        """Returns the keys, ours where verl's is set from it, that have no value yet."""
+        """Returns the keys that have no value yet; for a key of verl that is set from one of ours,
+        ours.
+        """
         raw = OmegaConf.to_container(config, resolve=False)
         return [key for key in self._known if _select(raw, key) == "???"]
 
@@ -107,7 +109,9 @@ class Keys:
 
 
 def _near(key: str, known: Mapping[str, Any]) -> str:
-    """Returns the nearest of the keys that can be set; a bare name is also one of a section's."""
+    """Returns a hint with the nearest key that can be set; a name without a section may be in any
+    section.
+    """
     ours = [
         name
         for name in known

@@ -1,6 +1,6 @@
-"""Changes the paths of a resolved configuration when a folder in it was moved.
+"""Changes the paths of a resolved configuration after a folder was moved.
 
-A resolved configuration has no interpolations: the path of the run or of the dataset stands in
+A resolved configuration has no interpolations: the path of the run or of the dataset is repeated in
 every key whose path lies in that folder, such as a random base model or the tokenizer.
 """
 
@@ -32,7 +32,7 @@ def move_dataset(config: DictConfig, folder: str, name: str) -> DictConfig:
 
 
 def of_dataset(overrides: Sequence[str]) -> list[str]:
-    """Returns those of the overrides that say where the dataset is."""
+    """Returns the overrides that set the dataset's place."""
     return [word for word in overrides if word.startswith(("data.dir=", "data.name="))]
 
 

@@ -1,4 +1,6 @@
-"""What makes two runs replicates: frozen configurations that differ in the training seed alone."""
+"""Checks whether two runs are replicates: their frozen configurations differ only in the training
+seed.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,18 @@ from trainer.recipe.relocate import move_dataset, move_run
 
 SEED = "train.seed"
 NAMES = ("name",)
-"""Immutable keys that name something and change nothing, besides the run's and the dataset's."""
+"""Immutable keys that only name something, in addition to the run's and the dataset's names."""
 PLACES = ("model.path", "model.revision", "data.source")
-"""Keys that say where model and data were found. They do not count if the hashes of both are known
-to be the same.
+"""Keys for the place of model and data. They do not count if the hashes of both are known to be
+equal.
 """
 
 
 def differing(one: DictConfig, other: DictConfig, same_sources: bool = False) -> list[str]:
-    """Returns in what two frozen configurations differ that can change the model, apart from the
-    training seed, as ``key: value -> value``; names, folders and what may change between attempts
-    of one run do not count. ``same_sources``: the hashes of dataset and base model are equal.
+    """Returns the differences of two frozen configurations that can change the model, except for
+    the training seed, as ``key: value -> value``. Names, folders and keys that may change between
+    attempts of a run do not count. ``same_sources``: the hashes of dataset and base model are
+    equal.
     """
     moved = move_run(other, one.run.root, one.run.name)
     moved = move_dataset(moved, one.data.dir, one.data.name)

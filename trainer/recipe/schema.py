@@ -51,7 +51,7 @@ WANTED = {
     "less_than_equal": "at most {le:g}",
     "value_error": "{error}",
 }
-"""pydantic's error type -> what the key must be; for other types pydantic's words are used."""
+"""pydantic's error type -> what the key must be; other types keep pydantic's message."""
 
 
 class Section(BaseModel):
@@ -205,7 +205,7 @@ class VerlEngine(Section):
 
 
 class Verl(Section):
-    """The keys of verl's with a rule of ours; verl checks the others."""
+    """The keys of verl that we check; verl checks the others."""
 
     engine: VerlEngine
 

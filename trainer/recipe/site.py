@@ -1,7 +1,8 @@
-"""The site's choices: OVERRIDES of slurm/site.env, which every command reads as the jobs do, and
-its other lists.
+"""The site's settings: OVERRIDES of slurm/site.env, which every command and every job reads, and
+the file's other lists.
 
-The file is bash, so bash is asked; what it loads or prints there is of no effect.
+The file is bash, so bash evaluates it; modules that it loads have no effect here, and its output
+goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from pathlib import Path
 from common.errors import UserError
 
 FILE = Path("slurm") / "site.env"
-"""In the folder where the command runs: the checkout, from which jobs are submitted too."""
+"""Relative to the folder where the command runs: the checkout, from which jobs are
+submitted too.
+"""
 PLACEHOLDER = re.compile(
     r"""(?<![\w${-])(?:your[-_]\w[\w-]*|<[a-z][\w -]*>|change[-_]?me|to-?do|fix-?me|\w*x{4,}
     |(?<!/)(?:(?:my|the)[-_](?:account|project|partition)|(?:account|project|partition)[-_]name)
     )(?![\w-])""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What stands in a file or a command where a person's own value belongs."""
+"""Placeholders in a file or a command that the user must replace."""
 IDENTITY = ("account", "partition", "qos", "reservation", "constraint", "clusters", "mail-user")
-"""sbatch's options whose values are a person's or a cluster's own."""
+"""sbatch's options whose values depend on the user or the cluster."""
 NOT_A_LIST = 113
 ASK = f"""
 bash -n "$0" || exit
@@ -35,13 +38,13 @@ source "$0" >&2
 [[ -z ${{LIST+x}}${{LIST[*]+x}} || $(declare -p LIST) == "declare -a"* ]] || exit {NOT_A_LIST}
 printf '%s\\0' site ${{LIST[@]+"${{LIST[@]}}"}}
 """
-"""Prints ``site`` and the words of the list LIST, each with a zero byte behind it."""
+"""Prints ``site`` and the words of the list LIST, each followed by a zero byte."""
 
 
 def overrides() -> list[str]:
     """Returns the site's overrides of every recipe, ``key=value``; empty without a site file.
 
-    Raises UserError when bash cannot read the file or OVERRIDES is no list of ``key=value``.
+    Raises UserError when bash cannot read the file or OVERRIDES is not a list of ``key=value``.
     """
     form = "key=value"
     found = words("OVERRIDES", form)
@@ -54,7 +57,7 @@ def overrides() -> list[str]:
 def words(name: str, form: str = "WORD") -> list[str]:
     """Returns the words of the site's list ``name``, such as SRUN_OPTIONS; empty without it.
 
-    Raises UserError when bash cannot read the file or there is no list of that name, but a text.
+    Raises UserError when bash cannot read the file or when ``name`` is a text, not a list.
     """
     if not FILE.exists():
         return []
@@ -77,14 +80,14 @@ def words(name: str, form: str = "WORD") -> list[str]:
 
 
 def runs() -> Path:
-    """Returns the folder of the site's runs; the recipes' default where the site names none."""
+    """Returns the folder of the site's runs; the recipes' default if the site sets none."""
     roots = [word for word in overrides() if _key(word) == "run.root"]
     return Path(roots[-1].partition("=")[2].strip("'\"") if roots else "runs")
 
 
 def placeholder(options: Mapping[str, str]) -> str | None:
-    """Returns what still has to be filled in, and where, in the site file or in sbatch's
-    ``options`` (by name); None if nothing has to.
+    """Returns which placeholder still has to be replaced, and where, in the site file or in
+    sbatch's ``options`` (by name); None if there is none.
     """
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
     for number, line in enumerate(lines, 1):

@@ -1,4 +1,4 @@
-"""Commands in messages name the recipe as it was typed, with its overrides."""
+"""Makes the commands in messages name the recipe as the user typed it, with its overrides."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from common.errors import Mistakes, UserError, refuse
 
 @contextmanager
 def called(recipe: str, overrides: Sequence[str], name: str) -> Iterator[None]:
-    """Within the block, commands in an error's message that give the recipe by its ``name`` get the
-    word and the overrides that were typed.
+    """Within the block, replaces the recipe's ``name`` by the typed word and overrides in the
+    commands of an error's message.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def called(recipe: str, overrides: Sequence[str], name: str) -> Iterator[None]:
 
 def with_words(text: str, name: str, again: str) -> str:
     """Returns ``text`` with ``again``, a recipe and its overrides, in place of the recipe's bare
-    name in the commands that it gives.
+    name in its commands.
     """
     bare = re.compile(rf"(?<=warmstart )(\w+) {re.escape(name)}(?![\w=./-])")
     return bare.sub(lambda match: f"{match[1]} {again}", text)

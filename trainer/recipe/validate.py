@@ -1,4 +1,4 @@
-"""Checks a recipe's values, above all their combinations; ``schema`` has the single keys."""
+"""Checks a recipe's values, mainly their combinations; ``schema`` checks single keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of values that a recipe's keys may have, beyond a type and a range."""
+"""Types of values for a recipe's keys with rules beyond a plain type and range."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_prep.tokenizer.tokenizers import CONTROL_TOKENS
 from trainer.planning.hardware import GPUS
 
 LONGEST_NAME = 200
-"""In bytes; a file's name may have 255, and ours have endings."""
+"""In bytes; a file's name may have 255, and ours have suffixes."""
 _NAME = re.compile(r"(?![.-])[^/\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 

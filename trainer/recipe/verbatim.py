@@ -1,4 +1,4 @@
-"""Overrides whose value is a text with braces, backslashes or quotes, taken as it is."""
+"""Overrides whose value is a text that may have braces, backslashes or quotes, taken verbatim."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The line in a rehearsal's log that says which rank failed and why.
+"""The line in a rehearsal's log that names the failed rank and the reason.
 
-Ranks that lose a peer fail too, but later: the first such line of a log has the cause. Lines arrive
-there through srun, so that no node's clock counts.
+Ranks that lose a peer fail too, but later, so the first such line of a log has the cause. The lines
+arrive through srun, so their order does not depend on the nodes' clocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Failure:
     """Why a rehearsal failed."""
 
     place: str | None
-    """``rank R on NODE``; None where no rank said anything."""
+    """``rank R on NODE``; None if no rank reported a failure."""
     error: str
     """One line."""
 
@@ -42,13 +42,14 @@ class Failure:
 
     @property
     def text(self) -> str:
-        """The failure inside a sentence."""
+        """The failure as part of a sentence."""
         return f"{self.place}: {self.error}" if self.place else self.error
 
 
 def one_line(error: BaseException) -> str:
-    """Returns an error's type and the first line of its message, with the next one where that only
-    announces it (``backend='inductor' raised:``); of an error for a person only the message.
+    """Returns an error's type and the first line of its message, plus the next line if the first
+    only announces it (``backend='inductor' raised:``); for a UserError or StageFailed only the
+    message.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     count = 2 if lines and lines[0].endswith(":") else 1

@@ -1,7 +1,7 @@
-"""The settings that training can do without, which a rehearsal tries one by one when it fails.
+"""The optional settings that a failed rehearsal switches off one by one.
 
-They make training faster and change nothing else: each needs kernels or a compiler that a cluster's
-software may break.
+They only make training faster. Each needs kernels or a compiler, which may fail on a cluster's
+software.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.run.folder import Run
 
 KNOBS = ("train.compile", "train.liger", "train.fused_optimizer", "train.prefetch")
-"""Most likely to fail first."""
+"""Ordered by how likely they are to fail, most likely first."""
 SECONDS = 180
-"""How long a rehearsal may take, its start included."""
+"""Seconds that a rehearsal may take, including its start."""
 
 
 def switched_on(config: DictConfig) -> list[str]:
-    """Returns the knobs that the recipe has on, most likely to fail first; a QLoRA can have
-    none.
+    """Returns the knobs that the recipe switches on, most likely to fail first; empty for a QLoRA,
+    which supports none.
     """
     return [knob for knob in KNOBS if OmegaConf.select(config, knob)]
 
 
 def is_due(run: Run, config: DictConfig) -> bool:
-    """Returns whether a job rehearses: a knob is on, and the run has not trained to a checkpoint
-    yet, which would show that it works. With offloaded weights it does not, because verl's own code
-    loads them and needs all of the model.
+    """Returns whether a job rehearses: a knob is on, and the run has no checkpoint yet, which would
+    show that its settings work. With offloaded weights a job never rehearses, because verl's own
+    code loads them and needs the whole model.
     """
     offload = config.verl.engine.offload_policy
     return bool(switched_on(config)) and not offload and not run.checkpoints

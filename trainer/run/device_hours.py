@@ -75,8 +75,8 @@ def shown(cost: Cost) -> str:
 
 
 def _evaluation(folder: Path, bare: str | None) -> list[Cost]:
-    """Returns the cost of a complete evaluation, of the model ``bare`` if the run trains none;
-    empty if it was not timed.
+    """Returns the cost of a complete evaluation; empty if it was not timed. ``bare`` is the
+    evaluated model's name if the run trains none.
     """
     made = read_json(folder / MANIFEST)
     if "wall_seconds" not in made:

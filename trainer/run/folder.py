@@ -24,7 +24,7 @@ block Python.
 REQUEUES, SUBMISSIONS = "requeues.jsonl", "submissions.jsonl"
 """Files of the job scripts: why a job was requeued or not, and the submitted evaluations."""
 INCIDENTS = "incidents.jsonl"
-"""File of what was wrong with single nodes."""
+"""File with the faults of single nodes."""
 FIELDS = {REQUEUES: ledger.DECISION, SUBMISSIONS: ledger.SUBMISSION, INCIDENTS: ledger.INCIDENT}
 LOSS_PICTURE = "loss.png"
 """The training loss by step: a file in the run's folder, and beside an export's model card."""
@@ -51,7 +51,7 @@ class Attempt:
 
     @property
     def log(self) -> Path:
-        """Output of the attempt and its ranks."""
+        """Log of the attempt and its ranks."""
         return self.root / "log"
 
     @property
@@ -77,7 +77,9 @@ class Attempt:
         return read_json(self.outcome)["status"] if self.outcome.exists() else None
 
     def stacks(self, rank: int) -> Path:
-        """Returns the file for a hung rank's stacks; one per rank, as all may write at once."""
+        """Returns the file for a hung rank's stacks; one per rank, because all may write at the
+        same time.
+        """
         return self.root / f"stacks-rank{rank}.txt"
 
     def trace(self, rank: int) -> Path:
@@ -108,7 +110,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name, which is its folder's."""
+        """The run's name, which is also its folder's name."""
         return self.root.name
 
     @property
@@ -139,7 +141,9 @@ class Run:
 
     @property
     def last_attempt(self) -> int:
-        """The number of the last attempt; 0 before the first. Older ones may have been deleted."""
+        """The number of the last attempt; 0 before the first. Older attempts may have been
+        deleted.
+        """
         return max((attempt.number for attempt in self.attempts), default=0)
 
     def new_attempt(self) -> Attempt:
@@ -185,7 +189,7 @@ class Run:
         return sorted(self.checkpoints_folder.glob(".step_*.deleted"))
 
     def export(self, model: int | ModelLabel) -> Path:
-        """Returns the folder of the Hugging Face export of a step or of one of RL's models."""
+        """Returns the folder of the Hugging Face export of a step, an average or an RL model."""
         return self.root / "export" / str(ModelLabel(model) if isinstance(model, int) else model)
 
     def export_lease(self, model: int | ModelLabel) -> Path:
@@ -227,7 +231,7 @@ class Run:
 
     @property
     def awaited(self) -> set[int]:
-        """Steps whose evaluation is submitted and not known to have ended, but whose export does
+        """Steps whose evaluation is submitted and not known to have ended, and whose export does
         not exist yet.
         """
         jobs = [note for note in self.evaluation_jobs if not note.get("ended")]
@@ -295,7 +299,7 @@ class Run:
 
     @property
     def tensorboard(self) -> Path:
-        """Folder of TensorBoard's events."""
+        """Folder of TensorBoard's event files."""
         return self.root / "tensorboard"
 
     def exit_code(self, job: str) -> Path:

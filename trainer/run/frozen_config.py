@@ -1,5 +1,5 @@
 """The configuration of a run, frozen at its first start: later attempts may change only mutable
-keys. The run's folder may be moved and renamed: it is where it is found, not where the file says.
+keys. The run's folder may be moved and renamed: its current path counts, not the one in the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.run.folder import Run
 
 def read(run: Run, file: Path | None = None) -> DictConfig:
     """Returns the run's frozen configuration, or the one in ``file`` that an attempt executed, with
-    the run at its present place.
+    the run at its current path.
 
     Raises UserError when there is no such file.
     """
@@ -33,10 +33,10 @@ def read(run: Run, file: Path | None = None) -> DictConfig:
 def choose(
     load: Callable[[Sequence[str]], DictConfig], typed: Sequence[str], without: str = ""
 ) -> tuple[list[str], DictConfig]:
-    """Returns (overrides, configuration) of a command: the site's choices, and after them the typed
-    overrides; ``without`` is the beginning of the site's keys that do not count.
+    """Returns (overrides, configuration) of a command: the site's overrides followed by the typed
+    ones; site keys that begin with ``without`` are ignored.
 
-    A run that has been started keeps its values: the site changes only where it is looked for.
+    A run that has been started keeps its values: the site only changes where it is searched for.
     """
     given = {_key(word) for word in typed}
     chosen = [word for word in site.overrides() if _key(word) not in given]
@@ -61,7 +61,7 @@ def choose(
 def check(config: DictConfig) -> Run:
     """Returns the run of ``config``, which need not exist yet.
 
-    Raises UserError when it was started with other values of keys that may not change.
+    Raises UserError when it was started with other values for keys that may not change.
     """
     run = Run.of(config)
     if not run.config.exists():
@@ -93,7 +93,7 @@ def _key(word: str) -> str:
 
 
 def _frozen(key: str, frozen: DictConfig) -> str:
-    """Returns the override that gives ``key`` the run's own value."""
+    """Returns the override that sets ``key`` to the run's own value."""
     value = OmegaConf.select(frozen, key)
     if key in verbatim.TEXTS:
         return f"{key}={'null' if value is None else value}"
@@ -101,7 +101,7 @@ def _frozen(key: str, frozen: DictConfig) -> str:
 
 
 def _written(value: Any) -> str:
-    """Returns a value as Hydra's overrides have it."""
+    """Returns a value in the syntax of Hydra's overrides."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,7 +1,8 @@
 """The ledgers of the job scripts: JSON lines that several processes append to, also on NFS.
 
-A line may be spoilt: two hosts have written at one place, or a process ended while it wrote. Such a
-line is told and skipped, because a ledger only remembers what was decided; no work may end for it.
+A line may be damaged: two hosts wrote at the same offset, or a process ended while it wrote. Such a
+line is reported and skipped, because a ledger is only a record of decisions; no work may fail
+because of it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ DECISION: Fields = {
 }
 SUBMISSION: Fields = {"job": str, "label": re.compile(r"base|(step_)?[0-9]+")}
 INCIDENT: Fields = {"job": str, "start": int, "node": str, "what": str, "cause": str}
-"""What the readers of the three ledgers need of a line: fields of a type, or of such a text."""
+"""The fields that readers of the three ledgers need, with their type or pattern."""
 _told: set[tuple[Path, int]] = set()
 
 
 def read(path: Path, fields: Fields) -> list[dict[str, Any]]:
-    """Returns the lines that have these fields; without a file, none. Prints the number of each
-    other line to stderr, once in a process; a last line without an end is still being written.
+    """Returns the lines that have these fields; empty without a file. Prints the number of each
+    other line to stderr, once per process; an unfinished last line is still being written and is
+    ignored.
     """
     if not path.exists():
         return []
@@ -53,8 +55,8 @@ def read(path: Path, fields: Fields) -> list[dict[str, Any]]:
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
-    """Appends a line in one write, with the present time as its first field, and fsyncs it. What is
-    left of a line before it, which another process may still be writing, is ended by a newline.
+    """Appends a line in one write, with the current time as its first field, and fsyncs it. If the
+    last line is unfinished (another process may still be writing it), a newline is added first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     now = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}

@@ -1,5 +1,5 @@
 """Labels of a run's models: the base model, the exports of its steps, averages of these, and the
-exports of RL's steps.
+exports of RL steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SFT = re.compile(r"(?:step_)?([0-9]+)")
 _RL = re.compile(r"rl[-_]([0-9]+)(?:-([0-9a-f]{8}))?")
 _AVERAGE = re.compile(r"avg[-_]([a-z0-9]+(?:[-_][a-z0-9]+)*)")
 IN_FOLDERS = r"base|step_[0-9]+|avg(?:_[a-z0-9]+)+|rl_[0-9]+-[0-9a-f]{8}"
-"""Pattern of a label in folder names. An average's has no hyphen, so that the hash behind it begins
+"""Pattern of a label in folder names. An average's name has no hyphen, so the hash after it begins
 at the first one.
 """
 
@@ -56,8 +56,8 @@ class ModelLabel:
 
     @property
     def word(self) -> str:
-        """The label on a command line and in the notes of jobs: ``base``, ``N``, ``avg-NAME`` or
-        ``rl-N-HASH``.
+        """The label on a command line and in the job scripts' ledgers: ``base``, ``N``,
+        ``avg-NAME`` or ``rl-N-HASH``.
         """
         if self.rl is not None:
             return f"rl-{self._rl}"

@@ -26,16 +26,16 @@ def averages(run: Run) -> list[ModelLabel]:
 
 
 def average_of(run: Run, label: ModelLabel) -> dict[str, Any] | None:
-    """Returns what the manifest of an average's export says of its members and of the base model's
-    share; None if the export is not there.
+    """Returns an average's members and the base model's share, from its export's manifest; None if
+    the export does not exist.
     """
     path = run.export(label) / MANIFEST
     return read_json(path)["average"] if path.exists() else None
 
 
 def bare(run: Run) -> str | None:
-    """Returns the name of the model that a run evaluates without training one, as ``warmstart eval
-    MODEL`` does; None for other runs.
+    """Returns the model's name if the run only evaluates one, as ``warmstart eval MODEL`` does;
+    None for other runs.
     """
     if not run.config.exists():
         return None

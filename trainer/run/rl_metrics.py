@@ -1,4 +1,4 @@
-"""Metrics of RL's steps, from the lines that verl writes."""
+"""Metrics of RL steps, from the lines that verl writes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TRUNCATED = re.compile(r"val-aux/.+/truncated/mean@.+")
 
 @dataclass(frozen=True)
 class RlStep:
-    """One step of RL. A figure is None where verl did not report it, or not as a number; step 0 has
-    only a validation's.
+    """One step of RL. A figure is None if verl did not report it as a number; step 0 has only
+    validation figures.
     """
 
     step: int
@@ -51,8 +51,8 @@ class RlStep:
 
 
 def read(start: RlStart, until: int | None = None) -> list[RlStep]:
-    """Returns the steps of all attempts in order, up to ``until``; empty if there are none. A line
-    that is being written is left out.
+    """Returns the steps of all attempts in order, up to ``until``; empty if there are none. An
+    unfinished last line is ignored.
     """
     if not start.metrics.exists():
         return []

@@ -1,5 +1,5 @@
-"""The models that RL made of a run: checkpoints of its starts, and exports and evaluations of them,
-which outlive the checkpoints.
+"""The RL models of a run: checkpoints of its RL starts, and their exports and evaluations, which
+may outlive the checkpoints.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def start_of(run: Run, label: ModelLabel) -> RlStart | None:
 
 
 def facts(start: RlStart) -> dict[str, Any]:
-    """Returns how a start trains, as its newest attempt was told, for reports and manifests.
+    """Returns how a start trains, from its newest attempt's configuration, for reports and
+    manifests.
 
     ``problems`` is the number of problems, ``in_sft`` how many of them are also rows of SFT;
     ``never`` and ``always`` count those that were left out because no or every rollout was right;
@@ -92,7 +93,7 @@ def facts(start: RlStart) -> dict[str, Any]:
 
 def sft_step(run: Run, label: ModelLabel) -> int | None:
     """Returns the step of SFT that one of RL's models started from; None if neither its start nor
-    its export is there.
+    its export exists.
     """
     start, export = start_of(run, label), run.export(label) / MANIFEST
     if start is not None:

@@ -42,14 +42,14 @@ class RlAttempt:
 
     @property
     def stop(self) -> Path:
-        """File whose existence asks verl's trainer to save after its step, and to end."""
+        """File whose existence tells verl's trainer to save after the current step and end."""
         return self.root / "stop"
 
 
 @dataclass(frozen=True)
 class RlStart:
-    """What ``warmstart rl`` writes for verl, and what verl writes there, with a member for every
-    path.
+    """The files that ``warmstart rl`` writes for verl and those that verl writes, with a member for
+    every path.
     """
 
     root: Path
@@ -70,7 +70,7 @@ class RlStart:
 
     @property
     def used(self) -> DictConfig:
-        """The configuration of the newest attempt that began; before the first, the start's own."""
+        """The configuration of the newest attempt; before the first, the start's own."""
         for attempt in reversed(self.attempts):
             if attempt.values.exists():
                 used = OmegaConf.load(attempt.values)
@@ -97,7 +97,7 @@ class RlStart:
 
     @property
     def manifest(self) -> Path:
-        """What the start was made from; written last."""
+        """Records what the start was made from; written last."""
         return self.root / MANIFEST
 
     @property
@@ -143,7 +143,7 @@ class RlStart:
 
     @property
     def latest(self) -> int:
-        """Step of the newest complete checkpoint, which verl notes when its files are there; 0
+        """Step of the newest complete checkpoint, which verl records once its files are written; 0
         before the first.
         """
         note = self.checkpoints / "latest_checkpointed_iteration.txt"
@@ -151,7 +151,7 @@ class RlStart:
 
     @property
     def steps(self) -> list[int]:
-        """Steps whose checkpoint is complete and still there, ascending."""
+        """Steps whose checkpoint is complete and still exists, ascending."""
         names = (_STEP.fullmatch(p.name) for p in self.checkpoints.glob("global_step_*"))
         found = sorted(int(m[1]) for m in names if m)
         return [s for s in found if s <= self.latest and self.weights(s).exists()]

@@ -26,15 +26,15 @@ from trainer.run.rl_start import RlStart
 LAST = ("total", "loss", "entropy", "token_accuracy", "eta_s")
 """Metrics of the last step that ``status`` returns; older runs lack some."""
 ALARMS = 5
-"""The newest alarms, which the table shows."""
+"""Number of the newest alarms that the table shows."""
 
 
 def status(run: Run) -> dict[str, Any]:
     """Returns attempts, progress, checkpoints, exports, RL, evaluations and device-hours, as plain
     values.
 
-    Times are in seconds; ``checkpoint_age_s`` counts from when the newest checkpoint was completed,
-    by the file system's clock; None where nothing can be written beside it.
+    Times are in seconds; ``checkpoint_age_s`` counts from the completion of the newest checkpoint,
+    by the file system's clock; None if no file can be written next to it.
     """
     steps = step_metrics.read(run)
     last = steps[-1] if steps else {}

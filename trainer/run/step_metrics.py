@@ -50,14 +50,14 @@ class StepMetrics:
     peak, if known.
     """
     seconds: float
-    """Step time of the slowest rank, from the wait for its rows, or from the end of the step before
-    where that was still running, to its own end.
+    """Step time of the slowest rank: from the wait for its rows, or from the end of the previous
+    step if that was still running, to the end of the step.
     """
     mean_seconds: float
     """Step time averaged over ranks."""
     data_seconds: float
-    """Time for which the step waited for its rows, on the rank that waited longest; they are read
-    while the step before runs.
+    """Seconds that the step waited for its rows, on the rank that waited longest; rows are read
+    while the previous step runs.
     """
     balance: float
     """Groups' mean FLOPs over those of the slowest group summed over micro-steps, 0 to 1."""
@@ -78,7 +78,9 @@ class StepMetrics:
     rows: int | None = None
     """Rows of the global batch; older runs did not record it."""
     entropy: float | None = None
-    """See ``TokenMeans``; this and what follows are None when not finite and in older runs."""
+    """See ``TokenMeans``; this and the following fields are None if not finite, and in
+    older runs.
+    """
     token_accuracy: float | None = None
     val_entropy: float | None = None
     """On the held-out rows after this step, as ``val_loss``."""
@@ -88,7 +90,7 @@ class StepMetrics:
     the median of the other ranks'.
     """
     alarms: Sequence[dict[str, Any]] = field(default_factory=list)
-    """What the step raised: kind, text, rank and host, rows; see ``alarm_lines``."""
+    """The alarms that the step raised: kind, text, rank and host, rows; see ``alarm_lines``."""
 
     def with_held_out(self, means: TokenMeans) -> StepMetrics:
         """Returns the metrics with the means over the held-out rows."""
@@ -115,11 +117,11 @@ class StepMetrics:
         return "  ".join(parts)
 
     def short(self) -> str:
-        """Returns what fits beside a bar: loss and speed."""
+        """Returns a short text for a progress bar: loss and speed."""
         return f"loss {_shown(self.loss, '.4f')}  {self.tokens_per_s:,.0f} tokens/s"
 
     def alarm_lines(self) -> list[str]:
-        """Returns the alarms that the step raised, a line of a log each."""
+        """Returns the alarms that the step raised, each as one line of a log."""
         return alarm_lines(asdict(self))
 
     def json(self) -> str:
@@ -136,7 +138,7 @@ def alarm_lines(step: Mapping[str, Any]) -> list[str]:
 
 
 def held_for(attempt: Attempt) -> str | None:
-    """Returns the alarm for which the attempt stopped; None if it did for none."""
+    """Returns the alarm for which the attempt stopped; None if it did not stop for an alarm."""
     return read_json(attempt.outcome).get("alarm") if attempt.outcome.exists() else None
 
 
@@ -150,7 +152,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _signals(rows: str, entropy: float | None, accuracy: float | None) -> list[str]:
-    """Returns the parts of a line with entropy and token accuracy, where they are known."""
+    """Returns the parts of a line with entropy and token accuracy, if they are known."""
     parts = [] if entropy is None else [f"{rows}entropy {entropy:.4f}"]
     return parts + ([] if accuracy is None else [f"{rows}accuracy {accuracy:.1%}"])
 

@@ -19,13 +19,13 @@ SAMPLE_BYTES = 2**20
 reading it all.
 """
 ITS_PLACE = "data.dir=FOLDER (and data.name=NAME if it was renamed)"
-"""Overrides that say where a dataset was moved to."""
+"""Overrides for a dataset that was moved."""
 CONFIG_AND_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def dataset_identity(config: DictConfig) -> str:
-    """Returns the hash of the dataset's manifest. Raises UserError when the dataset is not
-    there.
+    """Returns the hash of the dataset's manifest. Raises UserError when the dataset does
+    not exist.
     """
     manifest = dataset_folder(config) / MANIFEST
     if not manifest.exists():
@@ -37,7 +37,7 @@ def dataset_identity(config: DictConfig) -> str:
 
 
 def tokenizer_folder(config: DictConfig) -> Path:
-    """Returns the folder of the dataset's tokenizer. Raises UserError when it is not there."""
+    """Returns the folder of the dataset's tokenizer. Raises UserError when it does not exist."""
     folder = Path(config.verl.model.tokenizer_path)
     if not (folder / "tokenizer.json").exists():
         raise UserError(
@@ -51,8 +51,8 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
     """Returns the hash of config.json, and for each weights file its size and the hash of its
     header and last MiB.
 
-    A hub model is taken from the cache, or fetched first. Raises UserError when the model is not
-    there or has no safetensors.
+    A hub model is taken from the cache, or fetched first. Raises UserError when the model does not
+    exist or has no safetensors.
     """
     folder = model_folder(path, revision)
     weights = sorted(folder.glob("*.safetensors"))
@@ -77,7 +77,7 @@ def model_folder(path: str, revision: str | None) -> Path:
 
 def check_same(saved: dict[str, str], here: dict[str, str], checkpoint: Path) -> None:
     """Raises UserError naming each difference between the identity ``saved`` in ``checkpoint`` and
-    the one ``here``.
+    the current one, ``here``.
     """
     if changed := differences(saved, here):
         what = {"dataset": "another build of the dataset", "model": "another base model"}

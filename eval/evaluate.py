@@ -53,7 +53,7 @@ class Plan:
 
 
 def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
-    """Plans the evaluation of the base model, or of the export of a step of SFT or RL or of an
+    """Plans the evaluation of the base model or of an export: of an SFT step, an RL step or an
     average.
 
     The folder's name has a hash of everything that changes a rollout or its grade. Raises UserError
@@ -69,13 +69,13 @@ def plan(config: DictConfig, run: Run, label: ModelLabel) -> Plan:
 
 
 def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
-    """Evaluates the base model, or the export of a step of SFT or RL or of an average; returns the
+    """Evaluates the base model or an export (of an SFT step, an RL step or an average); returns the
     folder.
 
-    Returns a complete folder at once, and resumes an interrupted evaluation. Takes over the
-    rollouts of one that differs in their number alone; the manifest says how many, by the folder
-    that generated them. Raises UserError as ``plan`` does, and while another process writes the
-    folder.
+    Returns a complete folder immediately, and resumes an interrupted evaluation. Takes over the
+    rollouts of an evaluation that differs only in their number; the manifest records how many, by
+    the folder that generated them. Raises UserError as ``plan`` does, and while another process
+    writes the folder.
     """
     with waiting("reading the model and the benchmarks"):
         planned = plan(config, run, label)
@@ -129,8 +129,8 @@ def evaluate(config: DictConfig, run: Run, label: ModelLabel) -> Path:
 def regrade(folder: Path) -> Path:
     """Grades an evaluation's rollouts again and rewrites its metrics; returns the folder.
 
-    Raises UserError when the folder is no evaluation, when rollouts are missing, or while another
-    process writes the folder.
+    Raises UserError when the folder is not an evaluation, when rollouts are missing, or while
+    another process writes the folder.
     """
     for name in (SETTINGS, PROBLEMS):
         if not (folder / name).exists():
@@ -159,16 +159,16 @@ def _complete(folder: Path, **facts: Any) -> None:
 
 
 def suite(sets: list[str]) -> str:
-    """Returns a name for benchmark sets: that of the suite with exactly these sets, else the sets
-    joined by ``+``.
+    """Returns a name for benchmark sets: that of the suite with exactly these sets, otherwise the
+    sets joined by ``+``.
     """
     names = (name for name, known in benchmarks.SUITES.items() if set(known.sets) == set(sets))
     return next(names, "+".join(sets))
 
 
 def sampling(config: DictConfig) -> SamplingSettings:
-    """Returns the recipe's sampling; the suite gives what the recipe leaves null. Raises UserError
-    when suites differ.
+    """Returns the recipe's sampling; the suite gives the values that are null in the recipe. Raises
+    UserError when suites differ.
     """
     values = config.eval
     rollouts, temperature = benchmarks.protocol(

@@ -29,7 +29,7 @@ class EvaluationSettings:
     tokenizer: str
     """Hash of tokenizer.json."""
     limit: int | None
-    """Most problems per set."""
+    """Maximum number of problems per set."""
     answer_style: str
     """The extractor, one of ``eval.grading.grade.EXTRACTORS``."""
     prompt: Prompt
@@ -65,8 +65,8 @@ class EvaluationSettings:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> EvaluationSettings:
-        """Returns the settings of a settings.json; one from before ``answer_style`` existed is of
-        boxed answers.
+        """Returns the settings of a settings.json; one without ``answer_style``, which older code
+        wrote, has boxed answers.
         """
         values = {"answer_style": "boxed", **values}
         keys = ("benchmarks", "template", "tokenizer", "limit", "answer_style", "dtype")

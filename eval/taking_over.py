@@ -1,9 +1,8 @@
-"""Takes over the rollouts of an evaluation that differs in the number of rollouts per problem
-alone.
+"""Takes over the rollouts of an evaluation that differs only in the number of rollouts per problem.
 
 A rollout's seed depends on the settings' seed, its problem and k (``rollout_seed``), not on how
-many rollouts there are. So a larger evaluation has those of a smaller one, and generates only the
-rest; a smaller one generates nothing.
+many rollouts there are. So a larger evaluation can take the rollouts of a smaller one and generate
+only the rest; a smaller one generates nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from trainer.run.folder import is_complete
 def take_over(
     folder: Path, settings: EvaluationSettings, problems: Sequence[Problem], others: Iterable[Path]
 ) -> None:
-    """Copies missing rollouts into ``folder`` from the one of the evaluations ``others`` that has
-    the most of them, complete or not, and says so on stderr. The caller holds the folder's lock.
+    """Copies missing rollouts into ``folder`` from whichever of the evaluations ``others`` has the
+    most of them, complete or not, and reports it on stderr. The caller must hold the folder's lock.
 
-    The others are only read, and may be growing. One that is damaged is skipped, and named.
+    The others are only read, and may be growing. A damaged one is skipped and named.
     """
     path = folder / rollout_files.ROLLOUTS
     done = rollout_files.read(path)
@@ -77,12 +76,12 @@ def usable(settings: EvaluationSettings, others: Iterable[Path]) -> bool:
 
 
 def taken_over(rollouts: Iterable[Rollout]) -> dict[str, int]:
-    """Returns how many rollouts were taken over, by the name of the folder that generated them."""
+    """Returns the number of rollouts taken over, by the name of the folder that generated them."""
     return dict(Counter(r.taken_from for r in rollouts if r.taken_from is not None))
 
 
 def _is_alike(other: Path, settings: EvaluationSettings) -> bool:
-    """Returns whether an evaluation's settings differ in the number of rollouts alone."""
+    """Returns whether an evaluation's settings differ only in the number of rollouts."""
     path = other / SETTINGS
     found = read_json(path) if path.exists() else None
     number = {"rollouts": settings.sampling.rollouts}

@@ -17,11 +17,13 @@ from playwright.sync_api import sync_playwright
 
 WIDTH, HEIGHT = 1280, 715
 COLOURS = 128
-"""Of the palette: the page is text and flat areas, and a palette takes a third of the bytes."""
+"""Number of colours of the palette: the page is text and flat areas, and with a palette the picture
+takes a third of the bytes.
+"""
 
 
 def main() -> None:
-    """Writes the picture. Exits with one line where Chromium or the report is missing."""
+    """Writes the picture. Exits with a one-line message if Chromium or the report is missing."""
     parser = argparse.ArgumentParser(description="A picture of a run's report.")
     parser.add_argument("run", type=Path, help="the run's folder, with report.html")
     parser.add_argument("picture", type=Path, help="PNG to write")

@@ -1,11 +1,11 @@
-"""RL on the quickstart's task, and what it brought.
+"""RL on the quickstart's task, and a comparison of the model before and after.
 
     python tools/rl_quickstart.py [SEED]           GRPO, then start against end
     python tools/rl_quickstart.py --picture FILE   the curves of all seeds so far
 
-From the quickstart's last checkpoint, which is right in about a third of its rollouts: GRPO by verl
-on the sums that the dataset left over, then start and end are compared on sums that neither SFT nor
-RL has seen. Rerun it to go on.
+Starts from the quickstart's last checkpoint, which is right in about a third of its rollouts.
+verl's GRPO trains on the sums that the dataset left over; then start and end are compared on sums
+that neither SFT nor RL has seen. Rerun it to resume.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainer.run.rl_start import RlStart
 
 RUN, STEPS = "tiny", 24
 UNSEEN = "unseen"
-"""Name of the benchmark: the sums of two numbers of two digits that are not in the dataset."""
+"""Name of the benchmark: the sums of two two-digit numbers that are not in the dataset."""
 TWO_RANKS = ("cluster.nodes=1", "cluster.gpus_per_node=2")
 GRPO = (
     "data.train_batch_size=64",
@@ -91,8 +91,8 @@ def reinforce(run: Run, seed: int) -> None:
 
 
 def unseen(dataset: Path) -> list[dict[str, str]]:
-    """Returns the problems that are in no row and not left over for RL, in either order of their
-    numbers.
+    """Returns the sums that are in no row and not left over for RL, whichever number comes
+    first.
     """
     import pyarrow.parquet as pq
 
@@ -106,7 +106,7 @@ def unseen(dataset: Path) -> list[dict[str, str]]:
 
 
 def draw(run: Run, path: Path) -> None:
-    """Draws training reward and held-out accuracy by step, a line per start that is done."""
+    """Draws training reward and held-out accuracy by step, with a line per finished start."""
     done = [start for start in RlStart.find(run.rl) if start.latest == STEPS]
     rewards, accuracies = [], []
     for start, kind in zip(done, ("rl", "sft", "held-out", "base"), strict=False):

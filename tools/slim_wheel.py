@@ -1,6 +1,6 @@
 """Removes files from a wheel: python tools/slim_wheel.py WHEEL PATTERN [KEPT ...]
 
-Removes the files that match PATTERN and are not KEPT, from the archive and from its RECORD, in
+Removes the files that match PATTERN and are not KEPT from the archive and from its RECORD, in
 place.
 """
 

@@ -1,4 +1,4 @@
-"""The card of an average of checkpoints: its members and their sources, and its figures beside
+"""The card of an average of checkpoints: its members and their sources, and its figures next to
 theirs.
 """
 
@@ -17,7 +17,7 @@ from eval.results.evaluation import Evaluation
 from trainer.run.model_label import ModelLabel
 
 SOURCES = {"checkpoint": "its checkpoint (fp32)", "export": "its export (bf16)"}
-"""Where a member's weights came from -> in words."""
+"""Source of a member's weights -> text for the card."""
 MERGED = {"checkpoint": "its adapters, merged (fp32)", "export": "its merged export (bf16)"}
 """The same for a QLoRA."""
 WHY = (
@@ -28,16 +28,16 @@ WHY = (
 
 
 class AverageCard(SftCard):
-    """The sections of SFT's card, with those of the average."""
+    """The sections of the SFT card, changed for an average."""
 
     @cached_property
     def averaged(self) -> list[AverageComparison]:
-        """Its complete evaluations, beside those of its members."""
+        """The average's complete evaluations, compared with those of its members."""
         return average_vs_members.of_model(self.run, self.label)
 
     @cached_property
     def members(self) -> list[dict[str, Any]]:
-        """Its members, as the export's manifest has them."""
+        """The members, from the export's manifest."""
         return self.export["average"]["members"]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Writes the model card of an export: README.md in its folder, from the run's files alone.
+"""Writes the model card of an export: README.md in its folder, only from the run's files.
 
 The export's manifest does not list the card and its pictures, because they change with every
 evaluation while the model stays the same.
@@ -31,8 +31,8 @@ def refresh(run: Run) -> list[Path]:
 
 
 def write(run: Run, folder: Path, repo: str | None = None, overrides: Sequence[str] = ()) -> Path:
-    """Writes README.md, loss.png and for a model of RL reward.png into ``folder``, a complete
-    export of the run; returns the first one's path.
+    """Writes README.md, loss.png and, for an RL model, reward.png into ``folder``, a complete
+    export of the run; returns the path of README.md.
 
     ``repo`` is the model's name on the hub, for the examples; ``overrides`` change mutable keys of
     the run's configuration, such as ``model.license``. Raises UserError when the run's

@@ -11,8 +11,8 @@ from common.text import fenced
 def bibtex(
     key: str, title: str, authors: Sequence[str], made: float, commit: str, url: str | None
 ) -> str:
-    """Returns the entry as a code block. ``made`` is a Unix time; ``commit`` is that of the code;
-    without ``authors`` or ``url`` those fields are left out.
+    """Returns the entry as a code block. ``made`` is a Unix time, ``commit`` the commit of the
+    code; the fields ``authors`` and ``url`` are left out if empty.
     """
     year = str(datetime.datetime.fromtimestamp(made, datetime.UTC).year)
     facts = {"title": title, "author": " and ".join(authors), "year": year}

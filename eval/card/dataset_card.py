@@ -1,7 +1,7 @@
 """Prepares a dataset for the hub: parquet files that ``datasets.load_dataset`` reads, and a card.
 
-The rows have our own columns, which ``data.columns`` reads back, and the same conversation as
-``messages``, which other trainers read.
+The rows have our own columns, which ``data.columns`` can read back, and the same conversation as
+``messages``, the form that other trainers read.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from eval.report import run_facts
 from trainer.export.hub_upload import CARD
 
 TEXT = 1_500
-"""Most characters of the example row's solution."""
+"""Maximum length of the example row's solution, in characters."""
 BATCH = 1_000
 """Rows per row group."""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 LARGEST = "1M<n<10M"
-"""The hub's names of sizes: (fewer rows than, name), and that of more rows."""
+"""The hub's size categories: (fewer rows than, name), and the name for more rows."""
 COLUMNS = {
     "id": "hash of source, uuid and trace",
     "source": "where the record came from, as the source names it",
@@ -48,8 +48,8 @@ STYLES = {
 
 
 def stage(data: TrainingData, config: DictConfig, repo: str, target: Path) -> None:
-    """Writes what is uploaded into the folder ``target``: data/train.parquet, data/test.parquet if
-    rows are held out, and README.md. ``repo`` is the dataset's OWNER/NAME on the hub.
+    """Writes the files to upload into the folder ``target``: data/train.parquet, data/test.parquet
+    if rows are held out, and README.md. ``repo`` is the dataset's OWNER/NAME on the hub.
     """
     splits = [split for split, count in data.manifest["rows"].items() if count]
     for split in splits:
@@ -131,7 +131,7 @@ def _metadata(data: TrainingData, config: DictConfig, name: str) -> Any:
 
 
 def licence(data: TrainingData, config: DictConfig) -> str | None:
-    """Returns the dataset's licence: the recipe's, or else the one it was built with."""
+    """Returns the dataset's licence: the recipe's, otherwise the one it was built with."""
     return config.data.license or data.manifest.get("license")
 
 

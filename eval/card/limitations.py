@@ -29,9 +29,9 @@ def text(
     rl: Mapping[str, Any] | None = None,
     other_seeds: bool = False,
 ) -> str:
-    """Returns a Markdown list: limitations that the figures, the data and the method show, then
-    those of every such model. ``data`` is None if the dataset is not known; ``rl`` says how a
-    model of RL was trained, as its export's manifest does; ``other_seeds``: the card has the
+    """Returns a Markdown list: limitations that follow from the figures, the data and the method,
+    then those of every such model. ``data`` is None if the dataset is not known; ``rl`` says how an
+    RL model was trained, from its export's manifest; ``other_seeds``: whether the card has the
     figures of replicates.
     """
     lines: list[str] = []
@@ -84,7 +84,7 @@ def _of(sft: Evaluation) -> Iterator[str]:
 
 
 def _coverage(evaluations: Sequence[Evaluation], data: TrainingData | None) -> Iterator[str]:
-    """Yields what the evaluations leave open: other problems, and problems that may be in the
+    """Yields what the evaluations do not cover: other problems, and problems that may be in the
     training data.
     """
     sets: Mapping[str, str] = {k: v for e in evaluations for k, v in e.settings.benchmarks.items()}

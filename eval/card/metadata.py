@@ -13,7 +13,7 @@ from eval.report import tables
 from eval.results.base_vs_sft import Comparison
 
 METHODS = {False: ("rl-warm-start",), True: ("rl", "grpo")}
-"""Whether the model is one of RL -> tags of the model on the hub."""
+"""Whether the model is an RL model -> the model's tags on the hub."""
 
 
 def metadata(
@@ -24,7 +24,7 @@ def metadata(
     rl: bool = False,
 ) -> Any:
     """Returns the metadata as huggingface_hub's ModelCardData; ``data`` is None if the dataset is
-    not known, ``rl`` tells a model of RL.
+    not known, ``rl`` is true for an RL model.
     """
     from huggingface_hub import ModelCardData
 

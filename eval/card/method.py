@@ -1,4 +1,6 @@
-"""What was done to the base model, and the form of the answers it was trained to give, in words."""
+"""Describes what was done to the base model, and the form of the answers that it was trained to
+give.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ ANSWERS = {
     "boxed": "answer with a `\\boxed{}`",
     "answer_is": 'state the answer as "The answer is N."',
 }
-"""Answer style -> what the model was trained to do after its think block."""
+"""Answer style -> what the model was trained to do after the think block."""
 BASES = {
     "nf4": "these 4-bit weights, dequantised",
     "bf16": "the original 16-bit weights, not the 4-bit ones of training",
 }
 """``export.merge_base`` -> what the adapters were added to."""
 TAGS = {False: "full-parameter", True: "qlora"}
-"""Whether the run is a QLoRA -> tag of the model on the hub."""
+"""Whether the run is a QLoRA -> the model's tag on the hub."""
 RANDOM = (
     "**It started from random weights.** It shows that the pipeline works from end to end, and "
     "knows nothing but what its training rows taught it."

@@ -15,8 +15,8 @@ from trainer.export.hub_upload import DATASET, check, upload
 
 
 def publish(config: DictConfig, repo: str) -> str:
-    """Uploads the rows of a recipe's dataset, which is built, and its card; returns the
-    repository's URL. The dataset's folder records the name, for the cards of the models that are
+    """Uploads the rows of a recipe's dataset, which must be built, and its card; returns the
+    repository's URL. The dataset's folder records the repository's name for the cards of models
     trained on it.
 
     Raises as ``trainer.export.hub_upload.upload`` does, and UserError when a file of the dataset is

@@ -1,4 +1,4 @@
-"""The card of a model of RL: what SFT did to the base model, and what RL added."""
+"""The card of an RL model: what SFT did to the base model, and what RL added."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from trainer.run.rl_start import REWARD_PICTURE, RlStart
 
 
 class RlCard(SftCard):
-    """The sections of SFT's card, with those of RL."""
+    """The sections of the SFT card, changed for RL."""
 
     @cached_property
     def rl(self) -> dict[str, Any]:
-        """How it was trained, as the export's manifest says (``rl_models.facts``)."""
+        """How the model was trained, from the export's manifest (``rl_models.facts``)."""
         return self.export["rl"]
 
     @cached_property
     def reinforced(self) -> list[RlComparison]:
-        """Its complete evaluations, beside those of its start."""
+        """The model's complete evaluations, compared with those of the SFT step that RL started
+        from.
+        """
         return rl_vs_sft.of_model(self.run, self.label)
 
     @cached_property
     def start(self) -> RlStart | None:
-        """The start that it comes from; None if that was deleted."""
+        """The RL start that made the model; None if it was deleted."""
         return rl_models.start_of(self.run, self.label)
 
     @cached_property
     def done(self) -> list[RlStep]:
-        """RL's steps up to it."""
+        """The RL steps up to the model's."""
         return rl_metrics.read(self.start, self.label.rl) if self.start else []
 
     @property

@@ -1,4 +1,4 @@
-"""The card of a checkpoint of SFT. Its figures come from the functions that write the report."""
+"""The card of an SFT checkpoint. Its figures come from the functions that write the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_DATASET = (
     "The dataset was not available when this card was written. Its manifest's hash is below."
 )
 SHOWN = 1_500
-"""Most characters of the example conversation."""
+"""Maximum length of the example conversation, in characters."""
 PROBLEM_SHOWN = "What is the remainder when $7^{100}$ is divided by 13?"
 """The problem in the programs when the dataset is not known."""
 
@@ -89,7 +89,7 @@ class SftCard:
         return str(ModelCard(f"---\n{header}\n---\n\n{body}\n"))
 
     def _shown(self) -> list[Evaluation]:
-        """Returns the evaluations that the card is about."""
+        """Returns the evaluations that the card shows."""
         return [e for c in self.compared for e in c.both]
 
     def _metadata(self) -> Any:
@@ -108,7 +108,7 @@ class SftCard:
 
     @property
     def _suffix(self) -> str:
-        """The end of the model's name where it has no name on the hub."""
+        """The end of the model's name if it has no name on the hub."""
         return ""
 
     def _summary(self) -> str:
@@ -131,7 +131,7 @@ class SftCard:
         return "\n\n".join(lines)
 
     def _sft(self) -> str:
-        """Returns what SFT did, as text."""
+        """Returns a description of SFT, as text."""
         rows = "a dataset"
         if self.data:
             rows = f"{self.data.rows:,} rows of {run_facts.source(self.data.manifest)}"
@@ -167,7 +167,7 @@ class SftCard:
         return "\n\n".join(parts)
 
     def _pending(self) -> list[str]:
-        """Returns a line per incomplete or missing evaluation, without RL's pool."""
+        """Returns a line per incomplete or missing evaluation; the RL pool's is not counted."""
         begun, wanted = {}, self._wanted()
         for folder in self.run.evaluations:
             if is_of_pool(folder):
@@ -183,7 +183,7 @@ class SftCard:
         return [*begun.values(), *absent]
 
     def _wanted(self) -> dict[ModelLabel, bool]:
-        """Returns the models whose figures the card shows, and whether it has any."""
+        """Returns the models whose figures the card should show -> whether it has any of them."""
         return {
             BASE: any(c.base for c in self.compared),
             self.label: any(c.sft for c in self.compared),

@@ -40,7 +40,7 @@ class TrainingData:
 
     @property
     def writer(self) -> Writer | None:
-        """The model that wrote the problems; None if none did for this dataset."""
+        """The model that wrote the problems; None if no model wrote them for this dataset."""
         return writer.from_manifest(self.manifest)
 
     @property
@@ -99,8 +99,8 @@ class TrainingData:
 
 
 def read(config: DictConfig, expected: str) -> TrainingData | None:
-    """Returns the dataset of a recipe; None if it is gone or not whole, or if its hash is
-    not ``expected``: then it is another build than the one that the model was trained on.
+    """Returns the dataset of a recipe; None if it is missing or incomplete, or if its hash is not
+    ``expected``, because it is then not the build that the model was trained on.
     """
     folder = dataset_folder(config)
     manifest = folder / MANIFEST

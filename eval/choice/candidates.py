@@ -1,5 +1,5 @@
 """Finds the checkpoints and averages of a run that RL could start from and that were evaluated
-alike, and says which are left out and how to evaluate those alike.
+under the same settings; lists the others with the commands that evaluate them so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Candidate:
 
     evaluation: Evaluation
     trained: Mapping[str, Any]
-    """The metrics of its step; empty if it is an average, or if the run has none of the step."""
+    """The metrics of the model's step; empty for an average, and if the run has none for
+    the step.
+    """
 
     @property
     def label(self) -> ModelLabel:
@@ -49,13 +51,15 @@ class Candidate:
 
     @property
     def held_out(self) -> float | None:
-        """The loss on the held-out rows after its step; None if it was not measured then."""
+        """The loss on the held-out rows after the model's step; None if it was not measured
+        there.
+        """
         return self.trained.get("val_loss")
 
     @property
     def held_out_entropy(self) -> float | None:
-        """The entropy on the held-out rows after its step, in nats per token; None if it was not
-        measured then.
+        """The entropy on the held-out rows after the model's step, in nats per token; None if it
+        was not measured there.
         """
         return self.trained.get("val_entropy")
 
@@ -72,7 +76,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Field:
-    """The candidates of a run, evaluated under the same settings, sorted by label; and what is
+    """The candidates of a run, evaluated under the same settings, sorted by label; and the models
     left out, as sentences.
     """
 
@@ -81,10 +85,11 @@ class Field:
 
 
 def find(run: Run, config: DictConfig) -> Field:
-    """Returns the candidates with complete evaluations under the settings that most of them share,
-    under the newest if several settings have as many, graded by the newest rules among these.
+    """Returns the candidates with complete evaluations under the settings that most of them share
+    (the newest if several settings tie) that were graded by the newest rules among these.
 
-    RL's models and the base model are none. Raises UserError when such an evaluation is damaged.
+    RL's models and the base model are not candidates. Raises UserError when such an evaluation is
+    damaged.
     """
     groups = [
         {label: e for label, e in group.items() if label.kind in KINDS}
@@ -119,7 +124,7 @@ def find(run: Run, config: DictConfig) -> Field:
 
 
 def of(steps: Sequence[Mapping[str, Any]], evaluated: Sequence[Evaluation]) -> list[Candidate]:
-    """Returns evaluations with the metrics of their steps, from those of all steps of training."""
+    """Returns the evaluations as candidates, with the metrics of their steps."""
     by_number = {line["step"]: line for line in steps}
     return [Candidate(e, by_number.get(e.label.step, {})) for e in evaluated]
 
@@ -133,7 +138,7 @@ def _different(one: Evaluation, others: Sequence[Evaluation]) -> list[str]:
 
 
 def _left_out(run: Run, label: ModelLabel, why: str, words: Sequence[str]) -> str:
-    """Returns why a model is no candidate, with the command that makes it one."""
+    """Returns why a model is not a candidate, with the command that makes it one."""
     line = shlex.join(["warmstart", "eval", str(run.root), label.word, *words])
     if not is_complete(run.export(label)):
         if label.step not in run.checkpoints:

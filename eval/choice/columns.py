@@ -1,5 +1,5 @@
-"""The figures of candidates side by side, each over all problems with its interval, and those of
-training at their steps.
+"""The figures of candidates side by side: figures over all problems with intervals, and training
+metrics at the candidates' steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ TRAINING = {
     "entropy": "held-out entropy",
     "token_accuracy": "held-out token accuracy",
 }
-"""Metric of a step -> its line; ``val_`` and its name is the metric on the held-out rows."""
+"""Metric of a step -> title of its line; with the prefix ``val_`` it is the metric on the held-out
+rows.
+"""
 MEANINGS = (
     "p is the share of right ones among a problem's rollouts. −log p is the mean over the "
     "rollouts' tokens. The held-out figures are those of training after the step, or where it says "
@@ -50,8 +52,8 @@ def table(candidates: Sequence[Candidate]) -> str:
 
 
 def table_of_runs(models: Sequence[Sequence[Candidate]]) -> str:
-    """Returns a Markdown table with a column per model, which several runs may have: then its
-    figures are means over runs, and their intervals hold over runs and problems.
+    """Returns a Markdown table with a column per model. If several runs have the model, figures are
+    means over runs, with intervals over runs and problems.
     """
     columns = [_cells(members) for members in models]
     lines = [["", *(str(members[0].label) for members in models)]]
@@ -60,7 +62,7 @@ def table_of_runs(models: Sequence[Sequence[Candidate]]) -> str:
 
 
 def _cells(members: Sequence[Candidate]) -> dict[str, str]:
-    """Returns title -> cell; the titles depend on the number of rollouts alone."""
+    """Returns title -> cell; the titles depend only on the number of rollouts."""
     n = members[0].n
     cells = {"pass@1": _share(members, lambda e: e.values["pass@1"])}
     if n > 1:
@@ -92,14 +94,14 @@ def _teach(members: Sequence[Candidate]) -> str:
 
 
 def _aligned(members: Sequence[Candidate], values: Callable[[Evaluation], Values]) -> Runs:
-    """Returns values by run and set, of the problems that every run has a value of."""
+    """Returns values by run and set, for the problems for which every run has a value."""
     every = [values(m.evaluation) for m in members]
     return runs_of(every, set.intersection(*map(set, every)), TOTAL)
 
 
 def trained(members: Sequence[Candidate], metric: str) -> str:
-    """Returns a metric of training at the candidate's step, as text; of several runs its mean, if
-    all have it.
+    """Returns a training metric at the candidate's step, as text; for several runs the mean, if all
+    have it.
     """
     for prefix, note in (("val_", ""), ("", " (training batch)")):
         values = [m.trained.get(f"{prefix}{metric}") for m in members]
@@ -112,8 +114,8 @@ def trained(members: Sequence[Candidate], metric: str) -> str:
 
 
 def surprisal(*members: Candidate) -> Surprisal | None:
-    """Returns -log p over all tokens of the rollouts that have a ``mean_logprob``, of several runs
-    the mean; None if a run has none.
+    """Returns the mean of -log p over all tokens of the rollouts that have a ``mean_logprob``,
+    averaged over runs; None if a run has none.
 
     It is a ratio of two sums over problems, of -log p and of tokens. Its variance is that of the
     mean of (x - r w) / mean(w), for a problem with sum x, w tokens and the ratio r (Cochran,
@@ -137,7 +139,7 @@ def surprisal(*members: Candidate) -> Surprisal | None:
 
 
 def _linearised(candidate: Candidate) -> tuple[float, Values] | None:
-    """Returns the ratio of one run, and (x - r w) / mean(w) of each problem."""
+    """Returns the ratio r of one run, and (x - r w) / mean(w) for each problem."""
     sums: dict[tuple[str, str], float] = {}
     tokens: dict[tuple[str, str], int] = {}
     for (name, problem, _), rollout in candidate.evaluation.rollouts.items():
@@ -160,7 +162,7 @@ def _unanswered(e: Evaluation) -> Values:
 
 
 def _shares(are: Mapping[tuple[str, str, int], bool]) -> Values:
-    """Returns the share of each problem's rollouts that are so."""
+    """Returns the share of each problem's rollouts for which ``are`` is true."""
     rows: dict[tuple[str, str], list[bool]] = {}
     for (name, problem, _), value in are.items():
         rows.setdefault((name, problem), []).append(value)

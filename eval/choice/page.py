@@ -80,7 +80,7 @@ def reason(choice: Choice[C]) -> str:
 
 
 def start(choice: Choice[Candidate]) -> str:
-    """Returns which step RL starts from and why, as a line; the choice has one."""
+    """Returns which step RL starts from and why, as a line; the choice must have one."""
     assert choice.start is not None
     if choice.start is choice.chosen:
         return f"RL starts from {choice.start.label}, as {reason(choice)}"
@@ -166,7 +166,7 @@ def _tests(choice: Choice[Candidate]) -> Iterator[list[str]]:
 
 
 def _reasons(run: Run, choice: Choice[Candidate]) -> Iterator[str]:
-    """Yields what speaks for the choice and against it, what was published, and what to do next."""
+    """Yields reasons for and against the choice, published findings, and the next command."""
     yield RULE.format(criterion=criterion(choice))
     if choice.best.n == 1:
         yield ONE_ROLLOUT
@@ -188,7 +188,7 @@ def _reasons(run: Run, choice: Choice[Candidate]) -> Iterator[str]:
 
 
 def _other_signs(choice: Choice[Candidate]) -> Iterator[str]:
-    """Yields which of the tied candidates each other measure of a good start would take."""
+    """Yields the tied candidate that each other measure of a good start would select."""
     signs: dict[str, list[tuple[float, Candidate]]] = {"p(1 − p)": [], "entropy of rollouts": []}
     for c in choice.tied:
         if c.evaluation.n > 1:

@@ -1,4 +1,6 @@
-"""How large an evaluation would tell two candidates apart, and what it would cost."""
+"""How large an evaluation must be to find a significant difference between two candidates, and its
+cost.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ UNITS = {"cuda": "GPU-hours", "cpu": "CPU process-hours"}
 
 
 def problems_needed(choice: Choice[Candidate], candidate: Candidate) -> int | None:
-    """Returns how many problems of the same kind, in the same mix of sets, would tell a candidate
-    from the best one with ``POWER``, if the observed difference is the true one; None if that is 0
-    or has no spread.
+    """Returns how many problems of the same kind, in the same mix of sets, would make the
+    difference between a candidate and the best one significant with power ``POWER``, if the
+    observed difference is the true one; None if the difference is 0 or has no spread.
 
     It is N ((c + z) s / d)^2 for N problems, their difference d with standard error s, the
     corrected test's critical value c and z the normal quantile at ``POWER`` (Miller, Adding Error
@@ -30,7 +32,7 @@ def problems_needed(choice: Choice[Candidate], candidate: Candidate) -> int | No
 
 
 def cost(choice: Choice[Candidate], candidate: Candidate, problems: int) -> str:
-    """Returns the device-hours of evaluating both on as many problems, less those that they have,
+    """Returns the device-hours of evaluating both on the additional problems up to that number,
     from the measured time of their rollouts.
     """
     timed = [c.evaluation.device_seconds for c in (choice.best, candidate)]

@@ -1,4 +1,6 @@
-"""Candidates of a group of replicates: models that every run of it has, evaluated alike."""
+"""Candidates of a group of replicates: models that every run of the group has, evaluated under the
+same settings.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,8 @@ class ReplicatedCandidate:
 
 @dataclass(frozen=True)
 class ReplicatedField:
-    """The candidates of all runs, sorted by label; what is left out, as sentences; and each run's
-    own candidates.
+    """The candidates of all runs, sorted by label; the models left out, as sentences; and each
+    run's own candidates.
     """
 
     runs: Sequence[Run]
@@ -72,9 +74,9 @@ class ReplicatedField:
 def find(runs: Sequence[Run]) -> ReplicatedField:
     """Returns the candidates of two or more replicates.
 
-    Raises UserError when two of the runs are no replicates with different seeds, when one has no
-    complete evaluation of a checkpoint or average, or when they were not evaluated and graded
-    alike.
+    Raises UserError when two of the runs are not replicates with different seeds, when one has no
+    complete evaluation of a checkpoint or average, or when they were not evaluated under the same
+    settings and graded by the same rules.
     """
     for one, other in combinations(runs, 2):
         check_replicates(one, other)
@@ -103,8 +105,8 @@ def find(runs: Sequence[Run]) -> ReplicatedField:
 
 
 def _check_alike(runs: Sequence[Run], fields: Sequence[Field]) -> None:
-    """Raises UserError unless the runs' candidates were evaluated under the same settings, but for
-    the seed of the rollouts.
+    """Raises UserError unless the runs' candidates were evaluated under the same settings, except
+    for the seed of the rollouts.
     """
     first, *others = ({**f.candidates[0].evaluation.shared_settings, "seed": None} for f in fields)
     for run, settings in zip(runs[1:], others, strict=True):

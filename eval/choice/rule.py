@@ -1,17 +1,17 @@
 """The rule that recommends a checkpoint to start RL from.
 
-Published results do not agree on what predicts RL's outcome, so the rule uses a test where there is
-one and calls the rest a tie rule:
+Published results do not agree on what predicts RL's outcome, so the rule is a significance test
+followed by a tie rule:
 
 1. The criterion is pass@n, n the rollouts per problem: pass@k at large k predicts RL's outcome
    better than pass@1 (Kang et al., Quagmires in SFT-RL Post-Training, 2025, arXiv 2510.01624).
-2. A candidate is dropped if it is significantly worse in it than the best one, in a test of all
-   pairs at once (:mod:`eval.grading.simultaneous`).
-3. The rest cannot be told apart. Among their steps of SFT, the tie rule takes the lowest held-out
-   loss (the same paper's other predictor), or the earliest step if not all of them have one:
-   overtrained checkpoints lose entropy and RL's gain (Aphale and Liu, SFT Overtraining Predicts
-   Rank Inversion, 2026, arXiv 2606.18487). An average is taken only if no step is left, the one
-   with the highest pass@n.
+2. A candidate is dropped if its criterion is significantly worse than the best one's, in a test of
+   all pairs at once (:mod:`eval.grading.simultaneous`).
+3. The others do not differ significantly from the best. Among their steps of SFT, the tie rule
+   takes the one with the lowest held-out loss (the same paper's other predictor), or the earliest
+   step if not all of them have a held-out loss: overtrained checkpoints lose entropy and RL's gain
+   (Aphale and Liu, SFT Overtraining Predicts Rank Inversion, 2026, arXiv 2606.18487). An average is
+   taken only if no step is left, the one with the highest pass@n.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eval.grading.simultaneous import AllPairs, Pair, all_pairs
 from trainer.run.model_label import ModelLabel
 
 HELD_OUT, EARLIEST, HIGHEST = "lowest held-out loss", "earliest step", "highest pass@n"
-"""What decides among candidates that cannot be told apart."""
+"""The tie rules, by which one of the candidates without a significant difference is chosen."""
 
 
 class Choosable(Protocol):
@@ -61,10 +61,10 @@ class Choice(Generic[C]):
     best: C
     """The highest pass@n that was observed; the first one if several are as high."""
     tied: Sequence[C]
-    """Those not told apart from the best, which is one of them."""
+    """The candidates that do not differ significantly from the best, including the best."""
     chosen: C
     decided_by: str
-    """What decided among the tied ones, if there are several."""
+    """The tie rule that chose among the tied candidates, if there are several."""
     start: C | None
     """The step of SFT that ``warmstart rl`` takes: the chosen one, or if that is an average the
     rule's choice among the steps alone; None if no step was evaluated.
@@ -77,8 +77,8 @@ class Choice(Generic[C]):
 
 
 def choose(candidates: Sequence[C], tests: AllPairs | None = None) -> Choice[C]:
-    """Returns the choice among two or more candidates, by the ``tests`` of their pairs; by default
-    they are of one run.
+    """Returns the choice among two or more candidates by the ``tests`` of their pairs; the default
+    tests are for candidates of one run.
     """
     if tests is None:
         tests = all_pairs([c.criterion for c in candidates])
@@ -92,7 +92,7 @@ def choose(candidates: Sequence[C], tests: AllPairs | None = None) -> Choice[C]:
 
 
 def _tied(some: Sequence[C], every: Sequence[C], tests: AllPairs) -> tuple[C, list[C]]:
-    """Returns the best of ``some``, and those of them that are not told apart from it."""
+    """Returns the best of ``some``, and those of them that do not differ significantly from it."""
     best = max(some, key=_criterion)
     return best, [
         c for c in some if c is best or not tests.between(every.index(best), every.index(c)).is_told
@@ -100,7 +100,7 @@ def _tied(some: Sequence[C], every: Sequence[C], tests: AllPairs) -> tuple[C, li
 
 
 def _of_tie(tied: Sequence[C]) -> tuple[C, str]:
-    """Returns what the tie rule takes, and what decided."""
+    """Returns the candidate that the tie rule takes, and the rule that decided."""
     steps = [c for c in tied if c.label.kind == "sft"]
     if not steps:
         return max(tied, key=_criterion), HIGHEST

@@ -20,8 +20,7 @@ from eval.generation.scheduler import Scheduler
 BEAT_SECONDS = 5.0
 """Seconds between two requests for an engine's progress."""
 DEATHS = 3
-"""An engine is given up after this many deaths with no rollout of it finished or set aside in
-between.
+"""An engine is given up after this many deaths without a rollout finished or set aside in between.
 """
 
 
@@ -41,8 +40,8 @@ class Driver:
         say: Callable[[str], None],
         summary: str,
     ) -> None:
-        """``log`` returns the path of an engine's output, by name; ``say`` shows what the engines
-        do; ``summary`` is the settings of each in one line.
+        """``log`` returns the path of an engine's output, by name; ``say`` shows the engines'
+        state; ``summary`` has an engine's settings in one line.
         """
         self.fleet, self.scheduler, self.pulse = fleet, scheduler, pulse
         self.prompts, self.seeds, self.log, self.say = prompts, seeds, log, say
@@ -94,7 +93,7 @@ class Driver:
             )
 
     def _introduce(self, capacity: int) -> None:
-        """Prints the engines' settings once, with the KV cache of the first that is up."""
+        """Prints the engines' settings once, with the KV cache of the first one that has loaded."""
         if self.summary is not None:
             each = f"KV cache of {capacity:,} tokens, {self.summary}"
             print(f"{_engines(len(self.alive))}, each: {each}", file=sys.stderr, flush=True)
@@ -140,8 +139,8 @@ class Driver:
                 self.fleet.beat(name)
 
     def _died(self, name: str, why: str, refused: bool = False) -> None:
-        """Returns an engine's rollouts to the queue and restarts it, or gives it up; ``refused``:
-        bad arguments.
+        """Returns an engine's rollouts to the queue and restarts it, or gives it up. ``refused``:
+        vLLM rejected its arguments.
         """
         self.fleet.stop(name)
         self.pulse.leave(name)

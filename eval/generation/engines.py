@@ -1,4 +1,4 @@
-"""vLLM engines as Ray actors: their placement, starts and restarts, and their answers as they
+"""vLLM engines as Ray actors: places, starts and stops them, and yields their answers as they
 arrive.
 """
 
@@ -22,8 +22,9 @@ def placement(nodes: Sequence[int], settings: EngineSettings) -> tuple[int, int]
     """Returns the number of engines, and the GPUs or cores per engine; ``nodes`` has the GPUs or
     cores of each node.
 
-    An engine runs on one node. If their number is not set, as many start as fit: on GPUs one per
-    tensor-parallel group, on CPUs one per node. Raises UserError when fewer fit than are set.
+    An engine runs on one node. If the number of engines is not set, as many start as fit: on GPUs
+    one per tensor-parallel group, on CPUs one per node. Raises UserError when fewer fit than are
+    set.
     """
     engines, tensor_parallel = settings.count, settings.tensor_parallel
     on_gpus = settings.device == "cuda"
@@ -57,7 +58,7 @@ class Fleet:
         self._asked: dict[Any, tuple[str, Key | str]] = {}
 
     def start(self, name: str) -> None:
-        """Starts a new actor of that name, which begins to load the model."""
+        """Starts a new actor with that name, which begins to load the model."""
         self._actors[name] = self._create(name)
         self._asked[self._actors[name].start.remote()] = (name, START)
 
@@ -73,7 +74,7 @@ class Fleet:
             self._asked[self._actors[name].beat.remote()] = (name, BEAT)
 
     def stop(self, name: str) -> None:
-        """Kills an engine, dead or not, and drops its open requests."""
+        """Kills an engine, whether it is dead or not, and drops its open requests."""
         self._asked = {ref: asked for ref, asked in self._asked.items() if asked[0] != name}
         self._ray.kill(self._actors.pop(name))
 
@@ -94,8 +95,8 @@ class Fleet:
 
 
 def reason(error: Any) -> str:
-    """Returns the last line of a failure's message, shortened: the rest of Ray's are guesses at the
-    cause.
+    """Returns the last line of a failure's message, shortened: the other lines of Ray's messages
+    are guesses at the cause.
     """
     return textwrap.shorten((str(error).strip().splitlines() or [first_line(error)])[-1], 120)
 
@@ -107,8 +108,8 @@ def creator(
     log: Callable[[str], Path],
     *arguments: Any,
 ) -> Callable[[str], Any]:
-    """Returns the function that starts the actor of a name on ``share`` GPUs or cores;
-    ``arguments`` are Engine's after its name and log.
+    """Returns the function that starts the actor with a given name on ``share`` GPUs or cores;
+    ``arguments`` are those of ``Engine`` after name and log.
     """
     kind = "num_gpus" if settings.device == "cuda" else "num_cpus"
     variables = vllm_actor.environment(settings.device, share, settings.tensor_parallel)

@@ -1,4 +1,4 @@
-"""Generates rollouts of benchmark problems with vLLM engines in Ray actors, which share one queue.
+"""Generates rollouts of benchmark problems with vLLM engines in Ray actors that share one queue.
 
 Each rollout is appended to ``rollouts.jsonl`` as it finishes. Rollouts in that file are never
 generated again, so an interrupted evaluation resumes when it is run again.
@@ -53,11 +53,11 @@ def generate(
     """Generates the missing rollouts of ``folder/rollouts.jsonl``, which then has
     ``sampling.rollouts`` of every problem, asked as ``prompt`` says.
 
-    Uses the Ray cluster at RAY_ADDRESS when that is set, else starts one on this machine, on
+    Uses the Ray cluster at RAY_ADDRESS if that is set, otherwise starts one on this machine, on
     loopback only.
 
     Raises UserError as ``check`` does, and when the engines do not fit Ray's nodes; StageFailed
-    when no engine is left, or naming the rollouts that were on two engines that died. Finished
+    when no engine is left, or when rollouts were on two engines that died, which it names. Finished
     rollouts are kept.
     """
     path = folder / rollout_files.ROLLOUTS
@@ -109,7 +109,7 @@ def generate(
 
 
 def rollout_seed(seed: int, key: Key) -> int:
-    """Returns a rollout's seed, in 0..2^31-1. It depends on ``seed`` and the key alone, not on
+    """Returns a rollout's seed, in 0..2^31-1. It depends only on ``seed`` and the key, not on
     engine or order.
     """
     digest = hashlib.sha256("\0".join(map(str, (seed, *key))).encode()).digest()
@@ -119,7 +119,7 @@ def rollout_seed(seed: int, key: Key) -> int:
 def check(
     problems: Sequence[Problem], model: Model, prompt: Prompt, max_tokens: int, device: str
 ) -> None:
-    """Raises UserError when this machine has no such device, there is no such model or tokenizer,
+    """Raises UserError when this machine lacks the device, the model or tokenizer does not exist,
     or the longest prompt and the budget do not fit the model's context. Starts nothing.
     """
     inputs = partial(_inputs, problems, model, prompt, max_tokens)
@@ -164,8 +164,8 @@ def _sampling_params(encoder: Any, model: Model, sampling: SamplingSettings) -> 
 
 
 def _stop_ids(encoder: Any, model: Model) -> list[int]:
-    """Returns the ids of the model's own end tokens, and of the two that may end a turn or a text
-    in training.
+    """Returns the ids of the model's own end tokens, and of the two tokens that end a turn or a
+    text in training.
     """
     from transformers import GenerationConfig
 

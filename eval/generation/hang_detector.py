@@ -1,4 +1,4 @@
-"""Detects hung engines: those with work that produce no token, or do not finish a rollout, for too
+"""Detects hung engines: those that have work but produce no token, or finish no rollout, for too
 long.
 
 The limits come from measured times, because a token takes milliseconds on one machine and seconds
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from common.records import Key
 
 START_SECONDS = 1800.0
-"""An engine may always take this many seconds to load."""
+"""Seconds that every engine may take to load, whatever was measured."""
 SILENCES = 10
 """An engine hangs when it is silent for this many times the longest silence of any engine, loading
 included.
@@ -25,7 +25,9 @@ have waited for room in the KV cache.
 
 
 class Pulse:
-    """Tracks the progress of all engines. ``budget`` is the most tokens of a rollout."""
+    """Tracks the progress of all engines. ``budget`` is the maximum number of tokens of a
+    rollout.
+    """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -77,7 +79,7 @@ class Pulse:
         self._freed.pop(engine, None)
 
     def hangs(self, engine: str, now: float) -> str | None:
-        """Returns the reason why an engine counts as hung, as text; None when it does not."""
+        """Returns why an engine counts as hung, as text; None if it does not."""
         if engine in self._starting:
             limit = max(START_SECONDS, SILENCES * self._longest)
             too_long = now - self._starting[engine] > limit

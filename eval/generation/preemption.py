@@ -1,9 +1,9 @@
 """vLLM's preemption order when the KV cache is full: among late rollouts, the longest is preempted.
 
-Stock vLLM preempts the rollout that came last, until another one ends; at the end of an evaluation
-that rollout runs alone after all others. Late rollouts take turns instead, and end together.
-Earlier in an evaluation turns would only cost time, because a resumed rollout has to be prefilled
-again.
+Stock vLLM preempts the most recent rollout until another one ends; at the end of an evaluation that
+rollout then runs alone after all others. Late rollouts take turns instead, and end at about the
+same time. Earlier in an evaluation, turns would only cost time, because a resumed rollout has to be
+prefilled again.
 """
 
 from __future__ import annotations

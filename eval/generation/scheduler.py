@@ -20,18 +20,20 @@ from statistics import fmean
 from common.records import Key
 
 OVERCOMMIT = 3
-"""Expected final tokens in flight per token of KV cache. Running rollouts hold fewer tokens than at
-their end, and a queue within an engine keeps its cache full; but a rollout that waits there cannot
-move to another engine.
+"""Expected final tokens in flight per token of KV cache. It is above 1 because running rollouts
+hold fewer tokens than at their end, and a queue within an engine keeps its cache full. It is not
+far above 1 because a rollout that waits there cannot move to another engine.
 """
 LONGEST_FIRST, LATE = 3.5, 1.6
 """Two end-game thresholds, in unfinished rollouts per engine slot: at or below the first, the
 longest expected start first; at or below the second, rollouts that start are late.
 """
 SUSPECTS = 8
-"""Most suspects (rollouts that were on an engine that died) that run together on one engine."""
+"""Maximum number of suspects (rollouts that were on an engine that died) that run together on one
+engine.
+"""
 UNHEARD = 1024
-"""Most tokens that a rollout may have generated since its last count."""
+"""Maximum number of tokens that a rollout may have generated since its last count."""
 
 ProblemKey = tuple[str, str]
 """(set, problem id)"""
@@ -39,7 +41,9 @@ ProblemKey = tuple[str, str]
 
 @dataclass
 class _Lengths:
-    """Rollouts of one problem, or of all problems: how many ended, and the tokens of all so far."""
+    """Statistics of the rollouts of one problem, or of all problems: how many ended, and the total
+    tokens so far.
+    """
 
     ended: int = 0
     tokens: int = 0
@@ -61,10 +65,10 @@ class Scheduler:
     """Assigns rollouts to engines that join, leave and die; each rollout is assigned until it has
     finished once.
 
-    A rollout in flight on an engine that dies becomes a suspect, until it has surely passed the
-    length that it had then. At most ``SUSPECTS`` suspects run together on an engine; one that saw
-    two deaths runs as the only suspect of its engine. The only suspect on an engine that dies has
-    seen two engines die, and is set aside.
+    A rollout in flight on an engine that dies becomes a suspect until it has certainly exceeded the
+    length that it had then. At most ``SUSPECTS`` suspects run together on an engine; one that was
+    on two engines that died runs as the only suspect on an engine. If an engine with a single
+    suspect dies, that suspect has been on two engines that died, and is set aside.
     """
 
     def __init__(
@@ -76,13 +80,14 @@ class Scheduler:
         at_least: int | None = None,
     ) -> None:
         """``prompts`` has the prompt's tokens for each rollout to generate, ``finished`` earlier
-        rollouts with their tokens; ``budget`` is the most tokens of a rollout, ``concurrency`` the
-        most rollouts per engine at a time. With ``at_least`` an engine has as many slots as its
-        KV cache holds rollouts of the expected length, from ``at_least`` to ``concurrency``.
+        rollouts with their tokens; ``budget`` is the maximum number of tokens of a rollout,
+        ``concurrency`` the maximum number of rollouts per engine at a time. With ``at_least`` an
+        engine has as many slots as its KV cache holds rollouts of the expected length, from
+        ``at_least`` to ``concurrency``.
         """
         self.set_aside: list[Key] = []
         self.awaited = 0
-        """Number of engines that are about to join; their share of the rollouts is kept back."""
+        """Number of engines that are about to join; their share of the rollouts is held back."""
         self._prompts, self._budget, self._most = prompts, budget, concurrency
         self._least = concurrency if at_least is None else at_least
         self._prompt = fmean(prompts.values())
@@ -103,20 +108,20 @@ class Scheduler:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to hand out or to wait for."""
+        """Whether no rollout is left to assign or to wait for."""
         return not self._fresh and not self._lost and not self._running
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rollouts, finished and running, as far as they were counted."""
+        """Tokens of all rollouts, finished and running, as of their last counts."""
         return self._all.tokens
 
     def running(self, engine: str) -> set[Key]:
-        """Returns the rollouts in flight on an engine that is up."""
+        """Returns the rollouts in flight on an engine that has joined."""
         return self._engines[engine].running
 
     def join(self, engine: str, capacity: int) -> None:
-        """Adds an engine that is up; ``capacity`` is its KV cache's, in tokens."""
+        """Adds an engine; ``capacity`` is the size of its KV cache in tokens."""
         assert engine not in self._engines
         self._engines[engine] = _Engine(capacity)
 
@@ -151,8 +156,8 @@ class Scheduler:
 
     def assign(self) -> Iterator[tuple[str, Key, bool]]:
         """Yields each (engine, rollout, whether it is late) to start now, on the engine with the
-        fewest expected tokens to come among those with room. Rollouts of dead engines start first;
-        ``_next`` has the order of the others.
+        fewest expected remaining tokens among those with room. Rollouts of dead engines start
+        first; ``_next`` has the order of the others.
         """
         if not self._engines or not (self._fresh or self._lost):
             return
@@ -192,8 +197,8 @@ class Scheduler:
         return sum(map(len, self._fresh.values())) + len(self._lost) + len(self._running)
 
     def _outlook(self) -> _Outlook:
-        """Returns the expectations at this moment. An awaited engine counts as the mean of those
-        that are up.
+        """Returns the expectations at this moment. An engine that is about to join counts as the
+        mean of those that have joined.
         """
         mean = self._mean()
         expected = {problem: self._expected(problem, mean) for problem in self._of}
@@ -262,8 +267,8 @@ class Scheduler:
         return min(self._budget, (mean + of.tokens) / (1 + of.ended))
 
     def _slots(self, capacity: int, mean: float) -> int:
-        """Returns the most rollouts at a time of an engine whose KV cache holds ``capacity``
-        tokens, with rollouts of ``mean`` tokens.
+        """Returns the maximum number of rollouts at a time on an engine whose KV cache holds
+        ``capacity`` tokens, with rollouts of ``mean`` tokens.
         """
         holds = int(capacity / (self._prompt + mean))
         return min(max(holds, self._least), self._most)
@@ -282,7 +287,7 @@ class Scheduler:
 
 @dataclass
 class _Load:
-    """An engine's rollouts: expected tokens in its cache when they end, tokens still to come,
+    """An engine's rollouts: expected tokens in its cache at their ends, expected remaining tokens,
     rollouts per problem.
     """
 
@@ -298,8 +303,8 @@ class _Load:
 
 @dataclass
 class _Outlook:
-    """Expectations at one moment: tokens of a rollout by problem; by engine its load and the most
-    rollouts that it may have.
+    """Expectations at one moment: tokens of a rollout by problem; load and maximum number of
+    rollouts by engine.
     """
 
     expected: dict[ProblemKey, float]

@@ -41,7 +41,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The number and the size of the engines, which decide how fast rollouts are generated."""
+    """The number and size of the engines, which determine how fast rollouts are generated."""
 
     device: str
     """cuda or cpu."""
@@ -50,16 +50,16 @@ class EngineSettings:
     tensor_parallel: int
     """GPUs per engine."""
     concurrency: int | None
-    """Most requests per engine at a time; None: as many as its KV cache holds."""
+    """Maximum number of requests per engine at a time; None: as many as its KV cache holds."""
 
     @property
     def at_least(self) -> int:
-        """Fewest requests that an engine has slots for, however little its KV cache holds."""
+        """Minimum number of request slots of an engine, however small its KV cache is."""
         return LEAST_REQUESTS if self.concurrency is None else self.concurrency
 
     @property
     def at_most(self) -> int:
-        """Most requests that an engine has slots for (vLLM's ``max_num_seqs``)."""
+        """Maximum number of request slots of an engine (vLLM's ``max_num_seqs``)."""
         if self.concurrency is None:
             return LEAST_REQUESTS if self.device == "cpu" else MOST_REQUESTS
         return self.concurrency

@@ -13,17 +13,17 @@ from common.records import Key
 from eval.generation.settings import EngineSettings, Model
 
 KV_CACHE_LIMIT = 4 << 30
-"""Most bytes of KV cache per engine on a CPU."""
+"""Maximum bytes of KV cache per engine on a CPU."""
 PREFILL_TOKENS = 4096
 """Prompt tokens per step of an engine on a CPU; a longer context raises it to the context's length.
 """
 STEP_TOKENS = 8192
-"""Tokens per step of an engine on a GPU (max_num_batched_tokens): what vLLM takes offline on an
-A100 (on an H100 16,384). AsyncLLM takes 2,048 on any GPU, and then the prefill of a preempted
-rollout of 20K tokens takes ten steps instead of three.
+"""Tokens per step of an engine on a GPU (max_num_batched_tokens): vLLM's own value for offline use
+on an A100 (16,384 on an H100). AsyncLLM's own value is 2,048 on any GPU, with which the prefill of
+a preempted rollout of 20K tokens takes ten steps instead of three.
 """
 GRAPHS = 512
-"""vLLM's own largest batch in a CUDA graph."""
+"""The largest batch for which vLLM captures a CUDA graph by default."""
 NF4 = "nf4"
 """The dtype of weights that bitsandbytes quantizes to 4 bits while they are loaded, on a GPU."""
 STRIDE = 32
@@ -173,7 +173,7 @@ def graph_sizes(requests: int) -> list[int]:
 
 
 def summary(values: dict[str, Any], engines: EngineSettings) -> str:
-    """Returns in one line how an engine with vLLM's arguments ``values`` runs."""
+    """Returns a one-line summary of an engine with vLLM's arguments ``values``."""
     least = f"{engines.at_least} to " if engines.at_least < engines.at_most else ""
     graphs = values.get("cudagraph_capture_sizes")
     return ", ".join(
@@ -188,8 +188,8 @@ def summary(values: dict[str, Any], engines: EngineSettings) -> str:
 
 
 def environment(device: str, cores: int, tensor_parallel: int) -> dict[str, str]:
-    """Returns the environment variables of an engine's processes; ``cores`` is how many it may use
-    on a CPU.
+    """Returns the environment variables of an engine's processes; ``cores`` is the number of cores
+    that it may use on a CPU.
     """
     values = {
         "VLLM_NO_USAGE_STATS": "1",

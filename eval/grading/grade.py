@@ -1,5 +1,5 @@
-"""Grades rollouts: by exact match, the headline, and by math-verify, in processes that can be
-killed.
+"""Grades rollouts by exact match (the headline) and by math-verify, which runs in processes that
+can be killed.
 
 math-verify passes a model's text to SymPy, which may never return, use all memory, or crash. So
 each judgement runs in a worker with a time and a memory limit; a worker that exceeds one is
@@ -33,15 +33,15 @@ from data_prep.benchmarks.sets import text_fields
 from eval.generation import rollout_files
 
 CPU_SECONDS = 1.5
-"""CPU time limit per judgement: a busy machine does not change it, so grading again gives the same
-grades.
+"""CPU time limit per judgement. CPU time does not depend on how busy the machine is, so grading
+again gives the same grades.
 """
 WALL_SECONDS = 20
-"""Wall time limit per judgement, for one that waits rather than computes."""
+"""Wall time limit per judgement, for a judgement that waits instead of computing."""
 MEMORY = 2 << 30
 """Bytes of address space per worker."""
 WINDOW = 4000
-"""Most characters of a text that math-verify is given; a longer gold answer is not judged."""
+"""Maximum number of characters passed to math-verify; a longer gold answer is not judged."""
 DISAGREEMENTS = "disagreements.jsonl"
 EXTRACTORS = {
     "boxed": grade_state,
@@ -51,7 +51,7 @@ EXTRACTORS = {
 """Name of an extractor -> function from (text, finish reason) to (state, extracted answer)."""
 
 _PERCENT = re.compile(r"\\?%|\bpercent\b")
-"""math-verify reads no number from a box with a percent sign."""
+"""math-verify does not read a number from a box with a percent sign."""
 
 Pair = tuple[str, str]
 """(text, gold)."""
@@ -230,12 +230,12 @@ def _judgements(
 
 
 def _asked(text: str, state: str, extracted: str | None) -> str:
-    """Returns the text for math-verify: only the box that counts, because math-verify would read
-    several as one list; nothing if that box exceeds ``WINDOW``, because part of it would be another
-    answer. Without a box that counts, the last ``WINDOW`` characters of the visible part, or those
+    """Returns the text for math-verify. If a box counts, only that box, because math-verify would
+    read several as one list; but an empty text if the box exceeds ``WINDOW``, because a part of it
+    would be another answer. Otherwise the last ``WINDOW`` characters of the visible part, or those
     around its last box if that is earlier.
 
-    Returns nothing when the think block never closes: there is no answer to judge.
+    Returns an empty text if the think block never closes: there is no answer to judge.
     """
     if state == "boxed" and extracted is not None:
         return _box(extracted) if len(extracted) <= WINDOW else ""
@@ -246,9 +246,7 @@ def _asked(text: str, state: str, extracted: str | None) -> str:
 
 
 def _box(answer: str) -> str:
-    """Returns a box for math-verify, without percent signs: they are no part of the exact spelling
-    either.
-    """
+    """Returns a box for math-verify, without percent signs, which exact match ignores too."""
     return f"\\boxed{{{_PERCENT.sub('', answer)}}}"
 
 

@@ -1,9 +1,9 @@
 """Confidence intervals for a benchmark's mean, or for a difference of two, over problems of the
 same kind.
 
-The sample is the problems: one value per problem, drawn within sets of fixed size (strata). How far
-another run on the same problems may differ is another question (``rerun_error`` in
-:mod:`eval.grading.metrics`).
+The sample is the problems: one value per problem, drawn within sets of fixed size (strata).
+``rerun_error`` in :mod:`eval.grading.metrics` measures how far another evaluation on the same
+problems may differ.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 WILSON, STUDENT, GAFFKE = "Wilson's score interval", "Student's t", "Gaffke's bound"
 FEW_RIGHT = 3.0
-"""With fewer right answers than this many problems' worth, or fewer wrong ones, a mean is near 0 or
-1.
-"""
+"""If right or wrong answers amount to fewer than this many problems, the mean is near 0 or 1."""
 FEW_CHANGES = 6
-"""Fewer deviating problems than this show nothing at ``LEVEL``: five coins fall alike by chance in
-6 % of tosses.
+"""Fewer deviating problems than this cannot be significant at ``LEVEL``: five coins show the same
+side by chance in 6 % of tosses.
 """
 DRAWS = 10_000
 """Monte Carlo draws of Gaffke's bound."""
@@ -66,7 +64,7 @@ def interval(sets: Sets, level: float = LEVEL) -> Interval:
     almost no variance, both ends are :func:`_gaffke`'s.
 
     In simulation it covers 94 to 97 % for means of 20 to 80 % and 30 problems or more, and 93 % or
-    more below that. Coverage is 91 % for a total of few problems in sets near 0 and near 1 (2 % of
+    more below that. Coverage is 91 % for few problems in sets with means near 0 and near 1 (2 % of
     30 and 90 % of 40, greedy).
     """
     # The import takes half a second, so callers that need no interval do not make it.
@@ -134,8 +132,8 @@ def variance_of_mean(sets: Sets) -> tuple[float, float]:
 def _gaffke(
     values: NDArray[np.float64], low: float, high: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns draws of the mean of ``values`` in ``low``..``high``: quantiles of the first give its
-    lower bound, of the second its upper bound. Each has shape (``DRAWS``,).
+    """Returns two arrays of draws of the mean of ``values`` in ``low``..``high``, each of shape
+    (``DRAWS``,): quantiles of the first are lower bounds, quantiles of the second upper bounds.
 
     Gaffke's bound (Three Test Statistics for a Nonparametric One-Sided Hypothesis on the Mean of a
     Nonnegative Variable, 2005; Learned-Miller and Thomas, A New Confidence Interval for the Mean of

@@ -25,7 +25,7 @@ TOTAL = benchmarks.TOTAL
 METRICS = "metrics.json"
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 PUBLISHED_CAP = 16_384
-"""The budget that others' published figures use, in tokens."""
+"""The budget that published figures often use, in tokens."""
 BUDGETS = 16
 """Number of evenly spaced budgets in ``by_budget``."""
 
@@ -69,15 +69,15 @@ def summarise(
     - ``repeating``: share of rollouts that end in a loop; ``identical``: number of rollouts with
       the same text as an earlier one of their problem;
     - ``states``: number of rollouts by grade state;
-    - ``mixed``, ``teach``, ``distinct``, ``surprisal``, ``logged``: what RL could learn from them
-      (:mod:`eval.grading.rl_signal`);
+    - ``mixed``, ``teach``, ``distinct``, ``surprisal``, ``logged``: what RL could learn from the
+      rollouts (:mod:`eval.grading.rl_signal`);
     - ``grader``: version of the grader's rules;
     - ``verified_disagrees``: number of rollouts where math-verify reached the opposite of exact
       match; ``verified_timeouts``: number that it did not judge.
 
-    Raises UserError when there is no graded rollout, and while a rollout or a grade is missing,
-    unless ``partial``: then every entry has their number as ``missing``, and means are over
-    existing rollouts (pass@k: over problems with at least k rollouts).
+    Raises UserError when there is no graded rollout, and when a rollout or a grade is missing
+    unless ``partial``: then every entry has the number of missing ones as ``missing``, and means
+    are over existing rollouts (pass@k: over problems with at least k rollouts).
     """
     there = {key: grade for key, grade in grades.items() if key in rollouts}
     missing = [key for p in problems for k in range(n) if (key := (p.set, p.id, k)) not in there]
@@ -249,8 +249,8 @@ def _majority(grades: Iterable[Grade], gold: str) -> bool:
 
 
 def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """Returns the nearest rank: the smallest value that at least ``percent`` % of the values do not
-    exceed.
+    """Returns the percentile by nearest rank: the smallest value that at least ``percent`` % of the
+    values do not exceed.
     """
     return ordered[-(-percent * len(ordered) // 100) - 1]
 

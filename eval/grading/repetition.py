@@ -8,9 +8,7 @@ from common.records import Key, Rollout
 
 COPIES = 4
 SPAN = 200
-"""A loop is at least ``COPIES`` copies of one unit, which together have at least ``SPAN``
-characters.
-"""
+"""A loop is at least ``COPIES`` copies of one unit with together at least ``SPAN`` characters."""
 LONGEST_UNIT = 2_000
 """Longest unit of a loop, in characters."""
 _PROBE = 32

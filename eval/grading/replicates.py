@@ -1,5 +1,5 @@
-"""Intervals over runs and problems: means of replicates, which are runs of one recipe that differ
-in their training seed alone, and differences of such means.
+"""Intervals over runs and problems, for means of replicates (runs of one recipe that differ only in
+the training seed) and for differences of such means.
 
 Every run answers every problem, so the runs and the problems are two crossed random factors:
 
@@ -7,20 +7,20 @@ Every run answers every problem, so the runs and the problems are two crossed ra
 
 and Var(mean) = s_run^2 / R + s_problem^2 / P + s_rest^2 / (R P) for R runs and P problems (Searle,
 Casella and McCulloch, Variance Components, 1992, chapter 4). The variance between the runs' means,
-over R, estimates the first and the last part together; the variance between the problems' means,
-over P, the second and the last. The rest, which includes the sampling of rollouts, is estimated
-from the residuals and taken off the latter, so that it counts once. The parts are put together by
-Banerjee's interval, whose half width is sqrt(sum of t_i^2 V_i), t_i Student's quantile with the
-degrees of freedom of V_i (On Confidence Interval for Two-Means Problem Based on Separate Estimates
-of Variances and Tabulated Values of t-Table, Sankhya 23, 1961). It covers at least its level
-whatever the shares of the parts are, also with the single degree of freedom of two runs, where
-Satterthwaite's approximation and the pigeonhole bootstrap (Owen, 2007) are too narrow. The ends of
-the parts' intervals may lie at unequal distances; each end is put together by itself (MOVER: Zou
-and Donner, Construction of Confidence Limits about Effect Measures, 2008), and none is nearer than
-that over problems alone: accuracies are multiples of one rollout's share, so two runs may come out
-alike by chance, as if nothing varied between runs.
+divided by R, estimates the first and the last part together; the variance between the problems'
+means, divided by P, estimates the second and the last. The rest, which includes the sampling of
+rollouts, is estimated from the residuals and subtracted from the latter, so that it counts once.
+The parts are combined by Banerjee's interval, whose half width is sqrt(sum of t_i^2 V_i), t_i
+Student's quantile with the degrees of freedom of V_i (On Confidence Interval for Two-Means Problem
+Based on Separate Estimates of Variances and Tabulated Values of t-Table, Sankhya 23, 1961). It
+covers at least its level whatever the shares of the parts are, also with the single degree of
+freedom of two runs, where Satterthwaite's approximation and the pigeonhole bootstrap (Owen, 2007)
+are too narrow. The parts' intervals may be asymmetric, so lower and upper ends are combined
+separately (MOVER: Zou and Donner, Construction of Confidence Limits about Effect Measures, 2008).
+No end is nearer to the mean than the end over problems alone: accuracies are multiples of one
+rollout's share, so two runs may have equal means by chance, as if nothing varied between runs.
 
-Run effects are taken to be normal: with two to five runs there is no way to see that they are not.
+Run effects are assumed to be normal; two to five runs are too few to test that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from eval.grading.simultaneous import AllPairs, Pair
 
 BANERJEE = "Banerjee's interval"
 SMALLEST = 1e-6
-"""p-values are told down to this."""
+"""Smallest p-value that is reported."""
 _SMALL = 1e-20
 """Variances below this are rounding errors."""
 Runs = Sequence[Sets]
@@ -73,7 +73,7 @@ class Spread(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """Whether it can be told from 0."""
+        """Whether the spread is significantly different from 0."""
         return self.lower > 0
 
 
@@ -81,8 +81,8 @@ def mean(runs: Runs, level: float = LEVEL) -> Interval:
     """Returns the interval for the mean of at least two runs over runs and problems, of values in
     0..1.
 
-    The part of the problems is :func:`eval.grading.intervals.interval` of each problem's mean over
-    runs, which holds near 0 and 1; that of the runs is Student's on the scale of the logit.
+    The problems' part is :func:`eval.grading.intervals.interval` of each problem's mean over runs,
+    which is valid near 0 and 1; the runs' part is Student's interval on the logit scale.
     """
     sets, between = over_runs(runs), _between(runs)
     middle = _mean(sets)
@@ -113,9 +113,9 @@ def difference(before: Runs, after: Runs) -> Difference:
     """Returns the mean of ``after`` minus that of ``before``, paired by problem, the runs of both
     independent, with its interval over runs and problems.
 
-    Their numbers of runs may differ. Of one run nothing tells how far another seed would be off:
-    the interval is then about that very run, over problems and over the runs of the other, if that
-    has several.
+    Their numbers of runs may differ. If one side has a single run, nothing is known about other
+    seeds of it: the interval then holds for that run, over problems and over the runs of the other
+    side if that has several.
     """
     return _found(_minus(over_runs(after), over_runs(before)), [before, after])
 
@@ -123,9 +123,9 @@ def difference(before: Runs, after: Runs) -> Difference:
 def spread(runs: Runs, level: float = LEVEL) -> Spread:
     """Returns the standard deviation between at least two runs.
 
-    With S^2 the variance between the runs' means and V what the residuals of problems explain of
-    it, the estimate is sqrt(max(0, S^2 - V)), its interval that of Tukey and Williams (Williams, A
-    Confidence Interval for Variance Components, 1962), and p that of F = S^2 / V.
+    With S^2 the variance between the runs' means and V the part of it that the residuals of
+    problems explain, the estimate is sqrt(max(0, S^2 - V)), its interval that of Tukey and Williams
+    (Williams, A Confidence Interval for Variance Components, 1962), and p that of F = S^2 / V.
     """
     from scipy.special import chdtri, fdtrc, fdtri  # slow to import
 
@@ -151,8 +151,8 @@ def all_pairs(models: Sequence[Runs]) -> AllPairs:
     their checkpoints of several steps, paired by run and problem.
 
     The correction is Bonferroni's: intervals have the level 1 - (1 - ``LEVEL``) / pairs, p is
-    multiplied by the number of pairs. Sign flips, as in :mod:`eval.grading.simultaneous`, would not
-    do: two runs have two signs to flip together.
+    multiplied by the number of pairs. Sign flips, as in :mod:`eval.grading.simultaneous`, are not
+    possible: two runs have only two signs to flip.
     """
     pairs = list(combinations(range(len(models)), 2))
     found = {}
@@ -189,8 +189,8 @@ def _found(sets: Sets, groups: Sequence[Runs]) -> Difference:
 def _bounds(
     sets: Sets, groups: Sequence[Runs]
 ) -> tuple[Callable[[float], tuple[float, float]], float]:
-    """Returns (the ends of the interval by level, the standard error) of the mean of ``sets``, the
-    problems' differences of the ``groups``' means.
+    """Returns (function from a level to the interval's ends, the standard error) of the mean of
+    ``sets``, each problem's difference of the ``groups``' means.
     """
     middle, parts = _mean(sets), [_between(runs) for runs in groups]
     share = _share(sets, intervals.difference(sets).method, groups)
@@ -208,7 +208,7 @@ def _bounds(
 
 
 def _together(share: float, of_problems: float, *of_runs: float) -> float:
-    """Returns how far an end is from the mean."""
+    """Returns the distance of an end of the combined interval from the mean."""
     return max(hypot(share * of_problems, *of_runs), of_problems)
 
 
@@ -231,8 +231,9 @@ def _p(middle: float, bounds: Callable[[float], tuple[float, float]]) -> float:
 
 
 def _share(sets: Sets, method: str, groups: Sequence[Runs]) -> float:
-    """Returns the factor that takes the ``groups``' rest, which counts with their runs, off the
-    width of the problems' part. If that was told without a variance (Gaffke's bound), it stays.
+    """Returns the factor that removes the ``groups``' rest, which is counted in the runs' part,
+    from the width of the problems' part; 1 if that width was found without a variance (Gaffke's
+    bound).
     """
     variance = variance_of_mean(sets)[0]
     if method == GAFFKE or not variance:
@@ -247,8 +248,9 @@ def _between(runs: Runs) -> _Part:
 
 
 def _rest(runs: Runs) -> _Part:
-    """Returns the part of the rest: of what differs from the run's and the problem's mean, within
-    each set; sets of one problem count as one set with all others (as in ``variance_of_mean``).
+    """Returns the part of the rest, from the residuals after the run's and the problem's means,
+    within each set; if a set has only one problem, all problems count as one set (as in
+    ``variance_of_mean``).
     """
     parts: list[NDArray[np.float64]] = [np.asarray(s, float) for s in zip(*runs, strict=True)]
     if min(part.shape[1] for part in parts) < 2:

@@ -1,5 +1,5 @@
-"""Figures of what RL could learn from a model's rollouts: how often a problem's rewards differ, how
-many answers it gets, and how sure the model is of its tokens.
+"""What RL could learn from a model's rollouts: how often a problem's rewards differ, how many
+different answers it gets, and how certain the model is of its tokens.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from data_prep.answers.normalise import normalise
 SIGNALS = ("mixed", "teach", "distinct")
 
 Values = dict[tuple[str, str], float]
-"""(set, problem id) -> one figure of that problem."""
+"""(set, problem id) -> one value for that problem."""
 
 
 def per_problem(grades: Iterable[Grade]) -> dict[str, Values]:
     """Returns each of ``SIGNALS`` by name, as values by problem:
 
-    - ``mixed``: 1 if it has both right and wrong rollouts, else 0;
-    - ``teach``: n/(n - 1) p (1 - p), with p the share of right ones among its n rollouts: the
-      unbiased estimate of q (1 - q), the variance of the reward if a rollout is right with
-      probability q (Bessel's correction); no value for a problem with one rollout;
+    - ``mixed``: 1 if the problem has both right and wrong rollouts, else 0;
+    - ``teach``: n/(n - 1) p (1 - p), with p the share of right rollouts among its n: the unbiased
+      estimate of q (1 - q), the variance of the reward if a rollout is right with probability q
+      (Bessel's correction); no value for a problem with one rollout;
     - ``distinct``: the number of distinct answers of its rollouts, by the canonical spelling that
       exact match compares. A rollout without an answer adds none, so it is 0 if no rollout has one.
     """
@@ -46,8 +46,8 @@ def surprisal(rollouts: Collection[Rollout]) -> float | None:
     """Returns the mean of -log p over the tokens of the rollouts that have a ``mean_logprob``, in
     nats per token; None if none has.
 
-    Its expectation is the mean entropy of the distributions that the tokens were sampled from; of
-    greedy rollouts it is not.
+    Its expectation is the mean entropy of the distributions that the tokens were sampled from,
+    except for greedy rollouts.
     """
     logged = [(r.tokens, r.mean_logprob) for r in rollouts if r.mean_logprob is not None]
     tokens = sum(count for count, _ in logged)

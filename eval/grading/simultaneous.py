@@ -1,5 +1,5 @@
-"""Tests every pair of several models on the same problems at once, so that choosing the best of
-them by its figure does not make differences out of chance.
+"""Tests every pair of several models on the same problems at once, so that choosing the best one by
+its figure does not turn chance into a significant difference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eval.grading.intervals import LEVEL, Sets
 
 DRAWS = 10_000
-"""Random sign flips. With so many, a corrected p of 0.05 is exact to 0.004."""
+"""Number of random sign flips. With this many, a corrected p of 0.05 is accurate to 0.004."""
 _SMALL = 1e-12
 """Variances of differences below this are rounding errors."""
 
@@ -44,8 +44,8 @@ class AllPairs:
     """The differences of all pairs of models."""
 
     critical: float | None
-    """How many standard errors a difference must exceed; may be infinite if problems are few; None
-    if the pairs have no common number (:mod:`eval.grading.replicates`).
+    """Number of standard errors that a difference must exceed; may be infinite if there are few
+    problems; None if the pairs have no common number (:mod:`eval.grading.replicates`).
     """
     found: Mapping[tuple[int, int], Pair]
     """(i, j) -> model j minus model i, for i < j."""
@@ -62,18 +62,18 @@ def all_pairs(models: Sequence[Sets]) -> AllPairs:
     """Returns the differences of at least two models, each with one value in 0..1 per problem,
     aligned, in one list per set.
 
-    It is the single-step maximum test (Westfall and Young, Resampling-Based Multiple Testing,
-    1993, section 2.3; Romano and Wolf, Exact and Approximate Stepdown Methods for Multiple
-    Hypothesis Testing, 2005), by sign flips. A draw flips the signs of all differences of a
-    problem together, which keeps the correlation of pairs that share a model; of each draw only
-    the largest |t| of all pairs counts, t = mean / standard error, with a stratified sample's
-    variance (as in :mod:`eval.grading.intervals`) taken anew in each draw. A pair's corrected p is
-    (1 + draws whose largest |t| reaches its own) / (1 + draws), its interval mean ± c x standard
-    error, with c the ``LEVEL`` quantile of the largest |t|. If no problem of a set deviates from
-    another one, there is no error to tell, and the interval is -1..1.
+    It is the single-step maximum test (Westfall and Young, Resampling-Based Multiple Testing, 1993,
+    section 2.3; Romano and Wolf, Exact and Approximate Stepdown Methods for Multiple Hypothesis
+    Testing, 2005), by sign flips. A draw flips the signs of all differences of a problem together,
+    which keeps the correlation of pairs that share a model; of each draw only the largest |t| of
+    all pairs counts, t = mean / standard error, with a stratified sample's variance (as in
+    :mod:`eval.grading.intervals`) computed in each draw. A pair's corrected p is (1 + draws whose
+    largest |t| reaches its own) / (1 + draws), its interval mean ± c x standard error, with c the
+    ``LEVEL`` quantile of the largest |t|. If all problems of each set have the same difference, no
+    error can be estimated, and the interval is -1..1.
 
-    As all pairs are one family, the chance to tell any two equal models apart is at most 1 -
-    ``LEVEL``, whichever model is looked at because it came out best. This is exact if the
+    All pairs form one family: the chance that any two equal models differ significantly is at most
+    1 - ``LEVEL``, even if a model is examined because it came out best. This is exact if the
     differences of a problem are symmetric around 0 when models are equal, and holds for many
     problems otherwise (Janssen, Studentized Permutation Tests for Non-i.i.d. Hypotheses, 1997).
     """
@@ -118,7 +118,7 @@ def _studentised(
     """Returns means, their standard errors and |t|, from each set's sum of differences, its sum of
     their squares, which no flip changes, and its number of problems.
 
-    If no problem of a set deviates from another one, |t| of a mean other than 0 is infinite.
+    If all problems of each set have the same difference, |t| of a mean other than 0 is infinite.
     """
     total = sum(sizes)
     mean = sum(sums) / total

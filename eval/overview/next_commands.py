@@ -1,4 +1,4 @@
-"""The commands that a person may want after an evaluation."""
+"""The commands that a user may want to run after an evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.run.model_label import BASE
 
 
 def after(run: Run, evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Returns (command, what it does) for a run of which this evaluation has just ended."""
+    """Returns (command, what it does) for a run after this evaluation."""
     name, label = _name(run), evaluation.label
     prepare = ["rl", name, label.word], "prepare RL from it"
     if evaluations.is_of_pool(evaluation.folder):
@@ -38,7 +38,7 @@ def _lines(words: Sequence[tuple[list[str], str]]) -> list[tuple[str, str]]:
 
 
 def _name(run: Run) -> str:
-    """Returns the run's name where a command finds the run by it, else its folder."""
+    """Returns the run's name if commands find the run by it, otherwise its folder."""
     found = Run.find(run.name)
     same = found is not None and found.root.absolute() == run.root.absolute()
     return run.name if same else str(run.root)

@@ -1,4 +1,4 @@
-"""All runs of some folders: whose they are, where they stand, how good they are, what they cost."""
+"""An overview of all runs in some folders: owner, state, accuracy, device-hours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATED = "%Y-%m-%d %H:%M"
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one run."""
+    """One run's line of the overview."""
 
     run: Run
     owner: str
@@ -35,9 +35,9 @@ class Known:
     recipe: str
     state: str
     progress: str
-    """Steps done and wanted."""
+    """Steps done, of the total."""
     accuracy: str
-    """Suite, newest evaluated model, its pass@1 with interval."""
+    """Suite, newest evaluated model, and its pass@1 with interval."""
     hours: str
 
     def json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def lines(found: Sequence[Known]) -> list[list[str]]:
 
 
 def dated(seconds: float) -> str:
-    """Returns a Unix time as date and minute, in this machine's zone."""
+    """Returns a Unix time as date and minute, in this machine's time zone."""
     return time.strftime(DATED, time.localtime(seconds))
 
 
@@ -122,7 +122,7 @@ def _changed(run: Run) -> float:
 
 
 def _state(run: Run) -> str:
-    """Returns what goes on in a run, or how its last attempt ended."""
+    """Returns what a run is doing, or how its last attempt ended."""
     if is_locked(run.lock):
         return "training"
     if any(is_locked(lock_of(folder)) for folder in run.evaluations):

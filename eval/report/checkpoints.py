@@ -1,5 +1,5 @@
-"""The evaluated steps of SFT, one after another: what changed with training, under the headline's
-settings and on its problems, with the base model as step 0.
+"""The evaluated steps of SFT in order, with the base model as step 0, under the headline's settings
+and on its problems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eval.results.evaluation import Values
 from trainer.run.model_label import BASE
 
 BASE_STEP = 0
-"""The base model's place among the steps."""
+"""The base model's number among the steps."""
 NOT_MEASURED = "–"
 TEXT = (
     "The evaluated steps of SFT{base} on {suite}, the headline's problems, under the headline's "
@@ -33,7 +33,7 @@ TEXT = (
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Two or more models in the order of their steps, and what is left out, as sentences."""
+    """Two or more models in the order of their steps; the models left out, as sentences."""
 
     models: Sequence[Candidate]
     left_out: Sequence[str]
@@ -45,8 +45,8 @@ class Checkpoints:
 
 
 def find(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> Checkpoints | None:
-    """Returns the base model and the evaluated steps of SFT, if these are two models or more;
-    ``steps`` are the metrics of training.
+    """Returns the base model and the evaluated steps of SFT; None if these are fewer than two
+    models. ``steps`` are the metrics of training.
     """
     there = [e for e in (compared.base, *compared.steps) if e and e.values["pass@1"]]
     alike = [e for e in there if e.grader == compared.known.grader]
@@ -59,7 +59,7 @@ def find(compared: Comparison, steps: Sequence[Mapping[str, Any]]) -> Checkpoint
 
 
 def section(found: Checkpoints) -> str:
-    """Returns what the figures are, and a table with a line per model, as Markdown."""
+    """Returns an explanation of the figures and a table with a line per model, as Markdown."""
     first, table = found.models[0].evaluation, markdown_table(_table(found))
     accuracy = "Brackets and error bars hold the intervals of pass@1 over problems."
     if found.n > 1:
@@ -105,7 +105,7 @@ def panels(found: Checkpoints) -> list[Panel]:
 
 
 def picture(path: Path, found: Checkpoints) -> None:
-    """Draws the curves as a PNG file, a panel each."""
+    """Draws the curves as a PNG file with one panel each."""
     plots.panels(path, panels(found))
 
 
@@ -137,7 +137,7 @@ def _estimate(candidate: Candidate, values: Values) -> str:
 def _lines(
     values: Mapping[int, float], intervals: Mapping[int, tuple[float, float]] | None = None
 ) -> list[Line]:
-    """Returns the curve of all models, and the base model's point once more in its own colour."""
+    """Returns the curve of all models, and the base model's point again in its own colour."""
     if not values:
         return []
     lines = [Line("SFT", values, "sft", True, intervals or {})]

@@ -1,5 +1,5 @@
-"""What report.md and report.html tell: the same sections, in the same words and figures. Each
-writer adds its own pictures or charts.
+"""The sections that report.md and report.html share, with the same text and figures. Each writer
+adds its own pictures or charts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _SIGNAL = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of report.md, in the place of which the page has charts."""
+    """A picture of report.md; the page has charts in its place."""
 
     alt: str
     path: Path
@@ -72,7 +72,7 @@ class Section:
     title: str
     parts: Sequence[str | Picture]
     listed: Sequence[str] = ()
-    """What follows in report.md, of which the page has a longer list."""
+    """Text that follows only in report.md; the page has a longer list instead."""
 
     @property
     def text(self) -> str:
@@ -82,7 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a run's files say."""
+    """The content of a run's report, read from its files."""
 
     run: Run
     config: DictConfig
@@ -223,8 +223,7 @@ class Contents:
 
 
 def read(run: Run, config: DictConfig, partial: bool = False) -> Contents:
-    """Returns what the run's files say of its latest evaluated step, the base model, averages and
-    RL.
+    """Returns the content for the run's latest evaluated step, the base model, averages and RL.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and each of their
     lines states it. Raises UserError when the run has no such evaluation, and when the evaluations
@@ -251,19 +250,19 @@ def read(run: Run, config: DictConfig, partial: bool = False) -> Contents:
 
 
 def _tabled(id: str, title: str, text: str, table: str) -> Section:
-    """Returns a section of a table with what it shows and what its marks mean."""
+    """Returns a section with a table, a text that explains it, and the meaning of its marks."""
     return Section(id, title, [part for part in (text, table, *marked(table)) if part])
 
 
 def _with_protocol(table: Sequence[Sequence[str]], evaluation: Evaluation) -> Iterator[str]:
-    """Yields a table, what its marks mean and how its evaluations were made."""
+    """Yields a table, the meaning of its marks, and its evaluations' protocol."""
     text = markdown_table(table)
     yield text
     yield " ".join([f"Protocol: {base_vs_sft.protocol(evaluation)}.", *marked(text)])
 
 
 def _averaged(comparisons: Sequence[AverageComparison]) -> Iterator[str]:
-    """Yields a table and its protocol for each settings of the averages' evaluations."""
+    """Yields a table and its protocol for each distinct settings of the averages' evaluations."""
     for _, same in groupby(comparisons, lambda c: c.protocol):
         alike = list(same)
         yield from _with_protocol(average_vs_members.headline(alike), alike[0].average)

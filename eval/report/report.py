@@ -1,7 +1,7 @@
 """Writes the run's report: base, SFT, averages and RL, the rollouts' lengths and outcomes,
 training, cost and provenance.
 
-Reads only files, so it can be written again at any time, on any machine.
+It is written only from files, so it can be written again at any time, on any machine.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from trainer.run.folder import Run
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
-    """Writes report.md, tokens.png and, where there is something to draw, checkpoints.png and
-    loss.png into the run, and reward.png into each start of RL; returns the report's path.
+    """Writes report.md, tokens.png and, if they have data, checkpoints.png and loss.png into the
+    run, and reward.png into each start of RL; returns the report's path.
 
     With ``partial``, evaluations that lack some of their rollouts count too, and each of their
     lines states it. Raises UserError when the run has no such evaluation, and when the

@@ -2,8 +2,8 @@
 evaluation.
 
 GRPO's advantage is a rollout's reward minus its group's mean (Shao et al., DeepSeekMath, 2024,
-section 4.1): a group whose rollouts are all right or all wrong gives no gradient, whatever it costs
-to sample.
+section 4.1): a group whose rollouts are all right or all wrong gives no gradient, although it costs
+as much to sample.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from eval.results.evaluation import Evaluation
 GROUP = 8
 """Rollouts per prompt in an RL step."""
 KEPT = 0.99
-"""Share of the accuracy that a budget for RL has to retain."""
+"""Share of the accuracy that a budget for RL must retain."""
 ANSWER_RATE, STOPPED = 0.95, 0.9
-"""Shares of rollouts with an answer, and that stop, below which the model needs a fix before RL."""
+"""Shares of rollouts that answer, and that stop by themselves, below which the model needs a fix
+before RL.
+"""
 SCARCE = 0.2
 """Share of informative groups below which most of RL's rollouts are wasted."""
 HEADROOM = 0.05
@@ -41,8 +43,8 @@ def readiness(evaluation: Evaluation) -> dict[str, Any]:
       rollouts for a group of two or more;
     - ``pass@k``: for k = 1..n, and ``doubling``: its mean gain per doubling of k, null for one
       rollout;
-    - ``answered``: share with an answer among the rollouts that were not truncated before one, null
-      if all were; ``stopped``: share of rollouts that the budget did not end;
+    - ``answered``: share with an answer among the rollouts that the budget did not cut off before
+      an answer, null if it cut off all; ``stopped``: share of rollouts that the budget did not end;
     - ``tokens``: percentiles of a rollout's length; ``budget``: the evaluation's; ``enough``:
       :func:`enough`;
     - ``bare``: whether its run trains no model.

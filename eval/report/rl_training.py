@@ -1,4 +1,4 @@
-"""RL's training in the report: a start's problems, its steps, its reward."""
+"""The report's section on RL training: a start's problems, steps and reward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.run.rl_metrics import RlStep
 from trainer.run.rl_start import RlStart
 
 AVERAGED = 5
-"""Steps at either end that the table averages."""
+"""Number of steps at each end that the table averages."""
 REGRESSION = (
     "The problems were chosen because some rollouts were right and some wrong. Such a choice is "
     "partly luck, so their accuracy moves towards the mean of all problems without any training "
@@ -38,19 +38,19 @@ VALIDATED: tuple[tuple[str, Value], ...] = (
 
 
 def trained(run: Run) -> list[RlStart]:
-    """Returns the run's starts that have done a step, oldest first."""
+    """Returns the run's starts that have finished a step, oldest first."""
     return [start for start in RlStart.find(run.rl) if rl_metrics.read(start)]
 
 
 def section(start: RlStart) -> str:
-    """Returns what one start's training did, in Markdown without heading and picture."""
+    """Returns the section on one start's training, in Markdown without heading and picture."""
     facts, steps = rl_models.facts(start), rl_metrics.read(start)
     return "\n\n".join([_summary(facts, steps), table(steps), *budget(facts, steps)])
 
 
 def table(steps: Sequence[RlStep]) -> str:
-    """Returns a table of first and last values: means over ``AVERAGED`` steps, and of validations
-    single values.
+    """Returns a table of first and last values: means over ``AVERAGED`` steps, or single values of
+    validations.
     """
     lines = [["", "first", "last", "change"]]
     for title, value, form in FIGURES:
@@ -69,7 +69,7 @@ def table(steps: Sequence[RlStep]) -> str:
 
 
 def budget(facts: dict[str, Any], steps: Sequence[RlStep]) -> Iterator[str]:
-    """Yields how often the longest rollout of a step had all tokens that RL gives."""
+    """Yields a sentence on how many steps had a rollout that reached RL's budget."""
     longest = _values(steps, lambda s: s.longest)
     if longest:
         reached = sum(value >= facts["budget"] for value in longest.values())

@@ -21,8 +21,8 @@ from trainer.run.folder import Run
 from trainer.run.step_metrics import alarm_lines, mean_rate, rate_line
 
 AVERAGED = 50
-"""Steps that the loss of a milestone averages, as transformers' Trainer does between two log lines
-of a run with logging_steps=50.
+"""Number of steps over which a milestone's loss is averaged, as in transformers' Trainer with
+logging_steps=50.
 """
 
 
@@ -33,9 +33,11 @@ MILESTONES = (
     "next token, and how often its most likely token is the right one."
 )
 ALARMS = 20
-"""Alarms that the report lists."""
+"""Number of alarms that the report lists."""
 EPOCHS = 10
-"""Most ends of epochs among the milestones; of more, every second, third or so is listed."""
+"""Maximum number of epoch ends among the milestones; of more, only every second, third, ... is
+listed.
+"""
 SIGNALS: dict[str, tuple[str, Callable[[float], str]]] = {
     "entropy": ("entropy", "{:.4f}".format),
     "token_accuracy": ("token accuracy", percent),
@@ -129,8 +131,8 @@ def milestones(steps: Sequence[dict[str, Any]], reference: Mapping[str, Any] | N
 
 
 def _means(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the means of loss, entropy and token accuracy where they are finite, as text; of what
-    was not recorded "".
+    """Returns the means of the finite values of loss, entropy and token accuracy, as text; "" for a
+    metric that was not recorded.
     """
     shown = [_loss(_mean([s["loss"] for s in steps]))]
     for metric, (_, write) in SIGNALS.items():
@@ -155,8 +157,8 @@ def _published(loss: float | None) -> str:
 
 
 def trained_share(config: DictConfig) -> str | None:
-    """Returns the number of trained parameters, for adapters with their share, as text; None if
-    the shape of the base model is not known on this machine.
+    """Returns the number of trained parameters as text, with their share if adapters were trained;
+    None if the base model's shape is not known on this machine.
     """
     try:
         shape = shape_of(config)
@@ -181,8 +183,8 @@ def parameter_count(parameters: int) -> str:
 
 
 def origin(run: Run) -> dict[str, Any]:
-    """Returns git commit and package versions of the newest attempt that recorded them, else of
-    this process.
+    """Returns git commit and package versions of the newest attempt that recorded them, otherwise
+    of this process.
     """
     recorded = [a.provenance for a in run.attempts if a.provenance.exists()]
     if recorded:
@@ -193,7 +195,7 @@ def origin(run: Run) -> dict[str, Any]:
 def provenance_table(
     run: Run, origins: Mapping[str, Any], evaluations: Sequence[Evaluation]
 ) -> str:
-    """Returns a table of commit, hashes and versions, with ``origins`` by their names, of which
+    """Returns a table of commit, hashes and versions. ``origins`` are further entries by name;
     those that are None are left out.
     """
     made = origin(run)

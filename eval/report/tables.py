@@ -23,9 +23,10 @@ from eval.results.base_vs_sft import (
 )
 
 LISTED = 10
-"""Most grader disagreements that are listed per evaluation."""
+"""Maximum number of grader disagreements listed per evaluation."""
 LONG = 256
-"""If the median rollout has at least this many tokens, two identical rollouts are no coincidence.
+"""If the median rollout has at least this many tokens, two identical rollouts are not a
+coincidence.
 """
 
 
@@ -42,7 +43,7 @@ def pass_at_k(compared: Comparison) -> str:
 
 def by_budget(compared: Comparison, reference: Mapping[str, Any] | None) -> str:
     """Returns pass@1 if longer rollouts counted as wrong, for every second budget up to the full
-    one, and for ``PUBLISHED_CAP``, with published figures beside.
+    one and for ``PUBLISHED_CAP``, next to published figures.
     """
     budgets = [b for b, _ in compared.known.figures[TOTAL]["by_budget"]]
     columns = set(budgets[::-2])
@@ -156,7 +157,7 @@ def alarms(compared: Comparison) -> list[str]:
 
 def disagreement_counts(compared: Comparison) -> Iterator[str]:
     """Yields a sentence per evaluation: how often math-verify reached the opposite of exact match,
-    and how often it reached nothing.
+    and how often it gave no verdict.
     """
     for e in compared.all:
         found, lost = _disagreeing(e), e.figures[TOTAL]["verified_timeouts"]

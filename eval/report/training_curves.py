@@ -1,6 +1,4 @@
-"""Curves of SFT's steps, the same in the report's picture and on the page: loss, entropy and token
-accuracy.
-"""
+"""Curves of SFT's steps for the report's picture and the page: loss, entropy and token accuracy."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ FIGURES = {
     "entropy": ("Token entropy", "entropy (nats per token)"),
     "token_accuracy": ("Token accuracy", SHARE),
 }
-"""Metric -> title of its curve, title of its axis; ``val_`` and its name is the metric on the
+"""Metric -> title of its curve, title of its axis; with the prefix ``val_`` it is the metric on the
 held-out rows.
 """
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric by step, where it was finite; older runs recorded the loss only."""
+    """One metric by step, if finite; older runs recorded only the loss."""
 
     title: str
     axis: str
@@ -59,6 +57,8 @@ def curves(steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def picture(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the curves as a PNG file, a panel each; an empty one if no loss was finite."""
+    """Draws the curves as a PNG file with one panel each; an empty picture if no loss was
+    finite.
+    """
     drawn = [curve.panel for curve in curves(steps)]
     panels(path, drawn or [Panel(FIGURES["loss"][1].capitalize(), [])])

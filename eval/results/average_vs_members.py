@@ -23,8 +23,8 @@ class AverageComparison:
     base: Evaluation | None
     average: Evaluation
     members: Mapping[int, Evaluation | None]
-    """Step -> its evaluation, None if it was not evaluated so; empty if the export, which names
-    the steps, is not there.
+    """Step -> its evaluation, None if it was not evaluated under these settings; empty if the
+    export, which names the steps, does not exist.
     """
 
     @property
@@ -34,7 +34,7 @@ class AverageComparison:
 
     @property
     def protocol(self) -> tuple[str, ...]:
-        """What the evaluations of one table have in common, for sorting."""
+        """Key of the settings that the evaluations of one table share, for sorting."""
         return tuple(sorted(f"{k}={v}" for k, v in self.average.shared_settings.items()))
 
 

@@ -1,5 +1,5 @@
-"""Compares a run's SFT evaluations with the base model's: the only source of the figures in report,
-page and card.
+"""Compares a run's SFT evaluations with the base model's. It is the only source of the figures in
+report, page and card.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.run.folder import Run, is_complete
 from trainer.run.model_label import BASE, ModelLabel
 
 NEAR_ZERO = 0.02
-"""A pass@1 of at most this is called near zero."""
+"""A pass@1 up to this is called near zero."""
 ANSWERS = {
     "boxed": "the last balanced `\\boxed{}` after `</think>`",
     "answer_is": 'the number after "answer is", or else the last number, after `</think>`',
@@ -30,11 +30,11 @@ ANSWERS = {
 }
 """Extractor -> the part of the answer that is matched, as text."""
 KINDS = {"sft": "SFT", "average": "average", "rl": "RL"}
-"""Kind of a model -> its column's title."""
+"""Kind of model -> title of its column."""
 EXACT = "†"
 """Marks an interval that is Gaffke's bound."""
 OTHERWISE = "‡"
-"""Marks published figures that were taken in another way than the evaluation."""
+"""Marks published figures that were measured under another protocol than the evaluation."""
 MARKED = (
     f"{EXACT} {GAFFKE}, used when too few problems are right, wrong or changed to estimate a "
     "variance."
@@ -47,7 +47,7 @@ LEGEND = (
     f"problem; {MARKED}"
 )
 LEGEND_OF_ONE = LEGEND.replace(f"; {STUDENT} for an improvement, paired by problem", "")
-"""The same for a model that is compared with no other."""
+"""The legend for a model that is not compared with another."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,12 @@ class Comparison:
     rl: Sequence[Evaluation] = ()
     averages: Sequence[Evaluation] = ()
     steps: Sequence[Evaluation] = ()
-    """All evaluated steps of SFT, ``sft`` among them, in order; empty if they were not looked for.
-    """
+    """All evaluated steps of SFT in order, including ``sft``; empty if they were not collected."""
 
     @property
     def known(self) -> Evaluation:
-        """The step's evaluation if there is one, else the base model's, else that of the last
-        average or of RL's last model.
+        """The step's evaluation if there is one, otherwise the base model's, otherwise that of the
+        last average or of RL's last model.
         """
         return self.sft or self.base or [*self.averages, *self.rl][-1]
 
@@ -78,12 +77,12 @@ class Comparison:
 
     @property
     def legend(self) -> str:
-        """What the headline's figures and brackets are."""
+        """The meaning of the headline's figures and brackets."""
         return LEGEND_OF_ONE if self.bare else LEGEND
 
     @property
     def both(self) -> list[Evaluation]:
-        """The evaluations of base and SFT that exist, else ``known``."""
+        """The evaluations of base and SFT that exist, otherwise ``known``."""
         return [e for e in (self.base, self.sft) if e] or [self.known]
 
     @property
@@ -130,8 +129,8 @@ def _of_kind(group: Mapping[ModelLabel, Evaluation], kind: str) -> list[Evaluati
 
 
 def _latest(group: Mapping[ModelLabel, Evaluation]) -> ModelLabel:
-    """Returns the latest step of SFT, without one the base model, without it the last average or
-    RL's last model.
+    """Returns the latest step of SFT, otherwise the base model, otherwise the last average or RL's
+    last model.
     """
     return max([label for label in group if label.kind in ("base", "sft")] or group)
 
@@ -221,7 +220,7 @@ def missing(name: str, *these: Evaluation) -> str:
 
 
 def marked(text: str) -> list[str]:
-    """Returns what the mark of an interval means, if the text has one."""
+    """Returns the meaning of an interval's mark, if the text has one."""
     return [MARKED] if EXACT in text else []
 
 

@@ -1,4 +1,4 @@
-"""The problems that several evaluations have in common, and what comparisons say of them."""
+"""The problems that several evaluations share, and helpers for comparisons over them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def only(values: Values, keys: Problems) -> Values:
 
 
 def other_accuracies(*these: Evaluation) -> tuple[str, ...]:
-    """Returns the names of the accuracies besides pass@1, which depend on n; none if the n differ
-    or n is 1.
+    """Returns the names of the accuracies other than pass@1, which depend on n; none if the
+    evaluations' n differ or n is 1.
     """
     n = these[0].n
     if n == 1 or any(e.n != n for e in these):
@@ -33,5 +33,5 @@ def other_accuracies(*these: Evaluation) -> tuple[str, ...]:
 
 
 def p_value(value: float) -> str:
-    """Returns a p-value as text, with its relation."""
+    """Returns a p-value as text, with ``=`` or ``<``."""
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"

@@ -1,5 +1,5 @@
-"""``warmstart compare`` with groups: means over replicates, the spread between these, and
-differences over runs and problems.
+"""``warmstart compare`` with groups: means over replicates, the spread between the runs, and
+differences with intervals over runs and problems.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compare(targets: Sequence[Sequence[str]], partial: bool, across_prompts: boo
 
 
 def estimated(runs: Runs) -> str:
-    """Returns the mean over runs and problems, in percent, with its interval; of one run the
+    """Returns the mean over runs and problems, in percent, with its interval; for a single run the
     interval is over problems.
     """
     if len(runs) == 1:
@@ -153,7 +153,9 @@ def _pair(first: Group, other: Group, keys: Problems) -> list[str]:
 
 
 def _scope(first: Group, other: Group) -> Iterator[str]:
-    """Yields what the interval of a difference is over."""
+    """Yields sentences that say whether a difference's interval is over problems or over runs and
+    problems.
+    """
     if first.is_single and other.is_single:
         yield "Both are single runs: the interval is over problems alone."
         return

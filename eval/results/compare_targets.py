@@ -22,7 +22,7 @@ from trainer.run.folder import Run, is_complete, parse_evaluation
 from trainer.run.model_label import ModelLabel
 
 OWN = ("tokenizer", "seed", "limit", "rollouts", "benchmarks", "dtype")
-"""Settings that two evaluations may differ in: the comparison is about them, or handles the
+"""Settings in which two evaluations may differ: the comparison is about them, or handles the
 difference.
 """
 PROMPT = ("prompt", "system", "prefill")

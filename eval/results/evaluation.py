@@ -56,16 +56,14 @@ class Evaluation:
 
     @property
     def age(self) -> float:
-        """Unix time at which it was last completed or graded; if it is partial, at which it
-        began.
-        """
+        """Unix time of its completion or last grading; if it is partial, of its start."""
         path = self.folder / (SETTINGS if self.is_partial else MANIFEST)
         return path.stat().st_mtime
 
     @cached_property
     def shared_settings(self) -> dict[str, Any]:
-        """The content of settings.json without the model. Other versions of the code may have
-        written other keys.
+        """The content of settings.json without the model. Other versions of the code may have other
+        keys.
         """
         settings = read_json(self.folder / SETTINGS)
         return {key: value for key, value in settings.items() if key != "model"}
@@ -158,7 +156,7 @@ class Evaluation:
     @cached_property
     def signals(self) -> Mapping[str, Values]:
         """Each of ``eval.grading.rl_signal.SIGNALS`` -> its value for each problem; ``distinct`` is
-        a number of answers. From the grades, so it is there for older evaluations too.
+        a number of answers. Computed from the grades, so older evaluations have it too.
         """
         return rl_signal.per_problem(self.grades.values())
 
@@ -185,10 +183,11 @@ class Evaluation:
 
 
 def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
-    """Returns evaluations by model, one dict per group of equal settings but for the model.
+    """Returns evaluations by model, one dict per group of evaluations whose settings differ only in
+    the model.
 
-    Evaluations of RL's pool are left out. If a group has two of one model, which was exported
-    twice, the newer is taken.
+    Evaluations of RL's pool are left out. If a group has two of one model, because it was exported
+    twice, the newer one is taken.
     """
     found: dict[str, dict[ModelLabel, Evaluation]] = {}
     for folder in run.evaluations:
@@ -204,8 +203,8 @@ def groups(run: Run, partial: bool) -> list[dict[ModelLabel, Evaluation]]:
 
 
 def check_graders(evaluations: Iterable[Evaluation]) -> None:
-    """Raises UserError, naming the commands, when they were graded under different versions of the
-    rules.
+    """Raises UserError, naming the commands, when the evaluations were graded under different
+    versions of the rules.
     """
     by_version: dict[int, list[Evaluation]] = {}
     for evaluation in evaluations:

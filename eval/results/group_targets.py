@@ -1,5 +1,5 @@
 """Resolves targets of ``warmstart compare`` that are groups, ``RUN_A,RUN_B``, and checks that their
-members are replicates that were evaluated alike.
+members are replicates evaluated under the same settings.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class Group:
 
     @cached_property
     def trained(self) -> Mapping[Path, Evaluation]:
-        """Folder of a run -> its evaluation; empty if it is the base model's, which no run has
-        trained.
-        """
+        """Folder of a run -> its evaluation; empty for the base model, which no run has trained."""
         if self.label == BASE:
             return {}
         return {run_of(e).root.resolve(): e for e in self.evaluations}
@@ -71,8 +69,9 @@ def run_of(evaluation: Evaluation) -> Run:
 
 
 def parts(target: str) -> list[str]:
-    """Returns the members' targets, of which a comma in a run's own name separates none: at each
-    place the longest text that is a target counts. Raises UserError when one is empty.
+    """Returns the members' targets. A comma that is part of a run's name does not separate members:
+    at each position the longest text that is a target is taken. Raises UserError when a member is
+    empty.
     """
     words, found = target.split(","), []
     while words:
@@ -86,12 +85,12 @@ def parts(target: str) -> list[str]:
 
 
 def resolve(targets: Sequence[str], partial: bool = False) -> Group:
-    """Returns the group of these members; of one target, that evaluation alone.
+    """Returns the group of these members; for one target, only its evaluation.
 
-    Raises UserError when a target is none of ``compare``'s, when two members are one run, have
-    other labels, are no replicates of each other (naming the settings that differ) or have the same
-    seed, when they were not evaluated alike, or when ``partial`` asks for incomplete evaluations of
-    a group.
+    Raises UserError when a target is not valid for ``compare``; when two members are the same run,
+    have different labels, are not replicates (naming the settings that differ) or have the same
+    seed; when they were not evaluated under the same settings; and when ``partial`` requests
+    incomplete evaluations of a group.
     """
     if len(targets) > 1 and partial:
         raise UserError(
@@ -127,8 +126,8 @@ def check_replicates(one: Run, other: Run) -> None:
 
 
 def independent(one: Group, other: Group) -> bool:
-    """Returns whether no run has trained a model of both groups, or False if both are models of the
-    same runs. Raises UserError when they share some runs and not all.
+    """Returns True if no run has trained a model of both groups, False if both are models of the
+    same runs. Raises UserError when they share only some of their runs.
     """
     shared = one.trained.keys() & other.trained.keys()
     if not shared:
@@ -168,7 +167,7 @@ def _check_pair(one: Subject, other: Subject) -> None:
 
 
 def _settings(one: Evaluation, other: Evaluation) -> Iterator[str]:
-    """Yields the settings that differ, but for the seed of the rollouts."""
+    """Yields the settings that differ, except for the seed of the rollouts."""
     ours, theirs = ({**e.shared_settings, "seed": None} for e in (one, other))
     yield from differences(ours, theirs).values()
 

@@ -1,4 +1,4 @@
-"""Tokens and device time of an evaluation's rollouts, beside those of others."""
+"""Tokens and device time of the rollouts of several evaluations, side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eval.results.evaluation import Evaluation
 
 
 def text(named: Mapping[str, Evaluation]) -> str:
-    """Returns what the table shows."""
+    """Returns the table's explanation."""
     several = " (1.50 x) is a multiple of the first line's." if len(named) > 1 else ""
     return (
         "Tokens of a rollout: mean, percentiles and the longest; how many the budget ended; device "

@@ -1,5 +1,5 @@
-"""Published figures of the recipe (``reference``), and how far an evaluation follows the protocol
-under which they were taken.
+"""The recipe's published figures (``reference``), and the differences between an evaluation's
+protocol and theirs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def note(reference: Reference, evaluation: Evaluation) -> str:
 
 
 def differences(reference: Reference, settings: EvaluationSettings) -> Iterator[str]:
-    """Yields each value that the authors gave and that this evaluation does not have, as text;
+    """Yields each setting that the authors gave and in which this evaluation differs, as text;
     nothing if the reference names no protocol.
     """
     if reference.get("protocol") is None:

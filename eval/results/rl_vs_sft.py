@@ -18,8 +18,8 @@ from trainer.run.model_label import BASE, ModelLabel
 
 @dataclass(frozen=True)
 class RlComparison:
-    """Evaluations under the same settings; ``sft`` is None if its step was not evaluated so, or is
-    not known any more.
+    """Evaluations under the same settings; ``sft`` is None if its step was not evaluated under
+    them, or is no longer known.
     """
 
     base: Evaluation | None
@@ -35,7 +35,7 @@ class RlComparison:
 
     @property
     def protocol(self) -> tuple[str, ...]:
-        """What the evaluations of one table have in common, for sorting."""
+        """Key of the settings that the evaluations of one table share, for sorting."""
         return tuple(sorted(f"{k}={v}" for k, v in self.rl.shared_settings.items()))
 
 
@@ -59,8 +59,9 @@ def of_model(run: Run, label: ModelLabel) -> list[RlComparison]:
 
 
 def headline(comparisons: Sequence[RlComparison]) -> list[list[str]]:
-    """Returns titles, then per model one line per set with pass@1 of base, SFT and RL and what RL
-    changed, and the other accuracies over all problems. The comparisons have the same settings.
+    """Returns titles, then per model one line per set with pass@1 of base, SFT and RL and the
+    difference between RL and SFT, and the other accuracies over all problems. The comparisons have
+    the same settings.
     """
     lines = [["pass@1", "base", "SFT, RL's start", "RL", "RL - SFT"]]
     for c in comparisons:

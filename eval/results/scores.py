@@ -1,5 +1,5 @@
-"""The accuracy of single evaluations, for the terminal: after an evaluation, in a run's status, in
-the overview of runs.
+"""The accuracy of single evaluations, as shown after an evaluation, in a run's status and in the
+overview of runs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from trainer.run.folder import Run, is_complete
 
 
 def table(evaluation: Evaluation) -> str:
-    """Returns a Markdown table of an evaluation, one line per set and one over all, and what its
-    figures and marks mean.
+    """Returns a Markdown table of an evaluation, with one line per set and one over all, and the
+    meaning of its figures and marks.
     """
     names = [name for name in evaluation.figures if name != TOTAL]
     names += [TOTAL] if len(names) > 1 else []
@@ -48,8 +48,8 @@ def score(evaluation: Evaluation) -> str:
 
 
 def of_run(run: Run) -> dict[str, dict[str, Any]]:
-    """Returns pass@1 of each complete evaluation by its folder's name: ``percent`` with ``low`` and
-    ``high`` of its 95 % interval, ``text``; of a damaged one ``damaged``, what is wrong with it.
+    """Returns pass@1 of each complete evaluation by its folder's name: ``percent``, ``low`` and
+    ``high`` of its 95 % interval, ``text``; for a damaged evaluation ``damaged``, the fault.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in filter(is_complete, run.evaluations):
@@ -68,7 +68,7 @@ def of_run(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def brackets(shown: str) -> str:
-    """Returns what the brackets, and the mark if it is there, mean in what is shown."""
+    """Returns the meaning of the brackets, and of the mark if ``shown`` has it."""
     text = f"brackets: {percent(LEVEL, 0)} intervals over problems like these"
     if EXACT in shown:
         text += f"; {EXACT} {GAFFKE}, where too few problems are right or wrong"

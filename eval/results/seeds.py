@@ -1,4 +1,4 @@
-"""Replicates: runs of one recipe that differ in their training seed alone."""
+"""Replicates: runs of one recipe that differ only in the training seed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def seed_of(run: Run) -> int:
 
 
 def differing(one: Run, other: Run) -> list[str]:
-    """Returns what keeps two runs from being replicates, as ``setting: value -> value``: settings
-    that can change the model, the dataset or the base model. Empty if they differ in the seed
-    alone, or not at all. Raises UserError when a configuration cannot be read.
+    """Returns the differences that keep two runs from being replicates, as ``setting: value ->
+    value``: of settings that can change the model, of the dataset, or of the base model. Empty if
+    the runs differ only in the seed, or not at all. Raises UserError when a configuration cannot be
+    read.
     """
     ours, theirs = _identity(one), _identity(other)
     known = bool(ours and theirs)
@@ -33,8 +34,8 @@ def differing(one: Run, other: Run) -> list[str]:
 
 
 def same_model(one: Run, other: Run, label: ModelLabel) -> bool:
-    """Returns whether a label means the same in both runs: an average of the same steps with the
-    same shares. A label of another kind always does.
+    """Returns whether a label means the same in both runs. For an average, its steps and shares
+    must be the same; other labels always mean the same.
     """
     return label.kind != "average" or _shares(one, label) == _shares(other, label)
 

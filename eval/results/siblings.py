@@ -1,6 +1,7 @@
-"""The replicates of a run that lie in the same folder of runs, and what they say of other seeds.
+"""A run's replicates in the same folder of runs, and their figures, which show the effect of the
+seed.
 
-A sibling's folder may be anything: it is only read, and one that cannot be read is not counted.
+Any folder may be next to the run's: it is only read, and one that cannot be read is not counted.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class Seeds:
     """The evaluations of one model of a run and of its replicates, in two or more runs."""
 
     evaluations: Sequence[Evaluation]
-    """That of the run itself comes first."""
+    """The run's own evaluation comes first."""
     train_seeds: Sequence[int]
     unreadable: Sequence[str]
-    """Names of folders beside the run that seem to have such an evaluation and cannot be read."""
+    """Names of folders next to the run that seem to have such an evaluation but cannot be read."""
 
     def sentence(self) -> str:
         """Returns the mean, its interval, the spread between runs and each run's figure."""
@@ -53,10 +54,10 @@ class Seeds:
 
 
 def find(run: Run, evaluation: Evaluation | None) -> Seeds | None:
-    """Returns the runs beside ``run`` that differ from it in the training seed alone and have a
+    """Returns the runs next to ``run`` that differ from it only in the training seed and have a
     complete evaluation of the same model under the same settings, graded by the same rules; of
-    several with one seed the first by name. None if there is none, or if the model is the base
-    model or one of RL, whose settings are not compared.
+    several with the same seed, the first by name. None if there is none, for the base model, and
+    for RL models, whose settings are not compared.
     """
     if evaluation is None or evaluation.is_partial or evaluation.label.kind in ("base", "rl"):
         return None
@@ -76,7 +77,9 @@ def find(run: Run, evaluation: Evaluation | None) -> Seeds | None:
 
 
 def _beside(run: Run) -> list[Path]:
-    """Returns the other folders with a configuration; none of those that may not be listed."""
+    """Returns the other folders that have a configuration; empty if the folder of runs may not be
+    listed.
+    """
     own = run.root.resolve()
     try:
         return [f for f in sorted(own.parent.iterdir()) if f.resolve() != own and _is_run(f)]
@@ -92,8 +95,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _alike(run: Run, other: Run, ours: Evaluation) -> Evaluation | None:
-    """Returns the other run's newest evaluation that is like ours; None if it has none, or is no
-    replicate. The configuration, which is slow to read, is looked at last.
+    """Returns the other run's newest evaluation with the same model and settings as ours; None if
+    it has none, or is not a replicate. The configuration, which is slow to read, is compared last.
     """
     named = parse_evaluation(ours.folder)
     folders = [f for f in other.evaluations if parse_evaluation(f) == named and is_complete(f)]

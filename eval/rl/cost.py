@@ -1,4 +1,4 @@
-"""What the commands that ``warmstart rl`` names will cost, as far as it is known before."""
+"""The cost of the commands that ``warmstart rl`` prints, as far as it is known in advance."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from trainer.run.rl_start import RlStart, gpus_of
 
 
 def of_evaluation(run: Run, step: int, rollouts: int) -> str:
-    """Returns the size of the pool's evaluation, and its device-hours at the pace of the step's
-    newest timed evaluation, if it has one.
+    """Returns the size of the pool's evaluation and, if the step has a timed evaluation, the
+    device-hours at the newest one's pace.
     """
     return f"{rollouts:,} rollouts{_at_pace(run, step, rollouts)}"
 
 
 def of_training(run: Run, step: int, start: RlStart, made: Mapping[str, Any]) -> str:
-    """Returns the size of RL from a start, whose manifest is ``made``: in GPU-hours by the
-    planner's forecast, else its rollouts alone at the pace of the step's newest timed evaluation.
+    """Returns the size of RL from a start, whose manifest is ``made``, with the GPU-hours of the
+    planner's forecast or, without a forecast, the device-hours of its rollouts at the pace of the
+    step's newest timed evaluation.
     """
     values = start.values([])
     steps, batch = values.trainer.total_training_steps, values.data.train_batch_size

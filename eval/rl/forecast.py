@@ -1,5 +1,5 @@
-"""Connects measured rollouts to the planner: the lengths of a run's rollouts, and the settings and
-the page that follow from them.
+"""Passes the measured lengths of a run's rollouts to the planner, for RL's settings and the page of
+``warmstart plan --rl``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.planning.workload import cluster_of, shape_of
 from trainer.run.folder import Run, is_complete
 
 PROMPT = 512
-"""Tokens of the longest prompt, where no start has measured it."""
+"""Assumed tokens of the longest prompt if no start has measured it."""
 
 
 def mixed(evaluation: Evaluation) -> list[Problem]:
@@ -38,8 +38,8 @@ def mixed(evaluation: Evaluation) -> list[Problem]:
 
 
 def budget(evaluation: Evaluation, problems: Sequence[Problem]) -> int:
-    """Returns the tokens that suffice for these problems of a complete evaluation; others may need
-    far fewer.
+    """Returns the smallest budget, in tokens, that retains ``rl_readiness.KEPT`` of the accuracy on
+    these problems of a complete evaluation.
     """
     wanted = {(p.set, p.id) for p in problems}
     rollouts = evaluation.rollouts
@@ -78,8 +78,8 @@ def settings(
 def page(config: DictConfig, run: Run | None) -> tuple[str, bool]:
     """Returns (the text of ``warmstart plan --rl``, whether anything fits on the recipe's cluster).
 
-    Lengths are those of the newest complete evaluation of the run's pool, else of its newest
-    evaluation; of a run without any, or of a recipe, they are assumed.
+    Lengths are those of the newest complete evaluation of the run's pool, otherwise of its newest
+    complete evaluation; for a run without one, and for a recipe, they are assumed.
     """
     cluster = cluster_of(config)
     batch = grpo.batch_size(max(grpo.BATCH, cluster.ranks), cluster.ranks)
@@ -103,7 +103,9 @@ def page(config: DictConfig, run: Run | None) -> tuple[str, bool]:
 
 
 def _newest(run: Run) -> Evaluation | None:
-    """Returns the newest complete evaluation of the pool; without one, that of anything else."""
+    """Returns the newest complete evaluation of the pool; without one, the newest complete
+    evaluation.
+    """
     found = [evaluations.read(folder) for folder in run.evaluations if is_complete(folder)]
     return max(found, key=lambda e: (evaluations.is_of_pool(e.folder), e.age), default=None)
 

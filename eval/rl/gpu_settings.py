@@ -62,7 +62,7 @@ POLICY = "The trainer's state is on the host and crosses PCIe in each pass, or i
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """The planner's choice for one start, and what it was chosen for."""
+    """The planner's choice for one start, and the inputs of that choice."""
 
     shape: Shape
     cluster: Cluster

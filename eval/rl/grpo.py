@@ -14,8 +14,8 @@ from eval.generation.settings import SamplingSettings
 from eval.rl.gpu_settings import ALGORITHM, REFERENCE, GpuSettings
 
 BATCH, STEPS, EVERY = 128, 100, 20
-"""Most problems per step, or one per GPU if there are more GPUs; steps of RL; steps between two
-validations, and between two checkpoints.
+"""Maximum number of problems per step (or one per GPU if there are more GPUs); steps of RL; steps
+between two validations and between two checkpoints.
 """
 
 TEMPLATE = """\
@@ -132,12 +132,12 @@ class Start:
     response: int
     """Budget of a rollout, in tokens."""
     sampling: SamplingSettings
-    """That of the evaluation that chose the problems."""
+    """Budget of the evaluation that selected the problems."""
 
 
 def batch_size(problems: int, gpus: int) -> int:
-    """Returns the problems per step, the same number for each GPU. Raises UserError when there are
-    fewer problems than GPUs.
+    """Returns the number of problems per step, a multiple of the number of GPUs. Raises UserError
+    when there are fewer problems than GPUs.
     """
     batch = min(max(BATCH, gpus), problems) // gpus * gpus
     if not batch:

@@ -18,7 +18,7 @@ from trainer.run.folder import Run, is_complete
 from trainer.run.rl_start import RlAttempt, RlStart, gpus_of
 
 STOP = "WARMSTART_RL_STOP"
-"""Variable of the trainer's process: the file whose existence asks it to stop."""
+"""Variable of the trainer's process with the file whose existence requests a stop."""
 MODEL = "actor_rollout_ref.model.path"
 ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
 SEQUENCE_PARALLEL = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
@@ -36,13 +36,13 @@ CPU_VARIABLES = {
 
 @dataclass(frozen=True)
 class Invocation:
-    """One way to run an RL start: its own values with a person's over them."""
+    """One way to run an RL start: its own values, overridden by the user's."""
 
     start: RlStart
     words: Sequence[str]
     """verl's key=value, and Hydra's options."""
     values: DictConfig
-    """The start's values and those of the words, without verl's defaults."""
+    """The start's values overridden by those of the words, without verl's defaults."""
     model: Path
     """Folder of the weights to start from."""
 
@@ -64,22 +64,22 @@ class Invocation:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total number of steps."""
         return self.values.trainer.total_training_steps
 
     @property
     def gpus(self) -> int:
-        """GPUs, or ranks on CPUs."""
+        """Number of GPUs, or of ranks on CPUs."""
         return gpus_of(self.values)
 
     @property
     def shows_only(self) -> bool:
-        """Whether Hydra is only asked to show something (``--cfg job``)."""
+        """Whether Hydra is only to show something (``--cfg job``)."""
         return any(word.startswith("-") for word in self.words)
 
     def check_attention(self) -> None:
-        """Raises UserError when the trainer could not attend here: verl asks transformers for
-        flash-attn, and exchanges tokens for sequence parallelism in flash-attn's path only.
+        """Raises UserError when attention would fail or be wrong here: verl makes transformers use
+        flash-attn, and only that path exchanges tokens for sequence parallelism.
         """
         if self.on_cpu:
             return
@@ -110,8 +110,8 @@ class Invocation:
     def command(self, folder: Path, attempt: RlAttempt | None = None) -> list[str]:
         """Returns the command line, which writes Hydra's files to ``folder``.
 
-        The start may have been moved since it was written, so its paths are given here; and Ray may
-        have been started elsewhere, so its workers' variables are.
+        Paths are given on it because the start may have been moved since it was written; the
+        workers' variables, because Ray may have been started elsewhere.
         """
         start = self.start
         paths: dict[str, Path] = {

@@ -1,5 +1,5 @@
-"""Runs verl's GRPO trainer on what ``warmstart rl`` prepared: resumes, stops on request and before
-a job's time limit, and keeps the metrics of all attempts in one file.
+"""Runs verl's GRPO trainer on a start that ``warmstart rl`` prepared: resumes, stops on request and
+before a job's time limit, and collects the metrics of all attempts in one file.
 
     python -m eval.rl.launch FOLDER [verl's key=value ...]
 """
@@ -31,7 +31,9 @@ from trainer.run.rl_start import RlAttempt, RlStart
 
 POLL_SECONDS = 1
 WORKERS = 16
-"""CPUs that Ray offers at least: each of verl's actors reserves one, and few work at a time."""
+"""Minimum number of CPUs that Ray offers: each of verl's actors reserves one, and few work at a
+time.
+"""
 STATE = 8
 """Bytes of a checkpoint per byte of the bf16 export: fp32 weights twice, Adam's two averages."""
 SHOWN = (
@@ -40,13 +42,13 @@ SHOWN = (
     ("tokens", "response_length/mean", ",.0f"),
     ("seconds", "timing_s/step", ".0f"),
 )
-"""What the line of a step shows, of verl's metrics."""
+"""verl's metrics that the line of a step shows."""
 TAIL = 20
-"""Last lines of the log to print when verl fails."""
+"""Number of the log's last lines to print when verl fails."""
 
 
 def main() -> int:
-    """Returns 0 when all steps are done, 75 after a stop, 2 for what a person can fix, else 1."""
+    """Returns 0 when all steps are done, 75 after a stop, 2 for a UserError, otherwise 1."""
     folder, *words = sys.argv[1:]
     drop_amd(os.environ)
     start = RlStart(Path(folder).resolve())
@@ -115,8 +117,8 @@ def _shown(line: dict[str, Any], steps: int) -> str:
 
 
 class _Trainer:
-    """verl's trainer as a child process, in a session of its own: a terminal's Ctrl-C reaches only
-    this process.
+    """verl's trainer as a child process in its own session, so that a terminal's Ctrl-C reaches
+    only this process.
     """
 
     def __init__(self, invocation: Invocation, attempt: RlAttempt, done: int) -> None:
@@ -157,7 +159,7 @@ class _Trainer:
         )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
-        """Waits for the end; takes over each step's metrics and passes on requests to stop."""
+        """Waits for the trainer's end; collects each step's metrics and passes on stop requests."""
         news = follow_jsonl(self._attempt.metrics)
         with self._invocation.start.metrics.open("a", encoding="utf-8") as kept:
             while True:

@@ -38,20 +38,20 @@ from trainer.run.folder import Run, is_complete, lock_of
 from trainer.run.trained_from import dataset_identity
 
 PROBLEMS = 2_000
-"""Problems in the pool by default: with 8 rollouts each, ten times the rollouts of the suite
+"""Default number of problems in the pool: with 8 rollouts each, ten times the rollouts of the suite
 ``t0``.
 """
 SFT = "sft"
-"""Set name of the dataset's training rows, when the pool's problems are compared with them."""
+"""Set name of the dataset's training rows when the pool's problems are compared with them."""
 
 
 def build(run: Run, config: DictConfig, file: Path | None = None, count: int | None = None) -> Path:
     """Writes ``rl_pool.jsonl`` once, with one {id, problem, answer, in_sft} per line; returns the
     pool's folder.
 
-    The problems come from ``file``, JSONL of {id, problem, answer}; without a file, from the rows
-    that the dataset did not select, or from its training rows if it selected all. Problems of a
-    benchmark (of ``data.decontaminate``, of ``eval.sets``, or of an evaluation of the run) and of
+    The problems come from ``file``, JSONL of {id, problem, answer}; without a file, from the good
+    rows that the dataset did not select, or from its training rows if it selected all. Problems of
+    a benchmark (of ``data.decontaminate``, of ``eval.sets``, or of an evaluation of the run) and of
     held-out rows are dropped by the rules that decontaminated the dataset. One of each group of
     near-duplicates is kept, and ``count`` (default ``PROBLEMS``) of the rest are chosen by hash.
 
@@ -139,9 +139,7 @@ def _fill(
 
 
 def _read(file: Path) -> list[Problem]:
-    """Returns the problems of a JSONL file; the file's stem, which may be any name, is their
-    set.
-    """
+    """Returns the problems of a JSONL file; their set is the file's stem, which may be any name."""
     return benchmarks.load_file(file, file.stem)
 
 

@@ -53,7 +53,7 @@ from trainer.run.trained_from import dataset_identity
 OWN = ("eval.sets", "eval.benchmarks")
 """Keys that ``prepare`` sets itself."""
 FORMAT = 3
-"""Version of the files, which counts up when older ones do not run."""
+"""Version of the files; raised when older files do not run any more."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Prepared:
     """The state of the preparation after a call."""
 
     folder: Path | None
-    """Holds configuration, prompts and script; None while the pool is not evaluated."""
+    """Folder of configuration, prompts and script; None while the pool is not evaluated."""
     command: str
     """The command to run next: the script, or the evaluation of the pool."""
     counts: str
     """Numbers of problems, as text."""
     cost: str
-    """What the command will cost, as far as it is known."""
+    """The command's cost, as far as it is known."""
 
 
 def prepare(
@@ -78,8 +78,8 @@ def prepare(
     file: Path | None = None,
     count: int | None = None,
 ) -> Prepared:
-    """Prepares RL from the export of ``step`` as far as possible; files from the same inputs are
-    kept.
+    """Prepares RL from the export of ``step`` as far as possible; files made from the same inputs
+    are kept.
 
     ``file`` and ``count`` choose the pool (see ``pool.build``). Group size, temperature, top-p and
     budget are those of the pool's evaluation: by default ``GROUP`` rollouts at temperature 1 and
@@ -87,11 +87,11 @@ def prepare(
     mutable keys change them (``eval.rollouts=16``), and describe the cluster that RL will run on
     (``cluster.nodes=1``).
 
-    Raises UserError when the run's answers are not boxed, when the export or its dataset is
-    missing, when an override is in ``OWN``, when there are fewer than 2 rollouts, the temperature
-    is 0, or answers are prefilled, as ``pool.build`` does, when the pool was graded under another
-    version of the rules than the reward's, and when too few problems have both right and wrong
-    rollouts, and when no settings fit the GPUs.
+    Raises UserError when the run's answers are not boxed; when the export or its dataset is
+    missing; when an override is in ``OWN``; when there are fewer than 2 rollouts, the temperature
+    is 0, or answers are prefilled; when the pool was graded under another version of the rules than
+    the reward's; when too few problems have both right and wrong rollouts; when no settings fit the
+    GPUs; and as ``pool.build`` does.
     """
     if config.data.answer_style != "boxed":
         raise UserError(

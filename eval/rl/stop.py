@@ -1,4 +1,4 @@
-"""Ends verl's trainer on request: after the step that runs, with a checkpoint."""
+"""Ends verl's trainer on request: after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ POLL_SECONDS = 1
 
 
 class StopOnRequest(CheckpointCallback):
-    """verl's ``trainer.checkpoint_callback_class``. Once the file that STOP names exists,
-    the step that runs is saved and counts as the last.
+    """verl's ``trainer.checkpoint_callback_class``. Once the file that STOP names exists, the
+    current step is saved and becomes the last one.
     """
 
     def __init__(self, config: Any = None) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 22, 14, 44
 HOVERS = 200
-"""Most points of a line that show their values."""
+"""Maximum number of points for which a line shows values under the pointer."""
 
 Point = tuple[float, float]
 Write = Callable[[float], str]
@@ -19,8 +19,8 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Line:
-    """One data series; ``kind`` is a key of ``common.plots.COLOURS``, and more classes of the style
-    sheet.
+    """One data series; ``kind`` is a key of ``common.plots.COLOURS``, possibly followed by further
+    classes of the style sheet.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Axis:
         return (value - low) / (high - low or 1)
 
     def ending_at_ticks(self) -> Axis:
-        """Returns the axis from its last tick before ``low`` to its first one after ``high``; a
-        logarithmic one as it is.
+        """Returns the axis extended to the last tick before ``low`` and the first one after
+        ``high``; a logarithmic axis is returned unchanged.
         """
         if self.log:
             return self

@@ -22,11 +22,11 @@ from trainer.run import rl_metrics
 from trainer.run.rl_start import RlStart
 
 BINS = 40
-"""Most bins of a histogram of lengths."""
+"""Maximum number of bins of a histogram of lengths."""
 MARGIN = 0.05
-"""Share of the values' range that is free at either end of an axis that does not begin at 0."""
+"""Share of the values' range that is left free at both ends of an axis that does not begin at 0."""
 GAP = 0.1
-"""Least distance of two ticks, as a share of the axis of steps."""
+"""Minimum distance of two ticks, as a share of the axis of steps."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def _of_panel(title: str, axis: str, panel: Panel) -> Figure:
 
 
 def _marks(steps: Sequence[float]) -> Sequence[float]:
-    """Returns the steps themselves as ticks if they are as far apart as labels need, else none."""
+    """Returns the steps themselves as ticks if they are far enough apart for their labels,
+    otherwise none.
+    """
     room = GAP * (steps[-1] - steps[0])
     return steps if all(b - a >= room for a, b in pairwise(steps)) else ()
 
@@ -123,8 +125,8 @@ def _lengths(compared: Comparison) -> Figure:
 
 
 def _binned(name: str, kind: str, lengths: Sequence[int], end: int) -> Line:
-    """Returns how many lengths are in each of at most ``BINS`` equal bins of 1 to ``end`` tokens;
-    the last bin may be narrower.
+    """Returns the number of lengths in each of at most ``BINS`` equal bins from 1 to ``end``
+    tokens; the last bin may be narrower.
     """
     width = -(-end // BINS)
     counts = Counter(max(length - 1, 0) // width for length in lengths)
@@ -163,8 +165,8 @@ def _figure(title: str, x: Axis, y: Axis, lines: list[Line]) -> Figure:
 
 
 def _names(compared: Comparison) -> Mapping[Any, tuple[str, str]]:
-    """Returns the name and kind of each evaluation's line; several of one kind have shades of its
-    colour.
+    """Returns the name and kind of each evaluation's line; lines of the same kind have shades of
+    one colour.
     """
     seen: Counter[str] = Counter()
     names = {}

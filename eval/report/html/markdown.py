@@ -14,8 +14,8 @@ _RANGE = re.compile(r"\[[-+0-9.]+, [-+0-9.]+\]†?")
 
 def html(text: str, label: str = "Table") -> Markup:
     """Returns HTML for paragraphs, lists, tables, emphasis and code; HTML in ``text`` is escaped.
-    Aligned cells get the class ``end`` (right) or ``start`` instead of a style; their
-    intervals, which stay on one line, are spans of the class ``range``.
+    Aligned cells get the class ``end`` (right) or ``start`` instead of a style attribute; intervals
+    in them are spans of the class ``range``, so that they stay on one line.
 
     Tables are in a box that scrolls; ``label`` is its name for screen readers.
     """

@@ -1,7 +1,7 @@
-"""Finds LaTeX in a text, converts it to MathML and checks the result, so that the page need not
+"""Finds LaTeX in a text, converts it to MathML and checks the result, because the page must not
 trust it.
 
-The converter is native code that reads whatever a model wrote, so it runs in a process that can be
+The converter is native code and its input is a model's text, so it runs in a process that can be
 killed. Its output is parsed as XML, and unknown attributes are dropped. A formula that is too long,
 that the converter refuses, that crashes its process or whose output has an unknown element stays
 text.
@@ -19,16 +19,16 @@ from xml.etree import ElementTree
 from common.processes import limit_memory
 
 Formula = tuple[str, str]
-"""(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula, and of
+"""(LaTeX, its opening delimiter); the delimiter is empty if the entire text is one formula, and for
 a box outside of delimiters.
 """
 Tree = list["str | dict[str, str] | Tree"]
 """A MathML element: its name, its attributes if it has any, then its text or its children."""
 
 LONGEST = 1_000
-"""Most characters of a formula."""
+"""Maximum length of a formula, in characters."""
 MOST = 300_000
-"""Most formulas of one page; the rest stay text."""
+"""Maximum number of formulas on a page; the rest stay text."""
 LARGEST = 10.0
 """Largest number in an attribute (mostly em); larger or negative ones could move or hide other text
 and are dropped.
@@ -38,8 +38,8 @@ BATCH = 500
 TIMEOUT = 2.0
 """Time limit of a batch in seconds; a batch normally takes some hundredths of a second."""
 FAILURES = 20
-"""Failures, of batches and of single formulas, after which the formulas of failed batches stay text
-untried.
+"""Number of failures, of batches and single formulas, after which formulas of failed batches stay
+text without another try.
 """
 MEMORY = 2 << 30
 """Bytes of address space of the converter's process."""
@@ -178,8 +178,8 @@ def source(formula: Formula) -> str:
 def convert(formulas: Iterable[Formula]) -> dict[Formula, Tree]:
     """Returns the tree of each distinct formula that was converted.
 
-    The formulas of a failed batch are tried again one by one, until there were ``FAILURES``
-    failures.
+    The formulas of a failed batch are tried again one by one, until ``FAILURES`` failures have
+    occurred.
     """
     from pebble import ProcessPool
 

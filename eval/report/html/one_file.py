@@ -1,4 +1,6 @@
-"""A page that is one file, opens from disk and asks no network: its parts and its policy."""
+"""The parts and the policy of a page that is a single file, opens from disk and makes no network
+request.
+"""
 
 from __future__ import annotations
 

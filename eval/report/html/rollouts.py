@@ -1,4 +1,4 @@
-"""Collects what the page's readers of rollouts see: the grid's results, and the packed texts."""
+"""Collects the page's data on rollouts: the results in the grid, and the packed texts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from eval.results.evaluation import Evaluation
 from trainer.run.folder import Run
 
 LISTED = 200
-"""Most grader disagreements that are listed per evaluation."""
+"""Maximum number of grader disagreements listed per evaluation."""
 SHORT = 120
-"""Most characters of an answer in that list."""
+"""Maximum length of an answer in that list, in characters."""
 
 
 def sheets(evaluation: Evaluation) -> list[Sheet]:
@@ -48,8 +48,8 @@ def packed(evaluations: Sequence[Sequence[Sheet]]) -> list[tuple[str, Markup]]:
 def data(
     run: Run, evaluations: Sequence[Evaluation], sheets: Sequence[Sequence[Sheet]]
 ) -> dict[str, Any]:
-    """Returns what the page's script shows before a rollout is opened: the problems of all
-    evaluations, and of each evaluation its results, with ``at`` for a problem's index.
+    """Returns the data that the page's script shows before a rollout is opened: the problems of all
+    evaluations, and each evaluation's results, with ``at`` as the problem's index.
     """
     problems = {
         (sheet.problem.set, sheet.problem.id): sheet.problem for some in sheets for sheet in some

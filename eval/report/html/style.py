@@ -1,4 +1,4 @@
-"""The page's style sheet: the colours that it shares with PNG files, its rules, those of print."""
+"""The page's style sheet: colours (the same as in PNG files), rules, and rules for print."""
 
 from __future__ import annotations
 

@@ -19,15 +19,17 @@ from eval.report.html import maths
 from eval.report.html.maths import Formula
 
 BYTES = 24_000_000
-"""Most bytes of all packed problems together."""
+"""Maximum bytes of all packed problems together."""
 LONGEST = 20_000
-"""Most characters kept of a problem, of a rollout's thinking and of its answer; fewer of the latter
-two if they would exceed ``BYTES``.
+"""Maximum numbers of characters kept of a problem, of a rollout's thinking and of its answer; the
+latter two are reduced if the page would exceed ``BYTES``.
 """
 HEAD = 0.6
-"""Share of a cut text's kept characters that is its beginning; the rest is its end."""
+"""Share of a cut text's kept characters that come from its beginning; the rest come from
+its end.
+"""
 ANSWER = 400
-"""Most characters kept of a gold or extracted answer."""
+"""Maximum number of characters kept of a gold or extracted answer."""
 
 Piece = str | Formula | dict[str, int]
 """Plain text, a formula, or ``{"cut": n}`` in the place of n characters."""
@@ -36,9 +38,7 @@ Encode = Callable[[Iterable[Piece]], Any]
 
 @dataclass(frozen=True)
 class Sheet:
-    """One problem with its rollouts and their grades, in the order of k; None where the evaluation
-    lacks one.
-    """
+    """One problem with its rollouts and their grades, in the order of k; None for a missing one."""
 
     problem: Problem
     rollouts: Sequence[tuple[Rollout, Grade] | None]
@@ -70,7 +70,7 @@ def parts(text: str) -> tuple[str | None, str | None]:
 
 
 def cut(text: str, limit: int) -> Iterator[Piece]:
-    """Yields a text's pieces; of one longer than ``limit`` characters only head and tail, with a
+    """Yields a text's pieces; for one longer than ``limit`` characters only head and tail, with a
     cut between them.
     """
     if len(text) <= limit:
@@ -83,8 +83,8 @@ def cut(text: str, limit: int) -> Iterator[Piece]:
 
 
 def answer(text: str) -> Iterator[Piece]:
-    """Yields the pieces of a gold or extracted answer. One with a command or a script, and no
-    leading ``$``, is one formula; a long one is cut and stays text.
+    """Yields the pieces of a gold or extracted answer. An answer with a LaTeX command, subscript or
+    superscript and no leading ``$`` is one formula; a long one is cut and stays text.
     """
     if len(text) > ANSWER:
         head = int(ANSWER * HEAD)

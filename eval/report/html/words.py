@@ -1,4 +1,4 @@
-r"""The beginning of a problem as one line of plain words, which names its row in the page.
+r"""The beginning of a problem as one line of plain text: the name of its row on the page.
 
 LaTeX becomes readable characters: ``$\frac{1}{2} \le x^2$`` is ``1/2 ≤ x²``.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 
 LONGEST = 140
-"""Most characters of a label."""
+"""Maximum length of a label, in characters."""
 READ = 600
-"""Characters of a problem that are read for its label."""
+"""Number of a problem's characters that are read for its label."""
 ROUNDS = 5
-"""Most nested commands that are resolved; deeper ones lose their braces only."""
+"""Maximum depth of nested commands that are resolved; deeper ones only lose their braces."""
 
 _SYMBOLS = {
     "times": "×", "cdot": "·", "div": "÷", "pm": "±", "mp": "∓", "ast": "*", "star": "⋆",
@@ -54,8 +54,8 @@ _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 def words(problem: str) -> str:
-    """Returns at most ``LONGEST`` characters, the last one an ellipsis if there is more; empty if
-    the problem has no words.
+    """Returns at most ``LONGEST`` characters, the last one an ellipsis if the text is longer; empty
+    if the problem has no words.
     """
     text = problem[:READ]
     text = _ENVIRONMENT.sub(" ", _DRAWING.sub(" ", text))

@@ -41,9 +41,9 @@ SCRIPTS = (
 )
 """Parts of the page's one script, in order: the last one starts it."""
 TABLES = ("pass-at-k", "budget", "rerun-error", "outcomes", "signal", "lengths")
-"""The report's sections that the page has in one, as its tables."""
+"""The report's sections that the page puts into its section "Tables"."""
 PLACED = ("checkpoints", "graders", "provenance")
-"""The report's sections that have a place of their own in the template."""
+"""The report's sections that have their own place in the template."""
 
 
 def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
@@ -52,8 +52,8 @@ def write(run: Run, config: DictConfig, partial: bool = False) -> Path:
 
     With ``partial``, evaluations that lack some of their rollouts count too, and the page marks
     them. Raises UserError when the run has no such evaluation, when the evaluations were graded
-    under different versions of the rules, and when a complete one lacks its metrics or some of its
-    rollouts or grades.
+    under different versions of the rules, and when a complete evaluation lacks its metrics or some
+    of its rollouts or grades.
     """
     found = contents.read(run, config, partial)
     compared = found.compared
@@ -95,7 +95,7 @@ def _partial(compared: Comparison) -> list[str]:
 
 
 def _tiles(compared: Comparison) -> list[dict[str, str]]:
-    """Returns the key figures over all problems, each with the base model's beside it."""
+    """Returns the key figures over all problems, each with the base model's next to it."""
     n, partial = compared.known.n, missing(TOTAL, *compared.both)
 
     def tile(label: str, write: Any) -> dict[str, str]:

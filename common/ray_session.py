@@ -62,8 +62,8 @@ def ray_session(
             os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
     elif not _answers(cluster):
         raise UserError(
-            f"RAY_ADDRESS={cluster}: no Ray answers there: unset RAY_ADDRESS to start one on this "
-            "machine"
+            f"RAY_ADDRESS={cluster}: Ray does not answer there: unset RAY_ADDRESS to start it on "
+            "this machine"
         )
     with waiting("connecting to Ray" if cluster else "starting Ray"):
         import ray

@@ -106,7 +106,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
             f"{folder} was built with other settings:\n  "
             + "\n  ".join(changed.values())
             + "\nuse another name (data.name=NAME), or delete that folder; a run that was started "
-            "on it goes on with warmstart train"
+            "on it resumes with warmstart train"
         )
 
 
@@ -119,8 +119,8 @@ def other_rules(folder: Path) -> str:
         return ""
     told = ", ".join(f"{name} {built[name]} (now {now[name]})" for name in now)
     return (
-        f"{folder} was built under other rules: {told}; it is used as it is, and data.name=NAME "
-        "builds one under the present rules"
+        f"{folder} was built under other versions of the rules: {told}; it is used unchanged, and "
+        "data.name=NAME builds one under the current rules"
     )
 
 

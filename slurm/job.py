@@ -63,7 +63,7 @@ def _main(script: Path, kind: str, arguments: Sequence[str]) -> int:
     if in_job and not given.dry_run:
         if given.options:
             before = " ".join(given.lines)
-            raise UserError(f"sbatch's options stand before the script: sbatch {before} SCRIPT")
+            raise UserError(f"put sbatch's options before the script: sbatch {before} SCRIPT")
         job = Job.here()
     else:
         # A training script adds the first word, its recipe, itself.

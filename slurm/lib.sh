@@ -20,7 +20,7 @@ CONTAINER=() LOCAL_ENV="" IMAGE="" VENV=${DOCTOR_VENV:-}
 set -euo pipefail
 
 if [[ -n $IMAGE ]]; then
-    echo "slurm/site.env: IMAGE counts no more: CONTAINER=(apptainer exec --nv $IMAGE)" >&2
+    echo "slurm/site.env: IMAGE has no effect: set CONTAINER=(apptainer exec --nv $IMAGE) instead" >&2
     exit 2
 fi
 # Python reads the site's lists itself. In a container, only ranks and engines run; this Python

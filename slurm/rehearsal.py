@@ -67,7 +67,7 @@ class Rehearsal:
         # First as it is, so that no setting is blamed for a fault that passes.
         for knobs in ((), *tries(self.knobs)):
             changed = " ".join(off(knobs)) or "once more"
-            print(f"warmstart: it failed; trying {changed}", flush=True)
+            print(f"warmstart: the rehearsal failed; trying {changed}", flush=True)
             result = self._try(work, meeting, knobs)
             if result == ASKED_TO_STOP:
                 return STOPPED

@@ -95,7 +95,7 @@ def _reasons(chosen: Sequence[str]) -> str:
 
 def _check_label(target: str, label: str | None) -> None:
     if label not in (None, "base"):
-        raise UserError(f"{target} is a model, not a run: it has only base, not {label}")
+        raise UserError(f"{target} is a model, not a run, so it has no {label}: leave that out")
 
 
 def _problems(config: DictConfig) -> list[Problem]:

@@ -220,7 +220,9 @@ def line(recipe: str, overrides: list[str]) -> int:
     from trainer.run.trained_from import dataset_identity
 
     if under_slurm(os.environ):
-        raise UserError("run is for one task, and this step has several: sbatch slurm/sft_4b.sh")
+        raise UserError(
+            "warmstart run works in one task, but this step has several: sbatch slurm/sft_4b.sh"
+        )
     config = config_of(recipe, overrides)
     with called(recipe, overrides, config.name), waiting("checking what the stages need"):
         checks.before_line(config)

@@ -30,9 +30,9 @@ class Parser(argparse.ArgumentParser):
         if found := _MISSING.fullmatch(message):
             message = f"{found[1]} is missing"
         elif found := _EXTRA.fullmatch(message):
-            message = f"there is no place for {found[1]}"
+            message = f"unexpected argument {found[1]}"
         message = message.removeprefix("argument ")
-        raise UserError(f"{message} ({self.prog} --help shows how to call it)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def check_verb(words: Sequence[str], verbs: Collection[str], options: Collection[str]) -> None:
@@ -44,11 +44,14 @@ def check_verb(words: Sequence[str], verbs: Collection[str], options: Collection
         return
     swapped = next((word for word in words[1:] if word in verbs), None)
     if first.startswith("-"):
-        what, near = f"no option {first}", nearest(first, options)
+        what, near = f"unknown option {first}", nearest(first, options)
     elif swapped:
-        what, near = f"no verb {first!r}", f": the verb comes first: warmstart {swapped} {first}"
+        what, near = (
+            f"unknown verb {first!r}",
+            f": the verb comes first: warmstart {swapped} {first}",
+        )
     else:
-        what, near = f"no verb {first!r}", nearest(first, verbs)
+        what, near = f"unknown verb {first!r}", nearest(first, verbs)
     raise UserError(f"{what}{near or ': ' + ', '.join(verbs)} (warmstart --help)")
 
 
@@ -69,9 +72,7 @@ def check_options(
             if "." in option:
                 near = f": write {word.lstrip('-')} without dashes"
             has = f"its options: {', '.join(known)}" if known else "it has none"
-            raise UserError(
-                f"{option} is no option of {verb}{near} ({has}; warmstart {verb} --help)"
-            )
+            raise UserError(f"{verb} has no option {option}{near} ({has}; warmstart {verb} --help)")
 
 
 def _is_known(option: str, known: Collection[str], valued: Collection[str]) -> bool:

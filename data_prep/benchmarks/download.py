@@ -47,7 +47,8 @@ def fetch(folder: Path, name: str) -> str:
         rows = load_dataset(benchmark.hub, benchmark.config, split=benchmark.split, revision=commit)
     except (OSError, ValueError, HTTPError, DatasetGenerationError) as e:
         raise UserError(
-            f"benchmark {name} ({benchmark.hub}) cannot be read from the hub: {first_line(e)}"
+            f"benchmark {name} ({benchmark.hub}) cannot be read from the hub: {first_line(e)}: "
+            f"try again, or put {name}.jsonl into {folder}"
         ) from e
     path = folder / f"{name}.jsonl"
     make_folder(folder)
@@ -58,7 +59,8 @@ def fetch(folder: Path, name: str) -> str:
             )
         except KeyError as e:
             raise UserError(
-                f"benchmark {name}: {benchmark.hub} has no column {e} at commit {commit}"
+                f"benchmark {name}: {benchmark.hub} has no column {e} at commit {commit}: "
+                f"put {name}.jsonl into {folder}"
             ) from e
         sets.load(Path(partial), [name], None)
         (Path(partial) / path.name).replace(path)

@@ -22,8 +22,8 @@ MERGED = {"checkpoint": "its adapters, merged (fp32)", "export": "its merged exp
 """The same for a QLoRA."""
 WHY = (
     "Averages of early and late checkpoints, or of a model and its base, can have a higher pass@k "
-    "than the last checkpoint (arXiv 2504.10478, 2606.09932). Whether this one has, only its "
-    "evaluation says."
+    "than the last checkpoint (arXiv 2504.10478, 2606.09932). Only its evaluation shows whether "
+    "this one does."
 )
 
 
@@ -60,7 +60,7 @@ class AverageCard(SftCard):
 
     def _limitations(self) -> str:
         return (
-            "- It is an average of weights, and no training step has seen it.\n"
+            "- It is an average of weights that no training step produced.\n"
             f"{super()._limitations()}"
         )
 

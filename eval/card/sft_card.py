@@ -229,7 +229,7 @@ class SftCard:
         """Returns what training added to each problem, as sentences; empty if nothing."""
         said = ""
         if self.prompt.text != PROBLEM:
-            said = "Each problem was asked as in the examples, with the words around it. "
+            said = "Each problem was asked as in the examples, with the same added text. "
         if self.prompt.system:
             said += (
                 "Conversations without a system turn get the one of training, "

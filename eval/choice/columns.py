@@ -30,8 +30,8 @@ rows.
 """
 MEANINGS = (
     "p is the share of right ones among a problem's rollouts. −log p is the mean over the "
-    "rollouts' tokens. The held-out figures are those of training after the step, or where it says "
-    "so those of the step's training batch; only their means are recorded, so they have no "
+    "rollouts' tokens. The held-out figures are training's validation after the step or, if marked "
+    "so, those of the step's training batch; only their means are recorded, so they have no "
     "interval."
 )
 LEGEND = f"Means over problems, with their intervals; {MEANINGS}"

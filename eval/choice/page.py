@@ -26,19 +26,19 @@ RULE = (
     "2510.01624; Llama 3, Mistral NeMo and Qwen3 up to 12B)."
 )
 TESTS = (
-    "Each candidate minus the best, paired by problem. Intervals and p hold for all pairs at once, "
-    "which corrects for choosing the best of several (the largest |t| of all pairs under sign "
-    "flips; Romano and Wolf, 2005). The last columns say how many problems like these would tell a "
-    "candidate from the best with {power} power if the observed difference is the true one, "
-    "and what evaluating both on the additional ones costs."
+    "Each candidate minus the best, paired by problem. Intervals and p hold for all pairs at "
+    "once, which corrects for choosing the best of several (the largest |t| of all pairs under "
+    "sign flips; Romano and Wolf, 2005). The last columns say how many problems like these would "
+    "make the difference significant with {power} power if the observed one is the true one, and "
+    "what it costs to evaluate both candidates on the additional problems."
 )
 PUBLISHED = (
-    "Published alarms are their models', no laws. Aphale and Liu, 2026 (arXiv 2606.18487): on "
-    "Qwen2.5-Coder-3B longer SFT raised pass@1 and lowered GRPO's result; the alarm was an entropy "
-    "below 0.18 nats. On DeepSeek-Coder-6.7B the order did not turn. If p is below 1 − 2^(−1/8) = "
-    "0.083, most groups of 8 are all wrong. Kopiczko et al., 2026 (arXiv 2602.11149; Olmo3-7B, "
-    "Qwen3-4B and 8B): on repeated rows accuracy grew until training token accuracy was near "
-    "100 %, although the held-out loss rose. Here {here}."
+    "Published warning signs hold for the models they were seen in. Aphale and Liu, 2026 (arXiv "
+    "2606.18487): on Qwen2.5-Coder-3B longer SFT raised pass@1 and lowered GRPO's result; the "
+    "warning sign was an entropy below 0.18 nats. On DeepSeek-Coder-6.7B the ranking did not "
+    "change. If p is below 1 − 2^(−1/8) = 0.083, most groups of 8 are all wrong. Kopiczko et al., "
+    "2026 (arXiv 2602.11149; Olmo3-7B, Qwen3-4B and 8B): on repeated rows accuracy grew until "
+    "training token accuracy was near 100 %, although the held-out loss rose. Here {here}."
 )
 ONE_ROLLOUT = (
     "There is one rollout per problem, so pass@1 is all that can be compared: evaluate with "
@@ -76,7 +76,10 @@ def reason(choice: Choice[C]) -> str:
     if not others:
         return f"every other candidate is significantly worse in {measure}"
     names = _names(others)
-    return f"it cannot be told from {names} in {measure}, and the tie rule takes the {_by(choice)}"
+    return (
+        f"it does not differ significantly from {names} in {measure}, and the tie rule takes the "
+        f"{_by(choice)}"
+    )
 
 
 def start(choice: Choice[Candidate]) -> str:
@@ -91,13 +94,13 @@ def start(choice: Choice[Candidate]) -> str:
 
 
 def recommendation(choice: Choice[C]) -> str:
-    """Returns which candidate is recommended, or which cannot be told apart, in bold."""
+    """Returns which candidate is recommended, or which do not differ significantly, in bold."""
     chosen = choice.chosen.label
     if len(choice.tied) == 1:
         return f"**{chosen} is recommended**: {reason(choice)}."
     return (
-        f"**These cannot be told apart in {criterion(choice)}: {_names(choice.tied)}.** By the "
-        f"tie rule, {_by(choice)}, **{chosen}** is recommended."
+        f"**These do not differ significantly in {criterion(choice)}: {_names(choice.tied)}.** By "
+        f"the tie rule, {_by(choice)}, **{chosen}** is recommended."
     )
 
 
@@ -150,7 +153,7 @@ def _tests(choice: Choice[Candidate]) -> Iterator[list[str]]:
         f"minus {choice.best.label}",
         "p",
         "verdict",
-        "problems that would tell",
+        "problems needed",
         "cost",
     ]
     for c in choice.candidates:
@@ -161,7 +164,7 @@ def _tests(choice: Choice[Candidate]) -> Iterator[list[str]]:
             count = power.problems_needed(choice, c)
             needed = "no number" if not pair.mean else "unknown" if count is None else f"{count:,}"
             cost = "" if count is None else power.cost(choice, c, count)
-        verdict = "worse" if pair.is_told else "not told apart"
+        verdict = "worse" if pair.is_told else "not significant"
         yield [str(c.label), gain(pair), f"{pair.p:.4f}", verdict, needed, cost]
 
 

@@ -112,7 +112,7 @@ def _check_alike(runs: Sequence[Run], fields: Sequence[Field]) -> None:
     for run, settings in zip(runs[1:], others, strict=True):
         if told := differences(first, settings):
             raise UserError(
-                f"most candidates of {runs[0].root} and of {run.root} were not evaluated alike: "
-                f"{'; '.join(told.values())}. Evaluate those of one again with the settings of the "
-                "other (warmstart eval RUN STEP eval.KEY=VALUE)"
+                f"most candidates of {runs[0].root} and of {run.root} were not evaluated under "
+                f"the same settings: {'; '.join(told.values())}. Evaluate those of one again with "
+                "the settings of the other (warmstart eval RUN STEP eval.KEY=VALUE)"
             )

@@ -17,7 +17,7 @@ from trainer.run.folder import Run
 
 LEGEND = (
     f"Means over the runs, with intervals over training seeds and problems "
-    f"({replicates.BANERJEE}; two seeds give wide ones); {columns.MEANINGS}"
+    f"({replicates.BANERJEE}; two seeds give wide intervals); {columns.MEANINGS}"
 )
 TESTS = (
     "Each candidate minus the best, paired by run and by problem. Intervals and p hold over runs "
@@ -64,7 +64,7 @@ def _tests(choice: Choice[ReplicatedCandidate]) -> Iterator[list[str]]:
     for c in choice.candidates:
         if c is not choice.best:
             pair = choice.behind(c)
-            verdict = "worse" if pair.is_told else "not told apart"
+            verdict = "worse" if pair.is_told else "not significant"
             yield [str(c.label), page.gain(pair), f"{pair.p:.4f}", verdict]
 
 

@@ -134,7 +134,7 @@ def grade_file(path: Path, style: str | None = None) -> Path:
     """
     style = style or "boxed"
     if style not in EXTRACTORS:
-        raise UserError(f"--style {style} is none of {', '.join(EXTRACTORS)}: choose one of these")
+        raise UserError(f"--style {style} is unknown: choose one of {', '.join(EXTRACTORS)}")
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of {{id, gold, text}} lines")
     names, texts = [], []

@@ -55,7 +55,7 @@ def find(roots: Sequence[Path]) -> list[Known]:
     for root in roots or [site.runs()]:
         if not root.is_dir():
             fix = "give folders of runs" if roots else "warmstart run tiny makes one"
-            raise UserError(f"{root} is no folder of runs: {fix}")
+            raise UserError(f"{root} is not a folder of runs: {fix}")
         with file_errors(root):
             inside = [root, *sorted(root.iterdir())]
         folders |= dict.fromkeys(f.absolute() for f in inside if Run(f).config.exists())

@@ -36,7 +36,7 @@ _BUDGET = (
     "existing rollouts."
 )
 _AVERAGES = (
-    "Means over all problems (micro) and over the sets (macro). The rerun error, behind ±, is the "
+    "Means over all problems (micro) and over the sets (macro). The rerun error (±) is the "
     "standard error of pass@1 over rollouts: it shows how much a second evaluation of the same "
     "model on the same problems would vary."
 )

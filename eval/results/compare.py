@@ -19,9 +19,9 @@ from eval.results.evaluation import Evaluation, check_graders
 LEGEND = (
     f"Brackets hold {percent(LEVEL, 0)} intervals over problems like these. A difference is the "
     f"mean over problems of B minus A ({STUDENT}; {EXACT} {GAFFKE}, used when too few problems "
-    "changed). It is called noise if its interval holds 0; for two equal models this is wrong in "
-    "one of twenty lines. The rerun error is the standard error over rollouts with the problems "
-    "fixed."
+    "changed). It is not significant if its interval holds 0; of two equal models, one in twenty "
+    "lines shows a significant difference. The rerun error is the standard error over rollouts "
+    "with the problems fixed."
 )
 PUBLISHED = (
     "Published figures have sampling error too. If their number of rollouts is known, an upper "
@@ -170,7 +170,7 @@ def _pair(first: Subject, other: Subject, keys: set[tuple[str, str]]) -> list[st
 
 def _verdict(found: Difference) -> str:
     if not found.is_told:
-        return "noise"
+        return "not significant"
     return "B is better" if found.mean > 0 else "B is worse"
 
 

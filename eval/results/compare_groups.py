@@ -23,8 +23,9 @@ from trainer.run.model_label import BASE
 LEGEND = (
     f"Brackets of a group hold {percent(LEVEL, 0)} intervals over training seeds and problems "
     f"like these: {replicates.BANERJEE} on the variance between runs and that between problems, "
-    "with run effects taken to be normal. Two seeds give wide ones. Those of a single run are over "
-    f"problems alone ({EXACT} {GAFFKE}, used when too few problems are right, wrong or changed)."
+    "with run effects taken to be normal. Two seeds give wide intervals. Those of a single run "
+    f"are over problems alone ({EXACT} {GAFFKE}, used when too few problems are right, wrong or "
+    "changed)."
 )
 SPREAD = (
     "The spread between runs is the standard deviation of pass@1 over training seeds, in points, "
@@ -81,7 +82,7 @@ def spread(runs: Runs) -> str:
     deviation, lower, upper = (100 * x for x in (found.deviation, found.lower, found.upper))
     if found.is_told:
         return f"{deviation:.2f} [{lower:.2f}, {upper:.2f}]"
-    return f"cannot be told from 0 ({deviation:.2f} [0, {upper:.2f}])"
+    return f"not significantly above 0 ({deviation:.2f} [0, {upper:.2f}])"
 
 
 def _means(groups: Sequence[Group], keys: Problems) -> Iterator[list[str]]:
@@ -104,8 +105,8 @@ def _notes(groups: Sequence[Group], keys: Problems) -> Iterator[str]:
                 yield f"{left:,} problems of {run_of(e).name}@{e.label} are left out."
         if not group.is_single and group.label == BASE:
             yield (
-                f"{group.name}: the base model is one model, which no training seed changes. What "
-                "its evaluations differ in is the sampling of rollouts."
+                f"{group.name}: the base model is one model, which no training seed changes. Its "
+                "evaluations differ only in the sampling of rollouts."
             )
     if len({e.settings.tokenizer for g in groups for e in g.evaluations}) > 1:
         yield "The tokenizers differ: each model's budget counts its own tokens."
@@ -140,7 +141,7 @@ def _pair(first: Group, other: Group, keys: Problems) -> list[str]:
         found = _difference(first, other, keys, name, metric)
         title = shown(name) if metric == "pass@1" else f"{metric}, all"
         count = sum(name in (TOTAL, key[0]) for key in keys)
-        verdict = "noise"
+        verdict = "not significant"
         if found.is_told:
             verdict = "B is better" if found.mean > 0 else "B is worse"
         lines.append([title, f"{count:,}", _gain(found), p_value(found.p), verdict])
@@ -168,8 +169,8 @@ def _scope(first: Group, other: Group) -> Iterator[str]:
             yield f"{title} is the base model, which has no training seed."
         elif group.is_single:
             yield (
-                f"{title} is one run: for it the interval is over problems alone, so it is about "
-                "this run and says nothing of another seed of its recipe."
+                f"{title} is one run: for it the interval is over problems alone, so it holds for "
+                "this run and says nothing about other seeds of its recipe."
             )
 
 

@@ -92,8 +92,8 @@ def _evaluation(run: Run, label: str, partial: bool) -> Evaluation:
         known = {parse_evaluation(f)[1] for f in run.evaluations if is_complete(f)}
         there = ", ".join(label.word for label in sorted(known)) or "none"
         raise UserError(
-            f"{run.root} has no complete evaluation of {label} (there: {there}): warmstart eval "
-            f"{run.root} {wanted.word}"
+            f"{run.root} has no complete evaluation of {label} (available: {there}): warmstart "
+            f"eval {run.root} {wanted.word}"
         )
     return found[0]
 

@@ -111,17 +111,17 @@ def resolve(targets: Sequence[str], partial: bool = False) -> Group:
 def check_replicates(one: Run, other: Run) -> None:
     """Raises UserError unless two runs are replicates with different seeds."""
     if one.root.resolve() == other.root.resolve():
-        raise UserError(f"{one.root} is in the group twice: each member must be a run of its own")
+        raise UserError(f"{one.root} is in the group twice: each member must be another run")
     if found := seeds.differing(one, other):
         raise UserError(
-            f"{one.root} and {other.root} are no replicates: they differ in more than train.seed: "
+            f"{one.root} and {other.root} are not replicates: they differ in more than train.seed: "
             f"{'; '.join(found)}. Compare them as two targets, with a space between them"
         )
     seed = seeds.seed_of(one)
     if seed == seeds.seed_of(other):
         raise UserError(
-            f"{one.root} and {other.root} have the same train.seed ({seed}), so they tell nothing "
-            "of other seeds: leave one out, or train one with train.seed=N run.name=NAME"
+            f"{one.root} and {other.root} have the same train.seed ({seed}), so they say nothing "
+            "about other seeds: leave one out, or train one with train.seed=N run.name=NAME"
         )
 
 
@@ -136,8 +136,8 @@ def independent(one: Group, other: Group) -> bool:
         return False
     names = ", ".join(sorted(root.name for root in shared))
     raise UserError(
-        f"{one.name} and {other.name} share some runs and not all ({names}): compare the same runs "
-        "at both steps, or runs of which none is in both"
+        f"{one.name} and {other.name} share only some runs ({names}): compare the same runs at "
+        "both steps, or groups without a common run"
     )
 
 
@@ -146,23 +146,24 @@ def _check_pair(one: Subject, other: Subject) -> None:
     mine, theirs = run_of(a), run_of(b)
     if mine.root.resolve() != theirs.root.resolve() and a.label != b.label:
         raise UserError(
-            f"{one.name} and {other.name} are no replicates, as {a.label} is not {b.label}: give "
-            "each member the same step (RUN@STEP,RUN@STEP)"
+            f"{one.name} and {other.name} are not replicates, because {a.label} is not {b.label}: "
+            "give each member the same step (RUN@STEP,RUN@STEP)"
         )
     check_replicates(mine, theirs)
     if not seeds.same_model(mine, theirs, a.label):
         raise UserError(
-            f"{one.name} and {other.name} are no replicates: their members or shares differ"
+            f"{one.name} and {other.name} are not replicates: their members or shares differ"
         )
     if a.label.kind == "rl":
         raise UserError(
             f"{one.name} and {other.name} are models of RL, whose settings are not compared, so "
-            "they can be no group: give them as targets of their own"
+            "they cannot form a group: give them as separate targets"
         )
     if told := list(_settings(a, b)):
         raise UserError(
-            f"{one.name} and {other.name} were not evaluated alike: {'; '.join(told)}. Evaluate "
-            "one again with the settings of the other (warmstart eval RUN STEP eval.KEY=VALUE)"
+            f"{one.name} and {other.name} were not evaluated under the same settings: "
+            f"{'; '.join(told)}. Evaluate one again with the settings of the other (warmstart "
+            "eval RUN STEP eval.KEY=VALUE)"
         )
 
 

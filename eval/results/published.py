@@ -45,8 +45,8 @@ def note(reference: Reference, evaluation: Evaluation) -> str:
         )
     if told := list(differences(reference, evaluation.settings)):
         parts.append(
-            f"They were taken in another way (‡): {'; '.join(told)}. `warmstart eval RUN "
-            f"eval.protocol={reference['protocol']}` follows it."
+            f"They were measured under another protocol (‡): {'; '.join(told)}. `warmstart eval "
+            f"RUN eval.protocol={reference['protocol']}` follows it."
         )
     return " ".join(parts)
 

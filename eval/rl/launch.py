@@ -71,7 +71,7 @@ def launch(invocation: Invocation) -> int:
         done = start.latest
         if done >= invocation.steps:
             print(
-                f"{start.root} has all of its {invocation.steps} steps; for more: "
+                f"{start.root} has done all of its {invocation.steps} steps; to continue: "
                 "trainer.total_training_steps=N trainer.total_epochs=M"
             )
             return DONE

@@ -167,7 +167,7 @@ def _check_same_dataset(run: Run, config: DictConfig, step: int) -> None:
     if not is_complete(export):
         there = ", ".join(map(str, run.exports)) or "none"
         raise UserError(
-            f"{run.root} has no export of step {step} (there: {there}): warmstart export "
+            f"{run.root} has no export of step {step} (available: {there}): warmstart export "
             f"{run.root} STEP"
         )
     if read_json(export / MANIFEST)["dataset"] != dataset_identity(config):

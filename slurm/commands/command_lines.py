@@ -175,7 +175,7 @@ def submit(job: Job) -> NoReturn:
 
 def _number(name: str, value: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,5}", value):
-        raise UserError(f"--{name}={value}: give one number, for which the run is checked")
+        raise UserError(f"--{name}={value}: give a single number")
     return int(value)
 
 

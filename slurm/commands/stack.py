@@ -68,8 +68,8 @@ class Stack:
         place = os.environ.get("LOCAL_ENV", "")
         if container and place:
             raise UserError(
-                f"{site.FILE}: LOCAL_ENV copies an environment, and with CONTAINER there is none: "
-                "remove one of them"
+                f"{site.FILE}: LOCAL_ENV copies an environment, but CONTAINER uses none: remove "
+                "one of the two"
             )
         if container:
             if not job.submission:
@@ -171,7 +171,7 @@ def _folders(config: DictConfig | None, more: Iterable[Path]) -> list[Path]:
         if not any(path.is_relative_to(parent) for parent in kept):
             kept.append(path)
     if wrong := next((path for path in kept if set(":,") & set(str(path))), None):
-        raise UserError(f"{wrong}: a container cannot show a folder with : or , in its name")
+        raise UserError(f"{wrong}: a container cannot mount a folder with : or , in its name")
     return kept
 
 

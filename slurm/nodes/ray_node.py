@@ -85,8 +85,8 @@ def hidden_gpus(environment: Mapping[str, str]) -> str:
         return ""
     node = environment["SLURMD_NODENAME"]
     return (
-        f"{node} has {has} GPUs for this job and shows {visible} only: add --gpu-bind=none to "
-        "SRUN_OPTIONS in slurm/site.env"
+        f"{node} has {has} GPUs for this job, but its task sees only {visible}: add "
+        "--gpu-bind=none to SRUN_OPTIONS in slurm/site.env"
     )
 
 

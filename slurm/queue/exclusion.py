@@ -40,7 +40,7 @@ def names(run: Run, job: str, starts: Sequence[tuple[str, int]]) -> set[str]:
     users = excluded(job) - set().union(*by_start)
     wanted = users | set().union(*by_start[-STARTS:])
     if wanted != users and len(_usable() - wanted) < int(os.environ.get("SLURM_JOB_NUM_NODES", 1)):
-        print("warmstart: no node is left out: too few others would remain", flush=True)
+        print("warmstart: no node is excluded: too few would remain", flush=True)
         return users
     return wanted
 
@@ -58,7 +58,7 @@ def exclude(job: str, nodes: Collection[str]) -> None:
         text=True,
     )
     if done.returncode:
-        print(f"warmstart: no node is left out: {done.stdout.strip()}", flush=True)
+        print(f"warmstart: no node is excluded: {done.stdout.strip()}", flush=True)
 
 
 def _usable() -> set[str]:

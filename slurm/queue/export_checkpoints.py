@@ -50,8 +50,8 @@ def export_each(
         print(said, end="", flush=True)
         if code:
             print(
-                f"warmstart: step {step} is not exported beside training (exit code {code}): the "
-                "job that evaluates it does that",
+                f"warmstart: step {step} was not exported during training (exit code {code}): "
+                "the job that evaluates it will export it",
                 flush=True,
             )
 

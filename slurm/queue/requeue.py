@@ -74,7 +74,7 @@ def decide(ended: Ended, before: Sequence[dict[str, Any]]) -> Decision:
         )
     if ended.kind == "held":
         return Decision(
-            False, "stopped for an alarm: look at it, then submit the same command to go on"
+            False, "stopped for an alarm: look at it, then submit the same command to continue"
         )
     stuck = before and ended.progress <= before[-1]["progress"]
     if stuck and (ended.kind == "stopped" or ended.kind == before[-1]["ended"] == "crashed"):
@@ -203,7 +203,7 @@ def conclude(
         print(f"warmstart: node {node} is broken: {fault}", flush=True)
     if decision.again:
         print(
-            f"warmstart: job {job} goes back into the queue for at least {decision.pause} s",
+            f"warmstart: job {job} is requeued, to start in {decision.pause} s at the earliest",
             flush=True,
         )
         starts = [*((line["job"], line["count"]) for line in before), (job, start)]
@@ -236,8 +236,9 @@ def _succeed(
     if successor is None:
         run.note(REQUEUES, line | {"requeued": False, "reason": f"{reason}; sbatch: {said}"})
         print(
-            f"warmstart: not requeued: {refusal}; nor does sbatch take a successor: {said}\n"
-            f"warmstart: to go on, run {shlex.join(['sbatch', *options, *script])} in {Path.cwd()}",
+            f"warmstart: not requeued: {refusal}; sbatch refuses a successor too: "
+            f"{said}\nwarmstart: to continue, run {shlex.join(['sbatch', *options, *script])} in "
+            f"{Path.cwd()}",
             flush=True,
         )
         return
@@ -245,4 +246,4 @@ def _succeed(
     for note in run.evaluation_jobs:
         if note["job"] == job:
             run.note(SUBMISSIONS, {**note, "job": successor, "ended": None})
-    print(f"warmstart: {reason}: job {successor} goes on when this one has ended", flush=True)
+    print(f"warmstart: {reason}: job {successor} continues when this one has ended", flush=True)

@@ -107,7 +107,9 @@ def note_ended(run: Run) -> bool:
         if bool(state) != bool(note.get("ended")):
             run.note(SUBMISSIONS, {**note, "ended": state})
             what = f"has ended ({state})" if state else "is in the queue again"
-            print(f"warmstart: job {note['job']}, of {note['label']}, {what}", flush=True)
+            print(
+                f"warmstart: job {note['job']}, which evaluates {note['label']}, {what}", flush=True
+            )
     return True
 
 

@@ -83,5 +83,5 @@ def test_a_stale_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"127.0.0.1:{s.getsockname()[1]}"
         for value in (address, f"ray://{address}"):
             monkeypatch.setenv("RAY_ADDRESS", value)
-            with pytest.raises(UserError, match="no Ray answers there: unset RAY_ADDRESS"):
+            with pytest.raises(UserError, match="Ray does not answer there: unset RAY_ADDRESS"):
                 ray_session(1).__enter__()

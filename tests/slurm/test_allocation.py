@@ -27,7 +27,7 @@ def test_train_in_a_shell_of_an_allocation_starts_its_own_ranks(site: Site) -> N
     said = site.cluster.call(
         *several, *site.command("run", "tiny", *words), cwd=site.folder, check=False
     )
-    assert said.count("run is for one task, and this step has several") == 2, said
+    assert said.count("warmstart run works in one task, but this step has several") == 2, said
 
 
 def test_a_task_that_leaves_does_not_end_the_others(site: Site, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_successor_is_asked_for_as_the_job_was(
         *WORDS,
     ]
     out = capsys.readouterr().out
-    assert "presently disabled for job: job 9 goes on when this one has ended" in out
+    assert "presently disabled for job: job 9 continues when this one has ended" in out
     line = run.notes(REQUEUES)[-1]
     assert (line["job"], line["successor"], line["requeued"]) == ("7", "9", True)
 
@@ -199,9 +199,9 @@ def test_if_sbatch_refuses_too_the_log_has_what_to_run(
     program(programs, "sbatch", "echo 'sbatch: error: only from the login node' >&2; exit 1")
     assert conclude(run, FAILED, WORDS) == FAILED
     out = capsys.readouterr().out
-    assert "not requeued: Requested operation is presently disabled for job; nor does" in out
+    assert "not requeued: Requested operation is presently disabled for job; sbatch refuses" in out
     assert "sbatch: error: only from the login node" in out
-    line = out.partition("to go on, run ")[2].rpartition(" in ")[0]
+    line = out.partition("to continue, run ")[2].rpartition(" in ")[0]
     words = shlex.split(line)
     assert words[0] == "sbatch" and words[-3:] == [f"{Path.cwd()}/slurm/sft_4b.sh", *WORDS]
     assert "--nodes=2" in words and not [w for w in words if "begin" in w or "dependency" in w]

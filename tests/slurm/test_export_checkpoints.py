@@ -46,7 +46,7 @@ def test_each_complete_checkpoint_is_exported_once(
         thread.join()
     assert run.exports == [STEPS] and asked == [7, STEPS]
     assert (tmp_path / "nice").read_text() == "19 here\n"
-    assert "step 7 is not exported beside training (exit code 3)" in capfd.readouterr().out
+    assert "step 7 was not exported during training (exit code 3)" in capfd.readouterr().out
 
 
 def test_where_each_command_is_a_step_of_its_own_nothing_is_exported(

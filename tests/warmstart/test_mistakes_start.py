@@ -261,8 +261,8 @@ def test_a_model_that_the_hub_does_not_have_is_told_within_seconds(
         }
         asked = len(server.requests)
     assert [done.returncode for done in told.values()] == [2, 2, 2], told
-    assert "someone/base is no model that the hub has" in told["someone/base"].stderr
-    assert "someone/data is no model: it has no config.json" in told["someone/data"].stderr
+    assert "someone/base is not a model on the hub" in told["someone/base"].stderr
+    assert "someone/data is not a model: it has no config.json" in told["someone/data"].stderr
     assert asked < 10
     assert tree(tmp_path) - before <= {p for p in tree(tmp_path) if p.startswith("hf")}
 

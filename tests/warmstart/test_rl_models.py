@@ -75,7 +75,10 @@ def test_eval_exports_first_and_takes_what_is_there(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "tiny", "rl-30"], f"no model rl-30 of RL (there: rl-10-{HASH}, rl-20-{HASH})"),
+        (
+            ["export", "tiny", "rl-30"],
+            f"no model rl-30 of RL (available: rl-10-{HASH}, rl-20-{HASH})",
+        ),
         (["eval", "tiny", "rl-20-00000000"], "no model rl-20-00000000 of RL"),
         (["eval", "tiny", "rl-10"], "has no weights"),
         (["rl", "tiny", "rl-20"], "RL starts from a step of SFT: give the number of an export"),

@@ -105,7 +105,7 @@ class Alarms:
                 continue
             if (band := spike.feed(step[kind], step.get("rows") or 1)) is not None:
                 name = kind.replace("grad_norm", "gradient norm")
-                text = f"{name} {step[kind]:.4g}: {band[0]:.4g} was expected, {band[1]:.4g} at most"
+                text = f"{name} {step[kind]:.4g}: expected {band[0]:.4g}, at most {band[1]:.4g}"
                 found.append((kind, text, None))
         return found
 
@@ -124,8 +124,9 @@ class Alarms:
         if not self.clipping.begins(share - usual >= RISE and stronger):
             return []
         text = (
-            f"gradients clipped in {share:.0%} of the last {WINDOW} steps, {usual:.0%} of the "
-            f"{len(before)} before; median norm {median(last):.4g}, before {median(before):.4g}"
+            f"gradients clipped in {share:.0%} of the last {WINDOW} steps, but {usual:.0%} of the "
+            f"{len(before)} before; their median norm is {median(last):.4g}, before "
+            f"{median(before):.4g}"
         )
         return [("clipping", text, None)]
 
@@ -163,8 +164,8 @@ class Alarms:
         if not self.rising.begins(min(last) > limit):
             return []
         shown = ", ".join(f"{loss:.4f}" for loss in last)
-        text = f"validation loss {shown}: above {limit:.4f} {VALIDATIONS} times in a row, "
-        return [("val_loss", f"{text}after a lowest median of three of {lowest:.4f}", None)]
+        text = f"validation loss {shown}: above {limit:.4f} {VALIDATIONS} times in a row; "
+        return [("val_loss", f"{text}the lowest median of three was {lowest:.4f}", None)]
 
     def _slow(self, step: Mapping[str, Any]) -> list[Found]:
         ranks = round(step["tokens_per_s"] / step["tokens_per_s_per_gpu"])
@@ -188,4 +189,4 @@ class Alarms:
 
 
 def _scales(far: float) -> str:
-    return f": {abs(far):.0f} times the noise from the trend of the {WINDOW} steps before"
+    return f": {abs(far):.0f} times the noise away from the trend of the {WINDOW} steps before"

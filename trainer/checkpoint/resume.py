@@ -43,7 +43,7 @@ def choose(run: Run, identity: dict[str, str]) -> Start:
         return Start(step, [*notes, f"resuming from {folder}"], bad)
     if bad:
         raise UserError(
-            f"{run.root} has checkpoints, and none is intact:\n  "
+            f"{run.root} has checkpoints, but none is intact:\n  "
             + "\n  ".join(notes)
             + f"\nrestore one from a copy, or start over: rm -r {run.checkpoints_folder}"
         )

@@ -116,7 +116,7 @@ def check(config: DictConfig) -> Iterator[Finding]:
 def _flash_attn() -> Finding:
     """Returns the finding on flash-attn, which RL with verl needs and SFT does not."""
     there = find_spec("flash_attn") is not None
-    missing = "not installed: training does without, RL with verl needs it"
+    missing = "not installed: training does not need it, RL with verl does"
     fix = "" if there else "before RL: FLASH_ATTN=1 make setup-gpu"
     return Finding(OK, "flash-attn", "installed" if there else missing, fix)
 
@@ -169,7 +169,7 @@ def _compiler() -> Finding:
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     header = Path(sysconfig.get_path("include", scheme)) / "Python.h"
     if not there or not shutil.which(there):
-        what = f"CC={there} does not exist" if there else "neither gcc nor clang is there"
+        what = f"CC={there} does not exist" if there else "neither gcc nor clang is installed"
         fix = "load a module that has gcc (slurm/site.env), or train.compile=false"
         return Finding(FATAL, "compiler", f"train.compile=true needs a C compiler: {what}", fix)
     if not header.exists():

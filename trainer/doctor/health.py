@@ -60,7 +60,7 @@ def _listed(xml: str) -> Iterator[Fault]:
             yield Fault(f"{name}: a memory row could not be remapped", True)
         action = gpu.findtext(".//gpu_recovery_action", "None")
         if _says(gpu, "reset_required", "Yes") or action not in ("None", "N/A", "[N/A]"):
-            yield Fault(f"{name}: it has to be reset (nvidia-smi -q: {action})", True)
+            yield Fault(f"{name}: it must be reset (nvidia-smi -q: {action})", True)
 
 
 def _errors(gpu: ElementTree.Element) -> Iterator[int]:

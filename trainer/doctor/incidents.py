@@ -32,7 +32,7 @@ def note(run: Run, node: str, what: str, cause: str) -> None:
     try:
         run.note(INCIDENTS, line | {"what": what, "cause": cause})
     except OSError as e:
-        print(f"warmstart: {node}: {what}: {cause} (not noted: {e})", flush=True)
+        print(f"warmstart: {node}: {what}: {cause} (not recorded: {e})", flush=True)
 
 
 def own_start() -> int:

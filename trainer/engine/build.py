@@ -82,8 +82,8 @@ def _check_model(config: DictConfig, model: Any) -> None:
     """
     if model.model_type != "qwen3" or model.use_sliding_window:
         raise UserError(
-            f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 with full "
-            "attention is trained"
+            f"model.path={config.model.path} is a {model.model_type} model: only Qwen3 models "
+            "with full attention are supported"
         )
     degree, heads, kv_heads = (
         config.train.sequence_parallel,

@@ -148,7 +148,7 @@ def _member(run: Run, config: DictConfig, step: int) -> tuple[str, Weights]:
     if not is_complete(folder):
         there = ", ".join(map(str, steps_there(run))) or "none"
         raise UserError(
-            f"{run.root} has no checkpoint and no export of step {step} (there: {there})"
+            f"{run.root} has no checkpoint and no export of step {step} (available: {there})"
         )
     check_same_base(folder, config)
     verify(folder)

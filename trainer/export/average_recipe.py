@@ -40,7 +40,7 @@ class AverageRecipe:
         a weight is 0 or is given for only some steps, the share is not between 0 and 1, or the
         recipe is a single step that is not moved.
         """
-        known = f"(there: {', '.join(map(str, there)) or 'none'})"
+        known = f"(available: {', '.join(map(str, there)) or 'none'})"
         found = [_MEMBER.fullmatch(word.strip()) for word in members.split(",")]
         if None in found:
             raise UserError(

@@ -62,7 +62,7 @@ def _check_there(run: Run, start: RlStart | None, label: ModelLabel) -> None:
         words = ", ".join(f"rl-{step}-{label.start}" for step in there) or "none"
         raise UserError(
             f"{run.root} has no checkpoint of {label.word} any more, and no export (checkpoints: "
-            f"{words}): export one of these, or keep more of the next RL "
+            f"{words}): export one of these, or keep more checkpoints of the next RL "
             "(trainer.max_actor_ckpt_to_keep=N)"
         )
     weights = start.weights(label.rl)
@@ -100,8 +100,8 @@ def _check_same_shape(weights: Path, folder: Path) -> None:
     if other := [key for key in SHAPE if theirs.get(key) != ours.get(key)]:
         told = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in other)
         raise UserError(
-            f"{weights} is no model of this run ({told}): RL was started with another "
-            "actor_rollout_ref.model.path, so use that folder as it is"
+            f"{weights} is not a model of this run ({told}): RL was started with another "
+            "actor_rollout_ref.model.path, so use that folder directly"
         )
 
 

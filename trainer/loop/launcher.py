@@ -110,7 +110,7 @@ def _check_fits(config: DictConfig) -> None:
     )
     if config.train.lora_rank and count > 1:
         raise UserError(
-            f"train.lora_rank needs one rank, and there are {count}: set train.ranks=1, or srun "
+            f"train.lora_rank needs one rank, but there are {count}: set train.ranks=1, or srun "
             "-n 1"
         )
     files = (token_file(dataset_folder(config), split) for split in ("train", "test"))

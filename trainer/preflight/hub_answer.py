@@ -44,20 +44,19 @@ def check(name: str, revision: str | None, kind: str) -> None:
         else:
             HfApi().dataset_info(name, revision=revision, timeout=ANSWER_SECONDS)
     except HFValidationError as e:
-        raise UserError(" is no name on the hub: write OWNER/NAME") from e
+        raise UserError(" is not a name on the hub: write OWNER/NAME") from e
     except GatedRepoError as e:
         raise UserError(
-            " is shown by the hub only to those who accepted its terms: accept them on its page, "
-            "and set HF_TOKEN"
+            " is a gated repository: accept its terms on its page on the hub, and set HF_TOKEN"
         ) from e
     except RepositoryNotFoundError as e:
         raise UserError(
-            f" is no {kind} that the hub has: correct the name, or for a private one set HF_TOKEN"
+            f" is not a {kind} on the hub: correct the name, or set HF_TOKEN if it is private"
         ) from e
     except RevisionNotFoundError as e:
         raise UserError(f" has no revision {revision} on the hub") from e
     except EntryNotFoundError as e:
-        raise UserError(f" is no model: it has no {CONFIG} on the hub") from e
+        raise UserError(f" is not a model: it has no {CONFIG} on the hub") from e
     except (HTTPError, OSError) as e:
         said = (
             f"answers {e.response.status_code}"

@@ -156,8 +156,8 @@ class Run:
             attempt.root.mkdir(parents=True)
         except FileExistsError as e:
             raise UserError(
-                f"{attempt.root} was created by another process at the same time: one process "
-                "trains a run; see who else does, then run this command again"
+                f"{attempt.root} was created by another process at the same time: only one process "
+                "may train a run; find the other one, then run this command again"
             ) from e
         return attempt
 
@@ -314,7 +314,7 @@ class Run:
 def parse_evaluation(folder: Path) -> tuple[str, ModelLabel]:
     """Returns suite and model of an evaluation, from its folder's name (``Run.evaluation``)."""
     found = _EVALUATION.fullmatch(folder.name)
-    assert found, f"{folder} is no evaluation of a run"
+    assert found, f"{folder} is not an evaluation of a run"
     return found[1], ModelLabel.parse(found[2])
 
 

@@ -49,7 +49,7 @@ def read(path: Path, fields: Fields) -> list[dict[str, Any]]:
     for number, fault in faults.items():
         if (path, number) not in _told:
             _told.add((path, number))
-            text = f"warmstart: {path}, line {number} is spoilt and is skipped: {fault}"
+            text = f"warmstart: {path}, line {number} is damaged and is skipped: {fault}"
             print(text, file=sys.stderr, flush=True)
     return [line for number, line in lines.items() if number not in faults]
 

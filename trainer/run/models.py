@@ -57,7 +57,7 @@ def resolve(run: Run, label: ModelLabel) -> ModelLabel:
     if label not in {*there, *(parse_evaluation(folder)[1] for folder in run.evaluations)}:
         words = ", ".join(found.word for found in there) or "none"
         raise UserError(
-            f"{run.root} has no average {label.word} (there: {words}): warmstart export {run.root} "
-            "--average STEP,STEP makes one"
+            f"{run.root} has no average {label.word} (available: {words}): warmstart export "
+            f"{run.root} --average STEP,STEP makes one"
         )
     return label

@@ -54,8 +54,8 @@ def resolve(run: Run, label: ModelLabel) -> ModelLabel:
         )
     words = ", ".join(found.word for found in there)
     raise UserError(
-        f"{run.root} has no model {label.word} of RL (there: {words}): warmstart eval {run.root} "
-        f"{there[-1].word}"
+        f"{run.root} has no model {label.word} of RL (available: {words}): warmstart eval "
+        f"{run.root} {there[-1].word}"
     )
 
 

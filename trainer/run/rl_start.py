@@ -90,8 +90,8 @@ class RlStart:
         batch, gpus = values.data.train_batch_size, gpus_of(values)
         if batch % gpus:
             raise UserError(
-                f"data.train_batch_size={batch} is no multiple of {gpus} GPUs: give it and "
-                "actor_rollout_ref.actor.ppo_mini_batch_size another value"
+                f"data.train_batch_size={batch} is not a multiple of {gpus} GPUs: change it "
+                "and actor_rollout_ref.actor.ppo_mini_batch_size"
             )
         return values
 

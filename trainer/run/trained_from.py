@@ -58,7 +58,7 @@ def model_identity(path: str, revision: str | None) -> dict[str, str]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").exists():
         raise UserError(
-            f"model.path={path} is no model: {folder} needs config.json and safetensors files"
+            f"model.path={path} is not a model: {folder} needs config.json and safetensors files"
         )
     return {
         "model/config.json": sha256_file(folder / "config.json"),

@@ -45,7 +45,7 @@ def test_it_says_what_it_is_made_of_and_that_it_was_never_trained(run: Run) -> N
         "| step 2 | 52.5 % | its checkpoint (fp32) |",
         "| base model | 30 % | its safetensors, [Qwen/Qwen3-4B-Base]",
         "(arXiv 2504.10478, 2606.09932)",
-        "- It is an average of weights, and no training step has seen it.",
+        "- It is an average of weights that no training step produced.",
         f"| checkpoint of step 2 | `{'b' * 64}` |",
         f"| base model/config.json | `{'c' * 64}` |",
         "The average itself was not trained. This is the training up to step 2",

@@ -27,7 +27,7 @@ def test_a_clear_best_is_recommended_with_the_next_command(run: Run, evaluated: 
     )
     assert "| step_10 | -60.00 [" in said and "| 0.0001 | worse |  |  |" in said
     assert "- Next: `warmstart rl runs/mine 20`." in said
-    assert "cannot be told" not in said and "Left out" not in said
+    assert "do not differ" not in said and "Left out" not in said
 
 
 def test_a_tie_is_called_one_and_says_what_would_break_it(run: Run, evaluated: Evaluate) -> None:
@@ -37,10 +37,10 @@ def test_a_tie_is_called_one_and_says_what_would_break_it(run: Run, evaluated: E
     evaluated("step_20", OTHERS, timed=timed)
     said = told(run)
     assert said.startswith(
-        "**These cannot be told apart in pass@4: step_10, step_20.** By the tie rule, lowest "
-        "held-out loss (0.5200), **step_20** is recommended."
+        "**These do not differ significantly in pass@4: step_10, step_20.** By the tie rule, "
+        "lowest held-out loss (0.5200), **step_20** is recommended."
     )
-    row = next(line for line in said.splitlines() if "| not told apart |" in line)
+    row = next(line for line in said.splitlines() if "| not significant |" in line)
     needed, cost = (cell.strip() for cell in row.strip("| ").split("|")[4:])
     assert int(needed.replace(",", "")) > 70
     hours = (int(needed.replace(",", "")) - 70) * 4 * 72 / 3600
@@ -53,7 +53,7 @@ def test_a_tie_is_called_one_and_says_what_would_break_it(run: Run, evaluated: E
 def test_models_alike_need_no_number_of_problems(run: Run, evaluated: Evaluate) -> None:
     evaluated("step_10", MANY)
     evaluated("step_20", MANY)
-    assert "| +0.00 (no spread) | 1.0000 | not told apart | no number |  |" in told(run)
+    assert "| +0.00 (no spread) | 1.0000 | not significant | no number |  |" in told(run)
 
 
 def test_a_recommended_average_names_the_step_for_rl(run: Run, evaluated: Evaluate) -> None:
@@ -96,7 +96,9 @@ def test_one_rollout_per_problem_is_said(run: Run, evaluated: Evaluate) -> None:
     for label in ("step_10", "step_20"):
         evaluated(label, MANY, rollouts=1, temperature=0)
     said = told(run)
-    assert "cannot be told apart in pass@1" in said and "eval.rollouts=16 for pass@16" in said
+    assert (
+        "do not differ significantly in pass@1" in said and "eval.rollouts=16 for pass@16" in said
+    )
 
 
 def test_report_and_page_have_the_section(run: Run, evaluated: Evaluate) -> None:
@@ -111,4 +113,4 @@ def test_report_and_page_have_the_section(run: Run, evaluated: Evaluate) -> None
     assert part.startswith(told(run))
     page = write_page(run, config).read_text()
     assert '<a href="#candidates">Which checkpoint</a>' in page
-    assert "These cannot be told apart in pass@4: step_10, step_20." in page
+    assert "These do not differ significantly in pass@4: step_10, step_20." in page

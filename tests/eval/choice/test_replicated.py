@@ -93,7 +93,7 @@ def test_what_cannot_be_told_apart_over_seeds_falls_to_the_tie_rule(runs: list[R
     for run in runs:
         trained(run, {10: 0.4, 20: 0.5})
     said = text(runs)
-    assert "**These cannot be told apart in pass@4: step_10, step_20.**" in said
+    assert "**These do not differ significantly in pass@4: step_10, step_20.**" in said
     assert "lowest held-out loss (0.4000), **step_10** is recommended" in said
     candidates = replicated.find(runs).candidates
     choice = choose(candidates, replicates.all_pairs([c.runs for c in candidates]))
@@ -158,7 +158,9 @@ def test_runs_evaluated_otherwise_are_refused(runs: list[Run]) -> None:
     for run, more in zip(runs, ({}, {"max_tokens": 99}, {"grader": 1}), strict=True):
         for label in ("step_10", "step_20"):
             evaluated(run, label, solves(range(9)), **more)
-    with pytest.raises(UserError, match="not evaluated alike: max_tokens: 32768 -> 99"):
+    with pytest.raises(
+        UserError, match="not evaluated under the same settings: max_tokens: 32768 -> 99"
+    ):
         text(runs[:2])
     with pytest.raises(UserError, match="graded under different versions"):
         text([runs[0], runs[2]])

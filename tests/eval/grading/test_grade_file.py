@@ -119,7 +119,9 @@ def test_a_file_is_graded_in_its_style(tmp_path: Path) -> None:
         "answer_is": ("stated", True),
         "gsm8k_synth": ("last_number", True),
     }
-    with pytest.raises(UserError, match="--style box is none of boxed, answer_is, gsm8k_synth"):
+    with pytest.raises(
+        UserError, match="--style box is unknown: choose one of boxed, answer_is, gsm8k_synth"
+    ):
         grade_file(path, "box")
 
 

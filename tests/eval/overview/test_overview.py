@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_there_is_one_line(
 ) -> None:
     assert main(["runs", "rnus"]) == 2
     assert capsys.readouterr().err == (
-        "warmstart: rnus is no folder of runs: give folders of runs\n"
+        "warmstart: rnus is not a folder of runs: give folders of runs\n"
     )
 
 

@@ -89,7 +89,7 @@ def test_an_average_alone_is_shown(tmp_path: Path) -> None:
 def test_compare_takes_it_by_its_word(run: Run) -> None:
     text = compare(["mine@avg-7-9", "mine@7", "mine"])
     assert "## A = mine@avg_7_9, B = mine@step_7" in text and "B = mine@step_9" in text
-    with pytest.raises(UserError, match=r"no average avg-7 \(there: avg-7-9\)"):
+    with pytest.raises(UserError, match=r"no average avg-7 \(available: avg-7-9\)"):
         compare(["mine@avg-7", "mine"])
     with pytest.raises(UserError, match="mine@avg-NAME or mine@rl-N"):
         compare(["mine@soup", "mine"])

@@ -56,7 +56,7 @@ def test_a_real_difference_is_told_and_its_figures_are_the_paired_tests(
     assert cells[:3] == ["all", "35", f"{found.mean * 100:+.2f} {interval}"]
     assert cells[3] == "< 0.0001" and cells[5] == "B is better"
     assert line(text, "other@step_9")[3].startswith("55.71 % [")
-    assert line(text, "perfect@4, all")[-1] == "noise"
+    assert line(text, "perfect@4, all")[-1] == "not significant"
     assert "tokenizers differ" in text and "the 35 problems that all evaluations have" in text
     assert "**mine@step_7 is worse than other@step_9**" in compare(["other", "mine"])
 
@@ -68,7 +68,9 @@ def test_what_may_be_chance_is_called_so(run: Run) -> None:
     )
     text = compare(["mine@base", "runs/mine@7"])
     assert "**mine@step_7 does not differ significantly from mine@base**: pass@1 +2.86 [" in text
-    assert {line(text, title)[-1] for title in ("aime2025", "amc2023", "all")} == {"noise"}
+    assert {line(text, title)[-1] for title in ("aime2025", "amc2023", "all")} == {
+        "not significant"
+    }
     assert line(text, "aime2025")[3] == "= 1.0000" and "]†" in line(text, "aime2025")[2]
 
 

@@ -71,7 +71,8 @@ def test_the_note_tells_epochs_lengths_and_differences(run: Run) -> None:
     for part in (
         "37.0 % after epoch 1, 38.9 % after epoch 2, 37.3 % after epoch 3",
         "median length: 11,600 tokens; 37 % of rollouts hit the budget",
-        "They were taken in another way (‡): rollouts 16, ours 4; max_tokens 16,384, ours 32,768; ",
+        "They were measured under another protocol (‡): rollouts 16, ours 4; max_tokens 16,384, "
+        "ours 32,768; ",
         "temperature 0.7 (from their script), ours 0.6",
         "eval.protocol=qwen3_4b_sft_math",
     ):

@@ -87,7 +87,7 @@ def test_the_report_has_rl_in_its_tables_and_its_training(run: Run) -> None:
 def test_compare_takes_rl_by_its_step_alone(run: Run) -> None:
     text = compare(["mine@rl-20", "mine@7"])
     assert f"## A = mine@{RL}, B = mine@step_7" in text and "is worse than" in text
-    with pytest.raises(UserError, match=rf"no model rl-30 of RL \(there: rl-20-{HASH}\)"):
+    with pytest.raises(UserError, match=rf"no model rl-30 of RL \(available: rl-20-{HASH}\)"):
         compare(["mine@rl-30", "mine@7"])
     label = ModelLabel(rl=25, start=HASH)
     write_json(run.export(label) / MANIFEST, {"step": 7})

@@ -115,7 +115,9 @@ def test_a_gpu_environment_without_flash_attn_is_told_before_anything_starts(
 def test_a_batch_that_ranks_cannot_share_is_refused(start: RlStart) -> None:
     batch = start.values([]).data.train_batch_size
     gpus = batch + 1
-    with pytest.raises(UserError, match=rf"train_batch_size={batch} is no multiple of {gpus} GPUs"):
+    with pytest.raises(
+        UserError, match=rf"train_batch_size={batch} is not a multiple of {gpus} GPUs"
+    ):
         Invocation.of(start, [f"trainer.n_gpus_per_node={gpus}", "trainer.nnodes=1"])
 
 

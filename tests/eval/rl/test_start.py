@@ -246,7 +246,7 @@ def test_what_is_sampled_is_the_pool_and_nothing_else(run: Run, override: str) -
 
 def test_refusals(run: Run) -> None:
     config = configs.read(run.config)
-    with pytest.raises(UserError, match=r"no export of step 8 \(there: 7\): warmstart export"):
+    with pytest.raises(UserError, match=r"no export of step 8 \(available: 7\): warmstart export"):
         prepare(run, config, 8)
     with pytest.raises(UserError, match=r"eval\.rollouts must be 2 or more"):
         prepare(run, config, STEP, ["eval.rollouts=1"])

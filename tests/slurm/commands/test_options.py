@@ -48,12 +48,12 @@ def test_a_value_is_taken_where_the_option_has_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--node=3"], "--node is no option of sbatch; did you mean --nodes?"),
+        (["--node=3"], "sbatch has no option --node; did you mean --nodes?"),
         (["--dry"], "did you mean --dry-run?"),
-        (["a=1", "-Z"], "-Z is no option of sbatch"),
-        (["-HZ"], "-Z is no option"),
-        (["-"], "is no option"),
-        (["--wrap=ls"], "--wrap is no option"),
+        (["a=1", "-Z"], "sbatch has no option -Z"),
+        (["-HZ"], "no option -Z"),
+        (["-"], "has no option -"),
+        (["--wrap=ls"], "no option --wrap"),
         (["x=1", "--nodes"], "--nodes needs a value"),
         (["-N", "--dry-run"], "-N needs a value"),
         (["--account", "--dry-run"], "--account needs a value"),
@@ -114,5 +114,5 @@ def test_gpus_are_asked_for_in_many_ways(script: Path, option: str, gpus: int) -
 
 @pytest.mark.parametrize("nodes", ["2-4", "0", "many", "", "-1"])
 def test_a_size_that_is_not_one_number_is_refused(script: Path, nodes: str) -> None:
-    with pytest.raises(UserError, match=f"--nodes={nodes}: give one number"):
+    with pytest.raises(UserError, match=f"--nodes={nodes}: give a single number"):
         planned(script, parse([f"--nodes={nodes}"]), [])

@@ -14,7 +14,7 @@ from tests.slurm.commands.conftest import DATA, SFT, call, submitted
         ("", ("train.lrr=1",), 2, "did you mean train.lr?"),
         ("", ("tain.lr",), 2, "'tain.lr' is not an override"),
         ("", ("run.name=s-%a",), 2, "add --array=1-3"),
-        ("", ("-N", "2-4"), 2, "--nodes=2-4: give one number"),
+        ("", ("-N", "2-4"), 2, "--nodes=2-4: give a single number"),
         ("", ("-A", "your-account"), 2, "in place of your-account"),
         ("export SBATCH_ACCOUNT=your-account", (), 2, "slurm/site.env, line 2: put your own"),
         ("OVERRIDES=(train.lrr=1)", (), 2, "(slurm/site.env has train.lrr=1)"),

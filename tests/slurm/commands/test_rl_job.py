@@ -30,7 +30,9 @@ def test_what_is_not_prepared_does_not_reach_the_queue(checkout: Path) -> None:
     recipe = run.config.read_text().replace("device: cpu", "device: cuda")
     run.config.write_text(recipe)
     done = call(checkout, "", "slurm/rl.sh", "-N", "5", "bare", "--gpus-per-node=4")
-    assert done.returncode == 2 and "train_batch_size=48 is no multiple of 20 GPUs" in done.stderr
+    assert (
+        done.returncode == 2 and "train_batch_size=48 is not a multiple of 20 GPUs" in done.stderr
+    )
     assert submitted(checkout) is None
     shown, _ = dry_run(checkout, "", "slurm/rl.sh", "--dry-run", "bare", "-N3", "trainer.a=1")
     line = next(line for line in shown if "ray_node" in line)

@@ -287,4 +287,6 @@ def test_help_and_evaluations(checkout: Path) -> None:
     configs.write(configs.load("tiny", ["run.name=bare"]), run.config)
     done = call(checkout, "", "slurm/eval.sh", "bare", "avg-4-8")
     assert (done.returncode, submitted(checkout)) == (2, None)
-    assert "no average avg-4-8 (there: none): warmstart export runs/bare --average" in done.stderr
+    assert (
+        "no average avg-4-8 (available: none): warmstart export runs/bare --average" in done.stderr
+    )

@@ -87,7 +87,7 @@ def test_a_container_of_srun_holds_what_runs_outside_the_ranks_too(folder: Path)
 
 def test_a_folder_that_cannot_be_bound_is_named(folder: Path) -> None:
     choose("CONTAINER=(apptainer exec x.sif)")
-    with pytest.raises(UserError, match="a:b: a container cannot show a folder with : or ,"):
+    with pytest.raises(UserError, match="a:b: a container cannot mount a folder with : or ,"):
         Stack.of(LOGIN, None, folder / "a:b")
 
 

@@ -222,7 +222,7 @@ def test_models_of_one_shape_are_told_apart(tmp_path: Path) -> None:
     assert known[0]["model/config.json"] == known[1]["model/config.json"]
     assert known[0]["model/model.safetensors"] != known[1]["model/model.safetensors"]
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="is no model"):
+    with pytest.raises(UserError, match="is not a model"):
         model_identity(str(tmp_path), None)
 
 

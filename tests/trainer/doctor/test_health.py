@@ -66,10 +66,10 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
         ({"parity": "N/A", "dram": "1"}, "1 uncorrectable memory errors (ECC)", False),
         ({"pending": "Yes"}, "a memory row waits for a reset to be remapped", False),
         ({"failure": "Yes"}, "a memory row could not be remapped", True),
-        ({"reset": "Yes"}, "it has to be reset", True),
+        ({"reset": "Yes"}, "it must be reset", True),
         (
             {"action": "Drain and Reset"},
-            "it has to be reset (nvidia-smi -q: Drain and Reset)",
+            "it must be reset (nvidia-smi -q: Drain and Reset)",
             True,
         ),
     ],

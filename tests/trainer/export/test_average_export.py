@@ -238,7 +238,7 @@ def test_refusals_leave_nothing(run: Run, made: DictConfig, tmp_path: Path) -> N
         average(run, made, "4,8")
     run.export(ModelLabel(average="4-8")).rmdir()
     recipe = AverageRecipe.parse("4,16", None, [4, 16])
-    with pytest.raises(UserError, match=r"no export of step 16 \(there: 4, 8, 12\)"):
+    with pytest.raises(UserError, match=r"no export of step 16 \(available: 4, 8, 12\)"):
         average_export.export(run, made, recipe, label_of(recipe, None))
     shard = next(run.checkpoint(8).glob("*.safetensors"))
     data = shard.read_bytes()

@@ -71,7 +71,7 @@ def test_wrong_members_are_refused_with_what_is_there(
 ) -> None:
     with pytest.raises(UserError) as raised:
         AverageRecipe.parse(members, toward, THERE)
-    assert message in str(raised.value) and "(there: 704, 1056, 1408)" in str(raised.value)
+    assert message in str(raised.value) and "(available: 704, 1056, 1408)" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

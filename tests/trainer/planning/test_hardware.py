@@ -176,7 +176,7 @@ def test_the_doctor_compares_the_card_with_the_one_planned_for(
 @pytest.mark.parametrize(
     ("cc", "level", "text"),
     [
-        (None, "fatal", "needs a C compiler: neither gcc nor clang is there"),
+        (None, "fatal", "needs a C compiler: neither gcc nor clang is installed"),
         ("no-such-cc", "fatal", "CC=no-such-cc does not exist"),
         ("sh", "ok", "sh, for train.compile=true"),
     ],

@@ -45,7 +45,7 @@ def test_a_spoilt_line_is_told_once_and_skipped(
     assert captured.out == ""
     (told,) = captured.err.splitlines()
     assert told.startswith(
-        f"warmstart: {run.root / SUBMISSIONS}, line 2 is spoilt and is skipped: "
+        f"warmstart: {run.root / SUBMISSIONS}, line 2 is damaged and is skipped: "
     )
 
 

@@ -166,8 +166,8 @@ def test_a_file_with_another_hash_is_named(fetched: tuple[Path, str]) -> None:
     ("repositories", "words", "message"),
     [
         ({}, ["eval.sets=[homework]"], "homework is not a benchmark with a known hub dataset"),
-        ({}, ["eval.sets=[aime2025]"], "model.path=someone/base is no model that the hub has"),
-        ({}, ["eval.sets=[aime2025]"], "is no dataset that the hub has"),
+        ({}, ["eval.sets=[aime2025]"], "model.path=someone/base is not a model on the hub"),
+        ({}, ["eval.sets=[aime2025]"], "is not a dataset on the hub"),
         (
             THERE | {"datasets/math-ai/aime25": {"test.jsonl": problems(29)}},
             ["eval.sets=[aime2025]"],

@@ -41,7 +41,7 @@ def test_a_step_is_that_of_the_newest_start_that_has_it(run: Run) -> None:
 def test_an_unknown_one_is_refused_with_those_that_are_there(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refusal:
         rl_models.resolve(run, label(30))
-    said = f"no model rl-30 of RL (there: rl-10-{OLD}, rl-20-{OLD}, rl-10-{NEW}, rl-15-{NEW})"
+    said = f"no model rl-30 of RL (available: rl-10-{OLD}, rl-20-{OLD}, rl-10-{NEW}, rl-15-{NEW})"
     assert said in str(refusal.value) and f"warmstart eval {run.root} rl-15-{NEW}" in str(
         refusal.value
     )

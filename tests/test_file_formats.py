@@ -135,24 +135,29 @@ def found_in(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
             yield from (f for f in found_in(inner, (*place, "[]")) if f[0][-1] != "[]")
 
 
+@cache
+def known(section: Section, place: Place) -> tuple[Field, ...]:
+    """Returns the fields of the page that a place is; several where words stand for anything."""
+    return tuple(field for field in section.fields if field.names(place))
+
+
 def faults(section: Section, values: list[Any]) -> list[str]:
     """Returns what a file's values have that the page has not, or has in another type."""
     wrong = {}
     for value in values:
         for place, inner in found_in(value):
-            known = [field for field in section.fields if field.names(place)]
-            name = ".".join(place)
-            if not known:
+            name, named = ".".join(place), known(section, place)
+            if not named:
                 wrong[name] = f"{name} is not on the page"
-            elif not any(len(place) > len(f.place) or f.holds(inner) for f in known):
-                wrong[name] = f"{name} is no {' or '.join(known[0].types)}: {str(inner)[:40]}"
+            elif not any(len(place) > len(f.place) or f.holds(inner) for f in named):
+                wrong[name] = f"{name} is no {' or '.join(named[0].types)}: {str(inner)[:40]}"
     return list(wrong.values())
 
 
 def seen_in(section: Section, values: list[Any]) -> set[Place]:
     """Returns the fields of the page that the values have."""
-    places = [place for value in values for place, _ in found_in(value)]
-    return {f.place for f in section.fields if any(f.names(place) for place in places)}
+    places = {place for value in values for place, _ in found_in(value)}
+    return {field.place for place in places for field in known(section, place)}
 
 
 def names_in(module: str) -> set[str]:
@@ -254,8 +259,8 @@ def test_the_page_has_no_field_that_nothing_writes(line: Line, written: list[Pat
         made = [path for path in made if path.suffix in (".json", ".jsonl")]
         seen = set().union(*(seen_in(section, values_in(path)) for path in made))
         for field in section.fields:
-            known = field.place in seen or is_written(section, field.place)
-            assert known, (section.files[0], field.place)
+            is_there = field.place in seen or is_written(section, field.place)
+            assert is_there, (section.files[0], field.place)
 
 
 def test_records_have_the_fields_of_the_page() -> None:

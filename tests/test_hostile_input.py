@@ -4,6 +4,7 @@ terminal (SECURITY.md).
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from eval.generation.generate import check
 from eval.generation.settings import Model
 from tests.conftest import ROOT
 from tests.test_architecture import MODULES
+from trainer.recipe import load as configs
 from warmstart.cli import main
 
 RUNS_CODE = {"eval", "exec", "compile", "os.system", "os.popen", "pickle.load", "pickle.loads"}
@@ -55,7 +57,15 @@ def dangers(source: str) -> list[str]:
             or (from_auto and "trust_remote_code" not in words)
         ):
             found.append(name)
-    return found
+    trusting = re.findall(r"['\"]trust_remote_code['\"]: (?!False)", source)
+    return found + trusting
+
+
+def test_the_tests_that_hold_the_promises_are_there() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/]+\.py", page))
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_no_module_runs_code_from_what_it_reads() -> None:
@@ -69,6 +79,7 @@ def test_no_module_runs_code_from_what_it_reads() -> None:
         "AutoConfig.from_pretrained(path)",
         "AutoModel.from_pretrained(path, trust_remote_code=True)",
         "LLM(model, trust_remote_code=True)",
+        "arguments = {'trust_remote_code': True}",
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
         "pickle.loads(data)",
@@ -102,6 +113,12 @@ def test_the_code_of_a_model_is_never_run(tmp_path: Path, tokenizer: Path) -> No
     with pytest.raises(UserError, match=r"no model at .+ custom code"):
         check([problem], Model(str(folder), tokenizer, "auto"), BARE, 8, "cpu")
     assert not marker.exists()
+
+
+def test_a_recipe_cannot_let_verl_run_it() -> None:
+    assert configs.load("tiny").verl.model.trust_remote_code is False
+    with pytest.raises(UserError, match=r"verl\.model\.trust_remote_code"):
+        configs.load("tiny", ["verl.model.trust_remote_code=true"])
 
 
 def test_a_tag_in_a_recipe_calls_nothing(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
+from common.files import read_json
 from common.records import Problem
 from common.text import printable
 from data_prep.output.show_row import show
@@ -131,6 +132,14 @@ def test_a_tag_in_a_recipe_calls_nothing(
     assert main(["inspect", str(recipe)]) == 2
     assert "line 2" in capsys.readouterr().err
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "7" * 5_000, "{", "\ud800"])
+def test_json_that_breaks_the_parser_is_an_error_of_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(UserError, match=r"manifest\.json: not valid JSON"):
+        read_json(path)
 
 
 def test_a_row_gives_no_orders_to_the_terminal(tmp_path: Path, tokenizer: Path) -> None:

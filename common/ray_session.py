@@ -72,7 +72,7 @@ def ray_session(
         if cluster:
             ray.init(cluster, **quiet)
         else:
-            # Ray has read the variable already if another package, such as verl, imported it.
+            # Ray has read the variable already if another package has imported it.
             ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
             _start(
                 ray,

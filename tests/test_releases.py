@@ -148,6 +148,13 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(release: Release, say: Say) -
     assert (start.step, start.bad) == (step, [])
 
 
+def test_its_evaluations_are_complete(release: Release, say: Say) -> None:
+    folders = sorted(Path("runs/finished/evals").iterdir())
+    for label in ("base", str(MIDDLE), str(release.last)):
+        assert "pass@1" in say("eval", "finished", label)
+    assert sorted(Path("runs/finished/evals").iterdir()) == folders
+
+
 def test_its_evaluations_are_reported_compared_and_chosen_from(release: Release, say: Say) -> None:
     assert "report.html" in say("report", "finished")
     assert "pass@1" in Path("runs/finished/report.md").read_text()

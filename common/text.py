@@ -53,6 +53,13 @@ def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> 
     return "\n".join([_line(titles), ruler, *map(_line, rows)])
 
 
+def printable(text: str) -> str:
+    """Returns a text that a terminal shows and does not obey: without control characters, which are
+    spelt out as in Python (``\\x1b``), but with its line breaks and tabs.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def fenced(text: str, language: str = "") -> str:
     """Returns a Markdown code block whose fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)

@@ -1,4 +1,4 @@
-"""docs/cards.md: each line has a state, a way, and a test that exists."""
+"""docs/published_cards.md: each line has a state, a way, and a test that exists."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PAGE = (ROOT / "docs" / "cards.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "published_cards.md").read_text(encoding="utf-8")
 ROWS = [
     [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
     for line in PAGE.splitlines()

@@ -1,5 +1,5 @@
-"""A checkout's first day on a cluster, by the README's lines, with runs and datasets on another
-file system: every command and every job looks in the same place.
+"""A checkout's first day on a cluster, by the lines of docs/clusters.md, with runs and datasets on
+another file system: every command and every job looks in the same place.
 """
 
 import os
@@ -28,9 +28,9 @@ LINES = (
 )
 
 
-def test_these_are_the_readmes_lines() -> None:
-    text = (ROOT / "README.md").read_text().partition("## On a cluster")[2]
-    block = re.search(r"```\n(.*?)```", text, re.DOTALL)
+def test_these_are_the_pages_lines() -> None:
+    text = (ROOT / "docs" / "clusters.md").read_text().partition("## From a clone to a report")[2]
+    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
     assert block
     assert tuple(line.partition("#")[0].rstrip() for line in block[1].splitlines()) == LINES
 
@@ -109,7 +109,7 @@ def test_the_login_node_looks_where_the_job_does(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["example", "meluxina"])
-def test_the_readmes_lines_up_to_the_report(site: Site, tmp_path: Path, name: str) -> None:
+def test_the_pages_lines_up_to_the_report(site: Site, tmp_path: Path, name: str) -> None:
     """Leaves what the lines print in transcript.txt, from which docs/first_day.txt is made."""
     checkout, far = beside(tmp_path, name)
     conf = {"SLURM_CONF": site.cluster.environment["SLURM_CONF"]}

@@ -1,5 +1,5 @@
 """The site files of real clusters: they load pinned modules or refuse, and a dry run under each
-prints its commands. docs/clusters.md has a source for each line.
+prints its commands. docs/sites.md has a source for each line.
 """
 
 import os
@@ -19,7 +19,7 @@ SITES = {
     for path in sorted((ROOT / "slurm").glob("site.*.env"))
     if path.name != "site.example.env"
 }
-PAGE = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+PAGE, CLUSTERS = ((ROOT / "docs" / name).read_text("utf-8") for name in ("sites.md", "clusters.md"))
 
 USER = "ada"
 MODULES = {
@@ -250,18 +250,18 @@ def test_the_page_names_the_modules_and_options_that_the_file_has(site: str) -> 
         assert value in section
 
 
-def test_what_the_page_says_of_this_checkout_is_so() -> None:
-    for path in re.findall(r"`(slurm/[\w.]+\.(?:env|sh))`", PAGE):
+def test_what_the_pages_say_of_this_checkout_is_so() -> None:
+    for path in re.findall(r"`(slurm/[\w.]+\.(?:env|sh))`", PAGE + CLUSTERS):
         assert path == "slurm/site.env" or "NAME" in path or (ROOT / path).exists(), path
     check = (ROOT / "tools" / "check_gpu_host.sh").read_text()
     glibc = dict(re.findall(r"(x86_64|aarch64)\) echo (\d+\.\d+) ;;", check))
-    assert f"`make setup-gpu` need glibc {glibc['x86_64']} or newer" in PAGE
-    assert f"`make setup-gpu` needs glibc {glibc['aarch64']} or newer" in PAGE
-    llguidance = re.search(r"llguidance is ([0-9.]+)", PAGE)
+    assert f"`make setup-gpu` need glibc {glibc['x86_64']} or newer" in CLUSTERS
+    assert f"`make setup-gpu` needs glibc {glibc['aarch64']} or newer" in CLUSTERS
+    llguidance = re.search(r"llguidance is ([0-9.]+)", CLUSTERS)
     assert llguidance
     for name in ("requirements-cpu.txt", "requirements-gpu.txt", "requirements-gpu-aarch64.txt"):
         assert f"\nllguidance=={llguidance[1]} " in (ROOT / name).read_text()
     doctor = "".join(path.read_text() for path in (ROOT / "trainer" / "doctor").glob("*.py"))
-    for line in re.findall(r"doctor's line `([a-z ]+)`", " ".join(PAGE.split())):
+    for line in re.findall(r"doctor's line `([a-z ]+)`", " ".join(CLUSTERS.split())):
         assert f'"{line}"' in doctor, line
     assert "have the same GPU" in (ROOT / "trainer" / "process" / "gpu_binding.py").read_text()

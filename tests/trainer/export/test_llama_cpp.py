@@ -115,6 +115,6 @@ def test_the_converted_model_has_our_weights_theta_tokens_and_template(
 def test_a_trained_vocabulary_is_refused_by_the_converter(
     converter: Path, export: Path, tmp_path: Path
 ) -> None:
-    """The limit that the README states; when this fails, it can be less strict."""
+    """The limit that docs/cards.md states; when this fails, it can be less strict."""
     done = convert(converter, export, tmp_path / "model.gguf")
     assert done.returncode == 1 and "pre-tokenizer was not recognized" in done.stderr

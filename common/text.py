@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 
 def duration(seconds: float) -> str:
@@ -39,6 +40,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]}?" if close else ""
+
+
+def from_here(path: str) -> str:
+    """Returns where a relative path begins, for a message; an empty text for an absolute path."""
+    return "" if Path(path).is_absolute() else f" (relative paths begin in {Path.cwd()})"
 
 
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:

@@ -20,7 +20,6 @@ from tests.docs.markdown import Block, blocks
 from tests.docs.test_run import OUTPUT, RUN, is_shown, said_code
 
 PAGE = ROOT / "docs" / "bring-your-own.md"
-SAVED = re.compile(r"Save this as `([\w.]+)`:$")
 WAITING = re.compile(r"^(?!step ).*\b\d+:\d\d:\d\d\n", re.MULTILINE)
 """A line that says for how long something is waited for; how many there are depends on the machine.
 """
@@ -77,8 +76,8 @@ def as_script(number: int, block: Block, out: Path) -> Iterator[str]:
     """Yields the shell's words that save a block as a file or run it, with its output and exit code
     in ``out``.
     """
-    if saved := SAVED.search(block.before):
-        yield f"cat > {saved[1]} <<'END OF FILE'\n{block.text}END OF FILE"
+    if block.saved:
+        yield f"cat > {block.saved} <<'END OF FILE'\n{block.text}END OF FILE"
     elif block.language == RUN:
         yield f"exec > {out / str(number)} 2>&1\n{block.text}echo $? > {out / str(number)}.code"
 
@@ -94,9 +93,9 @@ def steps(there: list[Block], out: Path) -> Iterator[Step]:
 
 def test_every_block_is_a_file_or_runs_or_shows_output() -> None:
     there = list(blocks(PAGE))
-    saved = [found[1] for block in there if (found := SAVED.search(block.before))]
+    saved = [block.saved for block in there if block.saved]
     assert saved == ["make_data.py", "reverse.yaml", "reverse_4b.yaml"]
-    rest = [block.language for block in there if not SAVED.search(block.before)]
+    rest = [block.language for block in there if not block.saved]
     assert set(rest) == {RUN, OUTPUT, NOT_RUN} and rest.count(NOT_RUN) == 2
 
 

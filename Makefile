@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-gpu env-archive quickstart rl-quickstart test test-all test-cuda test-faults test-slurm golden-cards lint bench bench-data bench-balance \
+.PHONY: help setup setup-gpu env-archive quickstart rl-quickstart test test-all test-cuda test-faults test-slurm golden-cards lint audit bench bench-data bench-balance \
 	bench-loss bench-plan bench-checkpoint bench-eval bench-grade bench-synth gpu-check bench-gpu bench-qlora gpu-wheels \
 	requirements clean
 
@@ -50,6 +50,9 @@ lint: setup ## ruff, mypy and shellcheck
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/shellcheck --external-sources slurm/*.sh slurm/*.env tools/*.sh
+
+audit: setup ## the pins against known advisories (needs network; exceptions: tools/audit_exceptions.yaml)
+	$(PYTHON) -m tools.audit
 
 bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## all benchmarks that need no GPU
 

@@ -65,6 +65,8 @@ DEV = [
     "trl==0.27.0",
     "ruff>=0.9",
     "mypy>=1.14",
+    "pre-commit>=4",
+    "pip-audit>=2.10",
     "types-PyYAML",
     "types-psutil",
     "setuptools>=77.0.3",
@@ -75,7 +77,7 @@ DEV = [
 
 setup(
     name="warmstart",
-    version="0.1.0",
+    version="0.2.0",
     description="SFT and evaluation of reasoning models: verl FSDP training, Ray + vLLM evaluation",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -17,12 +19,27 @@ STOPPED = 75
 """Stopped on purpose; the same command resumes (EX_TEMPFAIL of sysexits.h)."""
 
 
+def _nobody_reads() -> bool:
+    """Returns whether stdout is a pipe whose reader, such as ``head``, has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def reported(work: Callable[[], int]) -> int:
     """Returns the exit code of ``work``. An error that is for a person becomes one line, and any
     other keeps its traceback.
     """
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        # What is still in the buffer is written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except UserError as e:
         print(f"warmstart: {e}", file=sys.stderr)
         return USAGE

@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # ValueError: also integers with too many digits
         raise UserError(f"{path}: not valid JSON ({e})") from e
 
 
@@ -159,7 +159,7 @@ def follow_jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except (ValueError, RecursionError) as e:  # ValueError: also integers with too many digits
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
     if not isinstance(value, dict):
         raise UserError(f"{path}, line {number}: expected an object, found {type(value).__name__}")

@@ -72,6 +72,8 @@ def ray_session(
         if cluster:
             ray.init(cluster, **quiet)
         else:
+            # Ray has read the variable already if another package has imported it.
+            ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
             _start(
                 ray,
                 num_cpus=max(len(os.sched_getaffinity(0)), cpus),

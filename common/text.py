@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 
 def duration(seconds: float) -> str:
@@ -41,6 +42,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {names[close[0]]}?" if close else ""
 
 
+def from_here(path: str) -> str:
+    """Returns where a relative path begins, for a message; an empty text for an absolute path."""
+    return "" if Path(path).is_absolute() else f" (relative paths begin in {Path.cwd()})"
+
+
 def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> str:
     """Returns a Markdown table; the first line holds the titles.
 
@@ -51,6 +57,13 @@ def markdown_table(lines: Iterable[Sequence[str]], align: str | None = None) -> 
     align = align or "l" + "r" * (len(titles) - 1)
     ruler = "|" + "|".join({"l": "---", "r": "---:"}[side] for side in align) + "|"
     return "\n".join([_line(titles), ruler, *map(_line, rows)])
+
+
+def printable(text: str) -> str:
+    """Returns a text that a terminal shows and does not obey: without control characters, which are
+    spelt out as in Python (``\\x1b``), but with its line breaks and tabs.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -8,6 +8,7 @@ rows or workers.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from data_prep.rows.map_shard import Entry, Mapped, RowSettings
 from data_prep.settings import Settings, check_same, recorded
 from data_prep.source.shards import Unit, by_place
 from data_prep.tokenizer import tokenizers
+
+FAULTS_SHOWN = 10
+"""Most kinds of faults of malformed records that an error shows."""
+_PLACE = re.compile(r", row [0-9]+")
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,13 @@ def _nearest(parts: Path, entries: Sequence[Entry]) -> list[int]:
 
 def _check_bad(bad: list[str], limit: int) -> None:
     if len(bad) > limit:
-        shown = "\n  ".join(bad[:10])
+        alike: dict[str, list[str]] = {}
+        for fault in bad:
+            alike.setdefault(_PLACE.sub("", fault), []).append(fault)
+        shown = "\n  ".join(
+            first + (f" (and {len(others):,} more like it)" if others else "")
+            for first, *others in list(alike.values())[:FAULTS_SHOWN]
+        )
         raise UserError(
             f"{len(bad):,} records are malformed, more than "
             f"data.max_bad_records={limit}:\n  {shown}"

@@ -5,6 +5,7 @@ requeues itself if needed.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from slurm.queue.requeue import conclude, forget
 from slurm.queue.submit_evaluations import watch
 from slurm.rehearsal import Rehearsal
 from trainer.doctor import forecast
-from trainer.doctor.findings import is_fatal, merge, table
+from trainer.doctor.findings import carrying, is_fatal, merge, table
 from trainer.doctor.size import check as check_size
 from trainer.doctor.size import sized
 from trainer.process.network import addresses, free_port, hostnames
@@ -65,7 +66,9 @@ def train(job: command_lines.Job, words: Sequence[str]) -> int:
     if job.submission:
         size = job.allocation.size
         plan = forecast.look(sized(config, size), run)[1]
-        findings = merge({"": [*check_size(config, size), *plan, *stack.advice()]})
+        again = shlex.join(chosen)
+        found = merge({"": [*check_size(config, size), *plan, *stack.advice()]})
+        findings = [carrying(finding, config.name, again) for finding in found]
         if job.dry_run:
             steps = [command_lines.line(copy)] if copy else []
             rehearsed = [rehearsal.command()] if rehearsal else []

@@ -189,15 +189,18 @@ def _gpu(name: str) -> tuple[str, ...]:
 
 TEXT = """# Limits on paper
 
-This page has the lower bounds that the hardware sets, and the forecasts for the recipes. **Nothing
-on it was measured on a GPU** ([measured.md](measured.md) has the measurements): every figure comes
-from the functions behind `warmstart plan` (`python -m tools.limits_page` writes the page, a test
-compares them). Row lengths are the published ones: a lognormal with median {median:,} and p99
-{p99:,} characters at {ratio} characters per token, without the rows that `data.max_length` drops.
+The lower bounds that the hardware sets, and the forecasts for the recipes. **Nothing on this page
+was measured on a GPU**: every figure comes from the functions behind `warmstart plan`
+(`python -m tools.limits_page` writes the page, a test compares them).
+[measured.md](measured.md) is the page for measurements.
 
-**The 4B run, 45,000 rows x 2 epochs on 16 A100-40GB: {own_hours:.1f} hours in the recipe's layout
-({own_gib:.1f} GiB per GPU: it {own_fits}), {hours:.1f} hours in the recommended layout**: {steps:,}
-steps of {tokens:,.0f} tokens. Saves and evaluations are not included.
+**Forecast for the 4B run**, 45,000 rows x 2 epochs on 16 A100-40GB, {steps:,} steps of
+{tokens:,.0f} tokens: **{own_hours:.1f} hours in the recipe's [layout](glossary.md#layout)**, which
+needs {own_gib:.1f} GiB per GPU and {own_fits}; {hours:.1f} hours in the recommended one. Saves and
+evaluations are not included.
+
+Row lengths are assumed from published figures: a lognormal with median {median:,} and p99 {p99:,}
+characters at {ratio} characters per token, without the rows that `data.max_length` drops.
 
 ## Lower bounds and forecasts, in hours per run
 
@@ -211,41 +214,48 @@ steps of {tokens:,.0f} tokens. Saves and evaluations are not included.
   bandwidth. It is far below the arithmetic floor, so a step could be compute-bound. Eager kernels
   move several times as much, because norms, rotary embedding and SwiGLU are separate kernels.
 - *Layout*: sequence-parallel degree, tokens per micro-batch and GPU, checkpointing.
-- *Recommended*: forecasts within {tolerance:.0%} of the shortest step count as equal. Of these,
-  only layouts whose ranks are balanced to {balanced} (or the best balanced) are candidates. Of the
-  candidates within {nearly:.0%} of the fastest, the one that needs the least memory is recommended.
+- *Recommended*: layouts whose forecast step is within {tolerance:.0%} of the shortest count as
+  equally fast. Those of them with a [balance](glossary.md#balance) of {balanced} (or else the best
+  one) are candidates. Of the candidates within {nearly:.0%} of the fastest, the one that needs the
+  least memory is recommended.
 
 ## Peak memory on 4 x 4 A100-40GB, GiB per GPU
 
 {memory}
 
 Weights, gradients and AdamW's two moments are float32, sharded over all GPUs. Tensors are counted
-one by one (`trainer/planning/memory.py`). `make test-cuda` runs the recipes' steps on CUDA tensors
-without values, with eager layers: 90 to 100 % of the count is live at the peak, and FLOPs and
-memory traffic of all operators are within 10 % of the forecast. Kernels and traffic of compiled
-layers are within 10 % of Inductor's plans; their memory is a forecast only. Real steps on CPU take
-memory within 10 % of the count (`tests/trainer/planning/test_planner.py`). CUDA and NCCL ({context}
-GiB) and fragmentation ({fragmentation:.0%}) are assumed.
+one by one (`trainer/planning/memory.py`). How far the count is tested:
+
+- `make test-cuda` runs the recipes' steps on CUDA tensors without values, with eager layers: 90 to
+  100 % of the count is live at the peak, and FLOPs and memory traffic of all operators are within
+  10 % of the forecast.
+- Kernels and traffic of compiled layers are within 10 % of Inductor's plans; their memory is a
+  forecast only.
+- Real steps on CPU take memory within 10 % of the count
+  (`tests/trainer/planning/test_planner.py`).
+- CUDA and NCCL ({context} GiB) and fragmentation ({fragmentation:.0%}) are assumed.
+
 `verl.engine.use_no_sync_for_gradient_accumulation` stays off: it delays the reduce-scatter to the
-last micro-batch, and would keep unsharded float32 gradients of {accumulated} GiB on every GPU.
+last micro-batch, and would keep unsharded float32 gradients of {accumulated} GiB (4B and 8B) on
+every GPU.
 
 ## Assumptions about the hardware
 
 {gpus}
 
-Rates and bf16 peaks are from NVIDIA's data sheets, without sparsity; matmuls and attention reach
-the stated share of the peak (sources: `trainer/planning/hardware.py`). The link is between GPUs of
-one node, in one direction: PCIe where NVLink is missing or joins only pairs. For a GPU that is not
-listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and set
-`cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
-
-Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory bandwidth. The
-network is 200 Gb/s per node for A100, 3,200 for H100. Kernels are those of the recipe: with
-`train.compile=true` the ones that Inductor plans, else transformers' eager ones or Liger's. A layer
-takes at least 8 µs per kernel, the host's time to launch it (assumed). A step's time is the sum
-over its micro-steps of the slowest group's matmuls, attention and elementwise traffic, the part of
-FSDP's gathers and reduce-scatters that these do not hide, and Ulysses' exchanges, which are never
-hidden.
+- Rates and bf16 peaks are from NVIDIA's data sheets, without sparsity. Matmuls and attention are
+  assumed to reach the stated share of the peak (sources: `trainer/planning/hardware.py`).
+- The link is between GPUs of one node, in one direction: PCIe where NVLink is missing or joins only
+  pairs. Collectives reach {link:.0%} of a link, elementwise kernels {hbm:.0%} of the memory
+  bandwidth. The network is 200 Gb/s per node for A100, 3,200 for H100.
+- Kernels are those of the recipe: with `train.compile=true` the ones that Inductor plans, else
+  transformers' eager ones or Liger's. A layer takes at least 8 µs per kernel, the host's time to
+  launch it (assumed).
+- A step's time is the sum over its micro-steps of three parts: the slowest group's matmuls,
+  attention and elementwise traffic; the part of FSDP's gathers and reduce-scatters that these do
+  not hide; and Ulysses' exchanges, which are never hidden.
+- For a GPU that is not listed (a MIG slice, a virtual GPU, a laptop's), choose the nearest kind and
+  set `cluster.gpu_memory_gib` and `cluster.gpu_peak_tflops`.
 """
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from common import terminal
 from common.errors import UserError
 from common.exit_codes import DONE, STOPPED
-from common.files import file_errors
+from common.files import MANIFEST, file_errors, read_json
 from common.progress import waiting
 
 if TYPE_CHECKING:
@@ -30,8 +30,27 @@ def build(config: DictConfig) -> None:
         folder, rows, built = dataset.build(config)
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
     say(f"dataset {folder}: {counts}{'' if built else ' (already built)'}")
+    if built and (told := dropped(folder)):
+        say(told)
     if told := other_rules(folder):
         say(told)
+
+
+def dropped(folder: Path) -> str:
+    """Returns how many records of its source a dataset has not, by reason; empty if it has all."""
+    funnel = read_json(folder / MANIFEST)["funnel"]
+    drops = {
+        step.removeprefix("dropped: "): count
+        for step, count in funnel.items()
+        if step.startswith("dropped: ") and count
+    }
+    if not drops:
+        return ""
+    head = (
+        f"{sum(drops.values()):,} of {funnel['source records']:,} source records dropped "
+        f"({folder / 'report.md'} shows some of each kind)"
+    )
+    return "\n".join([head, *(f"{count:>9,}  {reason}" for reason, count in drops.items())])
 
 
 def forecast(config: DictConfig, run: Run | None, rl: bool) -> tuple[str, bool]:

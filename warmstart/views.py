@@ -61,9 +61,13 @@ def inspect(recipe: str, overrides: list[str], row: int, split: str) -> int:
     """show a row's tokens and loss mask"""
     from data_prep.output.folder import dataset_folder
     from data_prep.output.show_row import show
+    from trainer.recipe.typed_words import called
+    from trainer.run.trained_from import dataset_identity
     from warmstart.chosen import config_of
 
     config = config_of(recipe, overrides)
+    with called(recipe, overrides, config.name):
+        dataset_identity(config)
     print(show(dataset_folder(config), row, split, colour=sys.stdout.isatty()))
     return DONE
 

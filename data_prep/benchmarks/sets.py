@@ -75,19 +75,21 @@ def protocol(
     return int(chosen[0]), float(chosen[1])
 
 
-def load(folder: Path, sets: list[str], limit: int | None) -> list[Problem]:
+def load(folder: Path, sets: list[str], limit: int | None, key: str = "eval.sets") -> list[Problem]:
     """Returns the problems of each set in file order: the first ``limit`` of each set, or all if
-    None. ``sets`` may name suites.
+    None. ``sets`` may name suites; ``key`` is the recipe's key that names them.
 
     Raises UserError naming the place and the fix for a missing file, for what ``load_file``
     rejects, and for a count or an answer that does not fit the benchmark.
     """
     if not sets or len(set(sets)) < len(sets):
-        raise UserError(f"eval.sets={sets} must name at least one set, and each only once")
+        raise UserError(f"{key}={sets} must name at least one set, and each only once")
     if limit is not None and limit < 1:
         raise UserError(f"eval.limit must be positive or null, not {limit}")
     return [
-        problem for name in expand(sets) for problem in _load_set(_file(folder, name), name)[:limit]
+        problem
+        for name in expand(sets)
+        for problem in _load_set(_file(folder, name, key), name)[:limit]
     ]
 
 
@@ -151,7 +153,7 @@ def read_problems(path: Path) -> list[Problem]:
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:
     """Returns {set: SHA-256 of its file, in hex}. Raises UserError when a file is missing."""
-    return {name: sha256_file(_file(folder, name)) for name in expand(sets)}
+    return {name: sha256_file(_file(folder, name, "eval.sets")) for name in expand(sets)}
 
 
 def text_fields(
@@ -215,10 +217,10 @@ def _suite(name: str) -> Suite:
     return SUITES.get(name, Suite((name,)))
 
 
-def _file(folder: Path, name: str) -> Path:
+def _file(folder: Path, name: str, key: str) -> Path:
     if not _NAME.fullmatch(name) or name == TOTAL:
         raise UserError(
-            f"eval.sets: {name!r} cannot name a set: a name has only letters, digits, '_', '-' and "
+            f"{key}: {name!r} cannot name a set: a name has only letters, digits, '_', '-' and "
             f"'.', and is not {TOTAL!r}: rename its file"
         )
     path = folder / f"{name}.jsonl"
@@ -232,7 +234,7 @@ def _file(folder: Path, name: str) -> Path:
         near = "" if name in BENCHMARKS else nearest(name, [*there, *BENCHMARKS, *SUITES])
         raise UserError(
             f"{path} does not exist ({folder} has {', '.join(there) or 'no .jsonl file'}): choose "
-            "one of these with eval.sets=[..], or another folder with eval.benchmarks=DIR"
+            f"one of these with {key}=[..], or another folder with eval.benchmarks=DIR"
             + (", or download it (warmstart prefetch RECIPE)" if name in BENCHMARKS else near)
         )
     return path

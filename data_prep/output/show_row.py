@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import UserError
+from common.text import printable
 from data_prep.output.folder import token_file
 from data_prep.tokenizer import token_files, tokenizers
 
@@ -24,8 +25,8 @@ def show(dataset: Path, index: int, split: str, colour: bool) -> str:
     tokenizer = tokenizers.load(dataset / "tokenizer")
     ids = [int(i) for i in row.input_ids]
     prompt, answer = (
-        tokenizer.decode(ids[: row.prompt_len]),
-        tokenizer.decode(ids[row.prompt_len :]),
+        printable(tokenizer.decode(ids[: row.prompt_len])),
+        printable(tokenizer.decode(ids[row.prompt_len :])),
     )
     first, last = tokenizer.convert_ids_to_tokens([ids[row.prompt_len], ids[-1]])
     head = (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from common.text import plain_number
 from data_prep.rows.dropped import Dropped
 from data_prep.source.shards import BadRecord, Record
 
+TEXTS, MESSAGES = ("problem", "solution", "answer"), "messages"
+"""Usual names of columns."""
 _PIECE = re.compile(r"\\boxed\s*\{|\\.|[{}\\]|[^{}\\]+", re.DOTALL)
 
 
@@ -17,8 +20,8 @@ def value_of(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
     """Returns a column's value. Raises BadRecord when it is missing or of another type."""
     if name not in record.values:
         raise BadRecord(
-            f"{record.where}: no column {name!r}; it has {', '.join(record.values)} (set "
-            "data.columns)"
+            f"{record.where}: no column {name!r}; it has {', '.join(record.values)} "
+            f"({_naming(record.values)})"
         )
     value = record.values[name]
     if not isinstance(value, kind):
@@ -27,6 +30,15 @@ def value_of(record: Record, name: str, kind: type | tuple[type, ...]) -> Any:
             f"{record.where}: column {name!r} must be {wanted}, not {type(value).__name__}"
         )
     return value
+
+
+def _naming(there: Collection[str]) -> str:
+    """Returns how a recipe names the columns of a record that has the columns ``there``."""
+    if set(TEXTS) <= set(there):
+        return f'set "data.columns={{{", ".join(f"{name}: {name}" for name in TEXTS)}}}"'
+    if MESSAGES in there:
+        return f'set "data.columns={{{MESSAGES}: {MESSAGES}}}"'
+    return "set data.columns"
 
 
 def text_of(record: Record, name: str) -> str | None:

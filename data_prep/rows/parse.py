@@ -82,7 +82,14 @@ def question_type_allowed(record: Record, allowed: Collection[str] | None) -> bo
 
     Raises BadRecord when the column is missing or not text.
     """
-    return allowed is None or value_of(record, "question_type", (str, NoneType)) in allowed
+    if allowed is None:
+        return True
+    if "question_type" not in record.values:
+        raise BadRecord(
+            f"{record.where}: no column 'question_type', which data.question_types selects by: set "
+            "data.question_types=null to keep all rows"
+        )
+    return value_of(record, "question_type", (str, NoneType)) in allowed
 
 
 def from_columns(

@@ -12,6 +12,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import file_errors, sha256_file
 from common.progress import progress
+from common.text import from_here, nearest
 from data_prep.source.shards import Unit, cut
 from data_prep.synth.generation import Backend, Generation
 
@@ -105,7 +106,10 @@ def matches(pattern: str) -> list[Path]:
     """
     paths = sorted(Path(p).absolute() for p in glob.glob(pattern, recursive=True))
     if not paths:
-        raise UserError(f"data.source={pattern} matches no file")
+        there = [str(path) for path in Path(pattern).parent.glob("*") if path.suffix in SUFFIXES]
+        raise UserError(
+            f"data.source={pattern} matches no file{from_here(pattern)}{nearest(pattern, there)}"
+        )
     for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
             raise UserError(

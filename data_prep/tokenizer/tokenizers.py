@@ -47,6 +47,7 @@ TEXT_TOKENS = (
     "</think>",
 )
 
+TOKENIZER_FILE = "tokenizer.json"
 TRAINED_MERGES = 256
 """BPE merges of a trained vocabulary, on top of the 256 bytes."""
 
@@ -61,6 +62,15 @@ def load(folder: Path | str, revision: str | None = None) -> Any:
         raise UserError(f"{folder} has no tokenizer that can be loaded: {first_line(e)}") from e
 
 
+def check_there(folder: Path) -> None:
+    """Raises UserError when the folder of a model has no tokenizer."""
+    if not (folder / TOKENIZER_FILE).exists():
+        raise UserError(
+            f"the model in {folder} has no tokenizer ({TOKENIZER_FILE}): copy it there, with "
+            "tokenizer_config.json, from the model that this one was made from"
+        )
+
+
 def encoder(folder: Path) -> Any:
     """Returns the Rust tokenizer of a folder, which suffices to encode rows and does not import
     torch.
@@ -70,7 +80,7 @@ def encoder(folder: Path) -> Any:
     """
     from tokenizers import Tokenizer, normalizers
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     if isinstance(tokenizer.normalizer, normalizers.NFC):
         tokenizer.normalizer = None
     return tokenizer
@@ -81,6 +91,8 @@ def from_model(path: str, revision: str | None) -> Any:
 
     Raises UserError when there is none or it lacks Qwen3's special tokens.
     """
+    if Path(path).is_dir():
+        check_there(Path(path))
     tokenizer = load(path, revision)
     missing = [
         t for t in ("<|im_start|>", END_OF_TURN, END_OF_TEXT) if t not in tokenizer.get_vocab()

@@ -87,7 +87,7 @@ class Driver:
                 self._tell()
         if aside := self.scheduler.set_aside:
             raise StageFailed(
-                f"{len(aside)} rollouts are missing, because each was on two engines that died: "
+                f"missing rollouts: {len(aside)}, because each was on two engines that died: "
                 f"{', '.join('/'.join(map(str, key)) for key in aside)}. See "
                 f"{self.log('engine-*')}. All others are kept; the same command tries these again"
             )

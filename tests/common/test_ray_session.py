@@ -1,5 +1,5 @@
 """A local Ray instance starts on a busy machine too, without a home folder, and beside a stale
-address.
+address; it listens on loopback and wants its token.
 """
 
 import inspect
@@ -49,18 +49,45 @@ def test_a_slow_start_is_tried_again(
 
 
 HOMELESS = """
+import psutil
 import ray  # as other packages do
 
 from common.ray_session import ray_session
+from tests.common.test_ray_session import knock
 
-for _ in range(2):  # a process starts several, one after the other
-    with ray_session(1) as ray:
-        print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.cluster_resources()["CPU"])
+with ray_session(1) as ray:
+    print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.cluster_resources()["CPU"])
+with ray_session(1) as ray:  # a process starts several, one after the other
+    print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.cluster_resources()["CPU"])
+    places = {
+        place.laddr.ip.removeprefix("::ffff:")
+        for process in psutil.Process().children(recursive=True)
+        for place in process.net_connections("inet")
+        if place.status == psutil.CONN_LISTEN
+    }
+    address = ray.get_runtime_context().gcs_address
+    print("listens at", *sorted(places))
+    print("with its token:", knock(address))
+    print("with another:", knock(address, RAY_AUTH_TOKEN="0" * 64))
+"""
+KNOCK = """
+import sys
+from ray._raylet import GcsClient
+
+print(len(GcsClient(address=sys.argv[1], cluster_id=None).internal_kv_keys(b"", timeout=5)) > 0)
 """
 
 
+def knock(address: str, **token: str) -> str:
+    """Returns what another process gets that asks Ray for its keys."""
+    own = {k: v for k, v in os.environ.items() if not token or k != "RAY_AUTH_TOKEN_PATH"}
+    words = [sys.executable, "-c", KNOCK, address]
+    done = subprocess.run(words, env=own | token, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip() or ("refused" if "InvalidAuthToken" in done.stderr else done.stderr)
+
+
 @pytest.mark.timeout(180)
-def test_ray_needs_no_home_and_no_short_temporary_folder(tmp_path: Path) -> None:
+def test_ray_needs_no_home_listens_on_loopback_and_wants_its_token(tmp_path: Path) -> None:
     """Ray keeps its token in the home folder, and sockets, whose paths are short, in TMPDIR."""
     long = tmp_path / ("long" * 20)
     long.mkdir()
@@ -73,7 +100,12 @@ def test_ray_needs_no_home_and_no_short_temporary_folder(tmp_path: Path) -> None
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["42", "42"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["42", "42"]
+    assert done.stdout.splitlines()[2:] == [
+        "listens at 127.0.0.1",
+        "with its token: True",
+        "with another: refused",
+    ]
     assert list(long.iterdir()) == [], "the token is gone"
 
 

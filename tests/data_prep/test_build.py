@@ -245,6 +245,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         assert name in str(error.value) and not (tmp_path / "d").exists()
 
 
+def test_many_records_with_one_fault_are_one_line(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"chat": []}\n' * 30 + '{"other": []}\n')
+    rows = replace(ROWS, columns={"messages": "messages"})
+    with pytest.raises(UserError) as error:
+        build(tmp_path / "d", replace(SETTINGS, source=Source(str(source)), rows=rows))
+    head, *kinds = str(error.value).splitlines()
+    assert head == "31 records are malformed, more than data.max_bad_records=0:"
+    first, second = kinds
+    assert first.endswith(
+        "row 1: no column 'messages'; it has chat (set data.columns) (and 29 more like it)"
+    )
+    assert second.endswith("row 31: no column 'messages'; it has other (set data.columns)")
+
+
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read from the hub.*data\.source=PATTERN"):
         build(tmp_path / "d", replace(SETTINGS, source=Source("some/dataset")))

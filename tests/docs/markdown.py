@@ -27,6 +27,7 @@ PAGES = sorted(
     if not path.is_relative_to(GOLDEN)
 )
 _SLUG = re.compile(r"[^\w\- ]")
+_SAVED = re.compile(r"Save this as `([\w.]+)`:$")
 _CODES = re.compile(r"exits? (?:with )?code (\d+)")
 
 
@@ -38,6 +39,12 @@ class Block:
     text: str
     line: int
     before: str
+
+    @property
+    def saved(self) -> str | None:
+        """The file that the reader makes of the block; None if the text before it names none."""
+        found = _SAVED.search(self.before)
+        return found[1] if found else None
 
     @property
     def exit_code(self) -> int | None:

@@ -15,22 +15,26 @@ from common.text import markdown_table
 from tests.gpu.cases import CASES, Case
 from tests.gpu.rows import FAILED, SKIPPED, Row, Sheet, read
 
-INTRODUCTION = """# Measured on GPUs
-
-Every figure on this page comes from a file in docs/measured/, which `make gpu-check` wrote on one
-GPU. `python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md` writes the page.
-
-To add a GPU: run `make gpu-check OUT=docs/measured/NAME.jsonl` on it (eight minutes, no network),
-then the command above. A machine that has PyTorch but not this project's environment needs the
-packages that `make gpu-wheels` gathers:
-
-    pip install --no-index --no-deps --target SITE .gpu-wheels/*.whl
-    PYTHONPATH=SITE python -m tests.gpu.check --out FILE
-
-*ratio* is our value over the peer's. A row with a limit fails above it; speeds have no limit.
+TITLE = """# Measured on GPUs
 """
 NOTHING = """**Nothing has been measured on a GPU so far.** All figures for GPUs are forecasts
-(docs/limits.md), or come from runs on CPU cores."""
+([limits.md](limits.md)), or come from runs on CPU cores."""
+INTRODUCTION = """\
+Every figure on this page comes from a file in docs/measured/, which `make gpu-check` wrote on one
+GPU. To add a GPU, run on it (at most eight minutes, no network):
+
+    make gpu-check OUT=docs/measured/NAME.jsonl
+    python -m tests.gpu.measured docs/measured/*.jsonl > docs/measured.md
+
+A machine that has PyTorch but not this project's environment needs the packages that
+`make gpu-wheels` gathers:
+
+    pip install --no-index --no-deps --target SITE .gpu-wheels/*.whl
+    PYTHONPATH=SITE python -m tests.gpu.check --out docs/measured/NAME.jsonl
+
+In the tables, *ratio* is our value over the peer's. A row with a limit fails above it; speeds have
+no limit.
+"""
 
 
 def page(paths: Sequence[Path]) -> str:
@@ -42,7 +46,7 @@ def page(paths: Sequence[Path]) -> str:
         if sheet.run["mode"] == "rehearsal":
             raise ValueError(f"{path} is a rehearsal on a CPU, which measures nothing")
     newest = sorted(sheets.items(), key=lambda item: item[1].run["date"], reverse=True)
-    parts = [INTRODUCTION, *([] if newest else [NOTHING, ""])]
+    parts = [TITLE, *([] if newest else [NOTHING, ""]), INTRODUCTION]
     for path, sheet in newest:
         parts += section(path, sheet)
     return "\n".join([*parts, *never(list(sheets.values()))]) + "\n"
@@ -94,6 +98,8 @@ def never(sheets: Sequence[Sheet]) -> Iterator[str]:
     if not missing:
         return
     yield "## Never measured on a GPU"
+    yield ""
+    yield "Cases of the check:"
     yield ""
     yield from (f"- {case.name}: {case.about}" for case in missing)
 

@@ -30,6 +30,7 @@ from trainer.rehearsal.knobs import KNOBS
 from trainer.run.folder import Run
 
 
+@pytest.mark.slow
 def test_a_knob_that_these_nodes_cannot_run_is_named(site: Site, tmp_path: Path) -> None:
     variables = f"CXX=/bin/false,TORCHINDUCTOR_CACHE_DIR={tmp_path}"
     words = ("run.name=knob", "train.compile=true", "train.prefetch=true")

@@ -79,6 +79,7 @@ def user(
         ("train tiny data.dir=${no.key}", "data.dir and data.name: Interpolation key 'no.key'"),
         ("train tiny run.root=", "run.root must be a path (. is this folder), not ''"),
         ("train tiny data.dir=", "data.dir must be a path (. is this folder), not ''"),
+        ("inspect tiny train.seed=3", "warmstart data tiny train.seed=3 builds it"),
         ("train gsm8k_smoke", "data.source is not set: add data.source=VALUE"),
     ],
 )
@@ -200,6 +201,41 @@ def test_a_recipe_may_be_a_file_of_ones_own(
     assert configs.load("my/base.yaml").run.name == "base"
     ours = str(configs.RECIPES / "base.yaml")
     assert user.only("plan", ours).startswith(f"{ours} is what all recipes are built on: give")
+
+
+def test_a_recipe_in_place_of_a_run_names_the_run(user: Careless) -> None:
+    (user.folder / "own.yaml").write_text("defaults: [tiny, _self_]\nrun: {name: over128}\n")
+    for verb in ("choose", "export", "rl", "status"):
+        assert user.only(verb, "own.yaml") == "own.yaml is a recipe: give its run, runs/over128"
+    (user.folder / "new.yaml").write_text("defaults: [tiny, _self_]\n")
+    start = "new.yaml is a recipe: give its run, runs/new, which warmstart train new.yaml starts"
+    assert user.only("report", "new.yaml") == start
+    assert start in "\n".join(user.told("eval", "new.yaml"))
+    assert user.only("plan", "new").endswith("DIR/NAME.yaml; did you mean new.yaml?")
+
+
+def test_a_tilde_is_the_home_folder(user: Careless, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    (user.folder / "own.yaml").write_text(
+        "defaults: [tiny, _self_]\nmodel: {path: ~/base}\nrun: {root: ~/runs}\n"
+    )
+    config = configs.load("own.yaml", ["data.source=~/rows.jsonl", "data.dir='~/data'"])
+    assert (config.model.path, config.verl.model.path) == ("/home/ada/base", "/home/ada/base")
+    assert (config.run.root, config.data.source) == ("/home/ada/runs", "/home/ada/rows.jsonl")
+    assert config.verl.model.tokenizer_path == "/home/ada/data/own/tokenizer"
+    assert configs.amend(config, ["eval.benchmarks=~/sets"]).eval.benchmarks == "/home/ada/sets"
+
+
+def test_columns_on_the_command_line_replace_the_recipes(user: Careless) -> None:
+    (user.folder / "own.yaml").write_text(
+        "defaults: [tiny, _self_]\ndata: {columns: {messages: chat}}\n"
+    )
+    texts = {"problem": "question", "solution": "steps", "answer": "result"}
+    word = "data.columns={problem: question, solution: steps, answer: result}"
+    assert configs.load("own.yaml", [word]).data.columns == texts
+    assert configs.load("own.yaml", ["data.columns=null"]).data.columns is None
+    added = configs.load("own.yaml", ["data.columns.answer=result"]).data.columns
+    assert added == {"messages": "chat", "answer": "result"}
 
 
 def test_a_nearest_name_is_told_whatever_its_case() -> None:

@@ -14,6 +14,7 @@ from common.files import write_json, write_jsonl
 from tests import hub
 from tests.warmstart.mistakes import Careless, tree, watch
 from trainer.preflight import gpu
+from trainer.preflight.vocabulary import check as check_vocabulary
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from warmstart import bare_model
@@ -107,6 +108,55 @@ def test_a_folder_that_is_no_model(how: str, words: tuple[str, ...], user: Carel
     assert said in user.only(*words)
 
 
+@pytest.mark.parametrize("verb", ["data", "run", "doctor"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.path=model"], "model.path=model holds a model, and model.init asks for a random"),
+        (["model.path=model", "model.init=null"], "which the model in model does not know"),
+        (
+            ["model.path=model", "model.init=null", "model.tokenizer=model"],
+            "the model in model has no tokenizer (tokenizer.json)",
+        ),
+    ],
+)
+def test_a_model_whose_tokens_the_dataset_would_not_have(
+    verb: str,
+    words: list[str],
+    message: str,
+    user: Careless,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["tiny", SMALL, "name=new", *words]
+    if words[-1] == "model.tokenizer=model":
+        (user.folder / "model" / "tokenizer.json").unlink()
+    if verb == "doctor":
+        assert main(["doctor", *words]) == 3
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if message in line)
+        assert line.startswith("fatal     model  ")
+    else:
+        assert message in user.only(verb, *words)
+
+
+def test_a_dataset_of_another_vocabulary_is_not_trained_on(user: Careless) -> None:
+    file = user.folder / "model" / "tokenizer.json"
+    values = json.loads(file.read_text())
+    vocabulary = values["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(values))
+    said = user.only("train", "tiny", SMALL, "model.init=null", "model.path=model")
+    assert said.startswith("the dataset's tokenizer (data/tiny/tokenizer) gives tokens other ids")
+    # A model may know more tokens than the dataset has.
+    shutil.copy(user.folder / "data" / "tiny" / "tokenizer" / "tokenizer.json", file)
+    values = json.loads(file.read_text())
+    more = {"id": 999, "content": "<|more|>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    values["added_tokens"].append(more | flags)
+    file.write_text(json.dumps(values))
+    check_vocabulary(configs.load("tiny", [SMALL, "model.init=null", "model.path=model"]))
+
+
 def test_a_model_of_no_known_architecture_leaves_no_run(user: Careless) -> None:
     config = user.folder / "model" / "config.json"
     config.write_text('{"model_type": "quen3", "max_position_embeddings": 512}')
@@ -186,7 +236,15 @@ def longest(user: Careless) -> int:
         (["eval.sets=[heldot]", "data.name=new"], "data/new will have the sets heldout and spare"),
         (["eval.sets=[heldot]", "data.name=new"], "did you mean heldout?"),
         (["data.decontaminate=[math50]", "data.name=new", *OWN], "data.decontaminate: sets/math50"),
-        (["data.source=no/*.jsonl", "data.name=new", *OWN], "no/*.jsonl matches no file"),
+        (
+            ["data.decontaminate=[math50]", "data.name=new", *OWN],
+            "choose one of these with data.decontaminate=[..]",
+        ),
+        (
+            ["data.source=no/*.jsonl", "data.name=new", *OWN],
+            "no/*.jsonl matches no file (relative paths begin in ",
+        ),
+        (["data.source=sets/sum.jsonl", "data.name=new", *OWN], "did you mean sets/sums.jsonl?"),
     ],
 )
 def test_a_missing_benchmark_or_source_is_told_before_the_line_starts(

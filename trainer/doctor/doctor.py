@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from omegaconf import DictConfig
@@ -17,13 +16,21 @@ from omegaconf import DictConfig
 from common import provenance
 from common.errors import Mistakes, UserError
 from trainer.doctor import binding, devices, disk, health, incidents, inputs, nodes, slurm
-from trainer.doctor.findings import FATAL, NOT_HERE, OK, Finding, Located, merge, this_node
+from trainer.doctor.findings import (
+    FATAL,
+    NOT_HERE,
+    OK,
+    Finding,
+    Located,
+    carrying,
+    merge,
+    this_node,
+)
 from trainer.doctor.forecast import look
 from trainer.doctor.size import Size, sized
 from trainer.doctor.size import check as check_size
 from trainer.process import process_group
 from trainer.recipe import load as configs
-from trainer.recipe.typed_words import with_words
 from trainer.run import frozen_config
 from trainer.run.folder import Run
 
@@ -59,23 +66,12 @@ def examine(
     size = asked or (usual if config.device == "cuda" else None) or Size.of(config)
     config = sized(config, size)
     if under_slurm:
-        return [
-            _carrying(f, config.name, again) for f in _with_peers(config, run, leads_node, size)
-        ]
+        return [carrying(f, config.name, again) for f in _with_peers(config, run, leads_node, size)]
     alone = Finding(
         NOT_HERE, "peers", "no srun step: nodes, port, clocks and all-reduce are checked in the job"
     )
     found = merge({HERE: [*_local(config, run, True, size), alone]})
-    return [_carrying(f, config.name, again) for f in found]
-
-
-def _carrying(found: Located, name: str, again: str) -> Located:
-    """Returns the finding with ``again``, the recipe and its overrides, in place of the bare recipe
-    in the commands that it names.
-    """
-    finding = found.finding
-    cause, fix = (with_words(text, name, again) for text in (finding.cause, finding.fix))
-    return replace(found, finding=replace(finding, cause=cause, fix=fix))
+    return [carrying(f, config.name, again) for f in found]
 
 
 def _local(config: DictConfig, run: Run, leads: bool, size: Size) -> Iterator[Finding]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from trainer.recipe.typed_words import with_words
 
 OK, NOT_HERE, WARNING, FATAL = "ok", "not here", "warning", "fatal"
 LEVELS = (FATAL, WARNING, NOT_HERE, OK)
@@ -55,6 +57,15 @@ def merge(by_node: Mapping[str, Iterable[Finding]]) -> list[Located]:
         for finding in findings:
             nodes.setdefault(finding, []).extend([node] if node else [])
     return [Located(f, nodes[f]) for f in sorted(nodes, key=lambda f: LEVELS.index(f.level))]
+
+
+def carrying(found: Located, name: str, again: str) -> Located:
+    """Returns the finding with ``again``, the recipe and its overrides, in place of the bare recipe
+    in the commands that it names.
+    """
+    finding = found.finding
+    cause, fix = (with_words(text, name, again) for text in (finding.cause, finding.fix))
+    return replace(found, finding=replace(finding, cause=cause, fix=fix))
 
 
 def names(nodes: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from data_prep.benchmarks import sets as benchmarks
 from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
+from trainer.preflight import vocabulary
 from trainer.run.trained_from import CONFIG_AND_WEIGHTS, dataset_identity, model_identity
 
 INDEX = "model.safetensors.index.json"
@@ -47,6 +48,11 @@ def identity(config: DictConfig) -> dict[str, str]:
 
 def _model(config: DictConfig, thorough: bool) -> Finding:
     path, fetch = config.model.path, f"warmstart prefetch {config.name}"
+    try:
+        vocabulary.check(config)
+    except UserError as e:
+        cause, _, fix = str(e).rpartition(": ")
+        return Finding(FATAL, "model", cause, fix)
     if config.model.init is not None and not Path(path).exists():
         return Finding(OK, "model", f"{path} is initialised at random when training starts")
     folder = _model_folder(config)

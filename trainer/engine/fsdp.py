@@ -151,7 +151,7 @@ class Engine(FSDPEngineWithLMHead):
             return self._prepared(super()._build_module())
         with torch.device("meta"):
             module = AutoModelForCausalLM.from_config(
-                self.model_config.hf_config, dtype=torch.float32
+                self.model_config.hf_config, dtype=torch.float32, trust_remote_code=False
             )
         if self.model_config.use_liger:
             from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance

@@ -55,6 +55,7 @@ class QLoraEngine(Engine):
         module = AutoModelForCausalLM.from_pretrained(
             self.model_config.local_path,
             config=self.model_config.hf_config,
+            trust_remote_code=False,
             dtype=dtype,
             quantization_config=quantization(dtype),
             device_map={"": get_device_id()},

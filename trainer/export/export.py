@@ -147,7 +147,9 @@ def _configs(config: DictConfig, tokenizer: Any, folder: Path) -> None:
     from transformers import AutoConfig, GenerationConfig
 
     ends = tokenizers.end_tokens(tokenizer)
-    model = AutoConfig.from_pretrained(config.model.path, revision=config.model.revision)
+    model = AutoConfig.from_pretrained(
+        config.model.path, revision=config.model.revision, trust_remote_code=False
+    )
     model.dtype = "bfloat16"
     model.eos_token_id, model.pad_token_id = ends[0], ends[1]
     model.max_position_embeddings = config.model.context or model.max_position_embeddings

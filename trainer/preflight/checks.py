@@ -21,7 +21,7 @@ from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
 from data_prep.source.source import GENERATED, Source, matches
 from trainer.export.hub_upload import DATASET
-from trainer.preflight import context, gpu, hub_answer, model_source
+from trainer.preflight import context, gpu, hub_answer, model_source, vocabulary
 from trainer.run import frozen_config
 from trainer.run.trained_from import dataset_identity
 
@@ -47,6 +47,7 @@ def before_training(config: DictConfig) -> None:
         partial(dataset_identity, config),
         partial(gpu.check, config.device),
         partial(model_source.check, config),
+        partial(vocabulary.check, config),
     ]
     # Without its problems an evaluation is not part of this line.
     problems = [] if faults_of([partial(_problems, config)]) else _problems(config)
@@ -60,6 +61,7 @@ def before_line(config: DictConfig) -> None:
         partial(frozen_config.check, config),
         partial(gpu.check, config.device),
         partial(model_source.check, config),
+        partial(vocabulary.check, config),
         *_of_data(config, with_model=False),
         lambda: found.extend(_problems(config)),
         lambda: context.check(config, found),
@@ -95,6 +97,8 @@ def _of_data(config: DictConfig, with_model: bool = True) -> Iterator[Callable[[
     in_folder = Path(config.model.path).is_dir()
     if with_model and config.model.tokenizer == "model" and not in_folder:
         yield partial(model_source.check, config)
+    if with_model:
+        yield partial(vocabulary.check, config)
     if source.is_hub:
         yield partial(_dataset_on_hub, data.source, data.revision)
     elif data.source not in GENERATED:
@@ -134,6 +138,6 @@ def _problems(config: DictConfig) -> list[Problem]:
 
 def _benchmarks(config: DictConfig, key: str, sets: Sequence[str]) -> None:
     try:
-        benchmarks.load(Path(config.eval.benchmarks), list(sets), None)
+        benchmarks.load(Path(config.eval.benchmarks), list(sets), None, key)
     except UserError as e:
         raise UserError(f"{key}: {e}") from e

@@ -13,9 +13,8 @@ from common.errors import UserError
 from common.records import Problem
 from data_prep.tokenizer import chat
 from data_prep.tokenizer.prompt import Prompt
+from data_prep.tokenizer.tokenizers import TOKENIZER_FILE
 from trainer.preflight import model_source
-
-TOKENIZER = "tokenizer.json"
 
 
 def prompt_of(config: DictConfig) -> Prompt:
@@ -63,7 +62,7 @@ def lengths(
     """
     from tokenizers import Tokenizer
 
-    encoder, prompt = Tokenizer.from_file(str(tokenizer / TOKENIZER)), prompt_of(config)
+    encoder, prompt = Tokenizer.from_file(str(tokenizer / TOKENIZER_FILE)), prompt_of(config)
     encoder.no_truncation()
     return {(p.set, p.id): len(chat.encode_prompt(encoder, p, prompt)) for p in problems}
 
@@ -92,4 +91,4 @@ def _tokenizer(config: DictConfig) -> Path | None:
     folders = [Path(config.verl.model.tokenizer_path)]
     if config.model.tokenizer == "model":
         folders.append(Path(config.model.path))
-    return next((folder for folder in folders if (folder / TOKENIZER).exists()), None)
+    return next((folder for folder in folders if (folder / TOKENIZER_FILE).exists()), None)

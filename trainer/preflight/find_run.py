@@ -6,7 +6,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.text import nearest
-from trainer.recipe import site
+from trainer.recipe import files, site
+from trainer.recipe import load as configs
 from trainer.run import models
 from trainer.run.folder import Run
 
@@ -19,6 +20,8 @@ def find(name: str) -> Run:
     if run is not None:
         return run
     path = Path(name)
+    if is_recipe(name):
+        raise UserError(of_recipe(name))
     if path.is_dir():
         raise UserError(
             f"no run at {name}: the folder has no {Run(path).config.name}; warmstart train RECIPE "
@@ -27,6 +30,20 @@ def find(name: str) -> Run:
     raise UserError(
         f"no run at {name} or {site.runs() / name}: warmstart train RECIPE starts one{near(name)}"
     )
+
+
+def is_recipe(word: str) -> bool:
+    """Returns whether a word is the path of a recipe's file."""
+    return word.endswith(files.SUFFIXES) and Path(word).is_file()
+
+
+def of_recipe(path: str) -> str:
+    """Returns the message that names the run of a recipe's file, which stands where a run belongs.
+    Raises UserError when the recipe is broken.
+    """
+    run = Run.of(configs.load(path))
+    there = "" if run.config.exists() else f", which warmstart train {path} starts"
+    return f"{path} is a recipe: give its run, {run.root}{there}"
 
 
 def near(name: str) -> str:

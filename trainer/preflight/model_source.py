@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.files import read_object
+from common.text import from_here
 from trainer.export.hub_upload import MODEL
 from trainer.preflight import find_run, hub_answer
 from trainer.preflight.hub_answer import CONFIG
@@ -35,12 +36,15 @@ def check_path(path: str, revision: str | None, prefix: str = "") -> None:
     folder = Path(path)
     if folder.is_dir():
         _check_folder(folder, f"{prefix}{path}")
+    elif not prefix and find_run.is_recipe(path):
+        raise UserError(find_run.of_recipe(path))
     elif folder.exists():
         raise UserError(f"{prefix}{path} is a file: give the folder of a model, or OWNER/NAME")
     elif not is_on_hub(path):
         what = "a folder" if prefix else "a run, a folder"
         raise UserError(
-            f"{prefix}{path} is neither {what} nor OWNER/NAME on the hub{find_run.near(path)}"
+            f"{prefix}{path} is neither {what} nor OWNER/NAME on the hub"
+            f"{from_here(path) if prefix else ''}{find_run.near(path)}"
         )
     elif hub_answer.cached_model(path, revision) is None:
         try:

@@ -44,9 +44,11 @@ def find(recipe: str) -> Path:
             f"{recipe} {fault}: give the path of a recipe's file, or a name in recipes/"
             f"{nearest(path.stem, recipes())}"
         )
+    own = next((file for file in (f"{recipe}{end}" for end in SUFFIXES) if Path(file).exists()), "")
     raise UserError(
         f"no recipe {recipe!r}: recipes/ has {', '.join(recipes())}; a file of your own is given "
-        f"by its path, DIR/NAME.yaml{nearest(recipe, recipes())}"
+        "by its path, DIR/NAME.yaml"
+        + (f"; did you mean {own}?" if own else nearest(recipe, recipes()))
     )
 
 

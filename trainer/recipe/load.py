@@ -19,7 +19,7 @@ from yaml import YAMLError
 from common.differences import differences
 from common.errors import UserError, faults_of, first_line, refuse
 from common.files import write_text
-from trainer.recipe import files, protocols, verbatim
+from trainer.recipe import files, home, protocols, verbatim
 from trainer.recipe.files import BASE, RECIPES
 from trainer.recipe.files import recipes as recipes
 from trainer.recipe.keys import FREE_FORM, Keys, is_free, leaves, mirrors
@@ -64,6 +64,7 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     refuse([fault for word in overrides if (fault := keys.override_fault(word))])
     texts, overrides = verbatim.split(overrides)
     values = OmegaConf.from_dotlist(overrides)
+    home.expand(values)
     data = OmegaConf.merge(config, values).data
     changed = OmegaConf.merge(move_dataset(config, data.dir, data.name), values)
     assert isinstance(changed, DictConfig)
@@ -79,6 +80,7 @@ def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _load(path: Path, overrides: Sequence[str]) -> DictConfig:
+    overrides = [home.typed(word) for word in overrides]
     keys = Keys(_compose(BASE, []))
     bare = path == RECIPES / f"{BASE}.yaml"
     lineage = [] if bare else list(files.lineage(path))
@@ -89,9 +91,10 @@ def _load(path: Path, overrides: Sequence[str]) -> DictConfig:
     texts, overrides = verbatim.split([word for word in overrides if word not in wrong])
     config = _compose(
         path.stem if path.parent == RECIPES else _stored(path, lineage[-1][1]),
-        [f"++{o}" if is_free(o.partition("=")[0]) else o for o in overrides],
+        [word for override in overrides for word in _for_hydra(override)],
         files.shown(path),
     )
+    home.expand(config)
     if missing := [f"{key} is not set: add {key}=VALUE" for key in keys.missing(config)]:
         refuse([*faults, *missing])
     try:
@@ -193,6 +196,16 @@ def _compose(name: str, overrides: list[str], shown: str = "") -> DictConfig:
             )
     except HydraException as e:
         raise UserError(f"{shown}: {first_line(e)}") from e
+
+
+def _for_hydra(override: str) -> list[str]:
+    """Returns the words for Hydra that mean an override. Columns replace those of the recipe, where
+    Hydra would merge the two mappings.
+    """
+    key = override.partition("=")[0]
+    if key == "data.columns":
+        return [f"{key}=null", override]
+    return [f"++{override}" if is_free(key) else override]
 
 
 def _override_fault(override: str, keys: Keys) -> str | None:

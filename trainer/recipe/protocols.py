@@ -59,9 +59,17 @@ def read(name: str) -> Protocol:
 
 
 def follow(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Sets the values of ``eval.protocol``, except for keys among ``overrides``."""
+    """Sets the values of ``eval.protocol``, except for keys among ``overrides``. Raises UserError
+    when there is no such protocol, or it has a key that ``eval`` has not.
+    """
     if config.eval.protocol is not None:
         given = {override.partition("=")[0] for override in overrides}
-        for key, value in read(str(config.eval.protocol)).values.items():
+        name = str(config.eval.protocol)
+        for key, value in read(name).values.items():
+            if key not in config.eval:
+                raise UserError(
+                    f"recipes/protocols/{name}.yaml: eval has no key {key!r}"
+                    f"{nearest(key, map(str, config.eval))}"
+                )
             if f"eval.{key}" not in given:
                 OmegaConf.update(config, f"eval.{key}", value, merge=False)

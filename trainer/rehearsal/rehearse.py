@@ -83,7 +83,8 @@ def _engine(config: DictConfig, folder: Path) -> Engine:
 
     from trainer.engine.build import build_engine
 
-    model = AutoConfig.from_pretrained(model_folder(config.model.path, config.model.revision))
+    place = model_folder(config.model.path, config.model.revision)
+    model = AutoConfig.from_pretrained(place, trust_remote_code=False)
     model.num_hidden_layers = LAYERS
     model.layer_types = model.layer_types[:LAYERS]
     model.save_pretrained(folder)

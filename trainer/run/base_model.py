@@ -13,6 +13,8 @@ from data_prep.tokenizer import tokenizers
 
 VOCABULARY_MULTIPLE = 128
 """The number of embedding rows is rounded up to a multiple of this, as in Qwen's own models."""
+IDENTITY = "identity"
+"""Key of the manifest under which a random model's shape, seed and tokenizer are recorded."""
 
 
 def materialise(config: DictConfig) -> None:
@@ -28,14 +30,19 @@ def materialise(config: DictConfig) -> None:
     identity = {"init": init, "seed": seed, "tokenizer": sha256_file(tokenizer / "tokenizer.json")}
     with write_lock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
-            manifest = folder / MANIFEST
-            if not manifest.exists() or read_json(manifest)["identity"] != identity:
+            if not is_random(folder) or read_json(folder / MANIFEST)[IDENTITY] != identity:
                 raise UserError(
                     f"{folder} holds another model than model.init describes: delete it, or set "
                     "model.path"
                 )
             return
         _build(folder, init, seed, tokenizer, identity)
+
+
+def is_random(folder: Path) -> bool:
+    """Returns whether ``materialise`` built the model in ``folder``."""
+    manifest = folder / MANIFEST
+    return manifest.exists() and IDENTITY in read_json(manifest)
 
 
 def _build(
@@ -60,4 +67,4 @@ def _build(
     with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         words.save_pretrained(str(partial))
-        write_json(partial / MANIFEST, {"identity": identity})
+        write_json(partial / MANIFEST, {IDENTITY: identity})

@@ -1,10 +1,18 @@
 """Trace choice reads every flag at the trace's own index; mapped columns become rows."""
 
+import re
 from typing import Any
 
 import pytest
 
-from data_prep.rows.parse import TRACE_DROPS, Dropped, clean_gsm8k, from_columns, from_openr1
+from data_prep.rows.parse import (
+    TRACE_DROPS,
+    Dropped,
+    clean_gsm8k,
+    from_columns,
+    from_openr1,
+    question_type_allowed,
+)
 from data_prep.source.shards import BadRecord, Record
 
 GOOD = "<think>\na\n</think>\n\n\\boxed{7}"
@@ -81,6 +89,30 @@ def test_a_record_of_another_shape_is_an_error_with_its_place(change: dict, word
         good = record([GOOD, GOOD], [True, True])
         from_openr1(Record(good.values | change, good.where), "correctness_math_verify", "first", 0)
     assert "file, row 1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (("messages", "id"), 'it has messages, id (set "data.columns={messages: messages}")'),
+        (
+            ("problem", "answer", "solution", "messages"),
+            'set "data.columns={problem: problem, solution: solution, answer: answer}"',
+        ),
+        (("question",), "it has question (set data.columns)"),
+    ],
+)
+def test_a_missing_column_names_the_ones_to_set(there: tuple[str, ...], words: str) -> None:
+    found = Record(dict.fromkeys(there, "x"), "f, row 1")
+    with pytest.raises(BadRecord, match=re.escape(words)):
+        from_columns(found, {"messages": "chat"}, None)
+
+
+def test_a_missing_question_type_names_its_key() -> None:
+    found = Record({"messages": []}, "f, row 1")
+    assert question_type_allowed(found, None)
+    with pytest.raises(BadRecord, match=r"set data\.question_types=null to keep all rows"):
+        question_type_allowed(found, ["MCQ"])
 
 
 def test_a_missing_column_lists_the_columns_there_are() -> None:

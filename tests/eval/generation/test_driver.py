@@ -119,7 +119,7 @@ def test_what_kills_engines_twice_is_named_and_never_wrong(ray: Any, tmp_path: P
     finished: Counter[Key] = Counter()
     with pytest.raises(
         StageFailed,
-        match=r"1 rollouts are missing, because .*: s/4/1\. See .*engine-\*.log.*tries these again",
+        match=r"missing rollouts: 1, because .*: s/4/1\. See .*engine-\*.log.*tries these again",
     ):
         work(ray, tmp_path, {ALWAYS: "always"}, finished)
     assert finished == {key: 1 for key in KEYS if key != ALWAYS}

@@ -1,5 +1,7 @@
 """Protocols as files, over a recipe and under the command line."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -48,6 +50,13 @@ def test_the_math_protocol_asks_with_the_cards_instruction() -> None:
         "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
     assert config.data.prompt == "{problem}"
+
+
+def test_a_key_that_eval_has_not_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "FOLDER", tmp_path)
+    (tmp_path / "mine.yaml").write_text("source: a card\nstated: {rolouts: 4}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: eval has no key 'rolouts'.+rollouts"):
+        load("mine")
 
 
 def test_an_unknown_protocol_is_named() -> None:

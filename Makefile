@@ -15,37 +15,37 @@ setup: ## make .venv with the pinned CPU stack
 setup-gpu: ## make .venv-gpu with the pinned GPU stack, after checks of the machine (FLASH_ATTN=1: also build flash-attn, needs nvcc 13)
 	@tools/setup.sh gpu
 
-env-archive: ## one file of .venv-gpu (or VENV=DIR), which nodes copy where slurm/site.env has LOCAL_ENV
+env-archive: ## pack .venv-gpu (or VENV=DIR) into one file, which nodes unpack if slurm/site.env has LOCAL_ENV
 	@tools/env_archive.sh $(VENV)
 
-quickstart: setup ## the whole pipeline on a tiny model
+quickstart: setup ## run the whole pipeline on a tiny model
 	.venv/bin/warmstart run tiny
 	@echo "For the warmstart command in this shell: source .venv/bin/activate"
 
 SEED ?= 0
-rl-quickstart: setup ## after the quickstart: GRPO from its checkpoint, and what it brought (twenty minutes; SEED=N)
+rl-quickstart: setup ## after the quickstart: run GRPO from its checkpoint, compare before and after (twenty minutes; SEED=N)
 	$(PYTHON) tools/rl_quickstart.py $(SEED)
 
 WORKERS ?= 2
-test: setup ## all but the slow tests, WORKERS=2 at a time
+test: setup ## run all but the slow tests, WORKERS=2 at a time
 	$(PYTHON) -m pytest -m "not slow" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-test-all: test ## all tests, the slow ones one at a time (hours)
+test-all: test ## run all tests, the slow ones one at a time (hours)
 	$(PYTHON) -m pytest -m slow
 
-test-cuda: setup ## training steps on CUDA tensors without a GPU: devices, types, host reads, the planner (needs gcc)
+test-cuda: setup ## run training steps on CUDA tensors without a GPU: devices, types, host reads, the planner (needs gcc)
 	$(PYTHON) -m pytest -m "not slow" tests/cuda
 
-test-faults: setup ## training runs injured in every way, against one that nothing happens to (half an hour)
+test-faults: setup ## compare interrupted and damaged training runs with an undisturbed one (half an hour)
 	$(PYTHON) -m pytest tests/faults
 
-test-slurm: setup ## jobs on a real Slurm cluster of four nodes (root; installs Debian's slurm-wlm)
+test-slurm: setup ## run jobs on a real Slurm cluster of four nodes (root; installs Debian's slurm-wlm)
 	$(PYTHON) -m pytest tests/slurm
 
 golden-cards: setup ## write the golden model cards again, after a change of the card (minutes)
 	$(PYTHON) -m tests.eval.card.golden_runs
 
-lint: setup ## ruff, mypy and shellcheck
+lint: setup ## run ruff, mypy and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -54,12 +54,12 @@ lint: setup ## ruff, mypy and shellcheck
 audit: setup ## the pins against known advisories (needs network; exceptions: tools/audit_exceptions.yaml)
 	$(PYTHON) -m tools.audit
 
-bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## all benchmarks that need no GPU
+bench: bench-data bench-balance bench-loss bench-plan bench-checkpoint bench-eval bench-grade ## run all benchmarks that need no GPU
 
 bench-data: setup ## the data stage against tokenizing alone and against datasets.map (20,000 rows)
 	$(PYTHON) -m tests.bench.bench_data
 
-bench-balance: setup ## how long ranks wait: for the slowest, against stock verl, on paper and in real steps; and for their rows
+bench-balance: setup ## how long ranks wait for the slowest one, against stock verl, computed and in real steps; and how long they wait for rows
 	$(PYTHON) -m tests.bench.bench_balance
 	$(PYTHON) -m tests.bench.bench_steps
 	$(PYTHON) -m tests.bench.bench_parts
@@ -73,10 +73,10 @@ bench-plan: setup ## the planner's memory against what real steps take
 bench-checkpoint: setup ## how long a checkpoint keeps training waiting, against a blocking save
 	$(PYTHON) -m tests.bench.bench_checkpoint
 
-bench-eval: setup ## time to the last rollout: against the clairvoyant schedule and static splits, on paper and for real
+bench-eval: setup ## time to the last rollout against the clairvoyant schedule and static splits, simulated and real
 	$(PYTHON) -m tests.bench.bench_eval
 
-bench-grade: setup ## seconds of grading, ordinary and hostile rollouts, against plain math-verify
+bench-grade: setup ## time to grade ordinary and hostile rollouts, against plain math-verify
 	$(PYTHON) -m tests.bench.bench_grade
 
 BENCHMARKS ?= data/benchmarks
@@ -87,19 +87,19 @@ GPU_PYTHON = $(if $(wildcard .venv-gpu),.venv-gpu/bin/python,$(PYTHON))
 OUT ?= .bench/$@-$(shell date -u +%Y%m%dT%H%M%SZ).jsonl
 LENGTH ?= 8192
 QLORA_CASES = qlora trl-qlora qlora-long-rows trl-qlora-long-rows
-gpu-check: ## on one GPU, in eight minutes: correctness, speed and memory, against stock verl and TRL (OUT: a file of rows)
+gpu-check: ## on one GPU, in eight minutes: correctness, speed and memory against stock verl and TRL (OUT: file of results)
 	$(GPU_PYTHON) -m tests.gpu.check --out $(OUT) $(if $(CASES),--cases $(CASES))
 
-bench-gpu: ## the same for longer: all layers that fit, rows of LENGTH=8192, every setting
+bench-gpu: ## a longer gpu-check: all layers that fit, rows of LENGTH=8192, every setting
 	$(GPU_PYTHON) -m tests.gpu.check --long --length $(LENGTH) --out $(OUT) $(if $(CASES),--cases $(CASES))
 
 bench-qlora: ## on one GPU, for longer: QLoRA against TRL with the same settings
 	$(GPU_PYTHON) -m tests.gpu.check --long --out $(OUT) --cases $(QLORA_CASES)
 
-gpu-wheels: setup ## what gpu-check needs on a machine without network that has PyTorch, in FOLDER=.gpu-wheels
+gpu-wheels: setup ## collect the packages that gpu-check needs on a machine with PyTorch but no network, in FOLDER=.gpu-wheels
 	@tools/gpu_wheels.sh $(FOLDER)
 
-requirements: ## pin setup.py's dependencies anew (UPGRADE=1: newest releases)
+requirements: ## pin setup.py's dependencies again (UPGRADE=1: newest releases)
 	@tools/setup.sh requirements $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments and the caches (runs/ and data/ stay)

@@ -2,7 +2,7 @@
 # [sbatch] slurm/data.sh RECIPE [key=value ...]
 # Builds the dataset on CPUs. Without sbatch in front it submits itself, with the site's
 # DATA_OPTIONS and no GPUs; with --dry-run it only shows what would run. A build that the time limit
-# cuts off starts anew.
+# cuts off starts from the beginning.
 #SBATCH --job-name=warmstart-data
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -5,8 +5,8 @@
 
 SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-# A job inherits what was set where sbatch was called. In another allocation that is the CPU binding
-# of its step, with which all ranks would share one core.
+# A job inherits the environment in which sbatch was called. Inside another allocation, that has the
+# CPU binding of a step, with which all ranks would share one core.
 unset MASTER_ADDR MASTER_PORT
 if [[ -n ${SLURM_STEP_ID:-} ]]; then
     mapfile -t leaks < <(compgen -e | grep -E '^SLURM_(CPU_BIND|MEM_BIND|STEP_|SRUN_|PTY_)')

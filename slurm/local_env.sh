@@ -27,7 +27,7 @@ if [[ -e $folder ]]; then
 fi
 parent=$(dirname "$folder") name=$(basename "$folder")
 mkdir -p "$parent" 2>/dev/null || refuse "$parent cannot be made: see LOCAL_ENV in slurm/site.env"
-# What tasks left that were killed hours ago.
+# Remains of tasks that were killed hours ago.
 find "$parent" -maxdepth 1 -user "$(id -u)" -name "$name.partial.*" -mmin +120 -exec rm -rf {} +
 partial=$(mktemp -d "$folder.partial.XXXXXX") || refuse "no folder can be made in $parent"
 trap 'rm -rf "$partial" "$partial".*' EXIT

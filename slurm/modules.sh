@@ -1,12 +1,12 @@
-# A site file sources this and ends with `load_modules NAME ...`, so that all else is set where there
-# are no modules.
+# A site file sources this and ends with `load_modules NAME ...`, so that everything else is set
+# even on a machine without modules.
 # shellcheck shell=bash
 
 # load_modules NAME ...   If one cannot be loaded, a script ends with exit code 2 and an interactive
 # shell goes on. MODULES_HINT says what to do.
 load_modules() {
-    # Only login shells have the module command; a job script's shell is none, so it reads what a
-    # login shell reads.
+    # Only login shells have the module command. A job script's shell is not one, so it reads the
+    # file that a login shell reads.
     # shellcheck source=/dev/null
     shopt -q login_shell || command -v module >/dev/null || source /etc/profile
     if ! command -v module >/dev/null || ! module load "$@"; then

@@ -39,7 +39,7 @@ check_machine() {
 
 has_amd_gpu() { [[ -e /dev/kfd ]] || command -v rocm-smi amd-smi >/dev/null; }
 
-# Prints what nvidia-smi says to a query, a line per GPU; nothing without a GPU or a driver.
+# Prints nvidia-smi's answer to a query, one line per GPU; nothing without a GPU or a driver.
 ask_gpus() {
     local said
     said=$(nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null) || return 0
@@ -106,7 +106,7 @@ flash_attn_archs() {
         printf '%s\n' "$FLASH_ATTN_CUDA_ARCHS"
         return
     fi
-    # Code for 8.0 runs on every 8.x, and so on. It knows no other generation.
+    # Code for 8.0 runs on every 8.x, and so on. flash-attn supports no other generation.
     ask_gpus compute_cap | awk -F . '$1 ~ /^(8|9|10|12)$/ {print $1 "0"}' | sort -nu | paste -sd ';'
 }
 
@@ -160,14 +160,14 @@ check_rooms() {
         check_room "$cache" "that is uv's cache: export UV_CACHE_DIR=FOLDER on a larger file system"
 }
 
-# Prints every fault, a line each, and ends with code 2 if there is one.
+# Prints every fault on its own line, and exits with code 2 if there is one.
 check_gpu_host() {
     local venv=$1
     FAULTS=()
     check_machine
     check_driver
     check_flash_attn
-    # One that is complete, but older than the pins, is updated where it is.
+    # An environment that is complete but older than the pins is updated in place.
     [[ -f $venv/.ready ]] || check_rooms
     ((${#FAULTS[@]} == 0)) && return
     printf 'setup: %s\n' "${FAULTS[@]}" >&2

@@ -58,4 +58,4 @@ mkdir -p "$FOLDER"
 mv "$work"/found/*.whl "$FOLDER"
 kilobytes=$(du -sk "$FOLDER" | cut -f 1)
 printf 'gpu-wheels: %d wheels, %d MiB in %s\n' "$(find "$FOLDER" -name '*.whl' | wc -l)" $((kilobytes / 1024)) "$FOLDER"
-((kilobytes <= LIMIT_MB * 1024)) || die "the wheels may have at most $LIMIT_MB MiB."
+((kilobytes <= LIMIT_MB * 1024)) || die "the wheels have more than $LIMIT_MB MiB."

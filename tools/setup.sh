@@ -48,7 +48,7 @@ if (3, 11) <= sys.version_info[:2] < (3, 13) and sys.maxsize > 2**32:
     print(sys.executable)' 2>/dev/null) || continue
         [[ -n $path ]] && printf '%s\n' "$path" && return
     done
-    die "Python 3.11 or 3.12 is needed, and PATH has neither (python3 is: $(python3 --version 2>/dev/null || echo missing))." \
+    die "Python 3.11 or 3.12 is needed, but PATH has neither (python3 is: $(python3 --version 2>/dev/null || echo missing))." \
         "On Debian 12 or Ubuntu 24.04: sudo apt-get install python3 python3-venv"
 }
 
@@ -124,8 +124,8 @@ build_flash_attn() {
     archs=$(flash_attn_archs) jobs=$(flash_attn_jobs)
     find_uv "$(find_python)"
     say "building flash-attn for $archs with MAX_JOBS=$jobs: this can take an hour"
-    # uv's cache would give back a wheel built for other GPUs. Without FORCE_BUILD the package looks
-    # for a wheel elsewhere first.
+    # uv's cache could return a wheel built for other GPUs. Without FORCE_BUILD the package first
+    # looks for a wheel elsewhere.
     FLASH_ATTENTION_FORCE_BUILD=TRUE FLASH_ATTN_CUDA_ARCHS=$archs MAX_JOBS=$jobs \
         "$UV" pip install --quiet --no-cache --python "$VENV/bin/python" --no-deps \
         --no-build-isolation --no-binary flash-attn --reinstall-package flash-attn \
@@ -145,7 +145,7 @@ setup_gpu() {
     if [[ $FLASH_ATTN == 1 ]]; then
         build_flash_attn
     else
-        say "without flash-attn: torch's varlen attention serves (FLASH_ATTN=1 builds it)"
+        say "without flash-attn: attention uses torch's varlen_attn (FLASH_ATTN=1 builds flash-attn)"
     fi
 }
 

@@ -48,7 +48,12 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         (
             *RECIPE,
             _argument("--row", type=int, default=0, help="index of the row (default 0)"),
-            _argument("--split", choices=("train", "test"), default="train"),
+            _argument(
+                "--split",
+                choices=("train", "test"),
+                default="train",
+                help="training or held-out rows (default train)",
+            ),
         ),
     ),
     "doctor": (
@@ -56,7 +61,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
         (
             *RECIPE,
             JSON,
-            _argument("-N", "--nodes", metavar="N", help="as for sbatch: what the job asks for"),
+            _argument("-N", "--nodes", metavar="N", help="nodes of the job, as for sbatch"),
             _argument("--ntasks-per-node", metavar="N", help="ranks per node"),
             _argument("--gpus-per-node", metavar="N", help="GPUs per node"),
         ),
@@ -69,8 +74,8 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument(
                 "--rl",
                 action="store_true",
-                help="of GRPO with verl, on several clusters; RECIPE may be a RUN, whose rollouts "
-                "give the lengths",
+                help="forecast GRPO with verl instead, on several clusters; RECIPE may be a RUN, "
+                "whose rollouts give the lengths",
             ),
         ),
     ),
@@ -101,7 +106,7 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
             _argument(
                 "--name",
                 metavar="NAME",
-                help="the average is called avg-NAME; default: its steps and shares",
+                help="call the average avg-NAME; default: a name from its steps and shares",
             ),
         ),
     ),
@@ -136,8 +141,8 @@ VERBS: dict[str, tuple[Callable[..., int], tuple[Argument, ...]]] = {
                 "targets",
                 nargs="+",
                 metavar="RUN|RUN@base|RUN@STEP|RUN@avg-NAME|RUN@rl-N|DIR",
-                help="with commas, RUN_A,RUN_B,RUN_C: a group of runs that differ in train.seed "
-                "alone",
+                help="with commas, RUN_A,RUN_B,RUN_C: a group of runs that differ only in "
+                "train.seed",
             ),
             PARTIAL,
             _argument(

@@ -49,7 +49,7 @@ def train(recipe: str, overrides: list[str]) -> int:
 
 
 def plan(recipe: str, overrides: list[str], rl: bool) -> int:
-    """forecast memory and time on the recipe's cluster, compare layouts, recommend one"""
+    """forecast memory and time on the recipe's cluster, compare layouts and recommend one"""
     from trainer.recipe.typed_words import called
     from trainer.run.folder import Run
 

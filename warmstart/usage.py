@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         elif found := _EXTRA.fullmatch(message):
             message = f"unexpected argument {found[1]}"
         message = message.removeprefix("argument ")
-        raise UserError(f"{message} (see {self.prog} --help)")
+        raise UserError(f"{message} ({self.prog} --help)")
 
 
 def check_verb(words: Sequence[str], verbs: Collection[str], options: Collection[str]) -> None:

@@ -15,7 +15,7 @@ from warmstart.chosen import run_of
 
 
 def recipes() -> int:
-    """list the recipes: what each one is, and what it needs"""
+    """list the recipes: what each one is for, and what it needs"""
     from common.text import markdown_table
     from trainer.recipe.catalogue import catalogue
 
@@ -83,8 +83,8 @@ def compare(targets: list[str], partial: bool, across_prompts: bool) -> int:
 
 
 def choose(run: str) -> int:
-    """set evaluated checkpoints and averages side by side, and recommend one to start RL from; of
-    several runs that differ in train.seed alone, over runs and problems
+    """compare a run's evaluated checkpoints and averages, and recommend one to start RL from;
+    RUN,RUN,...: compare them over runs that differ only in train.seed
     """
     from eval.choice import page, replicated_page
     from eval.results import group_targets

@@ -124,4 +124,4 @@ def _value(option: str, rest: list[str]) -> str:
 def _unknown(option: str, known: Sequence[str]) -> UserError:
     close = difflib.get_close_matches(option, known, n=1, cutoff=0.6)
     nearest = f"; did you mean {close[0]}?" if close else ""
-    return UserError(f"sbatch has no option {option}{nearest} (see --help)")
+    return UserError(f"sbatch has no option {option}{nearest} (--help)")

@@ -44,7 +44,7 @@ def user(
         ("rl tiny --problems", "--problems: expected one argument (warmstart rl --help"),
         ("rl tiny --problems many", "--problems: invalid int value: 'many'"),
         ("inspect tiny --split tst", "--split: invalid choice: 'tst'"),
-        ("status tiny more", "unexpected argument more (see warmstart status --help"),
+        ("status tiny more", "unexpected argument more (warmstart status --help"),
         ("train tiny lr", "'lr' is not an override: write key=value"),
         ("train tiny lr=3", "did you mean train.lr?"),
         ("train tiny max_tokens=3", "did you mean data.synth.max_tokens or eval.max_tokens?"),

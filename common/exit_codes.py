@@ -27,8 +27,8 @@ def _nobody_reads() -> bool:
 
 
 def reported(work: Callable[[], int]) -> int:
-    """Returns the exit code of ``work``. An error that is for a person becomes one line, and any
-    other keeps its traceback.
+    """Returns the exit code of ``work``. A UserError or StageFailed becomes one line; any other
+    error keeps its traceback.
     """
     try:
         code = work()

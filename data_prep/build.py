@@ -1,9 +1,9 @@
 """The data stage: source -> rows -> tokens -> manifest, as one folder that is either complete or
 absent.
 
-Workers map the units of the source (``rows.map_shard``); what needs every row is decided here
-(``output.select``): duplicates, benchmarks, the subset. No decision depends on the order of files,
-rows or workers.
+Workers map the units of the source (``rows.map_shard``); decisions that need every row (duplicates,
+benchmarks, the subset) are made here (``output.select``). No decision depends on the order of
+files, rows or workers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from data_prep.source.shards import Unit, by_place
 from data_prep.tokenizer import tokenizers
 
 FAULTS_SHOWN = 10
-"""Most kinds of faults of malformed records that an error shows."""
+"""Maximum number of kinds of malformed records that an error shows."""
 _PLACE = re.compile(r", row [0-9]+")
 
 

@@ -1,4 +1,4 @@
-"""A training job: preflight checks, a rehearsal, ranks, and evaluations submitted meanwhile; then
+"""A training job: checks its nodes, rehearses, runs the ranks, submits evaluations meanwhile, and
 requeues itself if needed.
 """
 
@@ -39,8 +39,8 @@ RECIPE, INDEX = "recipe=", "%a"
 
 
 def train(job: command_lines.Job, words: Sequence[str]) -> int:
-    """Trains with one rank per task of the allocation; returns the job's exit code. Outside the job
-    it submits it, unless it would fail or waste most of what it asks for: exit code 3.
+    """Trains with one rank per task of the allocation; returns the job's exit code. Outside a job,
+    submits one, unless it would fail or waste most of its GPUs' time: exit code 3.
 
     Raises UserError for a wrong recipe or override.
     """
@@ -128,7 +128,7 @@ def _parts(words: Sequence[str], index: str) -> tuple[str, list[str]]:
 
 
 def _meeting_place(job: command_lines.Job) -> str:
-    """Returns the address at which rank 0 listens: the one that the site set, or the node's."""
+    """Returns the address at which rank 0 listens: the site's, otherwise the node's."""
     if preset := os.environ.get("MASTER_ADDR"):
         return preset
     if job.submission:
@@ -138,7 +138,9 @@ def _meeting_place(job: command_lines.Job) -> str:
 
 
 def _watch(run: Run, over: Event) -> None:
-    """Submits evaluations until ``over`` is set. Prints a UserError: training goes on without."""
+    """Submits evaluations until ``over`` is set. Prints a UserError; training continues without
+    evaluations.
+    """
     try:
         watch(run, stop=over)
     except UserError as e:
@@ -146,8 +148,8 @@ def _watch(run: Run, over: Event) -> None:
 
 
 def _export(stack: Stack, run: Run, over: Event) -> None:
-    """Exports checkpoints until ``over`` is set; not where each command is a step of its own, which
-    would wait for the ranks' CPUs.
+    """Exports checkpoints until ``over`` is set. Does nothing if each command would be a separate
+    Slurm step, which would wait for the ranks' CPUs.
     """
     if not stack.by_srun:
         words = ("-m", "warmstart", "export", str(run.root))

@@ -101,7 +101,7 @@ def read_exceptions(path: Path) -> list[dict[str, Any]]:
     exceptions = yaml.safe_load(path.read_text(encoding="utf-8"))
     for of in exceptions:
         if of.keys() != KEYS or not isinstance(of["until"], date) or not of["reason"]:
-            raise UserError(f"{path}: an exception has {', '.join(sorted(KEYS))}, and not {of}")
+            raise UserError(f"{path}: an exception needs {', '.join(sorted(KEYS))}; it has {of}")
     return exceptions
 
 

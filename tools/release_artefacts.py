@@ -55,7 +55,7 @@ eval:
   engines: 1
 """
 MIDDLE = 9
-"""Step of the finished run that is evaluated beside its last one."""
+"""Step of the finished run that is evaluated in addition to its last one."""
 STOPPED_AFTER = 5
 LEFT_OUT = re.compile(
     r"runs/finished/(base|checkpoints/.+|export/.+)/(shard|model).*\.safetensors|.*\.(log|png|lock)|"

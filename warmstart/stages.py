@@ -37,7 +37,9 @@ def build(config: DictConfig) -> None:
 
 
 def dropped(folder: Path) -> str:
-    """Returns how many records of its source a dataset has not, by reason; empty if it has all."""
+    """Returns the number of source records that the dataset dropped, by reason; empty if it dropped
+    none.
+    """
     funnel = read_json(folder / MANIFEST)["funnel"]
     drops = {
         step.removeprefix("dropped: "): count
@@ -101,7 +103,9 @@ def export(
         elif label is not None and label.average is not None:
             folder = average_export.existing(run, config, label)
         elif step is None:
-            raise UserError("the base model is no checkpoint of the run: give the number of a step")
+            raise UserError(
+                "the base model is not a checkpoint of the run: give the number of a step"
+            )
         else:
             folder = stage(run, config, step)
         card.write(run, folder, overrides=overrides)
@@ -205,7 +209,7 @@ def rl_step(run: Run, config: DictConfig) -> int:
             return choice.start.label.step
     say(
         f"RL starts from step {run.exports[-1]}, the newest export: warmstart choose {run.root} "
-        "recommends a step when two are evaluated alike"
+        "recommends a step once two are evaluated under the same settings"
     )
     return run.exports[-1]
 

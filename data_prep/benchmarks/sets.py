@@ -47,7 +47,7 @@ protocol.
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Returns the sets that the names of suites and sets stand for, in order and without
+    """Returns the sets that these names of suites and sets mean, in order and without
     repetition.
     """
     return list(dict.fromkeys(name for suite in names for name in _suite(suite).sets))
@@ -96,8 +96,8 @@ def load(folder: Path, sets: list[str], limit: int | None, key: str = "eval.sets
 def load_file(path: Path, name: str, answers: re.Pattern[str] = ANYTHING) -> list[Problem]:
     """Returns the problems of one file in file order, with ``name`` as their set.
 
-    An id and an answer may be numbers. Raises UserError naming the place for an empty file, a
-    missing, blank or non-text key, earlier turns that are not messages, a lone surrogate, an id
+    An id and an answer may be numbers. Raises UserError naming the line for an empty file, a
+    missing, blank or non-text value, earlier turns that are not messages, a lone surrogate, an id
     used twice, or an answer that does not match ``answers``.
     """
     problems: dict[str, Problem] = {}
@@ -144,11 +144,15 @@ def write_problems(path: Path, problems: list[Problem]) -> None:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Returns the problems that ``write_problems`` wrote. Raises UserError when a line is none."""
+    """Returns the problems that ``write_problems`` wrote. Raises UserError when a line is not a
+    problem.
+    """
     try:
         return [Problem(**values) for values in read_jsonl(path)]
     except TypeError as e:
-        raise UserError(f"{path} is damaged, a line is no problem: {first_line(e)}") from e
+        raise UserError(
+            f"{path} is damaged: a line does not hold a problem: {first_line(e)}"
+        ) from e
 
 
 def hashes(folder: Path, sets: list[str]) -> dict[str, str]:

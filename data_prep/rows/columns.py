@@ -12,7 +12,7 @@ from data_prep.rows.dropped import Dropped
 from data_prep.source.shards import BadRecord, Record
 
 TEXTS, MESSAGES = ("problem", "solution", "answer"), "messages"
-"""Usual names of columns."""
+"""The usual names of columns."""
 _PIECE = re.compile(r"\\boxed\s*\{|\\.|[{}\\]|[^{}\\]+", re.DOTALL)
 
 

@@ -18,7 +18,7 @@ from data_prep.synth.generation import Backend, Generation
 
 SUFFIXES = (".parquet", ".jsonl")
 GENERATED = ("arithmetic", "synthetic")
-"""Sources that are no files."""
+"""Sources that are not files."""
 
 
 @dataclass(frozen=True)

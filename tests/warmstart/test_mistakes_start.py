@@ -84,7 +84,7 @@ def damage(model: Path, how: str) -> str:
     return {
         "no JSON": "config.json: not valid JSON",
         "a list": "config.json: not a JSON object",
-        "no type": "config.json is no model's configuration: it has no model_type",
+        "no type": "config.json is not the configuration of a model: it has no model_type",
     }[how]
 
 
@@ -146,7 +146,7 @@ def test_a_dataset_of_another_vocabulary_is_not_trained_on(user: Careless) -> No
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     file.write_text(json.dumps(values))
     said = user.only("train", "tiny", SMALL, "model.init=null", "model.path=model")
-    assert said.startswith("the dataset's tokenizer (data/tiny/tokenizer) gives tokens other ids")
+    assert said.startswith("the dataset's tokenizer (data/tiny/tokenizer) has other token ids")
     # A model may know more tokens than the dataset has.
     shutil.copy(user.folder / "data" / "tiny" / "tokenizer" / "tokenizer.json", file)
     values = json.loads(file.read_text())

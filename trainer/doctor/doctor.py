@@ -1,7 +1,7 @@
 """``warmstart doctor``: runs every check, on this machine or on all nodes of a job.
 
-On a login node one process checks what is there. Under srun every task takes part: the first task
-of each node checks its node; rank 0 also checks what the job shares, and is the only one to report.
+On a login node one process checks that node. Under srun every task takes part: the first task of
+each node checks its node; rank 0 also checks what the job shares, and is the only one to report.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Finding:
 
     level: str
     what: str
-    """The subject of the check, in a word or two."""
+    """The subject of the check, in one or two words."""
     cause: str
     fix: str = ""
     """The command or the recipe's keys that fix it."""

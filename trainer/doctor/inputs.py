@@ -1,4 +1,4 @@
-"""Checks that model, dataset and benchmarks are on this machine's disks and intact.
+"""Checks that model, dataset and benchmarks are on this machine and intact.
 
 Sends no request to the hub, because compute nodes cannot reach it.
 """
@@ -34,8 +34,8 @@ def check(config: DictConfig, thorough: bool) -> Iterator[Finding]:
 
 
 def identity(config: DictConfig) -> dict[str, str]:
-    """Returns the hashes of this node's model and dataset, as far as they are there, to compare
-    with other nodes.
+    """Returns the hashes of this node's model and dataset, if they exist, to compare with other
+    nodes.
     """
     found: dict[str, str] = {}
     if (dataset_folder(config) / MANIFEST).exists():

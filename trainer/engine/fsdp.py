@@ -62,8 +62,8 @@ class Engine(FSDPEngineWithLMHead):
 
     @property
     def skips_on_device(self) -> bool:
-        """Whether the optimizer's own kernel leaves out the update of a step whose gradient is not
-        finite, so that the host need not look at it. torch's fused AdamW does.
+        """Whether the optimizer's own kernel skips the update of a step whose gradient is not
+        finite, so that the host need not read it. torch's fused AdamW does.
         """
         fused = bool(self.optimizer.defaults.get("fused"))
         return fused and not self.engine_config.offload_policy

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def export(run: Run, config: DictConfig, step: int) -> Path:
     """Writes export/step_N from checkpoints/step_N; returns its folder. A complete export is left
-    as it is, and one that another process is writing is waited for.
+    unchanged; if another process is writing it, waits for that process.
 
     Raises UserError when the checkpoint does not exist or is damaged, and when the complete export
     has another merge_base.
@@ -60,7 +60,7 @@ def export(run: Run, config: DictConfig, step: int) -> Path:
 
 
 def check_absent(folder: Path) -> None:
-    """Raises UserError when something stands where an export will be written."""
+    """Raises UserError when the folder of an export to write already exists."""
     if folder.exists():
         raise UserError(
             f"{folder} is not a complete export (it has no {MANIFEST}): move it away, then run the "
@@ -127,7 +127,7 @@ def _export(run: Run, config: DictConfig, step: int, tokenizer: Any, folder: Pat
 
 
 def merge_fact(config: DictConfig) -> dict[str, str]:
-    """Returns what a manifest says of a QLoRA's merge; empty for full-parameter training."""
+    """Returns a manifest's entry on a QLoRA's merge; empty for full-parameter training."""
     return {MERGE_BASE: config.export.merge_base} if config.train.lora_rank else {}
 
 

@@ -1,4 +1,4 @@
-"""What is told at once, before a command starts anything: all that is wrong, in one message."""
+"""Checks before a command starts anything: all faults are reported in one message."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ LOCAL_FILES = "; local files are given by a pattern such as data.source='DIR/*.j
 
 
 def before_data(config: DictConfig) -> None:
-    """Raises UserError for all that would stop the build of the recipe's dataset; nothing if it is
-    built.
+    """Raises UserError for every fault that would stop the build of the recipe's dataset; checks
+    nothing if the dataset is built.
     """
     refuse(faults_of(_of_data(config)))
 
 
 def before_training(config: DictConfig) -> None:
-    """Raises UserError for all that would stop training, or later the evaluation of its model.
-    Under Slurm the first rank tells it.
+    """Raises UserError for every fault that would stop training, or later the evaluation of its
+    model. Under Slurm the first rank reports them.
     """
     if os.environ.get("SLURM_PROCID", "0") != "0":
         return
@@ -55,7 +55,9 @@ def before_training(config: DictConfig) -> None:
 
 
 def before_line(config: DictConfig) -> None:
-    """Raises UserError for all that would stop the data, the training or the evaluations."""
+    """Raises UserError for every fault that would stop the data stage, the training or the
+    evaluations.
+    """
     found: list[Problem] = []
     checks: list[Callable[[], object]] = [
         partial(frozen_config.check, config),
@@ -70,7 +72,9 @@ def before_line(config: DictConfig) -> None:
 
 
 def before_prefetch(config: DictConfig) -> None:
-    """Raises UserError for all that the hub does not have, or when it does not answer."""
+    """Raises UserError for everything that the hub does not have, or when the hub does not
+    answer.
+    """
     data = config.data
     source = Source(data.source, data.hub_config, data.revision, data.split)
     checks: list[Callable[[], object]] = [partial(model_source.check, config)]
@@ -121,7 +125,7 @@ def _dataset_on_hub(name: str, revision: str | None, prefix: str = SOURCE) -> No
 
 
 def _problems(config: DictConfig) -> list[Problem]:
-    """Returns the problems of the recipe's evaluation; none where they are the held-out ones of a
+    """Returns the problems of the recipe's evaluation; empty if they are the held-out ones of a
     dataset that is not built yet. Raises UserError when a set is missing.
     """
     folder, sets = Path(config.eval.benchmarks), list(config.eval.sets)

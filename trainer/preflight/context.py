@@ -1,5 +1,5 @@
-"""Whether the longest prompt and the answer's budget fit into the model's context, from the files
-that are there before anything starts.
+"""Checks whether the longest prompt and the answer's budget fit into the model's context, from the
+files that exist before anything starts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trainer.preflight import model_source
 
 
 def prompt_of(config: DictConfig) -> Prompt:
-    """Returns how the recipe's evaluation asks a problem: as training did, unless ``eval`` says
-    otherwise.
+    """Returns the prompt of the recipe's evaluation: that of training, unless ``eval`` has another
+    one.
     """
     data, values = config.data, config.eval
     return Prompt(
@@ -30,8 +30,8 @@ def prompt_of(config: DictConfig) -> Prompt:
 
 
 def room(prompts: Mapping[tuple[str, str], int], limit: int) -> tuple[int, str]:
-    """Returns the tokens that the longest prompt leaves in a context of ``limit`` tokens, and that
-    prompt in words. ``prompts`` is (set, id) -> tokens.
+    """Returns the tokens that the longest prompt leaves in a context of ``limit`` tokens, and a
+    description of that prompt. ``prompts`` is (set, id) -> tokens.
     """
     (name, problem), longest = max(prompts.items(), key=lambda item: item[1])
     return limit - longest, f"the longest prompt ({name} {problem}, {longest} tokens)"

@@ -1,4 +1,4 @@
-"""The run that a word of the command line means, or the nearest ones."""
+"""Finds the run that a word of the command line means, or the nearest ones."""
 
 from __future__ import annotations
 

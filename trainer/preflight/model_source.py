@@ -1,4 +1,4 @@
-"""Whether a model can be loaded from where a recipe says, and the length of its context."""
+"""Checks whether the model of a recipe can be loaded, and finds the length of its context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.recipe import site
 
 CONTEXT = "max_position_embeddings"
 RANDOM_CONTEXT = 32_768
-"""Context of a random model whose ``model.init`` gives none, transformers' default."""
+"""Context of a random model whose ``model.init`` sets none: transformers' default."""
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -66,8 +66,8 @@ def is_on_hub(path: str) -> bool:
 
 
 def context(config: DictConfig) -> int | None:
-    """Returns the model's context in tokens; None where that is not known. Fetches the
-    configuration of a model on the hub.
+    """Returns the model's context in tokens; None if that is not known. Fetches the configuration
+    of a model on the hub.
     """
     model = config.model
     if model.context is not None:
@@ -91,6 +91,8 @@ def _check_folder(folder: Path, shown: str) -> None:
             f"{shown} is not a model: the folder has no {CONFIG} (an export is in RUN/export/)"
         )
     if "model_type" not in read_object(folder / CONFIG):
-        raise UserError(f"{folder / CONFIG} is no model's configuration: it has no model_type")
+        raise UserError(
+            f"{folder / CONFIG} is not the configuration of a model: it has no model_type"
+        )
     if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
         raise UserError(f"{shown} has no weights (*.safetensors): copy or download it again")

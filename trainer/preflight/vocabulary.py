@@ -1,5 +1,5 @@
-"""Whether the token ids of a recipe's dataset mean the same words to the model that is trained on
-it, from the files that are there before anything starts.
+"""Checks that the token ids of a recipe's dataset mean the same tokens to the model that is trained
+on it, from the files that exist before anything starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainer.run.base_model import is_random
 def check(config: DictConfig) -> None:
     """Raises UserError when ``model.init`` would make a random model in the folder of another one,
     or the dataset has, or would get, other tokens than the model of ``model.path``. A model without
-    files on this machine is not looked at.
+    files on this machine is not checked.
     """
     model, folder = config.model, Path(config.model.path)
     built = Path(config.verl.model.tokenizer_path) / TOKENIZER_FILE
@@ -32,7 +32,7 @@ def check(config: DictConfig) -> None:
         own = folder / TOKENIZER_FILE
         if own.exists() and not _has_tokens(own, built):
             raise UserError(
-                f"the dataset's tokenizer ({built.parent}) gives tokens other ids than that of the "
+                f"the dataset's tokenizer ({built.parent}) has other token ids than that of the "
                 f"model in {folder}: build the dataset with model.tokenizer=model under a new "
                 "data.name"
             )

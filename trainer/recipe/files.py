@@ -1,4 +1,6 @@
-"""Recipe files: those in recipes/ by name, any other by its path, and what each is built on."""
+"""Finds and reads recipe files (those in recipes/ by name, others by path) and the recipes that
+each is built on.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,8 @@ def lineage(path: Path) -> Iterator[tuple[Path, DictConfig]]:
 
 
 def read(path: Path) -> DictConfig:
-    """Returns the content of a recipe file. Raises UserError, with line and column, when it is no
-    YAML, and when it is no mapping.
+    """Returns the content of a recipe file. Raises UserError, with line and column, when it is not
+    YAML, and when it is not a mapping.
     """
     try:
         found: Any = OmegaConf.load(path)

@@ -58,7 +58,7 @@ def for_model(path: str, overrides: Sequence[str]) -> DictConfig:
 
 def amend(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Returns a frozen configuration with overrides of its mutable keys; a new place of the dataset
-    counts for all paths in it. Raises UserError for any other key.
+    changes all paths in it. Raises UserError for any other key.
     """
     keys = Keys(config)
     refuse([fault for word in overrides if (fault := keys.override_fault(word))])
@@ -124,7 +124,7 @@ def read(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
-            raise UserError(f"{path} is damaged: it is no mapping")
+            raise UserError(f"{path} is damaged: it is not a mapping")
         filled = _filled(_defaults(), _plain(loaded, resolve=False))
         config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(filled), resolve=True))
     except (UnicodeDecodeError, YAMLError, OmegaConfBaseException) as e:

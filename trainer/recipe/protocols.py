@@ -1,7 +1,8 @@
-"""Protocols: how an evaluation asks and judges, as files in recipes/protocols/.
+"""Protocols: settings for the prompts, sampling and grading of an evaluation, as files in
+recipes/protocols/.
 
-Each file has values of ``eval.*`` in three sections by what is known of them: ``stated`` where the
-figures were published, taken from the authors' ``script``, or ``unknown`` and chosen here.
+Each file has values of ``eval.*`` in three sections by their origin: ``stated`` with the published
+figures, from the authors' ``script``, or ``unknown`` and chosen here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Protocol:
     """One protocol; each mapping is from a key of ``eval`` to its value."""
 
     source: str
-    """Where the figures were published."""
+    """Place where the figures were published."""
     stated: Mapping[str, Any]
     script: Mapping[str, Any]
     unknown: Mapping[str, Any]

@@ -3,8 +3,8 @@
     srun ... python -m trainer.rehearsal.rehearse RECIPE [key=value ...]
 
 Width, vocabulary, sharding, packing and the activations of a layer are the recipe's; the memory of
-all layers is not. Weights and rows are random, and of the run only a base model by ``model.init``
-is written. The exit code is 0, or 1 after the line of a ``Failure``.
+all layers is not. Weights and rows are random. Of the run's files, only the base model of
+``model.init`` is written. The exit code is 0, or 1 after the line of a ``Failure``.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ NEAR = 0.25
 weights of standard deviation 0.02 the logits have variance 1.6, which adds 0.8 to 11.9.
 """
 STACKS_AT = 0.6
-"""Share of the time after which a rehearsal that hangs shows where."""
+"""Share of the allowed time after which a hanging rehearsal prints its stacks."""
 
 
 def rehearse(config: DictConfig, rendezvous: str = "env://") -> list[float]:
     """Returns the losses of the steps. Collective over the ranks.
 
-    Raises StageFailed when a loss or a gradient is not as random weights give it, UserError when
-    the model cannot be trained with these settings; what a kernel raises, it raises.
+    Raises StageFailed when a loss or a gradient is implausible for random weights, UserError when
+    the model cannot be trained with these settings, and the exceptions of kernels.
     """
     import torch.distributed as dist
 

@@ -36,6 +36,8 @@ def build(config: DictConfig) -> None:
 
 def dropped(folder: Path) -> str:
     """Returns how many records of its source a dataset has not, by reason; empty if it has all."""
+    from data_prep.output.folder import REPORT
+
     funnel = read_json(folder / MANIFEST)["funnel"]
     drops = {
         step.removeprefix("dropped: "): count
@@ -46,7 +48,7 @@ def dropped(folder: Path) -> str:
         return ""
     head = (
         f"{sum(drops.values()):,} of {funnel['source records']:,} source records dropped "
-        f"({folder / 'report.md'} shows some of each kind)"
+        f"({folder / REPORT} shows some of each kind)"
     )
     return "\n".join([head, *(f"{count:>9,}  {reason}" for reason, count in drops.items())])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+REPORT = "report.md"
+"""File in a dataset's folder: the funnel, and samples of kept and dropped rows."""
 PUBLISHED = "published.json"
 """File in a dataset's folder: under which name on the hub it was published. Not in the manifest."""
 

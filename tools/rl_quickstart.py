@@ -3,9 +3,9 @@
     python tools/rl_quickstart.py [SEED]           GRPO, then start against end
     python tools/rl_quickstart.py --picture FILE   the curves of all seeds so far
 
-From the quickstart's last checkpoint, which is right in about a third of its rollouts: GRPO by verl
-on the sums that the dataset left over, then start and end are compared on sums that neither SFT nor
-RL has seen. Rerun it to go on.
+From the quickstart's last checkpoint: GRPO by verl on the sums that the dataset left over, then
+start and end are compared on sums that neither SFT nor RL has seen. The start is right in less than
+half of its rollouts of these. Rerun it to go on.
 """
 
 from __future__ import annotations

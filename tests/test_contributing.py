@@ -86,7 +86,8 @@ def test_each_way_to_add_something_names_its_files_and_its_tests() -> None:
         r"\b((?:tests|tools|recipes|docs|[a-z_]+/[a-z_/]+)[\w/]*\.(?:py|yaml|md))", PAGE
     )
     assert len(named) > 20
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    missing = [path for path in named if "NAME" not in path and not (ROOT / path).exists()]
+    assert missing == []
 
 
 def test_the_targets_that_it_names_are_there() -> None:

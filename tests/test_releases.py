@@ -16,14 +16,16 @@ import pytest
 
 from common import exit_codes
 from common.files import MANIFEST, read_json, sha256_file
+from eval import evaluate
 from tests.conftest import ROOT, warmstart
 from tools.release_artefacts import MIDDLE, places
 from trainer.checkpoint import resume
 from trainer.doctor.findings import Finding, Located
 from trainer.recipe import files, protocols, schema
 from trainer.recipe import load as configs
-from trainer.run.folder import Run
+from trainer.run.folder import Run, is_complete
 from trainer.run.frozen_config import check
+from trainer.run.model_label import BASE, ModelLabel
 from trainer.run.trained_from import dataset_identity, model_identity
 from warmstart.cli import VERBS, main
 
@@ -149,10 +151,11 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(release: Release, say: Say) -
 
 
 def test_its_evaluations_are_complete(release: Release, say: Say) -> None:
-    folders = sorted(Path("runs/finished/evals").iterdir())
-    for label in ("base", str(MIDDLE), str(release.last)):
-        assert "pass@1" in say("eval", "finished", label)
-    assert sorted(Path("runs/finished/evals").iterdir()) == folders
+    run = Run(Path("runs/finished"))
+    labels = [BASE, ModelLabel(MIDDLE), ModelLabel(release.last)]
+    planned = [evaluate.plan(configs.read(run.config), run, label).folder for label in labels]
+    assert all(map(is_complete, planned)) and sorted(planned) == run.evaluations
+    assert "pass@1" in say("eval", "finished", "base")
 
 
 def test_its_evaluations_are_reported_compared_and_chosen_from(release: Release, say: Say) -> None:

@@ -3,9 +3,9 @@
     python tools/rl_quickstart.py [SEED]           GRPO, then start against end
     python tools/rl_quickstart.py --picture FILE   the curves of all seeds so far
 
-Starts from the quickstart's last checkpoint, which is right in about a third of its rollouts.
-verl's GRPO trains on the sums that the dataset left over; then start and end are compared on sums
-that neither SFT nor RL has seen. Rerun it to resume.
+Starts from the quickstart's last checkpoint. verl's GRPO trains on the sums that the dataset left
+over; then start and end are compared on sums that neither SFT nor RL has seen, on which the start
+is right in less than half of its rollouts. Rerun it to resume.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ def dropped(folder: Path) -> str:
     """Returns the number of source records that the dataset dropped, by reason; empty if it dropped
     none.
     """
+    from data_prep.output.folder import REPORT
+
     funnel = read_json(folder / MANIFEST)["funnel"]
     drops = {
         step.removeprefix("dropped: "): count
@@ -50,7 +52,7 @@ def dropped(folder: Path) -> str:
         return ""
     head = (
         f"{sum(drops.values()):,} of {funnel['source records']:,} source records dropped "
-        f"({folder / 'report.md'} shows some of each kind)"
+        f"({folder / REPORT} shows some of each kind)"
     )
     return "\n".join([head, *(f"{count:>9,}  {reason}" for reason, count in drops.items())])
 

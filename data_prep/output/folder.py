@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+REPORT = "report.md"
+"""File in a dataset's folder: the funnel, and samples of kept and dropped rows."""
 PUBLISHED = "published.json"
 """File in a dataset's folder with the name under which it was published on the hub. Not in the
 manifest.

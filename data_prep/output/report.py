@@ -13,6 +13,7 @@ from common.records import row_of
 from common.text import fenced, markdown_table, shortened
 from data_prep.output import number_facts
 from data_prep.output.clashes import SEVERAL_ANSWERS
+from data_prep.output.folder import REPORT
 from data_prep.output.select import Chosen
 from data_prep.output.write import ROWS, gather
 from data_prep.rows.map_shard import SAMPLES, Entry, Mapped
@@ -57,7 +58,7 @@ def write(
     for reason, texts in _drops(parts, total, chosen).items():
         sections.append(f"## Dropped: {reason} ({chosen.funnel[f'dropped: {reason}']:,})")
         sections.append("\n".join(f"- {text}" for text in texts))
-    write_text(target / "report.md", "\n\n".join(sections) + "\n")
+    write_text(target / REPORT, "\n\n".join(sections) + "\n")
 
 
 def _drops(parts: Path, total: Mapped, chosen: Chosen) -> dict[str, list[str]]:

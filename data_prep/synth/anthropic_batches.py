@@ -245,7 +245,9 @@ class Batches:
         while (batch := client.messages.batches.retrieve(id)).processing_status != "ended":
             time.sleep(self.poll)
         if not batch.results_url:
-            raise StageFailed(f"the results of batch {id} are gone: the API keeps them for 29 days")
+            raise StageFailed(
+                f"the results of batch {id} do not exist any more: the API keeps them for 29 days"
+            )
         # As text, which the client reads before returning, so that it retries an interrupted
         # transfer.
         return client.get(batch.results_url, cast_to=str)

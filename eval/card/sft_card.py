@@ -242,7 +242,7 @@ class SftCard:
         if style != "answer_is":
             return [f"The graded answer is {base_vs_sft.ANSWERS[style]}."]
         return [
-            'The graded answer is the number after the first "answer is" or "answer:" behind '
+            'The graded answer is the number after the first "answer is" or "answer:" after '
             "`</think>`, or else the last number there, as this function finds it:",
             fenced(usage.extraction(), "python"),
         ]

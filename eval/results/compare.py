@@ -34,15 +34,16 @@ def compare(targets: Sequence[str], partial: bool = False, across_prompts: bool 
     """Returns Markdown: every model's accuracies and lengths, each against the first and against
     its published figures.
 
-    A target is a run (its newest evaluation), RUN@base, RUN@STEP, RUN@avg-NAME or RUN@rl-N, or an
-    evaluation's folder; or a group of replicates, several of these with commas between them, of
-    which :mod:`eval.results.compare_groups` writes. Accuracies are over the problems that all
-    evaluations share, lengths over all rollouts.
-    Raises UserError when there are fewer than two targets and no group, when two are the same
-    evaluation, when a target is none of
-    these or has no complete evaluation (``partial`` accepts an incomplete one, which each line then
-    states), and when the evaluations differ in their sampling settings, in their prompts (unless
-    ``across_prompts``) or in the grader's version, or share no problem.
+    A target is a run (its newest evaluation), RUN@base, RUN@STEP, RUN@avg-NAME, RUN@rl-N or an
+    evaluation's folder; or a group of replicates, which is several of these joined by commas
+    (:mod:`eval.results.compare_groups`). Accuracies are over the problems that all evaluations
+    share, lengths over all rollouts.
+
+    Raises UserError when there are fewer than two targets and no group; when two targets are the
+    same evaluation; when a target is none of these or has no complete evaluation (``partial``
+    accepts an incomplete one, which each line then states); and when the evaluations differ in
+    their sampling settings, in their prompts (unless ``across_prompts``) or in the grader's
+    version, or share no problem.
     """
     members = [group_targets.parts(target) for target in targets]
     if any(len(of) > 1 for of in members):

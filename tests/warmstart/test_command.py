@@ -58,7 +58,7 @@ def test_help_comes_at_once_and_lists_the_verbs() -> None:
         (["run", "tinny"], "did you mean tiny?"),
         (["train", "tiny", "train.lrr=1"], "did you mean train.lr?"),
         (["train", "tiny"], "warmstart data tiny"),
-        (["inspect", "tiny"], "warmstart data RECIPE"),
+        (["inspect", "tiny"], "warmstart data tiny builds it"),
         (["export", "nothing"], "no run at nothing"),
         (["report", "nothing"], "no run at nothing"),
         (["status", "nothing"], "no run at nothing"),

@@ -13,8 +13,8 @@ import pytest
 from common.files import write_json, write_jsonl
 from tests import hub
 from tests.warmstart.mistakes import Careless, tree, watch
+from trainer.doctor.vocabulary import check as check_vocabulary
 from trainer.preflight import gpu
-from trainer.preflight.vocabulary import check as check_vocabulary
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from warmstart import bare_model
@@ -131,6 +131,7 @@ def test_a_model_whose_tokens_the_dataset_would_not_have(
     if words[-1] == "model.tokenizer=model":
         (user.folder / "model" / "tokenizer.json").unlink()
     if verb == "doctor":
+        (user.folder / "model" / "model.safetensors").write_bytes(bytes(8))
         assert main(["doctor", *words]) == 3
         (line,) = (line for line in capsys.readouterr().out.splitlines() if message in line)
         assert line.startswith("fatal     model  ")

@@ -17,8 +17,8 @@ from common.files import MANIFEST, damaged, read_json, sha256_file
 from data_prep.benchmarks import sets as benchmarks
 from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
+from trainer.doctor import vocabulary
 from trainer.doctor.findings import FATAL, OK, WARNING, Finding
-from trainer.preflight import vocabulary
 from trainer.run.trained_from import CONFIG_AND_WEIGHTS, dataset_identity, model_identity
 
 INDEX = "model.safetensors.index.json"
@@ -48,11 +48,6 @@ def identity(config: DictConfig) -> dict[str, str]:
 
 def _model(config: DictConfig, thorough: bool) -> Finding:
     path, fetch = config.model.path, f"warmstart prefetch {config.name}"
-    try:
-        vocabulary.check(config)
-    except UserError as e:
-        cause, _, fix = str(e).rpartition(": ")
-        return Finding(FATAL, "model", cause, fix)
     if config.model.init is not None and not Path(path).exists():
         return Finding(OK, "model", f"{path} is initialised at random when training starts")
     folder = _model_folder(config)
@@ -78,6 +73,11 @@ def _model(config: DictConfig, thorough: bool) -> Finding:
             f"{folder}: recorded hashes do not match: {', '.join(bad)}",
             remove + fix,
         )
+    try:
+        vocabulary.check(config)
+    except UserError as e:
+        cause, _, fix = str(e).rpartition(": ")
+        return Finding(FATAL, "model", cause, fix)
     commit = "" if local else f" at commit {folder.name}"
     if not local and config.model.revision != folder.name:
         return Finding(

@@ -73,4 +73,4 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tell(what: str) -> None:
-    print(f"warmstart: the command of train.on_alarm {what}; training goes on", flush=True)
+    print(f"warmstart: the command of train.on_alarm {what}; training continues", flush=True)

@@ -20,8 +20,9 @@ from data_prep.benchmarks.known import BENCHMARKS
 from data_prep.output.folder import dataset_folder
 from data_prep.output.write import HELD_OUT, SPARE
 from data_prep.source.source import GENERATED, Source, matches
+from trainer.doctor import vocabulary
 from trainer.export.hub_upload import DATASET
-from trainer.preflight import context, gpu, hub_answer, model_source, vocabulary
+from trainer.preflight import context, gpu, hub_answer, model_source
 from trainer.run import frozen_config
 from trainer.run.trained_from import dataset_identity
 

@@ -159,12 +159,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dry_run(checkout: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def dry_run(
+    checkout: Path, text: str, *more: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """slurm/sft_4b.sh --dry-run under a site file with this text."""
     (checkout / "slurm" / "site.env").write_text(f"VENV={shlex.quote(sys.prefix)}\n{text}")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
     return subprocess.run(
-        ["slurm/sft_4b.sh", "--dry-run", "--nodes=2", "train.lr=2e-5"],
+        ["slurm/sft_4b.sh", "--dry-run", "--nodes=2", "train.lr=2e-5", *more],
         cwd=checkout,
         env=clean | {"USER": USER, "MODULE_LOG": os.devnull} | variables,
         capture_output=True,
@@ -205,6 +207,13 @@ def test_the_large_gpus_of_perlmutter_are_one_line_away(checkout: Path) -> None:
     assert f"# {line}\n" in text
     done = dry_run(checkout, text.replace(f"# {line}", line), **LOADS)
     assert f"{line.removeprefix('export ')} " in done.stdout.splitlines()[0]
+
+
+def test_a_dry_run_names_a_recipe_of_ones_own_as_typed(checkout: Path) -> None:
+    (checkout / "own.yaml").write_text("defaults: [sft_4b, _self_]\ndata: {max_length: 4096}\n")
+    done = dry_run(checkout, "", "recipe=own.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "warmstart data own.yaml train.lr=2e-5" in done.stdout
 
 
 SECTIONS = dict(

@@ -44,7 +44,7 @@ def test_a_failure_is_one_line_of_the_log(
     command.start("ALARM", PARTS)
     command.close()
     (said,) = told(capfd)
-    assert said.endswith(f"train.on_alarm failed with exit code {code}; training goes on")
+    assert said.endswith(f"train.on_alarm failed with exit code {code}; training continues")
     assert line not in said
 
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_started_is_one_line_of_the_log(
     command.start("x" * 10_000_000, PARTS)
     command.close()
     (said,) = told(capfd)
-    assert "did not start: " in said and said.endswith("; training goes on")
+    assert "did not start: " in said and said.endswith("; training continues")
 
 
 def test_a_command_without_end_blocks_nothing_and_is_killed_with_its_children(
@@ -73,7 +73,7 @@ def test_a_command_without_end_blocks_nothing_and_is_killed_with_its_children(
     monkeypatch.setattr(on_alarm, "GRACE_SECONDS", 300.0)
     command.close()
     assert [line.split("train.on_alarm ")[1] for line in told(capfd)] == [
-        "was killed after 3 s; training goes on"
+        "was killed after 3 s; training continues"
     ]
     state = ["ps", "-o", "stat=", "-p", (tmp_path / "child").read_text().strip()]
     left = subprocess.run(state, capture_output=True, text=True, check=False).stdout.strip()

@@ -77,9 +77,7 @@ class Attempt:
         return read_json(self.outcome)["status"] if self.outcome.exists() else None
 
     def stacks(self, rank: int) -> Path:
-        """Returns the file for a hung rank's stacks; one per rank, because all may write at the
-        same time.
-        """
+        """Returns the file for a hung rank's stacks; one per rank, because all may write."""
         return self.root / f"stacks-rank{rank}.txt"
 
     def trace(self, rank: int) -> Path:
@@ -141,9 +139,7 @@ class Run:
 
     @property
     def last_attempt(self) -> int:
-        """The number of the last attempt; 0 before the first. Older attempts may have been
-        deleted.
-        """
+        """The number of the last attempt; 0 before the first. Older ones may have been deleted."""
         return max((attempt.number for attempt in self.attempts), default=0)
 
     def new_attempt(self) -> Attempt:

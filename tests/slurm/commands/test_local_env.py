@@ -170,7 +170,7 @@ def test_a_container_has_no_environment_to_copy(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose("CONTAINER=(apptainer exec x.sif)")
-    with pytest.raises(UserError, match="remove one of them"):
+    with pytest.raises(UserError, match="remove one of the two"):
         local(folder, monkeypatch)
 
 

@@ -15,6 +15,8 @@ MIN_UV="0.9.0"
 # Wheels only, except for a package that is published only as source.
 WHEELS=(--only-binary :all: --no-binary antlr4-python3-runtime)
 export UV_PYTHON_DOWNLOADS=never
+# Once, and not by every process where PYTHONDONTWRITEBYTECODE is set or the environment is read-only.
+export UV_COMPILE_BYTECODE=1
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -29,9 +29,15 @@ def install(mode: Fakes) -> None:
     adapt = qlora.QLoraEngine._build_lora_module
 
     def from_pretrained(
-        _: str, config: Any, dtype: torch.dtype, quantization_config: Any, device_map: Any
+        _: str,
+        config: Any,
+        dtype: torch.dtype,
+        quantization_config: Any,
+        device_map: Any,
+        trust_remote_code: bool,
     ) -> Any:
         """Returns the model on the device of ``device_map``, its layers' matrices in 4 bits."""
+        assert not trust_remote_code
         with mode:
             with torch.device("cuda", device_map[""]):
                 model = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -226,16 +226,17 @@ def test_a_tilde_is_the_home_folder(user: Careless, monkeypatch: pytest.MonkeyPa
     assert configs.amend(config, ["eval.benchmarks=~/sets"]).eval.benchmarks == "/home/ada/sets"
 
 
-def test_columns_on_the_command_line_replace_the_recipes(user: Careless) -> None:
+def test_columns_on_the_command_line_are_added_to_the_recipes(user: Careless) -> None:
     (user.folder / "own.yaml").write_text(
         "defaults: [tiny, _self_]\ndata: {columns: {messages: chat}}\n"
     )
     texts = {"problem": "question", "solution": "steps", "answer": "result"}
     word = "data.columns={problem: question, solution: steps, answer: result}"
-    assert configs.load("own.yaml", [word]).data.columns == texts
-    assert configs.load("own.yaml", ["data.columns=null"]).data.columns is None
-    added = configs.load("own.yaml", ["data.columns.answer=result"]).data.columns
+    assert configs.load("tiny", [word]).data.columns == texts
+    added = configs.load("own.yaml", ["data.columns={answer: result}"]).data.columns
     assert added == {"messages": "chat", "answer": "result"}
+    assert configs.load("own.yaml", ["data.columns.answer=result"]).data.columns == added
+    assert configs.load("own.yaml", ["data.columns=null"]).data.columns is None
 
 
 def test_a_nearest_name_is_told_whatever_its_case() -> None:

@@ -91,7 +91,7 @@ def _load(path: Path, overrides: Sequence[str]) -> DictConfig:
     texts, overrides = verbatim.split([word for word in overrides if word not in wrong])
     config = _compose(
         path.stem if path.parent == RECIPES else _stored(path, lineage[-1][1]),
-        [word for override in overrides for word in _for_hydra(override)],
+        [f"++{word}" if _chosen(word.partition("=")[0]) else word for word in overrides],
         files.shown(path),
     )
     home.expand(config)
@@ -198,14 +198,11 @@ def _compose(name: str, overrides: list[str], shown: str = "") -> DictConfig:
         raise UserError(f"{shown}: {first_line(e)}") from e
 
 
-def _for_hydra(override: str) -> list[str]:
-    """Returns the words for Hydra that mean an override. Columns replace those of the recipe, where
-    Hydra would merge the two mappings.
+def _chosen(key: str) -> bool:
+    """Returns whether a key is a mapping whose keys the user chooses, or belongs to one; it may be
+    null in the recipe.
     """
-    key = override.partition("=")[0]
-    if key == "data.columns":
-        return [f"{key}=null", override]
-    return [f"++{override}" if is_free(key) else override]
+    return key in FREE_FORM or is_free(key)
 
 
 def _override_fault(override: str, keys: Keys) -> str | None:

@@ -52,7 +52,7 @@ def test_a_link_to_nothing_is_a_line(reader: Opened, odd: Path, hash: str) -> No
     view = reader.page
     assert view.is_hidden("#notice")
     open_at(view, odd, f"#rollout={hash}")
-    view.wait_for_selector("#notice:has-text('names no rollout')")
+    view.wait_for_selector("#notice:has-text('does not name a rollout')")
     assert not view.locator("#panel").evaluate("n => n.open")
     view.click("#dismiss")
     assert view.is_hidden("#notice")

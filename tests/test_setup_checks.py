@@ -128,7 +128,7 @@ def test_a_machine_that_has_all_gets_the_stack(host: Host) -> None:
     assert sync.startswith("pip sync") and " requirements-gpu.txt " in sync
     assert "flash-attn" not in sync and " -e . " in package
     assert (host.checkout / ".venv-gpu" / ".ready").exists()
-    assert "FLASH_ATTN=1 builds it" in done.stdout
+    assert "FLASH_ATTN=1 builds flash-attn" in done.stdout
     # The next call finds it ready, on whatever machine.
     assert host.setup(**OLD).returncode == 0
     assert host.installed() == []

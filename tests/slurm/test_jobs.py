@@ -172,7 +172,7 @@ def test_a_short_time_limit_needs_requeues_and_changes_nothing(site: Site) -> No
     whole = site.train("run.name=unlimited", *words, options=("--time=60",))
     ended = site.cluster.wait(whole, seconds=1500)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "0"), site.log(whole)
-    assert site.run("unlimited").exports[:1] == [100], "not exported beside training"
+    assert site.run("unlimited").exports[:1] == [100], "was not exported during training"
     limited = site.train("run.name=limited", *words, options=("--time=3", "--signal=USR1@20"))
     ended = site.cluster.wait(limited, seconds=2000)
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 2, site.log(limited)

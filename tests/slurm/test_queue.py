@@ -104,7 +104,7 @@ def test_a_checkpoint_whose_evaluation_has_died_is_pruned(
     assert asked == "--jobs=9010,9020,9030", "what is kept anyway is not asked about"
     out = capsys.readouterr().out
     assert "job 9010, which evaluates 10, has ended (CANCELLED)" in out
-    assert "job 9020, of 20, has ended (UNKNOWN)" in out
+    assert "job 9020, which evaluates 20, has ended (UNKNOWN)" in out
     assert note_ended(run) and len(run.notes(SUBMISSIONS)) == 7, "noted once"
 
 

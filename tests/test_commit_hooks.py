@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 CONFIG = ROOT / ".pre-commit-config.yaml"
 HOOKS = {hook["id"]: hook for hook in yaml.safe_load(CONFIG.read_text())["repos"][0]["hooks"]}
 TOKEN = "hf_" + "Ab" * 17
-"""Of the form of a hub token; written apart so that the hook finds none in this file."""
+"""Looks like a hub token. It is written in two parts so that the hook does not find it here."""
 
 needs_pre_commit = pytest.mark.skipif(
     importlib.util.find_spec("pre_commit") is None,

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASE = OmegaConf.load(ROOT / "recipes" / "base.yaml")
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PROGRAMS = ("warmstart", "make", "sbatch", "bash", "python", "slurm/")
-"""Of these a word in backticks may be a whole command."""
+"""Text in backticks that begins with one of these is a whole command."""
 
 
 def written(page: Path) -> list[list[str]]:

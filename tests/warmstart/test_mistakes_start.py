@@ -10,50 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_json, write_jsonl
 from tests import hub
-from tests.warmstart.mistakes import Careless, tree, watch
-from trainer.doctor.vocabulary import check as check_vocabulary
+from tests.warmstart.conftest import CONTEXT, SMALL
+from tests.warmstart.mistakes import Careless, tree
 from trainer.preflight import gpu
 from trainer.recipe import load as configs
 from trainer.run.folder import Run
 from warmstart import bare_model
 from warmstart.cli import main
 
-SMALL = "data.arithmetic.problems=100"
 OWN = ("eval.benchmarks=sets", "eval.sets=[sums]")
-CONTEXT = 512
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny's dataset, a model and a benchmark set."""
-    folder = tmp_path_factory.mktemp("built")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["data", "tiny", SMALL]) == 0
-    model = folder / "model"
-    shutil.copytree(folder / "data" / "tiny" / "tokenizer", model)
-    config = {"model_type": "qwen3", "vocab_size": 640, "max_position_embeddings": CONTEXT}
-    write_json(model / "config.json", config)
-    (model / "model.safetensors").write_bytes(b"\0")
-    problems = [{"id": f"p{i}", "problem": "1 + 1 = ?" * i, "answer": "2"} for i in (1, 9)]
-    (folder / "sets").mkdir()
-    write_jsonl(folder / "sets" / "sums.jsonl", problems)
-    return folder
-
-
-@pytest.fixture
-def user(
-    built: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Careless:
-    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    careless = watch(monkeypatch, capsys, tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # on a machine with GPUs too
-    return careless
 
 
 def started(user: Careless, *words: str) -> Run:
@@ -106,56 +72,6 @@ def test_a_folder_that_is_no_model(how: str, words: tuple[str, ...], user: Carel
     if words[0] == "eval":
         said = said.replace("neither a folder", "neither a run, a folder")
     assert said in user.only(*words)
-
-
-@pytest.mark.parametrize("verb", ["data", "run", "doctor"])
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["model.path=model"], "model.path=model holds a model, and model.init asks for a random"),
-        (["model.path=model", "model.init=null"], "which the model in model does not know"),
-        (
-            ["model.path=model", "model.init=null", "model.tokenizer=model"],
-            "the model in model has no tokenizer (tokenizer.json)",
-        ),
-    ],
-)
-def test_a_model_whose_tokens_the_dataset_would_not_have(
-    verb: str,
-    words: list[str],
-    message: str,
-    user: Careless,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = ["tiny", SMALL, "name=new", *words]
-    if words[-1] == "model.tokenizer=model":
-        (user.folder / "model" / "tokenizer.json").unlink()
-    if verb == "doctor":
-        (user.folder / "model" / "model.safetensors").write_bytes(bytes(8))
-        assert main(["doctor", *words]) == 3
-        (line,) = (line for line in capsys.readouterr().out.splitlines() if message in line)
-        assert line.startswith("fatal     model  ")
-    else:
-        assert message in user.only(verb, *words)
-
-
-def test_a_dataset_of_another_vocabulary_is_not_trained_on(user: Careless) -> None:
-    file = user.folder / "model" / "tokenizer.json"
-    values = json.loads(file.read_text())
-    vocabulary = values["model"]["vocab"]
-    first, second = list(vocabulary)[-2:]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    file.write_text(json.dumps(values))
-    said = user.only("train", "tiny", SMALL, "model.init=null", "model.path=model")
-    assert said.startswith("the dataset's tokenizer (data/tiny/tokenizer) has other token ids")
-    # A model may know more tokens than the dataset has.
-    shutil.copy(user.folder / "data" / "tiny" / "tokenizer" / "tokenizer.json", file)
-    values = json.loads(file.read_text())
-    more = {"id": 999, "content": "<|more|>", "special": True}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    values["added_tokens"].append(more | flags)
-    file.write_text(json.dumps(values))
-    check_vocabulary(configs.load("tiny", [SMALL, "model.init=null", "model.path=model"]))
 
 
 def test_a_model_of_no_known_architecture_leaves_no_run(user: Careless) -> None:

@@ -228,9 +228,16 @@ print(size, status("VmHWM") - before)
 
 def test_a_merge_holds_a_file_and_a_matrix_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    # What is freed goes back to the system at once, so that the peak is what was held.
+    exact = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), check=True, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment() | exact,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     size, extra = map(int, done.stdout.split()[-2:])
     assert size > 200e6
-    assert 20e6 < extra < 0.5 * size
+    assert 20e6 < extra < 0.4 * size
